@@ -1,0 +1,56 @@
+# Everything a developer or a new user runs. `make` lists the targets.
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+
+PYTHON := .venv/bin/python
+SOURCES := $(shell find sprocket/src -name '*.py') machineshop/hatch_build.py $(wildcard */pyproject.toml)
+
+.PHONY: help setup demo test check format bench lock clean
+
+help: ## list the targets
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
+
+setup: .venv/.ready ## make .venv with jig and machineshop in its bin
+
+# The lock says names, versions and hashes; the three distributions are linked, so edits take effect at once.
+.venv/.ready: requirements.lock $(SOURCES)
+	@uv=$$(scripts/find-uv); \
+	[ -x $(PYTHON) ] || $$uv venv --quiet --python '>=3.11' .venv; \
+	$$uv pip install --quiet --require-hashes --python $(PYTHON) -r requirements.lock; \
+	$$uv pip install --quiet --no-deps --python $(PYTHON) -e sprocket -e jig -e machineshop
+	@touch $@
+
+# What only the checks, the tests and the benchmarks need: linters, real clients, a real model.
+.venv/.ready-dev: .venv/.ready requirements-dev.lock
+	@$$(scripts/find-uv) pip install --quiet --require-hashes --python $(PYTHON) -r requirements-dev.lock
+	@touch $@
+
+demo: setup ## deploy examples/hello-world on a throw-away platform, submit a job, print its result
+	@$(PYTHON) scripts/demo.py
+
+test: check ## lint, types, layers and the whole test suite
+	@$(PYTHON) -m pytest
+
+check: .venv/.ready-dev ## lint, types and import layers alone
+	@.venv/bin/ruff check .
+	@.venv/bin/ruff format --check .
+	@.venv/bin/mypy sprocket/src jig/src machineshop/src
+	@.venv/bin/lint-imports --no-cache
+
+format: .venv/.ready-dev ## rewrite the code as the linter wants it
+	@.venv/bin/ruff check --fix .
+	@.venv/bin/ruff format .
+
+bench: .venv/.ready-dev ## run every benchmark beside its peers
+	@for file in benchmarks/[a-z]*.py; do $(PYTHON) $$file; done
+
+lock: ## resolve the dependencies anew into the two lock files
+	@uv=$$(scripts/find-uv); \
+	$$uv lock --quiet --upgrade; \
+	export="$$uv export --quiet --all-packages --no-emit-workspace --no-header --no-annotate"; \
+	$$export --no-default-groups > requirements.lock; \
+	$$export --all-groups > requirements-dev.lock
+
+clean: ## remove what setup and the tests made
+	rm -rf .venv .uv .mypy_cache .ruff_cache .pytest_cache .hypothesis machineshop/src/machineshop/wheels

@@ -1,0 +1,141 @@
+"""A Machineshop of the benchmark's own, used as its users do: `machineshop serve`, `jig deploy`, and the HTTP API."""
+
+import http.client
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from harness.errors import BenchmarkError
+from harness.processes import Child, accepts_connections, child_environment, free_port
+
+DEPLOY_LIMIT_SECONDS = 120.0
+REQUEST_LIMIT_SECONDS = 30.0
+READY_POLL_SECONDS = 0.1
+# Servers close connections that were idle for some seconds; a client that waited as long opens a new one.
+CONNECTION_IDLE_SECONDS = 2.0
+# What the person who runs the benchmark has set must reach neither the platform nor jig.
+FOREIGN_SETTINGS = ("TOGETHER_API_KEY", "TOGETHER_BASE_URL", "TOGETHER_API_BASE_URL", "MACHINESHOP_ADMIN_KEY")
+
+
+class Platform:
+    """`machineshop serve` with its embedded defaults on a free port, and an empty data directory.
+
+    Args:
+        folder: where its data, its log and jig's context file go.
+        python: the interpreter whose environment holds `machineshop` and `jig`.
+    """
+
+    def __init__(self, folder: Path, python: Path = Path(sys.executable)) -> None:
+        self._folder = folder
+        self._programs = python.parent
+        self._contexts = folder / "contexts.json"
+        self._environment: dict[str, str | None] = dict.fromkeys(FOREIGN_SETTINGS)
+        self._environment["JIG_CONTEXTS"] = str(self._contexts)
+        # The platform's own tools stand first: it starts workers with what is installed beside it.
+        self._environment["PATH"] = f"{self._programs}{os.pathsep}{os.environ.get('PATH', '')}"
+        self._port = free_port()
+        data = ["--data-dir", str(folder / "data"), "--runtime", "process"]
+        argv = [str(self._program("machineshop")), "serve", "--host", "127.0.0.1", "--port", str(self._port), *data]
+        self._child = Child("machineshop", argv, folder, self._environment)
+
+    @property
+    def pid(self) -> int:
+        """The server's process."""
+        return self._child.pid
+
+    def wait_until_ready(self) -> None:
+        """Return once it listens and has left its key.
+
+        Raises:
+            BenchmarkError: it does not start.
+        """
+        self._child.wait_until(lambda: self._contexts.exists() and accepts_connections(self._port), "listening")
+
+    def deploy(self, project: Path, name: str) -> None:
+        """`jig deploy` a project, and return once one of its replicas is ready.
+
+        Raises:
+            BenchmarkError: jig refuses, or the replica does not come up.
+        """
+        argv = [str(self._program("jig")), "deploy"]
+        environment = child_environment(self._environment)
+        jig = subprocess.run(
+            argv,
+            cwd=project,
+            env=environment,
+            capture_output=True,
+            text=True,
+            timeout=DEPLOY_LIMIT_SECONDS,
+            check=False,
+        )
+        if jig.returncode != 0:
+            raise BenchmarkError(f"jig deploy ended with {jig.returncode}:\n{jig.stdout}{jig.stderr}")
+        client = self.client()
+        deadline = time.monotonic() + DEPLOY_LIMIT_SECONDS
+        while not (deployment := client.get(f"/v1/deployments/{name}"))["ready_replicas"]:
+            if time.monotonic() > deadline:
+                state = f"{deployment['status']}: {deployment.get('status_message')}"
+                raise BenchmarkError(f"{name} is not ready after {DEPLOY_LIMIT_SECONDS:.0f} s ({state}).")
+            time.sleep(READY_POLL_SECONDS)
+
+    def client(self) -> "Client":
+        """A connection of its own, with the key that the platform left for jig."""
+        contexts = json.loads(self._contexts.read_text(encoding="utf-8"))
+        return Client(self._port, contexts["contexts"][contexts["current"]]["api_key"])
+
+    def stop(self) -> None:
+        """Ctrl-C: the server ends its replicas, then itself."""
+        self._child.stop(signal.SIGINT)
+
+    def _program(self, name: str) -> Path:
+        path = self._programs / name
+        if not path.exists():
+            raise BenchmarkError(f"{path} does not exist: run `make setup`, and the benchmark with that environment.")
+        return path
+
+
+class Client:
+    """JSON over one keep-alive connection of the standard library's HTTP client."""
+
+    def __init__(self, port: int, api_key: str) -> None:
+        self._connection = http.client.HTTPConnection("127.0.0.1", port, timeout=REQUEST_LIMIT_SECONDS)
+        self._used_at = time.monotonic()
+        self._headers = {"Authorization": f"Bearer {api_key}", "Content-Type": "application/json"}
+
+    def get(self, path: str) -> Any:
+        """The answer to a GET.
+
+        Raises:
+            BenchmarkError: it is not a 200.
+        """
+        return self._send("GET", path, None)
+
+    def post(self, path: str, document: object) -> Any:
+        """The answer to a POST of JSON. Raises as `get`."""
+        return self._send("POST", path, json.dumps(document).encode())
+
+    def _send(self, method: str, path: str, body: bytes | None) -> Any:
+        now = time.monotonic()
+        if now - self._used_at > CONNECTION_IDLE_SECONDS:
+            self._connection.close()
+        self._used_at = now
+        self._connection.request(method, path, body, self._headers)
+        response = self._connection.getresponse()
+        text = response.read()
+        if response.status != 200:
+            raise BenchmarkError(f"{method} {path} answered {response.status}: {text.decode(errors='replace')[:500]}")
+        return json.loads(text)
+
+
+def copy_project(project: Path, target: Path, names: Sequence[str]) -> Path:
+    """The named files of a project in a folder of their own, so that jig's state file leaves no trace."""
+    target.mkdir()
+    for name in names:
+        (target / name).write_bytes((project / name).read_bytes())
+    return target

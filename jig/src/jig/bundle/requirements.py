@@ -1,0 +1,110 @@
+"""A project's requirements, pinned: from uv.lock, else [project].dependencies, else requirements.txt."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from jig.config.file import PYPROJECT_FILE, read_toml
+from jig.errors import BundleError
+from jig.state import State
+from jig.uv import compile_arguments, export_arguments, run_uv
+
+LOCK_FILE = "uv.lock"
+REQUIREMENTS_FILE = "requirements.txt"
+SPROCKET = "sprocket"  # the platform brings its own
+NAME_PATTERN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+LOCAL_PATTERN = re.compile(r"(-e\s|file:|\.{0,2}/|.*@\s*file:)")
+
+
+@dataclass(frozen=True)
+class Requirements:
+    """Pinned requirement lines, and the file that they come from."""
+
+    text: str
+    source: str
+
+    @property
+    def count(self) -> int:
+        """How many packages there are."""
+        return len(self.text.splitlines())
+
+
+def lock(folder: Path, python_version: str, state: State) -> Requirements:
+    """The project's pinned requirements. What was pinned before is kept as long as its input is the same.
+
+    Args:
+        folder: the project's folder.
+        python_version: that the bundle runs on.
+        state: the project's memory; it keeps what was pinned.
+
+    Raises:
+        BundleError: uv cannot resolve them, or one is a path on this machine.
+    """
+    if (folder / LOCK_FILE).is_file():
+        return Requirements(checked(without_sprocket(run_uv(export_arguments(), folder).splitlines())), LOCK_FILE)
+    wanted, source = wanted_lines(folder)
+    if not wanted:
+        return Requirements("", source)
+    key = input_key(wanted, python_version)
+    pinned = state.pinned_requirements(key)
+    if pinned is None:
+        printed = run_uv(compile_arguments(python_version), folder, "\n".join(wanted) + "\n")
+        pinned = checked(without_sprocket(printed.splitlines()))
+        state.keep_requirements(key, pinned)
+    return Requirements(pinned, source)
+
+
+def wanted_lines(folder: Path) -> tuple[list[str], str]:
+    """The requirements as the project states them, without sprocket, and the file that states them."""
+    lines = without_sprocket(project_dependencies(folder))
+    if lines:
+        return lines, PYPROJECT_FILE
+    if (path := folder / REQUIREMENTS_FILE).is_file():
+        return without_sprocket(path.read_text(encoding="utf-8").splitlines()), REQUIREMENTS_FILE
+    return [], PYPROJECT_FILE
+
+
+def project_dependencies(folder: Path) -> list[str]:
+    """[project].dependencies of the pyproject.toml, if there is one."""
+    if not (path := folder / PYPROJECT_FILE).is_file():
+        return []
+    project = read_toml(path).get("project")
+    dependencies = project.get("dependencies", []) if isinstance(project, dict) else []
+    if not isinstance(dependencies, list) or not all(isinstance(line, str) for line in dependencies):
+        raise BundleError(f"{path.name}: project.dependencies must be a list of strings.")
+    return dependencies
+
+
+def without_sprocket(lines: Iterable[str]) -> list[str]:
+    """The lines that require something else than sprocket; comments and empty lines are left out."""
+    stripped = (line.strip() for line in lines)
+    return [line for line in stripped if line and not line.startswith("#") and package_name(line) != SPROCKET]
+
+
+def package_name(line: str) -> str | None:
+    """The package that a requirement line names, in its normal form."""
+    match = NAME_PATTERN.match(line)
+    return re.sub(r"[-_.]+", "-", match.group().rstrip("-_.")).lower() if match else None
+
+
+def checked(lines: Iterable[str]) -> str:
+    """The lines as one text.
+
+    Raises:
+        BundleError: one is a path, which exists on this machine only.
+    """
+    lines = list(lines)
+    for line in lines:
+        if LOCAL_PATTERN.match(line):
+            hint = "Move its code into the project's folder, or publish it as a package."
+            raise BundleError(f"The requirement `{line}` is a path on this machine: a bundle can't use it.", hint=hint)
+    return "".join(f"{line}\n" for line in lines)
+
+
+def input_key(wanted: Iterable[str], python_version: str) -> str:
+    """What the pinned lines depend on, as a digest."""
+    return hashlib.sha256("\n".join([python_version, *wanted]).encode()).hexdigest()

@@ -1,0 +1,121 @@
+"""The command `jig`: which commands there are, and what becomes of their errors.
+
+Commands are named by their import path and loaded when they are called, so that `jig --help` loads none of them.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+from importlib.metadata import version
+
+from cyclopts import App, CycloptsError
+
+from jig.arguments import normalize, wants_json
+from jig.errors import EXIT_ERROR, EXIT_INTERRUPTED, JigError, UsageError
+from jig.output import Output
+
+HELP = "Deploy models to Machineshop, and use them."
+
+# Command, where it is, and its one sentence; in the order of a project's life.
+COMMANDS = (
+    ("init", "init:init", "Write a starter project."),
+    ("deploy", "deploy:deploy", "Deploy this project and wait until it is ready."),
+    ("status", "deployments:status", "Show a deployment and its replicas."),
+    ("list", "deployments:list_deployments", "List the project's deployments."),
+    ("logs", "logs:logs", "Print what a deployment's replicas have written."),
+    ("endpoint", "deployments:endpoint", "Print the URL at which a deployment answers requests."),
+    ("submit", "jobs:submit", "Submit a job to a deployment's queue."),
+    ("job-status", "jobs:job_status", "Show a job: its state, its progress and its result."),
+    ("job-cancel", "jobs:job_cancel", "Cancel a job."),
+    ("queue-status", "queue:queue_status", "Show how many jobs of a deployment run and wait."),
+    ("queue-clear", "queue:queue_clear", "Cancel all jobs of a deployment that wait."),
+    ("destroy", "deployments:destroy", "Stop a deployment's replicas and delete it."),
+)
+GROUPS = {
+    "auth": (
+        "Log in and out.",
+        (
+            ("login", "auth:login", "Check an API key and remember it for a platform."),
+            ("logout", "auth:logout", "Forget the current context's key."),
+            ("status", "auth:status", "Show which platform is used, with which key."),
+        ),
+    ),
+    "context": (
+        "Switch between platforms.",
+        (
+            ("list", "contexts:list_contexts", "List the platforms that you are logged in to."),
+            ("use", "contexts:use", "Make a context the current one."),
+        ),
+    ),
+}
+
+
+def build_app() -> App:
+    """The command line with all its commands, none of them loaded yet."""
+    app = App(name="jig", help=HELP, version=lambda: f"jig {version('jig-together')}", help_format="plaintext")
+    add_commands(app, COMMANDS)
+    for name, (sentence, commands) in GROUPS.items():
+        group = App(name=name, help=sentence, help_format="plaintext")
+        add_commands(group, commands)
+        app.command(group)
+    return app
+
+
+def add_commands(app: App, commands: Sequence[tuple[str, str, str]]) -> None:
+    """Register commands by import path, shown in this order."""
+    for at, (name, path, sentence) in enumerate(commands):
+        app.command(f"jig.commands.{path}", name=name, help=sentence, sort_key=at)
+
+
+def main(words: Sequence[str] | None = None) -> int:
+    """Run one command and return the exit code: 0, 1 for an error, 2 for a wrong command line, 130 for Ctrl-C.
+
+    Args:
+        words: the command line without the program's name; the process's own by default.
+    """
+    given = list(sys.argv[1:] if words is None else words)
+    output = Output(json=wants_json(given))
+    try:
+        run(normalize(given, [name for name, _, _ in COMMANDS]))
+    except JigError as error:
+        if debugging():
+            raise
+        output.error(error)
+        return error.exit_code
+    except KeyboardInterrupt:
+        return EXIT_INTERRUPTED
+    except BrokenPipeError:
+        # Whoever read our output, `head` say, has seen enough. Nothing may be flushed into the closed pipe at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return EXIT_ERROR
+    except Exception as error:  # the last line of defence: a user sees a sentence, never a traceback
+        if debugging():
+            raise
+        output.error(unexpected(error))
+        return EXIT_ERROR
+    return 0
+
+
+def run(words: list[str]) -> None:
+    """Parse and call.
+
+    Raises:
+        UsageError: the command line is wrong.
+    """
+    try:
+        build_app()(words, exit_on_error=False, print_error=False, verbose=False, result_action="return_value")
+    except CycloptsError as error:
+        raise UsageError(str(error), hint="See `jig --help`.") from error
+
+
+def unexpected(error: Exception) -> JigError:
+    """An error that jig did not foresee, in one sentence."""
+    hint = "Run it again with JIG_DEBUG=1 to see where, and report it."
+    return JigError(f"Something went wrong inside jig: {type(error).__name__}: {error}", hint=hint)
+
+
+def debugging() -> bool:
+    """True where tracebacks are wanted."""
+    return os.environ.get("JIG_DEBUG") == "1"

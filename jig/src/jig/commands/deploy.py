@@ -1,0 +1,188 @@
+"""`jig deploy`: the project becomes an artifact, the artifact a deployment, and the deployment gets ready."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Annotated, Any
+
+from cyclopts import Parameter
+
+from jig.bundle.pack import Bundle, bundle_warnings, pack
+from jig.bundle.requirements import lock
+from jig.client import Client
+from jig.config.model import Config
+from jig.deployment import check_gpus, create_body, revision_of, update_body
+from jig.errors import DeployError, NotFoundError, PlatformError, WatchInterruptedError
+from jig.live import Steps, TrackingView, upload_bar
+from jig.options import DEFAULTS, Globals
+from jig.output import Output
+from jig.registry import Pushed, find_repository, push
+from jig.session import Session
+from jig.state import State
+from jig.tracking import READY_TIMEOUT_SECONDS, Tracking, Verdict, track
+from jig.units import count, elapsed, size
+
+FAST_POLL_SECONDS = 0.2
+SLOW_POLL_SECONDS = 1.0
+FAST_POLLING_SECONDS = 15.0  # what is ready quickly should be seen quickly; after that nobody counts tenths
+LOG_LINES_SHOWN = 20
+
+
+def deploy(
+    *,
+    image: Annotated[str | None, Parameter(help="Run this image instead of a bundle of the project.")] = None,
+    tag: Annotated[str, Parameter(help="Tag under which the bundle is pushed.")] = "latest",
+    detach: Annotated[bool, Parameter(negative=(), show_default=False, help="Do not wait until it is ready.")] = False,
+    timeout: Annotated[
+        float, Parameter(help="Seconds that a replica may run without getting ready.")
+    ] = READY_TIMEOUT_SECONDS,
+    options: Globals = DEFAULTS,
+) -> None:
+    """Deploy this project and wait until it is ready."""
+    session = Session(options)
+    config, client, output = session.config, session.client, session.output
+    output.note(f"Deploying {config.name} to {client.target.base_url}")
+    steps = Steps(output)
+    reference = image or config.deploy.image
+    if reference:
+        client.request("POST", "/v1/deployments/prewarm", json={"images": [reference]})
+    else:
+        reference = publish(session, steps, tag)
+    deployment, is_new = apply(client, config, reference, is_bundle=not (image or config.deploy.image))
+    steps.done("deployment", f"{'created' if is_new else 'updated'}: {deployment['id']}")
+    if detach:
+        output.result(outcome(deployment, reference, steps), f"{config.name}: {deployment['status']}")
+        return
+    tracked, deployment = wait_until_ready(session, deployment, timeout)
+    steps.done("ready", tracked.reason)
+    output.result(outcome(deployment, reference, steps), next_steps(config, steps))
+
+
+def publish(session: Session, steps: Steps, tag: str) -> str:
+    """Lock, pack and push the project; return the reference of what was pushed.
+
+    Raises:
+        DeployError: the platform runs no bundles, or has no GPU for this one.
+    """
+    config, client, output = session.config, session.client, session.output
+    check_runtime(client, config)
+    for warning in bundle_warnings(config):
+        output.warn(warning)
+    requirements = lock(config.directory, config.image.python_version, State(config.directory, config.name))
+    steps.done("requirements", f"{count(requirements.count, 'package')} from {requirements.source}")
+    bundle = pack(config, requirements.text)
+    with bundle.source_file:
+        steps.done("bundle", f"{count(bundle.file_count, 'file')}, {size(bundle.source.size_bytes)}")
+        pushed = push_bundle(client, output, config, bundle, tag)
+    steps.done("push", f"{size(pushed.sent_bytes)} sent" if pushed.sent_bytes else "nothing new to send")
+    return pushed.image
+
+
+def check_runtime(client: Client, config: Config) -> None:
+    """Ask the platform what it runs.
+
+    Raises:
+        DeployError: no bundles, or no GPU.
+    """
+    try:
+        runtime = client.get("/v1/runtime")
+    except NotFoundError:
+        runtime = {}
+    if "bundle" not in runtime.get("accepts", []):
+        hint = "Build one yourself and deploy it with --image REF: jig does not build containers yet."
+        kind = runtime.get("runtime", "unknown")
+        raise DeployError(f"This platform's runtime ({kind}) runs container images only.", hint=hint)
+    check_gpus(config, runtime)
+
+
+def push_bundle(client: Client, output: Output, config: Config, bundle: Bundle, tag: str) -> Pushed:
+    """Push under a progress bar."""
+    repository = find_repository(client, config.name)
+    total_bytes = bundle.source.size_bytes + bundle.config_blob.size_bytes
+    with upload_bar(output, "push", total_bytes) as progress:
+        return push(client, repository, bundle, tag, progress)
+
+
+def apply(client: Client, config: Config, reference: str, *, is_bundle: bool) -> tuple[dict[str, Any], bool]:
+    """Make the deployment what the config says; return it, and whether it is new."""
+    path = f"/v1/deployments/{config.name}"
+    try:
+        client.get(path)
+    except NotFoundError:
+        return create(client, config, reference, is_bundle=is_bundle), True
+    return client.patch(path, update_body(config, reference, is_bundle=is_bundle)), False
+
+
+def create(client: Client, config: Config, reference: str, *, is_bundle: bool) -> dict[str, Any]:
+    """A new deployment.
+
+    Raises:
+        DeployError: the name belongs to somebody else.
+    """
+    try:
+        answer: dict[str, Any] = client.post("/v1/deployments", create_body(config, reference, is_bundle=is_bundle))
+    except PlatformError as error:
+        if "already exists" in error.message:
+            hint = f"Choose another name in {config.path.name}."
+            raise DeployError(f"The name {config.name} is taken.", hint=hint) from error
+        raise
+    return answer
+
+
+def wait_until_ready(
+    session: Session, deployment: dict[str, Any], timeout_seconds: float, clock: Callable[[], float] = time.monotonic
+) -> tuple[Tracking, dict[str, Any]]:
+    """Follow the rollout until it is ready.
+
+    Raises:
+        DeployError: it will not get ready; the last log lines of the replica have been shown.
+        WatchInterruptedError: Ctrl-C; the rollout goes on.
+    """
+    name, client, output = str(deployment["name"]), session.client, session.output
+    started_at = clock()
+    tracking = Tracking(revision_of(deployment), started_at, timeout_seconds)
+    view = TrackingView(output)
+    try:
+        with view.shown():
+            while True:
+                tracking = track(tracking, deployment, clock())
+                view.update(tracking, clock())
+                if tracking.verdict is not Verdict.WAITING:
+                    break
+                quick = clock() - started_at < FAST_POLLING_SECONDS
+                time.sleep(FAST_POLL_SECONDS if quick else SLOW_POLL_SECONDS)
+                deployment = client.get(f"/v1/deployments/{name}")
+    except KeyboardInterrupt as error:
+        raise WatchInterruptedError(
+            f"{name} is still being deployed.", hint=f"See how it goes: jig status {name}"
+        ) from error
+    if tracking.verdict is Verdict.FAILED:
+        show_logs(client, output, name, tracking.failed_replica)
+        raise DeployError(tracking.reason, hint=f"More: jig logs {name}, jig status {name}")
+    return tracking, deployment
+
+
+def show_logs(client: Client, output: Output, name: str, replica: str | None) -> None:
+    """The last log lines of a replica, or of all; without any there is nothing to say."""
+    try:
+        answer = client.get(f"/v1/deployments/{name}/logs", replica_id=replica, tail=LOG_LINES_SHOWN)
+    except PlatformError:
+        return
+    lines = (answer.get("lines") or [])[-LOG_LINES_SHOWN:]
+    if lines:
+        output.note(f"The last log lines{f' of replica {replica}' if replica else ''}:")
+    for line in lines:
+        output.note(f"  {line}", "dim")
+
+
+def outcome(deployment: dict[str, Any], reference: str, steps: Steps) -> dict[str, object]:
+    """What `--json` prints."""
+    seconds = {name: round(value, 3) for name, value in steps.seconds.items()}
+    return {"deployment": deployment, "image": reference, "seconds": seconds}
+
+
+def next_steps(config: Config, steps: Steps) -> str:
+    """What a person does now."""
+    lines = [f"{config.name} is ready after {elapsed(steps.total_seconds)}. Give it a job:"]
+    return "\n".join([*lines, '  jig submit --prompt "..." --watch'])

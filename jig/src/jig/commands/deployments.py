@@ -1,0 +1,191 @@
+"""Deployments as they are: `jig list`, `status`, `endpoint` and `destroy`."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Annotated, Any
+
+from cyclopts import Parameter
+
+from jig.client import Client
+from jig.deployment import REVISION_VARIABLE
+from jig.errors import DeployError, NotFoundError, WatchInterruptedError
+from jig.options import DEFAULTS, Globals, Name, Yes
+from jig.session import Session
+from jig.tables import columns, fields
+from jig.units import age
+
+POLL_SECONDS = 0.3
+# A replica may take its whole grace period to drain; this much more is for everything else.
+DESTROY_MARGIN_SECONDS = 30
+DIGEST_SHOWN = len("sha256:") + 12
+
+
+def list_deployments(*, options: Globals = DEFAULTS) -> None:
+    """List the project's deployments."""
+    session = Session(options)
+    answer = session.client.get("/v1/deployments")
+    session.output.result(answer, listing(answer["data"], datetime.now(UTC)))
+
+
+def status(name: Name = None, *, options: Globals = DEFAULTS) -> None:
+    """Show a deployment: its replicas, its configuration, and why it is not ready."""
+    session = Session(options)
+    deployment = session.client.get(f"/v1/deployments/{session.deployment_name(name)}")
+    session.output.result(deployment, summary(deployment, datetime.now(UTC)))
+
+
+def endpoint(name: Name = None, *, options: Globals = DEFAULTS) -> None:
+    """Print the URL at which a deployment answers requests, and how to call it."""
+    session = Session(options)
+    name = session.deployment_name(name)
+    base_url = session.client.url(f"/v1/deployment-request/{name}")
+    url = f"{base_url}/generate"
+    session.output.result({"name": name, "url": url, "base_url": base_url}, url)
+    session.output.note(example_call(url))
+
+
+def destroy(
+    name: Name = None,
+    *,
+    yes: Yes = False,
+    detach: Annotated[bool, Parameter(negative=(), show_default=False, help="Do not wait until it is gone.")] = False,
+    options: Globals = DEFAULTS,
+) -> None:
+    """Stop a deployment's replicas and delete it."""
+    session = Session(options)
+    name = session.deployment_name(name)
+    path = f"/v1/deployments/{name}"
+    deployment = session.client.get(path)
+    session.confirm(f"Destroy {name}?", yes=yes)
+    session.client.delete(path)
+    if not detach:
+        session.output.note(f"Waiting until {name} is gone.")
+        limit_seconds = (deployment.get("termination_grace_period_seconds") or 0) + DESTROY_MARGIN_SECONDS
+        wait_until_gone(session.client, name, limit_seconds)
+    state = "is being destroyed" if detach else "is gone"
+    session.output.result({"name": name, "destroyed": not detach}, f"{name} {state}.")
+
+
+def wait_until_gone(client: Client, name: str, limit_seconds: float) -> None:
+    """Wait for the platform to forget the deployment.
+
+    Raises:
+        DeployError: it is still there at the limit.
+        WatchInterruptedError: Ctrl-C; the platform goes on.
+    """
+    deadline = time.monotonic() + limit_seconds
+    try:
+        while time.monotonic() < deadline:
+            client.get(f"/v1/deployments/{name}")
+            time.sleep(POLL_SECONDS)
+    except NotFoundError:
+        return
+    except KeyboardInterrupt as error:
+        raise WatchInterruptedError(
+            f"{name} is still being destroyed.", hint=f"See how it goes: jig status {name}"
+        ) from error
+    raise DeployError(f"{name} is still there after {limit_seconds:.0f} s.", hint=f"See why: jig status {name}")
+
+
+def listing(deployments: list[Mapping[str, Any]], now: datetime) -> str:
+    """The table of `jig list`."""
+    if not deployments:
+        return "No deployments. Start with `jig init`, then `jig deploy`."
+    rows = [
+        (
+            str(item["name"]),
+            str(item["status"]),
+            replica_count(item),
+            gpu(item),
+            age(item.get("updated_at"), now),
+            short_image(item.get("image")),
+        )
+        for item in deployments
+    ]
+    return columns(("NAME", "STATUS", "READY", "GPU", "UPDATED", "IMAGE"), rows)
+
+
+def summary(item: Mapping[str, Any], now: datetime) -> str:
+    """The text of `jig status`."""
+    parts = [fields(facts(item, now))]
+    if variables := visible_variables(item):
+        parts.append("Environment\n" + indent(fields(variables)))
+    events = item.get("replica_events") or {}
+    if events:
+        rows = [replica_row(key, event, now) for key, event in sorted(events.items())]
+        parts.append("Replicas\n" + indent(columns(("ID", "STATE", "READY", "REVISION", "WHY"), rows)))
+    return "\n\n".join(parts)
+
+
+def facts(item: Mapping[str, Any], now: datetime) -> list[tuple[str, str]]:
+    """A deployment's names and values, the empty ones left out."""
+    pairs = [
+        ("Name", item["name"]),
+        ("ID", item.get("id")),
+        ("Status", item.get("status")),
+        ("Why", item.get("status_message")),
+        ("Replicas", f"{replica_count(item)} ready (min {item.get('min_replicas')}, max {item.get('max_replicas')})"),
+        ("Image", short_image(item.get("image"))),
+        ("GPU", gpu(item)),
+        ("Resources", f"{item.get('cpu')} CPU, {item.get('memory')} GiB memory, {item.get('storage')} GiB storage"),
+        ("Command", " ".join(item.get("command") or [])),
+        ("Autoscaling", " ".join(f"{key}={value}" for key, value in (item.get("autoscaling") or {}).items())),
+        ("Volumes", ", ".join(f"{each['name']} at {each['mount_path']}" for each in item.get("volumes") or [])),
+        ("Created", f"{age(item.get('created_at'), now)} ago"),
+        ("Updated", f"{age(item.get('updated_at'), now)} ago"),
+    ]
+    return [(key, str(value)) for key, value in pairs if value]
+
+
+def visible_variables(item: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """The environment variables that the user has set."""
+    return [
+        (
+            each["name"],
+            f"secret {each['value_from_secret']}" if each.get("value_from_secret") else each.get("value") or "",
+        )
+        for each in item.get("environment_variables") or []
+        if each["name"] != REVISION_VARIABLE
+    ]
+
+
+def replica_row(key: str, event: Mapping[str, Any], now: datetime) -> tuple[str, ...]:
+    """One line of the replicas' table."""
+    why = event.get("replica_status_message") or event.get("replica_status_reason") or ""
+    ready_since = event.get("replica_ready_since")
+    state = str(event.get("replica_status", "-"))
+    revision = str(event.get("revision_id") or "-")
+    return (key, state, age(ready_since, now), revision[-8:], "" if ready_since else str(why))
+
+
+def replica_count(item: Mapping[str, Any]) -> str:
+    """`1/2`: ready of desired."""
+    return f"{item.get('ready_replicas') or 0}/{item.get('desired_replicas') or 0}"
+
+
+def gpu(item: Mapping[str, Any]) -> str:
+    """`2 x h100-80gb`, or `-` on the CPU."""
+    return f"{item['gpu_count']} x {item['gpu_type']}" if item.get("gpu_count") else "-"
+
+
+def short_image(image: str | None) -> str:
+    """The reference with as much of its digest as people compare."""
+    name, at, digest = (image or "-").partition("@")
+    return f"{name}{at}{digest[:DIGEST_SHOWN]}"
+
+
+def example_call(url: str) -> str:
+    """A call that can be pasted into a shell."""
+    return (
+        f"Call it with your API key:\n"
+        f'  curl {url} \\\n    -H "Authorization: Bearer $TOGETHER_API_KEY" \\\n'
+        f'    -H "Content-Type: application/json" -d \'{{"prompt": "hi"}}\''
+    )
+
+
+def indent(text: str) -> str:
+    """Every line two spaces to the right."""
+    return "\n".join(f"  {line}" for line in text.splitlines())

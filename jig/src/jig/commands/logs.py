@@ -1,0 +1,59 @@
+"""`jig logs`."""
+
+from __future__ import annotations
+
+import json
+from typing import Annotated
+
+from cyclopts import Parameter
+from cyclopts.types import PositiveInt
+
+from jig.errors import PlatformError
+from jig.options import DEFAULTS, Globals, Name
+from jig.session import Session
+
+FOLLOW = "Go on with new lines until Ctrl-C. With --json: one JSON object a line."
+IMAGE_VERSION = "Of this image alone: its tag, or the last 4 characters of its digest."
+
+
+def logs(
+    name: Name = None,
+    *,
+    follow: Annotated[bool, Parameter(name=("--follow", "-f"), negative=(), show_default=False, help=FOLLOW)] = False,
+    replica_id: Annotated[str | None, Parameter(help="Of this replica alone.")] = None,
+    revision: Annotated[str | None, Parameter(help="Of this revision alone.")] = None,
+    image_version: Annotated[str | None, Parameter(help=IMAGE_VERSION)] = None,
+    tail: Annotated[PositiveInt | None, Parameter(help="The last so many lines.")] = None,
+    options: Globals = DEFAULTS,
+) -> None:
+    """Print what a deployment's replicas have written."""
+    session = Session(options)
+    path = f"/v1/deployments/{session.deployment_name(name)}/logs"
+    wanted: dict[str, object] = {"replica_id": replica_id, "revision": revision, "version": image_version, "tail": tail}
+    if follow:
+        follow_lines(session, path, wanted)
+        return
+    answer = session.client.get(path, **wanted)
+    lines = answer.get("lines") or []
+    shown = lines[-tail:] if tail else lines
+    if not shown:
+        session.output.note("There are no log lines.")
+    if shown or options.json:
+        session.output.result({"lines": shown}, "\n".join(shown))
+
+
+def follow_lines(session: Session, path: str, wanted: dict[str, object]) -> None:
+    """Print lines as they come, until the platform ends them or Ctrl-C."""
+    output = session.output
+    for piece in session.client.lines(path, follow="true", **wanted):
+        if not piece.strip():
+            continue
+        try:
+            document = json.loads(piece)
+        except ValueError as error:
+            raise PlatformError(f"The platform sent a log line that is not JSON: {piece[:80]}") from error
+        if output.json:
+            output.document(document)
+            continue
+        for line in document.get("lines") or []:
+            output.line(line)

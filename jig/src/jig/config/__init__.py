@@ -1,0 +1,1 @@
+"""The project's config: found, read and checked once, into frozen values."""

@@ -1,0 +1,139 @@
+"""A TOML table that is read key by key, and complains with the file and the key's full name."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable, Mapping
+from typing import Any, TypeVar
+
+from jig.errors import ConfigError
+
+Number = TypeVar("Number", int, float)
+
+TYPE_NAMES = {bool: "true or false", int: "a whole number", float: "a number", str: "a string", list: "a list"}
+
+
+class Table:
+    """One table of the config.
+
+    Args:
+        values: its keys and values.
+        file: the file's name, for errors.
+        prefix: the table's full name, `tool.jig.deploy` say; empty for the top of a file.
+    """
+
+    def __init__(self, values: Mapping[str, object], file: str, prefix: str = "") -> None:
+        self._values = values
+        self._file = file
+        self._prefix = prefix
+        self._known: set[str] = set()
+
+    def __contains__(self, key: str) -> bool:
+        return key in self._values
+
+    def text(self, key: str, default: str) -> str:
+        """A string."""
+        value: str = self._read(key, default, lambda value: isinstance(value, str), "a string")
+        return value
+
+    def text_or_none(self, key: str) -> str | None:
+        """A string, or None where the key is absent."""
+        value = self.text(key, "")
+        return value if key in self._values else None
+
+    def whole(self, key: str, default: int, *, at_least: int = 0, at_most: int | None = None) -> int:
+        """A whole number within its bounds."""
+        value: int = self._read(key, default, lambda value: type(value) is int, "a whole number")
+        return self._bounded(key, value, at_least, at_most)
+
+    def number(self, key: str, default: float, *, at_least: float = 0, at_most: float | None = None) -> float:
+        """A number within its bounds, whole or not."""
+        value: float = self._read(key, default, lambda value: type(value) in (int, float), "a number")
+        return self._bounded(key, value, at_least, at_most)
+
+    def flag(self, key: str, *, default: bool) -> bool:
+        """True or false."""
+        value: bool = self._read(key, default, lambda value: isinstance(value, bool), "true or false")
+        return value
+
+    def texts(self, key: str) -> tuple[str, ...]:
+        """A list of strings; empty where the key is absent."""
+        value = self._read(key, [], is_list_of(str), 'a list of strings, like ["a", "b"]')
+        return tuple(value)
+
+    def mapping(self, key: str) -> Mapping[str, object]:
+        """A table, unread; empty where the key is absent."""
+        value: Mapping[str, object] = self._read(key, {}, lambda value: isinstance(value, dict), "a table")
+        return value
+
+    def table(self, key: str) -> Table:
+        """A table below this one; empty where the key is absent."""
+        return Table(self.mapping(key), self._file, self.full_name(key))
+
+    def tables(self, key: str) -> tuple[Table, ...]:
+        """A list of tables; empty where the key is absent."""
+        values = self._read(key, [], is_list_of(dict), "a list of tables")
+        return tuple(Table(value, self._file, f"{self.full_name(key)}[{at}]") for at, value in enumerate(values))
+
+    def required(self, key: str) -> str:
+        """A string that must be there.
+
+        Raises:
+            ConfigError: it is not.
+        """
+        if key not in self._values:
+            raise ConfigError(f"{self._file}: {self.full_name(key)} is missing.")
+        return self.text(key, "")
+
+    def done(self) -> None:
+        """Say that every key has been asked for.
+
+        Raises:
+            ConfigError: there is one that nobody asked for.
+        """
+        for key in self._values:
+            if key not in self._known:
+                near = difflib.get_close_matches(key, sorted(self._known), n=1)
+                hint = f"Did you mean `{near[0]}`?" if near else f"Known keys: {', '.join(sorted(self._known))}."
+                raise ConfigError(f"{self._file}: there is no key {self.full_name(key)}.", hint=hint)
+
+    def wrong(self, key: str, expected: str, hint: str | None = None) -> ConfigError:
+        """The error for a key whose value is not what was expected."""
+        found = describe(self._values.get(key))
+        return ConfigError(f"{self._file}: {self.full_name(key)} must be {expected}, not {found}.", hint=hint)
+
+    def missing(self, key: str, because: str, hint: str | None = None) -> ConfigError:
+        """The error for a key without which there is no going on."""
+        return ConfigError(f"{self._file}: {self.full_name(key)} is missing, and {because}", hint=hint)
+
+    def full_name(self, key: str) -> str:
+        """The key with its table: `tool.jig.deploy.port`."""
+        return f"{self._prefix}.{key}" if self._prefix else key
+
+    def _read(self, key: str, default: object, fits: Callable[[object], bool], expected: str) -> Any:
+        self._known.add(key)
+        if key not in self._values:
+            return default
+        value = self._values[key]
+        if not fits(value):
+            raise self.wrong(key, expected)
+        return value
+
+    def _bounded(self, key: str, value: Number, at_least: float, at_most: float | None) -> Number:
+        if value < at_least:
+            raise self.wrong(key, f"at least {at_least}")
+        if at_most is not None and value > at_most:
+            raise self.wrong(key, f"at most {at_most}")
+        return value
+
+
+def is_list_of(kind: type) -> Callable[[object], bool]:
+    """A check for lists whose items are all of a kind."""
+    return lambda value: isinstance(value, list) and all(isinstance(item, kind) for item in value)
+
+
+def describe(value: object) -> str:
+    """A value with its type, as an error shows it: `"8000" (a string)`."""
+    kind = "a table" if isinstance(value, dict) else TYPE_NAMES.get(type(value), type(value).__name__)
+    shown = repr(value) if not isinstance(value, str) else f'"{value}"'
+    return f"{shown if len(shown) <= 60 else shown[:57] + '...'} ({kind})"

@@ -1,0 +1,184 @@
+"""Which platform, and with which key: the contexts file and the environment.
+
+The file is JSON, readable by its owner alone: `{"current": NAME, "contexts": {NAME: {"base_url", "api_key"}}}`.
+The platform writes the context `local` when it starts; `jig auth login` writes the others.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from ipaddress import ip_address
+from pathlib import Path
+from tempfile import NamedTemporaryFile
+from urllib.parse import urlsplit
+
+from jig.errors import ContextError
+
+DEFAULT_BASE_URL = "http://127.0.0.1:8799"
+FILE_MODE = 0o600
+DIRECTORY_MODE = 0o700
+
+
+@dataclass(frozen=True)
+class Context:
+    """A platform and a key for it. The key never shows in a repr."""
+
+    base_url: str
+    api_key: str = field(repr=False)
+
+
+@dataclass(frozen=True)
+class Target:
+    """Where this run of jig talks to.
+
+    Args:
+        base_url: without a path, e.g. `http://127.0.0.1:8799`.
+        api_key: None when there is none for this platform.
+        source: where they came from, in words: `context local`, `environment`, `default`.
+    """
+
+    base_url: str
+    api_key: str | None = field(repr=False)
+    source: str
+
+
+@dataclass(frozen=True)
+class Contexts:
+    """The contents of the contexts file."""
+
+    current: str | None = None
+    contexts: Mapping[str, Context] = field(default_factory=dict)
+
+    def with_context(self, name: str, context: Context) -> Contexts:
+        """The same with this context added or replaced, and current."""
+        return Contexts(current=name, contexts={**self.contexts, name: context})
+
+    def without(self, name: str) -> Contexts:
+        """The same without this context; the first of the others gets current if it was."""
+        rest = {key: value for key, value in self.contexts.items() if key != name}
+        return Contexts(current=next(iter(rest), None) if self.current == name else self.current, contexts=rest)
+
+    def using(self, name: str) -> Contexts:
+        """The same with another current context.
+
+        Raises:
+            ContextError: there is none of this name.
+        """
+        if name not in self.contexts:
+            raise ContextError(f"There is no context {name!r}. Known: {', '.join(self.contexts) or 'none'}.")
+        return replace(self, current=name)
+
+
+def contexts_path(environment: Mapping[str, str]) -> Path:
+    """$JIG_CONTEXTS, else $XDG_CONFIG_HOME/jig/contexts.json, else ~/.config/jig/contexts.json."""
+    if chosen := environment.get("JIG_CONTEXTS"):
+        return Path(chosen)
+    home = Path(environment.get("XDG_CONFIG_HOME") or Path.home() / ".config")
+    return home / "jig" / "contexts.json"
+
+
+def read_contexts(path: Path) -> Contexts:
+    """The contexts of a file; none where there is no file.
+
+    Raises:
+        ContextError: the file is not readable, or not what jig writes.
+    """
+    try:
+        document = json.loads(path.read_text(encoding="utf-8"))
+        contexts = {
+            name: Context(base_url=normal_base_url(entry["base_url"]), api_key=entry["api_key"])
+            for name, entry in document["contexts"].items()
+        }
+        return Contexts(current=document.get("current"), contexts=contexts)
+    except FileNotFoundError:
+        return Contexts()
+    except OSError as error:
+        raise ContextError(f"Cannot read {path}: {error.strerror}.") from error
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ContextError(f"{path} is not a contexts file.", hint="Remove it and run `jig auth login`.") from error
+
+
+def write_contexts(path: Path, contexts: Contexts) -> None:
+    """Replace the file in one step, readable by its owner alone from its first byte.
+
+    Raises:
+        ContextError: the file cannot be written.
+    """
+    document = {
+        "current": contexts.current,
+        "contexts": {
+            name: {"base_url": context.base_url, "api_key": context.api_key}
+            for name, context in contexts.contexts.items()
+        },
+    }
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True, mode=DIRECTORY_MODE)
+        with NamedTemporaryFile("w", dir=path.parent, prefix=f".{path.name}-", delete=False, encoding="utf-8") as file:
+            os.fchmod(file.fileno(), FILE_MODE)
+            json.dump(document, file, indent=2)
+        Path(file.name).replace(path)
+    except OSError as error:
+        raise ContextError(f"Cannot write {path}: {error.strerror}.") from error
+
+
+def resolve(contexts: Contexts, environment: Mapping[str, str]) -> Target:
+    """The platform and key to use: each from the environment where set, else from the current context.
+
+    A context's key is not carried to another machine: with TOGETHER_BASE_URL set and TOGETHER_API_KEY not, only
+    a context of that platform lends its key.
+    """
+    current = contexts.contexts.get(contexts.current or "")
+    url, key = environment.get("TOGETHER_BASE_URL"), environment.get("TOGETHER_API_KEY")
+    if url:
+        base_url = normal_base_url(url)
+        known = [context for context in (current, *contexts.contexts.values()) if context]
+        lent = next((context.api_key for context in known if is_same_platform(context.base_url, base_url)), None)
+        return Target(base_url=base_url, api_key=key or lent, source="environment")
+    if current is None:
+        return Target(base_url=DEFAULT_BASE_URL, api_key=key, source="environment" if key else "default")
+    return Target(base_url=current.base_url, api_key=key or current.api_key, source=f"context {contexts.current}")
+
+
+def is_same_platform(one: str, other: str) -> bool:
+    """True for the same host and port, or where both are on this machine."""
+    first, second = urlsplit(one), urlsplit(other)
+    return first.netloc == second.netloc or (is_loopback(first.hostname) and is_loopback(second.hostname))
+
+
+def is_loopback(host: str | None) -> bool:
+    """True for a name or address of this machine itself."""
+    if not host or host == "localhost":
+        return bool(host)
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def normal_base_url(url: str) -> str:
+    """A base URL without `/v1`, trailing slashes and spaces; https where the scheme is missing, http on loopback.
+
+    Raises:
+        ContextError: it is no URL of a server.
+    """
+    bare = url.strip()
+    if "://" not in bare:
+        host = urlsplit(f"//{bare}").hostname
+        bare = f"{'http' if is_loopback(host) else 'https'}://{bare}"
+    try:
+        parts = urlsplit(bare)
+        usable = parts.scheme in ("http", "https") and parts.hostname and (parts.port is None or parts.port > 0)
+    except ValueError:
+        usable = None
+    if not usable:
+        raise ContextError(f"{url!r} is not a base URL. Expected something like {DEFAULT_BASE_URL}.")
+    return bare.rstrip("/").removesuffix("/v1").rstrip("/")
+
+
+def context_name(base_url: str) -> str:
+    """The name under which a platform is remembered: `local` on this machine, else its host."""
+    host = urlsplit(base_url).hostname or "platform"
+    return "local" if is_loopback(host) else host

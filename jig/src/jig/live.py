@@ -1,0 +1,118 @@
+"""What a person sees while something takes time: redrawn on a terminal, one line a change elsewhere."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from jig.output import Output
+from jig.tracking import Tracking, describe
+from jig.units import coarse, elapsed, size
+
+STATE_COLOURS = {"ready": "green", "starting": "cyan", "waiting": "yellow", "terminated": "red"}
+REDRAWS_PER_SECOND = 8
+
+
+class TrackingView:
+    """A rollout as it comes up.
+
+    Args:
+        output: where it is shown.
+    """
+
+    def __init__(self, output: Output) -> None:
+        self._output = output
+        self._said: set[str] = set()
+        self._draw: Callable[[Tracking, float], None] = self._say_changes
+
+    @contextmanager
+    def shown(self) -> Iterator[None]:
+        """Show the view within this block; on a terminal it is gone afterwards."""
+        if not self._output.is_live:
+            yield
+            return
+        from rich.console import Console, Group  # noqa: PLC0415  rich takes a while to load
+        from rich.live import Live  # noqa: PLC0415
+        from rich.spinner import Spinner  # noqa: PLC0415
+        from rich.table import Table  # noqa: PLC0415
+        from rich.text import Text  # noqa: PLC0415
+
+        spinner = Spinner("dots")
+
+        def draw(tracking: Tracking, now: float) -> None:
+            table = Table.grid(padding=(0, 2))
+            for replica in tracking.replicas:
+                state = Text(replica.state, style=STATE_COLOURS.get(replica.state, ""))
+                why = "" if replica.is_ready else replica.message or replica.reason
+                table.add_row(Text(f"  {replica.id}"), state, Text(coarse(now - replica.since)), Text(why, style="dim"))
+            spinner.update(text=Text(headline(tracking, now)))
+            live.update(Group(spinner, table))
+
+        console = Console(stderr=True, highlight=False)
+        with Live(spinner, console=console, refresh_per_second=REDRAWS_PER_SECOND, transient=True) as live:
+            self._draw = draw
+            yield
+
+    def update(self, tracking: Tracking, now: float) -> None:
+        """Show what is known now."""
+        self._draw(tracking, now)
+
+    def _say_changes(self, tracking: Tracking, now: float) -> None:  # noqa: ARG002  lines carry no times
+        for replica in tracking.replicas:
+            line = f"  replica {replica.id}: {describe(replica)}"
+            if line not in self._said:
+                self._said.add(line)
+                self._output.note(line)
+
+
+def headline(tracking: Tracking, now: float) -> str:
+    """The line above the replicas."""
+    parts = [f"waiting for a replica, {elapsed(now - tracking.started_at)}"]
+    if tracking.reason:
+        parts.append(tracking.reason)
+    if tracking.older:
+        parts.append(f"{tracking.older} of earlier revisions still there")
+    return " | ".join(parts)
+
+
+@contextmanager
+def upload_bar(output: Output, label: str, total_bytes: int) -> Iterator[Callable[[int], None]]:
+    """A progress bar for an upload; yields what to call with the bytes that have just gone out."""
+    if not output.is_live:
+        yield lambda count_bytes: None  # noqa: ARG005
+        return
+    from rich.console import Console  # noqa: PLC0415  rich takes a while to load
+    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn  # noqa: PLC0415
+
+    shown = (TextColumn("  {task.description}"), BarColumn(), DownloadColumn(binary_units=True), TransferSpeedColumn())
+    with Progress(*shown, console=Console(stderr=True), transient=True) as progress:
+        task = progress.add_task(f"{label} {size(total_bytes)}", total=total_bytes)
+        yield lambda count_bytes: progress.advance(task, count_bytes)
+
+
+class Steps:
+    """The steps of a deploy, each with the time that it took; a line is said when a step is over.
+
+    Args:
+        output: where they are said.
+        clock: seconds, never going back.
+    """
+
+    def __init__(self, output: Output, clock: Callable[[], float] = time.monotonic) -> None:
+        self._output = output
+        self._clock = clock
+        self._started_at = clock()
+        self.seconds: dict[str, float] = {}
+
+    def done(self, name: str, text: str) -> None:
+        """The step that has been going on until now is over."""
+        now = self._clock()
+        self.seconds[name] = now - self._started_at
+        self._started_at = now
+        self._output.note(f"  {name:<12}  {text:<44}  {elapsed(self.seconds[name]):>10}")
+
+    @property
+    def total_seconds(self) -> float:
+        """What all of them took."""
+        return sum(self.seconds.values())

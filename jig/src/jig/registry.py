@@ -1,0 +1,151 @@
+"""Pushing a bundle to the platform's registry, in the words of the OCI distribution API."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from io import BytesIO
+from typing import IO
+from urllib.parse import urljoin, urlsplit
+
+from jig.bundle.manifest import MANIFEST_TYPE, Blob
+from jig.bundle.pack import Bundle
+from jig.client import Client
+from jig.errors import NotFoundError, PlatformError
+
+CHUNK_BYTES = 256 * 1024
+UPLOAD_TRIES = 3  # an upload that broke starts again from its first byte
+UPLOAD_PAUSE_SECONDS = 1.0
+
+Progress = Callable[[int], None]
+"""Called with the number of bytes that have just gone out; a negative number takes them back."""
+
+
+@dataclass(frozen=True)
+class Repository:
+    """A place in a registry.
+
+    Args:
+        url: of the registry: scheme, host and port.
+        name: `<organization>/<deployment>`.
+    """
+
+    url: str
+    name: str
+
+    @property
+    def host(self) -> str:
+        """The host and port that image references start with."""
+        return urlsplit(self.url).netloc
+
+    def path(self, rest: str) -> str:
+        """The URL of something in this repository."""
+        return f"{self.url}/v2/{self.name}/{rest}"
+
+    def image(self, digest: str) -> str:
+        """The reference of one of its manifests."""
+        return f"{self.host}/{self.name}@{digest}"
+
+
+@dataclass(frozen=True)
+class Pushed:
+    """What a push came to.
+
+    Args:
+        image: the reference of the bundle, by digest.
+        sent_bytes: how much the registry did not have before.
+    """
+
+    image: str
+    sent_bytes: int
+
+
+def repository_at(base_path: str, deployment: str) -> Repository:
+    """The repository of a deployment below the registry's base path, `http://host:port/<organization>`."""
+    parts = urlsplit(base_path if "://" in base_path else f"https://{base_path}")
+    return Repository(f"{parts.scheme}://{parts.netloc}", f"{parts.path.strip('/')}/{deployment}".lstrip("/"))
+
+
+def find_repository(client: Client, deployment: str) -> Repository:
+    """The repository into which a deployment's bundles go."""
+    answer = client.get("/v1/image-repositories/base-path")
+    return repository_at(str(answer["base-path"]), deployment)
+
+
+def push(client: Client, repository: Repository, bundle: Bundle, tag: str, progress: Progress) -> Pushed:
+    """Push a bundle under a tag; blobs that the registry has are not sent.
+
+    Raises:
+        PlatformError: the registry refused, or stored something else than was sent.
+    """
+    sent_bytes = push_blob(client, repository, bundle.source, bundle.source_file, progress)
+    sent_bytes += push_blob(client, repository, bundle.config_blob, BytesIO(bundle.config), progress)
+    answer = client.request(
+        "PUT",
+        repository.path(f"manifests/{tag}"),
+        content=bundle.manifest,
+        headers={"Content-Type": MANIFEST_TYPE},
+    )
+    stored = answer.headers.get("docker-content-digest", bundle.digest)
+    if stored != bundle.digest:
+        raise PlatformError(f"The registry stored {stored}, not {bundle.digest}.", status=answer.status_code)
+    return Pushed(repository.image(bundle.digest), sent_bytes)
+
+
+def push_blob(client: Client, repository: Repository, blob: Blob, content: IO[bytes], progress: Progress) -> int:
+    """Push one blob, unless the registry has it. Return how many bytes went over the wire; all of them are progress."""
+    if has_blob(client, repository, blob):
+        progress(blob.size_bytes)
+        return 0
+    for attempt in range(1, UPLOAD_TRIES + 1):
+        content.seek(0)
+        sent = Sent(progress)
+        try:
+            upload_blob(client, repository, blob, content, sent)
+        except PlatformError as error:
+            if attempt == UPLOAD_TRIES or (error.status is not None and error.status < 500):
+                raise
+            sent.take_back()
+            time.sleep(UPLOAD_PAUSE_SECONDS)
+        else:
+            break
+    return blob.size_bytes
+
+
+def has_blob(client: Client, repository: Repository, blob: Blob) -> bool:
+    """True where the registry holds the blob already."""
+    try:
+        client.request("HEAD", repository.path(f"blobs/{blob.digest}"))
+    except NotFoundError:
+        return False
+    return True
+
+
+def upload_blob(client: Client, repository: Repository, blob: Blob, content: IO[bytes], sent: Sent) -> None:
+    """One upload session with one PUT."""
+    started = client.request("POST", repository.path("blobs/uploads/"), content=b"")
+    location = urljoin(repository.path("blobs/uploads/"), started.headers["location"])
+    separator = "&" if urlsplit(location).query else "?"
+    url = f"{location}{separator}digest={blob.digest}"
+    client.send("PUT", url, sent.chunks(content), length=blob.size_bytes)
+
+
+class Sent:
+    """How much of a blob has gone out, told to a progress bar as it goes."""
+
+    def __init__(self, progress: Progress) -> None:
+        self._progress = progress
+        self._count_bytes = 0
+
+    def chunks(self, content: IO[bytes]) -> Iterator[bytes]:
+        """The content in pieces, each counted once it was asked for."""
+        while chunk := content.read(CHUNK_BYTES):
+            yield chunk
+            self._count_bytes += len(chunk)
+            self._progress(len(chunk))
+
+    def take_back(self) -> None:
+        """Start counting again."""
+        self._progress(-self._count_bytes)
+        self._count_bytes = 0

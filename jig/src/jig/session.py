@@ -1,0 +1,89 @@
+"""One run of jig: its options, its output, and the config and platform that it may need, each made on first use."""
+
+from __future__ import annotations
+
+import os
+import sys
+from dataclasses import dataclass
+from functools import cached_property
+
+from jig.client import LOGIN_HINT, Client
+from jig.config.file import find_config
+from jig.config.model import Config
+from jig.contexts import Target, contexts_path, read_contexts, resolve
+from jig.errors import ConfigError, UnauthorizedError, UsageError
+from jig.options import Globals
+from jig.output import Output
+
+
+@dataclass(frozen=True)
+class Session:
+    """What a command works with.
+
+    Args:
+        options: the global options of the command line.
+    """
+
+    options: Globals
+
+    @cached_property
+    def output(self) -> Output:
+        """Where answers and notes go."""
+        return Output(json=self.options.json)
+
+    @cached_property
+    def config(self) -> Config:
+        """The config of this folder, or of `--config`; its warnings are said once.
+
+        Raises:
+            ConfigError: there is none, or it is wrong.
+        """
+        config = find_config(self.options.config)
+        for warning in config.warnings:
+            self.output.warn(warning)
+        return config
+
+    @cached_property
+    def target(self) -> Target:
+        """The platform and key in force."""
+        return resolve(read_contexts(contexts_path(os.environ)), os.environ)
+
+    @cached_property
+    def client(self) -> Client:
+        """The platform.
+
+        Raises:
+            UnauthorizedError: there is no key for it.
+        """
+        if not self.target.api_key:
+            raise UnauthorizedError(f"There is no API key for {self.target.base_url}.", hint=LOGIN_HINT)
+        return Client(self.target)
+
+    def deployment_name(self, name: str | None) -> str:
+        """The name from the command line, else the config's.
+
+        Raises:
+            UsageError: neither says one.
+        """
+        if name:
+            return name
+        try:
+            return self.config.name
+        except ConfigError as error:
+            if self.options.config or not error.is_absent:
+                raise
+            raise UsageError("Which deployment? There is no jig config here.", hint="Give its name.") from error
+
+    def confirm(self, question: str, *, yes: bool) -> None:
+        """Go on only if a person says so, or said `--yes`.
+
+        Raises:
+            UsageError: nobody can be asked, or the answer was no.
+        """
+        if yes:
+            return
+        if self.output.json or not sys.stdin.isatty():
+            raise UsageError(f"{question} Nobody can be asked here.", hint="Say --yes.")
+        print(f"{question} [y/N] ", end="", file=sys.stderr, flush=True)
+        if sys.stdin.readline().strip().lower() not in ("y", "yes"):
+            raise UsageError("Left as it is.")

@@ -1,0 +1,50 @@
+"""`.jig.json` beside the config: what jig remembers about a project between runs.
+
+The file holds one object a deployment name. Keys that this jig does not know are kept as they are.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from pathlib import Path
+from typing import Any
+
+STATE_FILE = ".jig.json"
+
+
+class State:
+    """A project's memory.
+
+    Args:
+        folder: the project's folder.
+        name: the deployment's name.
+    """
+
+    def __init__(self, folder: Path, name: str) -> None:
+        self._path = folder / STATE_FILE
+        self._name = name
+
+    def pinned_requirements(self, key: str) -> str | None:
+        """The requirement lines pinned for this input, or None where it is another one."""
+        kept = self._own().get("requirements")
+        return kept.get("pinned") if isinstance(kept, dict) and kept.get("input") == key else None
+
+    def keep_requirements(self, key: str, pinned: str) -> None:
+        """Remember the lines pinned for this input, instead of any earlier ones."""
+        everything = self._read()
+        everything[self._name] = {**self._own(), "requirements": {"input": key, "pinned": pinned}}
+        # A project folder that cannot be written is still deployed: it is only locked anew the next time.
+        with contextlib.suppress(OSError):
+            self._path.write_text(json.dumps(everything, indent=2) + "\n", encoding="utf-8")
+
+    def _own(self) -> dict[str, Any]:
+        own = self._read().get(self._name)
+        return own if isinstance(own, dict) else {}
+
+    def _read(self) -> dict[str, Any]:
+        try:
+            everything = json.loads(self._path.read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            return {}
+        return everything if isinstance(everything, dict) else {}

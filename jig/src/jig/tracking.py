@@ -1,0 +1,160 @@
+"""How a deployment comes up, decided from its JSON and the time. Pure: no clock, no network.
+
+`track` takes what was known, the deployment and now, and returns what is known then: a Tracking whose verdict is
+WAITING until it is READY or FAILED.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from enum import Enum
+from typing import Any
+
+from jig.deployment import revision_of
+from jig.units import coarse
+
+READY_TIMEOUT_SECONDS = 120.0  # a replica that runs gets ready within this, or something is wrong
+PREPARE_SECONDS = 480.0  # fetching an image or making an environment, before any replica runs
+# The registry may be slow to answer a first pull; a reference that is wrong stays wrong.
+IMAGE_PULL_TIMEOUT_SECONDS = 30.0
+CRASH_REASONS = frozenset({"CrashLoopBackOff"})
+IMAGE_REASONS = frozenset({"ImagePullBackOff", "ErrImagePull", "InvalidImageName"})
+
+
+class Verdict(Enum):
+    """What tracking says."""
+
+    WAITING = "not ready yet"
+    READY = "serving, or scaled to zero as asked"
+    FAILED = "it will not get ready by itself"
+
+
+@dataclass(frozen=True)
+class Replica:
+    """One replica of the revision that is coming up.
+
+    Args:
+        id: as the platform names it.
+        status: Running, Waiting or Terminated.
+        reason: why, in one word, or empty.
+        message: why, in a sentence, or empty.
+        is_ready: it serves.
+        since: when it was first seen like this, in seconds of the tracker's clock.
+    """
+
+    id: str
+    status: str
+    reason: str
+    message: str
+    is_ready: bool
+    since: float
+
+    @property
+    def state(self) -> str:
+        """One word or two for a person."""
+        if self.is_ready:
+            return "ready"
+        return "starting" if self.status == "Running" else self.status.lower()
+
+
+@dataclass(frozen=True)
+class Tracking:
+    """What is known about a rollout.
+
+    Args:
+        revision: its ID; None where the platform doesn't say, then every replica counts.
+        started_at: seconds of the caller's clock.
+        ready_timeout_seconds: how long a replica may run without getting ready.
+        replicas: of this revision.
+        older: how many replicas of earlier revisions are still there.
+        verdict: the decision.
+        reason: why it failed, or how it is ready; one sentence.
+        failed_replica: whose logs tell more, or None.
+    """
+
+    revision: str | None
+    started_at: float
+    ready_timeout_seconds: float = READY_TIMEOUT_SECONDS
+    replicas: tuple[Replica, ...] = field(default=())
+    older: int = 0
+    verdict: Verdict = Verdict.WAITING
+    reason: str = ""
+    failed_replica: str | None = None
+
+    @property
+    def limit_seconds(self) -> float:
+        """How long the whole may take."""
+        return PREPARE_SECONDS + self.ready_timeout_seconds
+
+    def failed(self, reason: str, replica: str | None = None) -> Tracking:
+        """The same, given up."""
+        return replace(self, verdict=Verdict.FAILED, reason=reason, failed_replica=replica)
+
+    def ready(self, reason: str) -> Tracking:
+        """The same, done."""
+        return replace(self, verdict=Verdict.READY, reason=reason)
+
+
+def track(known: Tracking, deployment: Mapping[str, Any], now: float) -> Tracking:
+    """What is known after one more look at the deployment."""
+    revision = revision_of(deployment)
+    if known.revision and revision and revision != known.revision:
+        return known.failed("Another deploy has replaced this one.")
+    events = deployment.get("replica_events") or {}
+    own = {key: event for key, event in events.items() if known.revision in (None, event.get("revision_id"))}
+    earlier = {replica.id: replica for replica in known.replicas}
+    replicas = tuple(look(key, event, earlier.get(key), now) for key, event in sorted(own.items()))
+    seen = replace(known, replicas=replicas, older=len(events) - len(own))
+    return decide(seen, deployment, now)
+
+
+def look(key: str, event: Mapping[str, Any], earlier: Replica | None, now: float) -> Replica:
+    """One replica, with the time since when it has been like this."""
+    status = str(event.get("replica_status") or "Waiting")
+    reason = str(event.get("replica_status_reason") or "")
+    message = str(event.get("replica_status_message") or "")
+    is_ready = status == "Running" and bool(event.get("replica_ready_since"))
+    if event.get("volume_preload_status") == "InProgress" and not reason:
+        reason = "loading its volume"
+    same = earlier is not None and (earlier.status, earlier.is_ready) == (status, is_ready)
+    return Replica(key, status, reason, message, is_ready, earlier.since if same and earlier else now)
+
+
+def decide(seen: Tracking, deployment: Mapping[str, Any], now: float) -> Tracking:
+    """The verdict on what was seen: success first, then the reasons to give up, the surest first."""
+    desired = deployment.get("desired_replicas") or 0
+    ready = sum(replica.is_ready for replica in seen.replicas)
+    if ready:
+        return seen.ready(f"{ready} of {max(desired, ready)} replicas ready")
+    if deployment.get("status") == "ScaledToZero" and desired == 0 and deployment.get("min_replicas") == 0:
+        return seen.ready("scaled to zero: the first job or request starts a replica")
+    for replica in seen.replicas:
+        if reason := give_up(replica, seen.ready_timeout_seconds, now):
+            return seen.failed(reason, replica.id)
+    status_message = deployment.get("status_message")
+    if deployment.get("status") == "Failed":
+        return seen.failed(str(status_message or "The platform gave the deployment up."))
+    if now - seen.started_at > seen.limit_seconds:
+        because = f" {status_message}" if status_message else ""
+        return seen.failed(f"No replica was ready after {coarse(seen.limit_seconds)}.{because}")
+    return replace(seen, reason=str(status_message or ""))
+
+
+def give_up(replica: Replica, ready_timeout_seconds: float, now: float) -> str | None:
+    """Why this replica will not get ready, or None while it still may."""
+    age_seconds = now - replica.since
+    because = f": {replica.message}" if replica.message else "."
+    if replica.reason in CRASH_REASONS:
+        return f"Replica {replica.id} crashes again and again{because}"
+    if replica.reason in IMAGE_REASONS and age_seconds > IMAGE_PULL_TIMEOUT_SECONDS:
+        return f"Replica {replica.id} cannot get its image{because}"
+    if replica.status == "Running" and age_seconds > ready_timeout_seconds:
+        return f"Replica {replica.id} has been running for {coarse(age_seconds)} and is not ready{because}"
+    return None
+
+
+def describe(replica: Replica) -> str:
+    """A replica's state with its reason, in one line."""
+    why = replica.message or replica.reason
+    return f"{replica.state}: {why}" if why and not replica.is_ready else replica.state

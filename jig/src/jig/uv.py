@@ -1,0 +1,75 @@
+"""The uv that came with jig: how it is called (pure), and the call."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from uv import find_uv_bin
+
+from jig.errors import BundleError
+
+SECONDS_MAX = 300  # resolving a large set of packages over a slow network
+# Keys of the platform are no business of a package build; a foreign VIRTUAL_ENV only makes uv warn.
+HIDDEN_PREFIXES = ("TOGETHER_", "MACHINESHOP_")
+HIDDEN_NAMES = ("VIRTUAL_ENV",)
+STDERR_LINES_SHOWN = 12
+
+
+def export_arguments() -> list[str]:
+    """Uv's arguments that print the pinned lines of a uv.lock, without the project itself and without sprocket."""
+    return [
+        "export",
+        "--frozen",
+        "--quiet",
+        "--no-header",
+        "--no-annotate",
+        "--no-hashes",
+        "--no-dev",
+        "--no-emit-project",
+        "--no-emit-package",
+        "sprocket",
+    ]
+
+
+def compile_arguments(python_version: str) -> list[str]:
+    """Uv's arguments that pin the requirements on its standard input for a Python version."""
+    return ["pip", "compile", "--quiet", "--no-header", "--no-annotate", "--python-version", python_version, "-"]
+
+
+def clean_environment(environment: Mapping[str, str]) -> dict[str, str]:
+    """The environment for uv: everything but the platform's keys and what confuses it."""
+    return {
+        name: value
+        for name, value in environment.items()
+        if not name.startswith(HIDDEN_PREFIXES) and name not in HIDDEN_NAMES
+    }
+
+
+def run_uv(arguments: Sequence[str], folder: Path, stdin: str = "") -> str:
+    """Run uv in a folder and return what it printed.
+
+    Raises:
+        BundleError: there is no uv, it failed, or it took too long.
+    """
+    try:
+        finished = subprocess.run(
+            [find_uv_bin(), *arguments],
+            cwd=folder,
+            env=clean_environment(os.environ),
+            input=stdin,
+            capture_output=True,
+            text=True,
+            timeout=SECONDS_MAX,
+            check=True,
+        )
+    except FileNotFoundError as error:
+        raise BundleError("uv is not installed.", hint="Install it with `pip install uv`.") from error
+    except subprocess.TimeoutExpired as error:
+        raise BundleError(f"uv did not finish within {SECONDS_MAX} s: uv {' '.join(arguments)}") from error
+    except subprocess.CalledProcessError as error:
+        tail = "\n".join(error.stderr.strip().splitlines()[-STDERR_LINES_SHOWN:])
+        raise BundleError(f"The requirements cannot be locked: uv {arguments[0]} failed.\n{tail}") from error
+    return finished.stdout

@@ -1,0 +1,326 @@
+"""A small platform over a real socket: enough of the wire for jig, scripted by the test that starts it."""
+
+import hashlib
+import io
+import json
+import re
+import tarfile
+import threading
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from urllib.parse import parse_qs, urlsplit
+
+KEY = "msk_the-secret-key"
+ORGANIZATION = "acme"
+WAITING = {"replica_status": "Waiting", "replica_status_reason": "Preparing", "replica_status_message": "Making ready."}
+RUNNING = {"replica_status": "Running"}
+READY = {"replica_status": "Running", "replica_ready_since": "2026-01-01T00:00:00Z"}
+CRASHED = {
+    "replica_status": "Waiting",
+    "replica_status_reason": "CrashLoopBackOff",
+    "replica_status_message": "It exited with code 1.",
+}
+
+
+@dataclass
+class Request:
+    method: str
+    path: str
+    query: dict
+    headers: dict
+    body: bytes
+
+    @property
+    def json(self):
+        return json.loads(self.body)
+
+
+@dataclass
+class FakePlatform:
+    """What the server knows, and what it should do next.
+
+    `rollout` holds the replica's event at each look at a deployment, `job_states` the job's state at each look at it;
+    the last of each stays. `failures` are pairs (end of a path, status): the next request for such a path gets that
+    status instead of an answer.
+    """
+
+    url: str = ""
+    runtime: dict = field(default_factory=lambda: {"runtime": "process", "accepts": ["bundle"], "gpus": 0})
+    rollout: list = field(default_factory=lambda: [WAITING, READY])
+    job_states: list = field(default_factory=lambda: [{"status": "done", "outputs": {"text": "hi"}}])
+    log_lines: list = field(default_factory=lambda: ["first line", "last line"])
+    failures: list = field(default_factory=list)
+    looks_until_gone: int = 2
+    requests: list = field(default_factory=list)
+    blobs: dict = field(default_factory=dict)
+    manifests: dict = field(default_factory=dict)
+    files: dict = field(default_factory=dict)
+    deployments: dict = field(default_factory=dict)
+    jobs: dict = field(default_factory=dict)
+    looks: dict = field(default_factory=dict)
+
+    def sent(self, method, path):
+        """The requests of this method whose path starts like this."""
+        return [each for each in self.requests if each.method == method and each.path.startswith(path)]
+
+    def bundle(self, image):
+        """The config, and the files by name, of a bundle that a deployment names by digest."""
+        manifest = json.loads(self.manifests[image.partition("@")[2]])
+        assert manifest["artifactType"] == "application/vnd.machineshop.bundle.v1"
+        (layer,) = manifest["layers"]
+        with tarfile.open(fileobj=io.BytesIO(self.blobs[layer["digest"]]), mode="r:gz") as archive:
+            files = {each.name: archive.extractfile(each).read() for each in archive if each.isfile()}
+        return json.loads(self.blobs[manifest["config"]["digest"]]), files
+
+    def deployment(self, name):
+        """The deployment at this look."""
+        known = self.deployments[name]
+        self.looks[name] = self.looks.get(name, -1) + 1
+        event = self.rollout[min(self.looks[name], len(self.rollout) - 1)]
+        is_ready = "replica_ready_since" in event
+        return {
+            **known,
+            "object": "deployment",
+            "id": f"dep-{name}",
+            "status": "Ready" if is_ready else "Updating",
+            "desired_replicas": known["min_replicas"],
+            "ready_replicas": int(is_ready),
+            "created_at": "2026-01-01T00:00:00Z",
+            "updated_at": "2026-01-01T00:00:00Z",
+            "environment_variables": [
+                *known["environment_variables"],
+                {"name": "TOGETHER_DEPLOYMENT_REVISION_ID", "value": known["revision"]},
+            ],
+            "replica_events": {"r-1": {**event, "revision_id": known["revision"]}},
+        }
+
+
+class Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    platform: FakePlatform
+
+    def log_message(self, *args):
+        pass
+
+    def handle_any(self):
+        parts = urlsplit(self.path)
+        body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+        query = {key: values[0] for key, values in parse_qs(parts.query).items()}
+        request = Request(self.command, parts.path, query, dict(self.headers), body)
+        self.platform.requests.append(request)
+        for failure in self.platform.failures:
+            if parts.path.endswith(failure[0]):
+                self.platform.failures.remove(failure)
+                self.answer(failure[1], error("The platform is unwell."))
+                return
+        if not parts.path.startswith("/signed/") and self.headers.get("Authorization") != f"Bearer {KEY}":
+            self.answer(401, error("This API key is not valid.", "authentication_error"))
+            return
+        for method, pattern, route in ROUTES:
+            match = re.fullmatch(pattern, parts.path)
+            if match and method == self.command:
+                route(self, request, *match.groups())
+                return
+        self.answer(404, error(f"No route {self.command} {parts.path}."))
+
+    do_GET = do_POST = do_PUT = do_PATCH = do_DELETE = do_HEAD = handle_any  # noqa: N815
+
+    def answer(self, status, document=None, **headers):
+        body = b"" if document is None else json.dumps(document).encode()
+        self.send_response(status)
+        for name, value in headers.items():
+            self.send_header(name.replace("_", "-"), value)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        if self.command != "HEAD":
+            self.wfile.write(body)
+
+
+def error(message, kind="invalid_request_error"):
+    return {"error": {"message": message, "type": kind, "param": None, "code": None}}
+
+
+def whoami(handler, request):
+    organization = {"id": "org-1", "name": "Acme"}
+    project = {"id": "proj-1", "name": "Default", "slug": "default"}
+    handler.answer(200, {"api_key": {"id": "key-1"}, "organization": organization, "project": project})
+
+
+def runtime(handler, request):
+    handler.answer(200, handler.platform.runtime)
+
+
+def base_path(handler, request):
+    handler.answer(200, {"base-path": f"{handler.platform.url}/{ORGANIZATION}"})
+
+
+def head_blob(handler, request, digest):
+    handler.answer(200 if digest in handler.platform.blobs else 404)
+
+
+def start_upload(handler, request, repository):
+    handler.answer(202, Location=f"/v2/{repository}/blobs/uploads/1?_state=x")
+
+
+def put_blob(handler, request):
+    digest = f"sha256:{hashlib.sha256(request.body).hexdigest()}"
+    if digest != request.query["digest"]:
+        handler.answer(400, {"errors": [{"code": "DIGEST_INVALID"}]})
+        return
+    handler.platform.blobs[digest] = request.body
+    handler.answer(201, Docker_Content_Digest=digest)
+
+
+def put_manifest(handler, request, tag):
+    manifest = request.json
+    for each in [manifest["config"], *manifest["layers"]]:
+        assert len(handler.platform.blobs[each["digest"]]) == each["size"]
+    digest = f"sha256:{hashlib.sha256(request.body).hexdigest()}"
+    handler.platform.manifests[digest] = handler.platform.manifests[tag] = request.body
+    handler.answer(201, Docker_Content_Digest=digest)
+
+
+def list_deployments(handler, request):
+    data = [handler.platform.deployment(name) for name in handler.platform.deployments]
+    handler.answer(200, {"object": "list", "data": data})
+
+
+def create(handler, request):
+    store(handler, request.json["name"], request.json)
+
+
+def get_deployment(handler, request, name):
+    platform = handler.platform
+    if name in platform.deployments and platform.deployments[name].get("is_going"):
+        platform.looks_until_gone -= 1
+        if platform.looks_until_gone <= 0:
+            del platform.deployments[name]
+    if name not in platform.deployments:
+        handler.answer(404, error(f"There is no deployment {name}.", "not_found_error"))
+        return
+    handler.answer(200, platform.deployment(name))
+
+
+def patch(handler, request, name):
+    store(handler, name, {**handler.platform.deployments[name], **request.json})
+
+
+def store(handler, name, values):
+    platform = handler.platform
+    revision = f"rev-{int(platform.deployments.get(name, {}).get('revision', 'rev-0')[4:]) + 1}"
+    platform.deployments[name] = {**values, "revision": revision}
+    platform.looks.pop(name, None)
+    handler.answer(200, platform.deployment(name))
+
+
+def delete(handler, request, name):
+    handler.platform.deployments[name]["is_going"] = True
+    handler.answer(200, {"object": "deployment", "deleted": True})
+
+
+def logs(handler, request, name):
+    lines = handler.platform.log_lines
+    if request.query.get("follow") != "true":
+        handler.answer(200, {"lines": lines})
+        return
+    handler.send_response(200)
+    handler.send_header("Connection", "close")
+    handler.end_headers()
+    for line in lines:
+        handler.wfile.write(json.dumps({"lines": [line]}).encode() + b"\n")
+        handler.wfile.flush()
+    handler.close_connection = True
+
+
+def prewarm(handler, request):
+    handler.answer(200, {})
+
+
+def submit(handler, request):
+    handler.platform.jobs["job-1"] = request.json
+    handler.answer(200, {"requestId": "job-1", "request_id": "job-1", "status": "pending"})
+
+
+def job(handler, request):
+    platform = handler.platform
+    if request.query["request_id"] != "job-1":
+        handler.answer(404, error("There is no such job.", "not_found_error"))
+        return
+    platform.looks["job"] = platform.looks.get("job", -1) + 1
+    state = platform.job_states[min(platform.looks["job"], len(platform.job_states) - 1)]
+    handler.answer(200, {"request_id": "job-1", "inputs": {}, "created_at": "2026-01-01T00:00:00Z", **state})
+
+
+def cancel(handler, request):
+    status = handler.platform.job_states[0]["status"]
+    if status == "pending":
+        handler.answer(200, {"status": "canceled"})
+        return
+    body = {"message": f"The job is {status}.", "type": "conflict_error", "param": None, "code": None}
+    asked = {"cancel_requested": True} if status == "running" else {}
+    handler.answer(409, {**body, "error": body, "status": status, **asked}, x_should_retry="false")
+
+
+def clear(handler, request):
+    handler.answer(200, {"canceled_count": 3})
+
+
+def metrics(handler, request):
+    handler.answer(200, {"messages_running": 1, "messages_waiting": 2, "total_jobs": 3})
+
+
+def upload_request(handler, request):
+    filename = request.json["filename"]
+    url = f"{handler.platform.url}/signed/{filename}"
+    handler.answer(200, {"path": filename, "upload_url": {"url": url, "method": "PUT"}})
+
+
+def put_file(handler, request, filename):
+    handler.platform.files[filename] = request.body
+    handler.answer(200, {})
+
+
+ROUTES = [
+    ("GET", "/v3/whoami", whoami),
+    ("GET", "/v1/runtime", runtime),
+    ("GET", "/v1/image-repositories/base-path", base_path),
+    ("HEAD", r"/v2/acme/[\w-]+/blobs/(sha256:\w+)", head_blob),
+    ("POST", r"/v2/(acme/[\w-]+)/blobs/uploads/", start_upload),
+    ("PUT", r"/v2/acme/[\w-]+/blobs/uploads/1", put_blob),
+    ("PUT", r"/v2/acme/[\w-]+/manifests/([\w.-]+)", put_manifest),
+    ("POST", "/v1/deployments/prewarm", prewarm),
+    ("GET", "/v1/deployments", list_deployments),
+    ("POST", "/v1/deployments", create),
+    ("GET", r"/v1/deployments/([\w-]+)", get_deployment),
+    ("PATCH", r"/v1/deployments/([\w-]+)", patch),
+    ("DELETE", r"/v1/deployments/([\w-]+)", delete),
+    ("GET", r"/v1/deployments/([\w-]+)/logs", logs),
+    ("POST", "/v1/queue/submit", submit),
+    ("GET", "/v1/queue/status", job),
+    ("POST", "/v1/queue/cancel", cancel),
+    ("POST", "/v1/queue/clear", clear),
+    ("GET", "/v1/queue/metrics", metrics),
+    ("POST", "/v1/storage/upload-request", upload_request),
+    ("PUT", r"/signed/(.+)", put_file),
+]
+
+
+class FakeServer:
+    """The fake on a free port of this machine, from `start` to `stop`."""
+
+    def __init__(self):
+        self.platform = FakePlatform()
+        handler = type("BoundHandler", (Handler,), {"platform": self.platform})
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
+        self._server.daemon_threads = True
+        self.platform.url = f"http://127.0.0.1:{self._server.server_port}"
+        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.02,))
+
+    def start(self):
+        self._thread.start()
+        return self.platform
+
+    def stop(self):
+        self._server.shutdown()
+        self._thread.join()
+        self._server.server_close()

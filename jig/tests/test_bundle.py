@@ -1,0 +1,306 @@
+"""What goes into a bundle, and that equal input is equal bytes."""
+
+import io
+import os
+import tarfile
+import zipfile
+
+import pytest
+
+from jig.bundle import archive, source
+from jig.bundle.archive import write_archive
+from jig.bundle.ignore import is_ignored, parse_patterns
+from jig.bundle.manifest import SOURCE_TYPE, blob_of, config_blob, manifest
+from jig.bundle.pack import bundle_warnings, pack
+from jig.bundle.requirements import lock, package_name, without_sprocket
+from jig.bundle.source import collect
+from jig.config.file import find_config
+from jig.errors import BundleError
+from jig.state import State
+from jig.uv import clean_environment
+
+
+@pytest.fixture
+def config(project):
+    def read(text=""):
+        write(project, "jig.toml", f'name = "hello"\nworker = "w:H"\n{text}')
+        return find_config(None, project)
+
+    return read
+
+
+def write(folder, path, content="x"):
+    place = folder / path
+    place.parent.mkdir(parents=True, exist_ok=True)
+    place.write_text(content)
+    return place
+
+
+def digest(config, requirements=""):
+    bundle = pack(config, requirements)
+    with bundle.source_file:
+        return bundle.digest
+
+
+def names(project, config, text=""):
+    return [entry.path for entry in collect(project, config(text).image)]
+
+
+@pytest.mark.parametrize(
+    ("lines", "path", "is_directory", "expected"),
+    [
+        ([".git"], "deep/.git", True, True),
+        (["*.log"], "a/b.log", False, True),
+        (["data/"], "data", True, True),
+        (["data/"], "data", False, False),
+        (["/dist"], "dist", True, True),
+        (["/dist"], "pkg/dist", True, False),
+        (["docs/*.pdf"], "docs/a.pdf", False, True),
+        (["*.log", "!keep.log"], "keep.log", False, False),
+        (["# *.log", ""], "a.log", False, False),
+    ],
+)
+def test_the_last_pattern_that_fits_decides(lines, path, is_directory, expected):
+    assert is_ignored(path, parse_patterns(lines), is_directory=is_directory) is expected
+
+
+def test_what_is_made_again_or_secret_stays_out(project, config):
+    for path in (
+        ".git/HEAD",
+        ".venv/bin/python",
+        "pkg/__pycache__/a.pyc",
+        ".jig.json",
+        "dist/a.whl",
+        "node_modules/a.js",
+        "hello.egg-info/PKG-INFO",
+        ".env",
+        ".env.local",
+        "pkg/.env",
+        ".mypy_cache/x",
+    ):
+        write(project, path)
+    for path in (".env.example", "pkg/model.py"):
+        write(project, path)
+    assert names(project, config) == [".env.example", "jig.toml", "pkg", "pkg/model.py", "worker.py"]
+
+
+def test_jigignore_leaves_out_more_and_takes_back(project, config):
+    write(project, "data/big.bin")
+    write(project, "notes.txt")
+    write(project, ".env")
+    write(project, ".jigignore", "data/\n*.txt\n!.env\n")
+    assert names(project, config) == [".env", "jig.toml", "worker.py"]
+
+
+def test_image_copy_limits_what_is_taken(project, config):
+    write(project, "pkg/a.py")
+    write(project, "pkg/sub/b.py")
+    write(project, "extra/c.txt")
+    assert names(project, config, '[image]\ncopy = ["pkg", "*.py"]\n') == [
+        "pkg",
+        "pkg/a.py",
+        "pkg/sub",
+        "pkg/sub/b.py",
+        "worker.py",
+    ]
+    assert names(project, config, '[image]\ncopy = ["pkg/sub/b.py"]\n') == ["pkg", "pkg/sub", "pkg/sub/b.py"]
+
+
+@pytest.mark.parametrize("path", ["missing.py", "/etc/passwd", "../outside.py"])
+def test_image_copy_of_what_is_not_there_is_an_error(project, config, path):
+    with pytest.raises(BundleError, match=r"image\.copy names"):
+        names(project, config, f'[image]\ncopy = ["{path}"]\n')
+
+
+def test_links_inside_are_kept_and_links_outside_refused(project, config):
+    (project / "link.py").symlink_to("worker.py")
+    entries = {entry.path: entry for entry in collect(project, config().image)}
+    assert entries["link.py"].link == "worker.py"
+    (project / "out").symlink_to("../../etc")
+    with pytest.raises(BundleError, match="outside the project"):
+        collect(project, config().image)
+
+
+def test_too_many_files_are_named_by_their_folder(project, config, monkeypatch):
+    monkeypatch.setattr(source, "FILES_MAX", 5)
+    for at in range(6):
+        write(project, f"data/{at}.bin")
+    with pytest.raises(BundleError) as caught:
+        collect(project, config().image)
+    assert "Most are in data/" in caught.value.hint
+
+
+def test_a_layer_over_the_limit_names_the_largest_files(project, config, monkeypatch):
+    monkeypatch.setattr(archive, "LAYER_BYTES_MAX", 1000)
+    (project / "weights.bin").write_bytes(os.urandom(100_000))
+    with pytest.raises(BundleError) as caught:
+        write_archive(project, collect(project, config().image), io.BytesIO())
+    assert "weights.bin (97.7 KiB)" in caught.value.hint
+
+
+def test_a_project_of_nothing_is_an_error(tmp_path, config):
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    with pytest.raises(BundleError, match="nothing to deploy"):
+        collect(empty, config().image)
+
+
+def test_times_owners_and_order_do_not_change_the_digest(project, config):
+    write(project, "a/one.py")
+    write(project, "b.py")
+    first = digest(config())
+    for place in project.rglob("*"):
+        os.utime(place, (1, 1))
+    (project / "b.py").chmod(0o600)
+    assert digest(config()) == first
+    (project / "b.py").chmod(0o755)
+    assert digest(config()) != first
+    (project / "b.py").chmod(0o644)
+    assert digest(config()) == first
+    assert digest(config(), "numpy==2.0\n") != first
+
+
+def test_the_archive_holds_bytes_modes_and_nothing_of_this_machine(project, config):
+    write(project, "run.sh", "#!/bin/sh\n").chmod(0o744)
+    bundle = pack(config(), "")
+    bundle.source_file.seek(0)
+    with bundle.source_file as layer, tarfile.open(fileobj=layer, mode="r:gz") as packed:
+        members = {each.name: each for each in packed}
+        assert packed.extractfile("run.sh").read() == b"#!/bin/sh\n"
+    assert {each.mtime for each in members.values()} == {0}
+    assert {(each.uid, each.gid, each.uname, each.gname) for each in members.values()} == {(0, 0, "", "")}
+    assert members["run.sh"].mode == 0o755
+    assert members["worker.py"].mode == 0o644
+
+
+def test_the_manifest_names_config_and_source():
+    config = config_blob(("python", "app.py"), "3.12", "numpy==2.0\n", {"A": "ä"})
+    assert (
+        config
+        == (
+            '{"command":["python","app.py"],"environment":{"A":"ä"},"python_version":"3.12",'
+            '"requirements":"numpy==2.0\\n","version":1}'
+        ).encode()
+    )
+    text = manifest(blob_of(config, "c/t"), blob_of(b"layer", SOURCE_TYPE))
+    assert b'"artifactType":"application/vnd.machineshop.bundle.v1"' in text
+    assert b'"schemaVersion":2' in text
+
+
+def test_what_only_an_image_can_have_is_warned_about(config):
+    assert bundle_warnings(config('[image]\nsystem_packages = ["git"]\n')) == [
+        "image.system_packages has no effect on a bundle: it needs a container image."
+    ]
+    assert bundle_warnings(config()) == []
+
+
+@pytest.mark.parametrize(
+    ("line", "name"),
+    [
+        ("Sprocket", "sprocket"),
+        ("sprocket[x]>=1 ; python_version > '3'", "sprocket"),
+        ("sprocket-extra", "sprocket-extra"),
+    ],
+)
+def test_package_names_are_read_from_requirement_lines(line, name):
+    assert package_name(line) == name
+
+
+def test_sprocket_is_never_a_requirement():
+    lines = ["sprocket==0.1.0", "# comment", "", "sprocket_extra", " numpy==2 "]
+    assert without_sprocket(lines) == ["sprocket_extra", "numpy==2"]
+
+
+def test_nothing_to_lock_does_not_run_uv(project, monkeypatch):
+    monkeypatch.setenv("PATH", "")
+    write(project, "pyproject.toml", '[project]\nname = "a"\ndependencies = ["sprocket"]\n')
+    assert lock(project, "3.11", State(project, "hello")).text == ""
+
+
+@pytest.fixture
+def wheels(tmp_path, monkeypatch):
+    """A folder with one package in two versions, and uv told to look nowhere else."""
+    folder = tmp_path / "wheels"
+    folder.mkdir()
+    for version in ("1.0", "2.0"):
+        metadata = f"Metadata-Version: 2.1\nName: tinypackage\nVersion: {version}\n"
+        with zipfile.ZipFile(folder / f"tinypackage-{version}-py3-none-any.whl", "w") as wheel:
+            wheel.writestr("tinypackage.py", "")
+            wheel.writestr(f"tinypackage-{version}.dist-info/METADATA", metadata)
+            wheel.writestr(f"tinypackage-{version}.dist-info/WHEEL", "Wheel-Version: 1.0\nTag: py3-none-any\n")
+            wheel.writestr(f"tinypackage-{version}.dist-info/RECORD", "")
+    monkeypatch.setenv("UV_NO_INDEX", "1")
+    monkeypatch.setenv("UV_FIND_LINKS", str(folder))
+    monkeypatch.setenv("UV_CACHE_DIR", str(tmp_path / "uv-cache"))
+    return folder
+
+
+def test_dependencies_are_pinned_once_and_kept(project, wheels, monkeypatch):
+    write(project, "pyproject.toml", '[project]\nname = "a"\ndependencies = ["sprocket", "tinypackage"]\n')
+    first = lock(project, "3.11", State(project, "hello"))
+    assert (first.text, first.count, first.source) == ("tinypackage==2.0\n", 1, "pyproject.toml")
+    monkeypatch.setenv("UV_FIND_LINKS", "/nowhere")
+    assert lock(project, "3.11", State(project, "hello")) == first
+    write(project, "pyproject.toml", '[project]\nname = "a"\ndependencies = ["tinypackage<2"]\n')
+    monkeypatch.setenv("UV_FIND_LINKS", str(wheels))
+    assert lock(project, "3.11", State(project, "hello")).text == "tinypackage==1.0\n"
+
+
+def test_requirements_txt_is_pinned_where_the_project_states_none(project, wheels):
+    write(project, "requirements.txt", "# what we need\ntinypackage\nsprocket\n")
+    pinned = lock(project, "3.11", State(project, "hello"))
+    assert (pinned.text, pinned.source) == ("tinypackage==2.0\n", "requirements.txt")
+
+
+def test_a_package_that_does_not_exist_is_an_error_with_uvs_reason(project, wheels):
+    write(project, "requirements.txt", "no-such-package-here\n")
+    with pytest.raises(BundleError, match="no-such-package-here"):
+        lock(project, "3.11", State(project, "hello"))
+
+
+UV_LOCK = """\
+version = 1
+requires-python = ">=3.11"
+
+[[package]]
+name = "app"
+version = "0.1.0"
+source = { virtual = "." }
+dependencies = [{ name = "sprocket" }, { name = "tinypackage" }]
+
+[package.metadata]
+requires-dist = [{ name = "sprocket" }, { name = "tinypackage" }]
+
+[[package]]
+name = "sprocket"
+version = "0.1.0"
+source = { registry = "https://pypi.org/simple" }
+
+[[package]]
+name = "tinypackage"
+version = "1.5"
+source = { registry = "https://pypi.org/simple" }
+"""
+
+
+def test_a_uv_lock_says_the_versions(project):
+    write(
+        project,
+        "pyproject.toml",
+        '[project]\nname = "app"\nversion = "0.1.0"\nrequires-python = ">=3.11"\n'
+        'dependencies = ["sprocket", "tinypackage"]\n',
+    )
+    write(project, "uv.lock", UV_LOCK)
+    pinned = lock(project, "3.11", State(project, "hello"))
+    assert (pinned.text, pinned.source) == ("tinypackage==1.5\n", "uv.lock")
+
+
+def test_uv_never_sees_the_platforms_keys():
+    environment = {
+        "TOGETHER_API_KEY": "k",
+        "MACHINESHOP_ADMIN_KEY": "k",
+        "VIRTUAL_ENV": "/v",
+        "PATH": "/bin",
+        "UV_X": "1",
+    }
+    assert clean_environment(environment) == {"PATH": "/bin", "UV_X": "1"}

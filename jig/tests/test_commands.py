@@ -1,0 +1,264 @@
+"""Every other command as a user runs it, against a platform over a socket."""
+
+import json
+import re
+import stat
+from pathlib import Path
+
+import pytest
+
+from .fake_platform import KEY, READY
+
+
+@pytest.fixture
+def deployed(jig, platform, project):
+    platform.rollout = [READY]
+    assert jig("deploy", "--detach").code == 0
+    return platform
+
+
+def test_list_shows_a_table_and_json_the_answer(jig, deployed):
+    assert re.search(r"^hello +Ready +1/1 +- ", jig("list").out, re.MULTILINE)
+    assert jig("list", "--json").json["data"][0]["name"] == "hello"
+
+
+def test_list_of_nothing_says_how_to_start(jig, platform):
+    assert "jig init" in jig("list").out
+    assert jig("--json", "list").json == {"object": "list", "data": []}
+
+
+def test_status_takes_the_name_from_the_config_or_from_the_command_line(jig, deployed, tmp_path):
+    text = jig("status").out
+    assert "hello" in text
+    assert "r-1" in text
+    (jig.folder / "jig.toml").unlink()
+    assert jig("status", "hello").out == text
+    assert jig("status", "--name", "hello").out == text
+    finished = jig("status")
+    assert finished.code == 2
+    assert "Which deployment?" in finished.err
+
+
+def test_an_unknown_deployment_is_an_error_in_both_forms(jig, platform):
+    finished = jig("status", "nobody")
+    assert (finished.code, finished.out) == (1, "")
+    assert "There is no deployment nobody." in finished.err
+    error = jig("status", "nobody", "--json").json["error"]
+    assert error["type"] == "not_found_error"
+    assert error["status"] == 404
+
+
+def test_logs_print_lines_and_their_tail(jig, deployed):
+    assert jig("logs").out == "first line\nlast line\n"
+    assert jig("logs", "--tail", "1").out == "last line\n"
+    assert jig("logs", "--json").json == {"lines": ["first line", "last line"]}
+
+
+def test_logs_are_asked_for_as_the_options_say(jig, deployed):
+    jig("logs", "--replica_id", "r-1", "--revision", "rev-1", "--image-version", "abcd", "--tail", "5")
+    query = deployed.sent("GET", "/v1/deployments/hello/logs")[0].query
+    assert query == {"replica_id": "r-1", "revision": "rev-1", "version": "abcd", "tail": "5"}
+
+
+def test_followed_logs_come_line_by_line(jig, deployed):
+    assert jig("logs", "--follow").out == "first line\nlast line\n"
+    pieces = jig("logs", "--follow", "--json").out.splitlines()
+    assert [json.loads(piece) for piece in pieces] == [{"lines": ["first line"]}, {"lines": ["last line"]}]
+
+
+def test_endpoint_prints_only_the_url_on_stdout(jig, deployed):
+    finished = jig("endpoint")
+    assert finished.out == f"{deployed.url}/v1/deployment-request/hello/generate\n"
+    assert "curl" in finished.err
+    assert KEY not in finished.err
+
+
+def test_submit_prints_the_id(jig, deployed):
+    finished = jig("submit", "--prompt", "-1 apples")
+    assert finished.out == "job-1\n"
+    assert deployed.jobs["job-1"] == {"model": "hello", "payload": {"prompt": "-1 apples"}, "priority": 0}
+
+
+def test_watch_follows_progress_and_prints_the_outputs(jig, deployed):
+    deployed.job_states = [
+        {"status": "pending", "position": 2},
+        {"status": "running", "info": {"progress": 0.5}},
+        {"status": "done", "outputs": {"text": "hi"}},
+    ]
+    finished = jig("submit", "--payload", '{"n": 1}', "--watch")
+    assert json.loads(finished.out) == {"text": "hi"}
+    assert "pending, position 2" in finished.err
+    assert "running: progress 0.5" in finished.err
+
+
+def test_a_watched_job_that_fails_is_an_error_with_its_reason(jig, deployed):
+    deployed.job_states = [{"status": "failed", "info": {"error": "no such page"}}]
+    finished = jig("submit", "--prompt", "x", "--watch")
+    assert finished.code == 1
+    assert "no such page" in finished.err
+    assert jig("submit", "--prompt", "x", "--watch", "--json").json["error"]["job"]["status"] == "failed"
+
+
+def test_files_of_a_payload_are_uploaded_without_the_key(jig, deployed):
+    (jig.folder / "page 1.png").write_bytes(b"pixels")
+    finished = jig("submit", "--payload", '{"image": "@page 1.png", "text": "@@me", "n": 1}')
+    assert finished.code == 0, finished.err
+    payload = deployed.jobs["job-1"]["payload"]
+    assert re.fullmatch(rf"{deployed.url}/v1/storage/[0-9a-f]{{12}}-page%201.png", payload["image"])
+    assert payload["text"] == "@me"
+    ((filename, content),) = deployed.files.items()
+    assert filename.endswith("page%201.png")
+    assert content == b"pixels"
+    assert "Authorization" not in deployed.sent("PUT", "/signed/")[0].headers
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ([], "either --prompt TEXT or --payload JSON"),
+        (["--prompt", "a", "--payload", "{}"], "either --prompt TEXT or --payload JSON"),
+        (["--payload", "[1]"], "must be a JSON object"),
+        (["--payload", "{oops"], "--payload is not JSON"),
+        (["--payload", "@missing.json"], "cannot read that file"),
+        (["--payload", '{"image": "@missing.png"}'], "missing.png, which does not exist"),
+    ],
+)
+def test_a_wrong_payload_is_a_usage_error_and_nothing_is_sent(jig, deployed, words, said):
+    finished = jig("submit", *words)
+    assert finished.code == 2
+    assert said in finished.err
+    assert not deployed.jobs
+
+
+def test_a_payload_comes_from_a_file_or_from_standard_input(jig, deployed):
+    (jig.folder / "payload.json").write_text('{"n": 1}')
+    jig("submit", "--payload", "@payload.json")
+    assert deployed.jobs["job-1"]["payload"] == {"n": 1}
+    jig("submit", "--payload", "-", stdin='{"n": 2}')
+    assert deployed.jobs["job-1"]["payload"] == {"n": 2}
+
+
+def test_job_status_is_spelled_both_ways(jig, deployed):
+    deployed.job_states = [{"status": "running", "info": {"page": 3}}]
+    assert "running: page 3" in jig("job-status", "job-1").out
+    assert jig("job_status", "--request-id", "job-1", "--json").json["status"] == "running"
+    assert jig("job-status", "unknown").code == 1
+
+
+@pytest.mark.parametrize(
+    ("state", "code", "said"),
+    [("pending", 0, "is canceled"), ("running", 0, "asked to stop"), ("done", 1, "The job is done.")],
+)
+def test_job_cancel_says_what_became_of_it(jig, deployed, state, code, said):
+    deployed.job_states = [{"status": state}]
+    finished = jig("job-cancel", "job-1")
+    assert finished.code == code
+    assert said in finished.out + finished.err
+
+
+def test_queue_commands(jig, deployed):
+    assert jig("queue-status").out == "Running  1\nWaiting  2\nTotal    3\n"
+    assert jig("queue_status", "--json").json["total_jobs"] == 3
+    assert jig("queue-clear").code == 2
+    assert not deployed.sent("POST", "/v1/queue/clear")
+    assert jig("queue-clear", "--yes").out == "3 jobs canceled.\n"
+
+
+def test_destroy_asks_first_and_waits_until_it_is_gone(jig, deployed):
+    assert jig("destroy").code == 2
+    assert "hello" in deployed.deployments
+    finished = jig("destroy", "--yes")
+    assert finished.code == 0, finished.err
+    assert finished.out == "hello is gone.\n"
+    assert "hello" not in deployed.deployments
+
+
+def test_destroy_detached_does_not_wait(jig, deployed):
+    deployed.looks_until_gone = 1000
+    assert jig("destroy", "--yes", "--detach", "--json").json == {"name": "hello", "destroyed": False}
+
+
+def test_login_checks_the_key_and_keeps_it_for_its_owner_alone(bare_jig, platform):
+    finished = bare_jig("auth", "login", "--base-url", platform.url + "/v1/", "--api-key-stdin", stdin=KEY + "\n")
+    assert finished.code == 0, finished.err
+    assert KEY not in finished.out + finished.err
+    path = Path(bare_jig.environment["JIG_CONTEXTS"])
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    assert json.loads(path.read_text()) == {
+        "current": "local",
+        "contexts": {"local": {"base_url": platform.url, "api_key": KEY}},
+    }
+    assert bare_jig("list").code == 0
+    assert "Acme" in bare_jig("auth", "status").out
+    assert f"*  local  {platform.url}" in bare_jig("context", "list").out
+    assert bare_jig("auth", "logout").code == 0
+    assert KEY not in path.read_text()
+    assert bare_jig("list").code == 1
+
+
+def test_a_wrong_key_is_not_kept(bare_jig, platform):
+    finished = bare_jig("auth", "login", "--base-url", platform.url, "--api-key-stdin", stdin="wrong\n")
+    assert finished.code == 1
+    assert "not valid" in finished.err
+    assert "jig auth login" in finished.err
+    assert not Path(bare_jig.environment["JIG_CONTEXTS"]).exists()
+
+
+def test_contexts_are_switched_by_name(bare_jig, platform):
+    contexts = {
+        "current": "far",
+        "contexts": {
+            "far": {"base_url": "http://127.0.0.1:1", "api_key": "k"},
+            "local": {"base_url": platform.url, "api_key": KEY},
+        },
+    }
+    Path(bare_jig.environment["JIG_CONTEXTS"]).write_text(json.dumps(contexts))
+    finished = bare_jig("list")
+    assert finished.code == 1
+    assert "No platform answers at http://127.0.0.1:1." in finished.err
+    assert "machineshop serve" in finished.err
+    assert bare_jig("context", "use", "local", "--json").json == {"current": "local", "base_url": platform.url}
+    assert bare_jig("list").code == 0
+    assert "Known: far, local" in bare_jig("context", "use", "lcal").err
+
+
+def test_what_may_be_repeated_is_tried_again(jig, platform):
+    platform.failures = [("", 503), ("", 500)]
+    assert jig("list").code == 0
+    platform.failures = [("", 500)]
+    assert jig("submit", "hello", "--prompt", "x").code == 1
+    assert len(platform.sent("POST", "/v1/queue/submit")) == 1
+
+
+@pytest.mark.parametrize("words", [["lst"], ["status", "--bogus"], ["status", "a", "b"], ["--json", "lst"]])
+def test_a_wrong_command_line_is_a_usage_error(jig, platform, words):
+    finished = jig(*words)
+    assert finished.code == 2
+    assert "--json" not in words or finished.json["error"]["type"] == "usage_error"
+
+
+def test_init_makes_a_project_that_deploys(jig, platform, folder):
+    finished = jig("init", "--json")
+    assert finished.json["created"] == ["worker.py", "pyproject.toml", "README.md"]
+    assert jig("deploy", "--detach").code == 0
+    config, files = platform.bundle(platform.deployments["hello"]["image"])
+    assert config["command"] == ["python", "-m", "sprocket", "worker:Hello", "--queue"]
+    assert config["requirements"] == ""
+    assert set(files) == {"worker.py", "pyproject.toml", "README.md"}
+    assert platform.deployments["hello"]["gpu_type"] == "none"
+
+
+def test_init_overwrites_nothing(jig, platform, folder):
+    (folder / "worker.py").write_text("mine\n")
+    (folder / "pyproject.toml").write_text('[project]\nname = "mine"\n')
+    finished = jig("init", "--json")
+    assert finished.json["kept"] == ["worker.py", "pyproject.toml"]
+    assert finished.json["created"] == ["README.md", "jig.toml"]
+    assert (folder / "worker.py").read_text() == "mine\n"
+    assert (folder / "pyproject.toml").read_text() == '[project]\nname = "mine"\n'
+    assert jig("init", "--json").json["created"] == []
+
+
+def test_init_makes_the_folder_that_it_is_given(jig, platform, folder):
+    assert "cd new && jig deploy" in jig("init", "new").out
+    assert (folder / "new" / "worker.py").exists()

@@ -1,0 +1,97 @@
+"""Which platform and which key are in force."""
+
+import json
+import stat
+
+import pytest
+
+from jig.contexts import (
+    Context,
+    Contexts,
+    context_name,
+    contexts_path,
+    normal_base_url,
+    read_contexts,
+    resolve,
+    write_contexts,
+)
+from jig.errors import ContextError
+
+LOCAL = Context("http://127.0.0.1:8799", "local-key")
+FAR = Context("https://far.example.com", "far-key")
+BOTH = Contexts("local", {"local": LOCAL, "far": FAR})
+
+
+@pytest.mark.parametrize(
+    ("url", "expected"),
+    [
+        ("http://127.0.0.1:8799/", "http://127.0.0.1:8799"),
+        ("http://127.0.0.1:8799/v1", "http://127.0.0.1:8799"),
+        ("https://far.example.com/v1/", "https://far.example.com"),
+        ("far.example.com", "https://far.example.com"),
+        ("localhost:8799", "http://localhost:8799"),
+        (" 127.0.0.1:1 ", "http://127.0.0.1:1"),
+    ],
+)
+def test_base_urls_have_one_form(url, expected):
+    assert normal_base_url(url) == expected
+
+
+@pytest.mark.parametrize("url", ["", "ftp://x", "http://", "http://x:port"])
+def test_what_is_no_base_url_is_refused(url):
+    with pytest.raises(ContextError):
+        normal_base_url(url)
+
+
+@pytest.mark.parametrize(
+    ("environment", "base_url", "key"),
+    [
+        ({}, LOCAL.base_url, "local-key"),
+        ({"TOGETHER_API_KEY": "own"}, LOCAL.base_url, "own"),
+        ({"TOGETHER_BASE_URL": "https://far.example.com/v1"}, FAR.base_url, "far-key"),
+        ({"TOGETHER_BASE_URL": "http://localhost:9000"}, "http://localhost:9000", "local-key"),
+        ({"TOGETHER_BASE_URL": "https://other.example.com"}, "https://other.example.com", None),
+        ({"TOGETHER_BASE_URL": "https://o.example.com", "TOGETHER_API_KEY": "own"}, "https://o.example.com", "own"),
+    ],
+)
+def test_the_environment_overrides_and_no_key_goes_to_another_machine(environment, base_url, key):
+    target = resolve(BOTH, environment)
+    assert (target.base_url, target.api_key) == (base_url, key)
+    assert "key" not in repr(target).replace("api_key", "")
+
+
+def test_without_anything_it_is_the_platform_of_this_machine():
+    target = resolve(Contexts(), {})
+    assert (target.base_url, target.api_key, target.source) == ("http://127.0.0.1:8799", None, "default")
+
+
+def test_the_file_is_written_whole_and_private(tmp_path):
+    path = tmp_path / "deep" / "contexts.json"
+    write_contexts(path, BOTH)
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    assert read_contexts(path) == BOTH
+    assert [place.name for place in path.parent.iterdir()] == ["contexts.json"]
+
+
+@pytest.mark.parametrize("text", ["{", "[]", '{"contexts": {"a": {}}}', json.dumps({"contexts": {"a": 1}})])
+def test_a_broken_file_is_an_error_that_names_it(tmp_path, text):
+    path = tmp_path / "contexts.json"
+    path.write_text(text)
+    with pytest.raises(ContextError, match=r"contexts\.json is not a contexts file"):
+        read_contexts(path)
+
+
+def test_places_of_the_file(tmp_path):
+    assert contexts_path({"JIG_CONTEXTS": "/a/b"}).as_posix() == "/a/b"
+    assert contexts_path({"XDG_CONFIG_HOME": "/x"}).as_posix() == "/x/jig/contexts.json"
+    assert contexts_path({}).parts[-3:] == (".config", "jig", "contexts.json")
+
+
+def test_contexts_are_named_after_their_host():
+    assert context_name("http://127.0.0.1:1") == context_name("http://localhost") == "local"
+    assert context_name("https://far.example.com") == "far.example.com"
+
+
+def test_forgetting_the_current_context_leaves_the_others():
+    assert BOTH.without("local") == Contexts("far", {"far": FAR})
+    assert BOTH.without("far") == Contexts("local", {"local": LOCAL})

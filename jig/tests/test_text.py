@@ -1,0 +1,115 @@
+"""The small pure parts: words of the command line, numbers as people read them, tables."""
+
+from datetime import UTC, datetime
+
+import pytest
+
+from jig.arguments import normalize, wants_json
+from jig.client import pause_seconds
+from jig.commands.jobs import progress_line
+from jig.output import has_colour, paint
+from jig.payload import with_uploads
+from jig.registry import repository_at
+from jig.tables import columns, fields
+from jig.units import age, coarse, count, elapsed, size
+
+NOW = datetime(2026, 1, 2, tzinfo=UTC)
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        (["list"], ["list"]),
+        (["--json", "list"], ["list", "--json"]),
+        (["-c", "a.toml", "--json", "deploy", "--detach"], ["deploy", "--detach", "-c", "a.toml", "--json"]),
+        (["--config=a.toml", "job_status", "x_y"], ["job-status", "x_y", "--config=a.toml"]),
+        (["--json", "submit", "--", "-x"], ["submit", "--json", "--", "-x"]),
+        (["--version"], ["--version"]),
+        (["--json"], ["--json"]),
+        (["-c"], ["-c"]),
+        (["un_known"], ["un_known"]),
+    ],
+)
+def test_global_options_may_come_first(words, expected):
+    assert normalize(words, ["list", "deploy", "job-status", "submit"]) == expected
+
+
+def test_json_is_seen_anywhere_among_the_options():
+    assert wants_json(["lst", "--json"])
+    assert not wants_json(["submit", "--", "--json"])
+
+
+def test_numbers_are_short():
+    assert [coarse(value) for value in (5, 61, 7300, 200_000)] == ["5s", "1m", "2h", "2d"]
+    assert [elapsed(value) for value in (0.034, 4.24, 185)] == ["0.03 s", "4.2 s", "3 min 05 s"]
+    assert [size(value) for value in (512, 34_900, 5_000_000, 3_000_000_000)] == [
+        "512 B",
+        "34.1 KiB",
+        "4.8 MiB",
+        "2.8 GiB",
+    ]
+    assert [count(number, "file") for number in (0, 1, 2)] == ["0 files", "1 file", "2 files"]
+
+
+def test_ages_are_counted_from_now():
+    assert age("2026-01-01T23:59:30Z", NOW) == "30s"
+    assert age("2026-01-01T12:00:00", NOW) == "12h"
+    assert age("2027-01-01T00:00:00Z", NOW) == "0s"
+    assert age(None, NOW) == age("yesterday", NOW) == "-"
+
+
+def test_columns_are_aligned_without_trailing_spaces():
+    assert columns(("NAME", "STATUS"), [("a", "Ready"), ("longer", "")]) == "NAME    STATUS\na       Ready\nlonger"
+
+
+def test_fields_indent_what_has_several_lines():
+    assert fields([("A", "1"), ("Long", "2\n3")]) == "A     1\nLong  2\n      3"
+
+
+def test_colours_only_on_a_terminal_that_wants_them():
+    class Terminal:
+        def isatty(self):
+            return True
+
+    assert has_colour(Terminal(), {})
+    assert not has_colour(Terminal(), {"NO_COLOR": "1"})
+    assert not has_colour(Terminal(), {"TERM": "dumb"})
+    assert paint("x", "red", enabled=False) == "x"
+    assert paint("x", "red", enabled=True) == "\033[31mx\033[0m"
+
+
+@pytest.mark.parametrize(
+    ("base_path", "url", "name"),
+    [
+        ("http://127.0.0.1:8799/acme", "http://127.0.0.1:8799", "acme/hello"),
+        ("https://registry.example.com/a/b/", "https://registry.example.com", "a/b/hello"),
+        ("registry.example.com/a", "https://registry.example.com", "a/hello"),
+    ],
+)
+def test_a_repository_lies_below_the_base_path(base_path, url, name):
+    repository = repository_at(base_path, "hello")
+    assert (repository.url, repository.name) == (url, name)
+    assert repository.image("sha256:1").endswith(f"/{name}@sha256:1")
+
+
+def test_pauses_double_and_obey_retry_after():
+    assert [round(pause_seconds(attempt, None, 0.5), 3) for attempt in (1, 2, 3)] == [0.2, 0.4, 0.8]
+    assert pause_seconds(1, "3", 0.5) == 3
+    assert pause_seconds(1, "600", 0.5) == 10
+
+
+def test_only_top_level_files_are_uploaded(tmp_path):
+    (tmp_path / "a.png").write_bytes(b"")
+    payload = {"image": f"@{tmp_path}/a.png", "note": "@@home", "deep": {"image": "@b.png"}, "n": 1}
+    assert with_uploads(payload, lambda path: f"url of {path.name}") == {
+        "image": "url of a.png",
+        "note": "@home",
+        "deep": {"image": "@b.png"},
+        "n": 1,
+    }
+
+
+def test_progress_is_one_line():
+    job = {"status": "running", "retries": 1, "info": {"page": 2, "of": {"pages": 3}, "stage": "reading", "error": "x"}}
+    assert progress_line(job) == 'running, retry 1: page 2, of {"pages": 3}, stage reading'
+    assert progress_line({"status": "pending", "position": 0}) == "pending, position 0"

@@ -1,0 +1,5 @@
+"""Machineshop: dedicated container inference that anyone can run."""
+
+from importlib.metadata import version
+
+__version__ = version("machineshop")

@@ -1,0 +1,1 @@
+"""HTTP in: parse, call one service, serialize; one file per resource."""

@@ -1,0 +1,243 @@
+"""The deployments' routes: create, read, change, delete, revisions and logs."""
+
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any
+
+import msgspec
+from starlette.responses import Response, StreamingResponse
+from starlette.routing import Route
+
+from machineshop.api.endpoint import Api, Call, iso
+from machineshop.errors import InvalidRequest
+from machineshop.http import json_response
+from machineshop.models import Deployment, DeploymentConfig, RevisionEvent
+from machineshop.runtime.base import LogLine, Replica, Runtime
+from machineshop.services.deployments import DeploymentService
+from machineshop.services.status import standing
+
+DEFAULT_EVENTS = 10
+DEFAULT_TAIL = 1000
+MAX_TAIL = 10_000
+
+Handler = Callable[[Call], Awaitable[Response]]
+
+
+def routes(api: Api, deployments: DeploymentService, runtime: Runtime) -> list[Route]:
+    """All routes of this module."""
+    pages = _Deployments(deployments, runtime)
+    one = "/v1/deployments/{deployment}"
+    return [
+        api.route("GET", "/v1/runtime", pages.describe_runtime),
+        api.route("POST", "/v1/deployments/prewarm", pages.prewarm, body=dict[str, Any]),
+        api.route("GET", "/v1/deployments", pages.list_all),
+        api.route("POST", "/v1/deployments", pages.create, body=dict[str, Any]),
+        api.route("GET", one, pages.get),
+        api.route("PATCH", one, pages.update, body=dict[str, Any]),
+        api.route("DELETE", one, pages.delete),
+        api.route("GET", f"{one}/revisions", pages.list_revisions),
+        api.route("GET", f"{one}/revisions/{{revision}}", pages.get_revision),
+        api.route("GET", f"{one}/logs", pages.logs),
+        api.route("GET", f"{one}/health", pages.health),
+    ]
+
+
+class _Deployments:
+    """The handlers, over the service and the runtime that they show."""
+
+    def __init__(self, deployments: DeploymentService, runtime: Runtime) -> None:
+        self._deployments = deployments
+        self._runtime = runtime
+
+    async def describe_runtime(self, _call: Call) -> Response:
+        capacity = self._runtime.capacity()
+        return json_response(
+            {
+                "runtime": self._runtime.name,
+                "accepts": sorted(self._runtime.accepts),
+                "cpu": capacity.cpu,
+                "memory": capacity.memory_gib,
+                "gpus": capacity.gpus,
+                "gpu_types": capacity.gpu_types,
+            }
+        )
+
+    async def prewarm(self, _call: Call) -> Response:
+        """Nothing to warm on a machine whose registry is in the same process."""
+        return json_response({})
+
+    async def list_all(self, call: Call) -> Response:
+        found = await self._deployments.list_live(call.project_id)
+        return json_response({"object": "list", "data": [await self._view(deployment) for deployment in found]})
+
+    async def create(self, call: Call) -> Response:
+        return json_response(await self._view(await self._deployments.create(call.project_id, call.body)))
+
+    async def get(self, call: Call) -> Response:
+        return json_response(await self._view(await self._find(call)))
+
+    async def update(self, call: Call) -> Response:
+        deployment = await self._deployments.update(call.project_id, call.path["deployment"], call.body)
+        return json_response(await self._view(deployment))
+
+    async def delete(self, call: Call) -> Response:
+        deployment = await self._deployments.delete(call.project_id, call.path["deployment"])
+        return json_response({"object": "deployment", "id": deployment.id, "name": deployment.name, "deleted": True})
+
+    async def list_revisions(self, call: Call) -> Response:
+        events = await self._deployments.list_events(
+            call.project_id,
+            call.path["deployment"],
+            _number(call, "limit", DEFAULT_EVENTS) or DEFAULT_EVENTS,
+            _number(call, "before", None),
+        )
+        return json_response({"object": "list", "data": [_event_view(event) for event in events]})
+
+    async def get_revision(self, call: Call) -> Response:
+        revision = await self._deployments.get_revision(call.project_id, call.path["deployment"], call.path["revision"])
+        return json_response(
+            {
+                **_config_view(revision.config),
+                "object": "revision",
+                "id": revision.id,
+                "revision_number": revision.number,
+                "protocol": "http",
+                "created_at": iso(revision.created_at),
+            }
+        )
+
+    async def health(self, call: Call) -> Response:
+        deployment = await self._find(call)
+        state = standing(deployment, await self._replicas(deployment.id), time.time())
+        healthy = state.ready_replicas > 0
+        return json_response(
+            {
+                "status": "healthy" if healthy else "unhealthy",
+                "ready_replicas": state.ready_replicas,
+                "desired_replicas": state.desired_replicas,
+                "message": state.message,
+            },
+            200 if healthy else 503,
+        )
+
+    async def logs(self, call: Call) -> Response:
+        deployment = await self._find(call)
+        follow = call.query.get("follow", "").lower() in {"1", "true"} or "x-stainless-raw-response" in call.headers
+        lines = self._runtime.logs(
+            deployment.id,
+            call.query.get("replica_id") or None,
+            tail=min(_number(call, "tail", DEFAULT_TAIL) or 0, MAX_TAIL),
+            follow=follow,
+        )
+        lines = await self._of_revision(call, deployment, lines)
+        if follow:
+            return StreamingResponse(_ndjson(lines), media_type="application/x-ndjson")
+        return json_response({"lines": [line.text async for line in lines]})
+
+    async def _of_revision(
+        self, call: Call, deployment: Deployment, lines: AsyncIterator[LogLine]
+    ) -> AsyncIterator[LogLine]:
+        """The lines of the replicas of one revision, or of one image by the last digits of its digest."""
+        revision, version = call.query.get("revision"), call.query.get("version")
+        revision_id = None
+        if revision:
+            revision_id = (await self._deployments.get_revision(call.project_id, deployment.id, revision)).id
+        if not revision_id and not version:
+            return lines
+        return self._filtered(deployment.id, revision_id, version, lines)
+
+    async def _filtered(
+        self, deployment_id: str, revision_id: str | None, version: str | None, lines: AsyncIterator[LogLine]
+    ) -> AsyncIterator[LogLine]:
+        def matches(replica: Replica) -> bool:
+            return (revision_id is None or replica.revision_id == revision_id) and (
+                not version or _is_version(replica.image, version)
+            )
+
+        wanted: dict[str, bool] = {}
+        async for line in lines:
+            if line.replica_id not in wanted:
+                replicas = await self._replicas(deployment_id)
+                wanted |= {replica.id: matches(replica) for replica in replicas}
+            if wanted.get(line.replica_id, False):
+                yield line
+
+    async def _find(self, call: Call) -> Deployment:
+        return await self._deployments.get(call.project_id, call.path["deployment"])
+
+    async def _replicas(self, deployment_id: str) -> list[Replica]:
+        return [replica for replica in await self._runtime.observe() if replica.deployment_id == deployment_id]
+
+    async def _view(self, deployment: Deployment) -> dict[str, Any]:
+        replicas = await self._replicas(deployment.id)
+        state = standing(deployment, replicas, time.time())
+        view = _config_view(deployment.config)
+        # Clients find the active revision by this variable.
+        revision = {"name": "TOGETHER_DEPLOYMENT_REVISION_ID", "value": deployment.revision_id}
+        return {
+            **view,
+            "environment_variables": [*view["environment_variables"], revision],
+            "object": "deployment",
+            "id": deployment.id,
+            "status": state.status,
+            "status_message": state.message,
+            "created_at": iso(deployment.created_at),
+            "updated_at": iso(deployment.updated_at),
+            "desired_replicas": state.desired_replicas,
+            "ready_replicas": state.ready_replicas,
+            "revision_id": deployment.revision_id,
+            "revision_number": deployment.revision_number,
+            "replica_events": {replica.id: _replica_view(replica) for replica in replicas},
+        }
+
+
+def _config_view(config: DeploymentConfig) -> dict[str, Any]:
+    view: dict[str, Any] = msgspec.to_builtins(config)
+    return view
+
+
+def _replica_view(replica: Replica) -> dict[str, Any]:
+    return {
+        "replica_status": replica.status,
+        "replica_status_reason": replica.reason,
+        "replica_status_message": replica.message,
+        "replica_ready_since": iso(replica.ready_since),
+        "revision_id": replica.revision_id,
+        "image": replica.image,
+        "replica_port": replica.port,
+        "restarts": replica.restarts,
+        "volume_preload_status": None,
+        "volume_preload_started_at": None,
+        "volume_preload_completed_at": None,
+    }
+
+
+def _event_view(event: RevisionEvent) -> dict[str, Any]:
+    return {
+        "object": "revision_event",
+        "event_number": event.number,
+        "revision_number": event.revision_number,
+        "revision_id": event.revision_id,
+        "action": event.action,
+        "activated_at": iso(event.activated_at),
+        "image": event.image,
+    }
+
+
+def _is_version(image: str, version: str) -> bool:
+    reference, _, digest = image.partition("@")
+    return reference.rpartition(":")[2] == version or (len(version) >= 4 and digest.endswith(version))
+
+
+def _number(call: Call, name: str, default: int | None) -> int | None:
+    text = call.query.get(name)
+    if text is None:
+        return default
+    if not text.isdecimal() or len(text) > 9:
+        raise InvalidRequest(f"'{name}' is '{text[:64]}', not a whole number.", param=name)
+    return int(text)
+
+
+async def _ndjson(lines: AsyncIterator[LogLine]) -> AsyncIterator[bytes]:
+    async for line in lines:
+        yield msgspec.json.encode({"lines": [line.text]}) + b"\n"

@@ -1,0 +1,172 @@
+"""What every API route shares: authenticate, check the scope, read and decode the body, call, answer, map errors.
+
+A resource's module lists its routes with `Api.route`; its handlers take a `Call` and return a `Response`.
+"""
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Sequence
+from datetime import UTC, datetime
+from typing import Any, TypeVar
+
+import msgspec
+from starlette.datastructures import Headers, QueryParams
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import Response
+from starlette.routing import Route
+from starlette.types import Receive, Send
+from starlette.types import Scope as AsgiScope
+
+from machineshop.errors import (
+    InvalidRequest,
+    MachineshopError,
+    MalformedBody,
+    NotPermitted,
+)
+from machineshop.http import USER_SCOPES, bearer_token, error_response, read_body
+from machineshop.models import Identity, Scope
+from machineshop.services.identity import IdentityService
+
+log = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+# A deployment's configuration or a job is far below this; files go through the storage routes.
+BODY_LIMIT_BYTES = 2 * 1024 * 1024
+
+
+class Call:
+    """One authenticated request with its decoded body."""
+
+    __slots__ = ("body", "identity", "request")
+
+    def __init__(self, request: Request, identity: Identity, body: Any) -> None:
+        self.request = request
+        self.identity = identity
+        self.body = body
+
+    @property
+    def project_id(self) -> str:
+        """The project that the key belongs to."""
+        return self.identity.project.id
+
+    @property
+    def path(self) -> dict[str, str]:
+        """The values of the placeholders in the route's path."""
+        path: dict[str, str] = self.request.path_params
+        return path
+
+    @property
+    def query(self) -> QueryParams:
+        """The query string."""
+        return self.request.query_params
+
+    @property
+    def headers(self) -> Headers:
+        """The request's headers."""
+        return self.request.headers
+
+    def required(self, name: str) -> str:
+        """A query parameter that must be there.
+
+        Raises:
+            InvalidRequest: It is missing or empty.
+        """
+        value = self.query.get(name)
+        if not value:
+            raise InvalidRequest(f"The query parameter '{name}' is missing.", param=name)
+        return value
+
+    async def disconnected(self) -> None:
+        """Return once the client has closed the connection; the body must have been read."""
+        while (await self.request.receive())["type"] != "http.disconnect":
+            pass
+
+
+Handler = Callable[[Call], Awaitable[Response]]
+
+
+class Api:
+    """Makes routes that share one way to authenticate."""
+
+    def __init__(self, identity: IdentityService) -> None:
+        self._identity = identity
+
+    def route(
+        self,
+        method: str,
+        path: str,
+        handler: Handler,
+        *,
+        scopes: Sequence[Scope] = USER_SCOPES,
+        body: type | None = None,
+        body_limit_bytes: int = BODY_LIMIT_BYTES,
+    ) -> Route:
+        """One route; `body` is the msgspec type of its JSON body, None where the handler reads the body itself."""
+        endpoint = _Endpoint(handler, self._identity, frozenset(scopes), body, body_limit_bytes)
+        return Route(path, endpoint, methods=[method], name=f"{method} {path}")
+
+
+class _Endpoint:
+    """The ASGI application of one route."""
+
+    def __init__(
+        self,
+        handler: Handler,
+        identity: IdentityService,
+        scopes: frozenset[Scope],
+        body: type | None,
+        body_limit_bytes: int,
+    ) -> None:
+        self._handler = handler
+        self._identity = identity
+        self._scopes = scopes
+        self._decoder: msgspec.json.Decoder[Any] | None = None if body is None else msgspec.json.Decoder(body)
+        self._body_limit_bytes = body_limit_bytes
+
+    async def __call__(self, scope: AsgiScope, receive: Receive, send: Send) -> None:
+        request = Request(scope, receive)
+        try:
+            response = await self._answer(request)
+        except ClientDisconnect:
+            return
+        except MachineshopError as error:
+            response = error_response(error)
+        except asyncio.CancelledError:
+            raise
+        except Exception:
+            log.exception("api.defect method=%s path=%s", request.method, request.url.path)
+            response = error_response(MachineshopError())
+        await response(scope, receive, send)
+
+    async def _answer(self, request: Request) -> Response:
+        identity = await self._identity.authenticate(bearer_token(request.headers))
+        if identity.key.scope not in self._scopes:
+            raise NotPermitted(needed=" or ".join(sorted(self._scopes)), scope=identity.key.scope)
+        body = None
+        if self._decoder is not None:
+            body = decode(await read_body(request, self._body_limit_bytes), self._decoder)
+        return await self._handler(Call(request, identity, body))
+
+
+def decode(body: bytes, decoder: "msgspec.json.Decoder[T]") -> T:
+    """The typed body.
+
+    Raises:
+        MalformedBody: It is not JSON, or a field is missing or has the wrong type; `param` names the field.
+    """
+    try:
+        return decoder.decode(body)
+    except msgspec.ValidationError as error:
+        text, _, where = str(error).partition(" - at `$")
+        param = where.rstrip("`").lstrip(".") or None
+        raise MalformedBody(f"{text}, in '{param}'." if param else f"{text}.", param=param) from None
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise MalformedBody(f"The request body is not valid JSON: {error}.") from None
+
+
+def iso(seconds: float | None) -> str | None:
+    """A time for the wire: ISO 8601 in UTC with microseconds."""
+    if seconds is None:
+        return None
+    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")

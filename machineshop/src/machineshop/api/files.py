@@ -1,0 +1,137 @@
+"""Files: `/v1/storage`. The bytes come in by signed URLs and go out by their name."""
+
+import asyncio
+import logging
+import mimetypes
+from urllib.parse import quote
+
+import msgspec
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import Response, StreamingResponse
+from starlette.routing import Route
+from starlette.types import Receive, Scope, Send
+
+from machineshop.api.endpoint import Api, Call
+from machineshop.blobs.ranges import parse_range
+from machineshop.errors import MachineshopError, RangeNotSatisfiable
+from machineshop.http import ANY_SCOPE, error_response, json_response
+from machineshop.models import StoredFile
+from machineshop.services.files import FileService
+from machineshop.services.signatures import SIGNED_PATH
+
+log = logging.getLogger(__name__)
+
+# Both are one place; clients know it by either name.
+PREFIXES = ("/v1/storage", "/v1/deployments/storage")
+DEFAULT_CONTENT_TYPE = "application/octet-stream"
+
+
+class UploadRequest(msgspec.Struct):
+    """The body of an upload request."""
+
+    filename: str
+
+
+def routes(api: Api, service: FileService) -> list[Route]:
+    """The routes of files. The last ones take any name: routes below `/v1/storage/` must stand before them."""
+    files = FileRoutes(service)
+    found = [
+        api.route("POST", "/v1/storage/upload-request", files.request_upload, scopes=ANY_SCOPE, body=UploadRequest),
+        Route(f"{SIGNED_PATH}/{{project_id}}/{{filename:path}}", SignedUpload(service), methods=["PUT"]),
+    ]
+    for prefix in PREFIXES:
+        path = f"{prefix}/{{filename:path}}"
+        found.append(api.route("GET", path, files.get, scopes=ANY_SCOPE))
+        found.append(api.route("DELETE", path, files.delete, scopes=ANY_SCOPE))
+    return found
+
+
+class FileRoutes:
+    """Ask for an upload, read, delete."""
+
+    def __init__(self, service: FileService) -> None:
+        self._service = service
+
+    async def request_upload(self, call: Call) -> Response:
+        """Where to put a file's bytes."""
+        base_url = f"{call.request.url.scheme}://{call.headers['host']}" if "host" in call.headers else None
+        url = await self._service.upload_url(call.project_id, call.body.filename, base_url)
+        return json_response({"path": call.body.filename, "upload_url": {"url": url, "method": "PUT", "headers": {}}})
+
+    async def get(self, call: Call) -> Response:
+        """A file's bytes, or a range of them; for HEAD its headers."""
+        name = call.path["filename"]
+        if call.request.method == "HEAD":
+            return Response(headers=_headers(await self._service.find(call.project_id, name)))
+        file, blob = await self._service.open(call.project_id, name)
+        headers = _headers(file)
+        try:
+            wanted = parse_range(_range_header(call, headers["ETag"]), blob.size)
+        except RangeNotSatisfiable as error:
+            await blob.close()
+            response = error_response(error)
+            response.headers["Content-Range"] = f"bytes */{error.size}"
+            return response
+        if wanted is None:
+            return StreamingResponse(blob.chunks(), headers=headers)
+        headers |= {"Content-Length": str(wanted.size), "Content-Range": wanted.content_range(blob.size)}
+        return StreamingResponse(blob.chunks(wanted), 206, headers)
+
+    async def delete(self, call: Call) -> Response:
+        """Remove a file."""
+        name = call.path["filename"]
+        await self._service.delete(call.project_id, name)
+        return json_response({"object": "file", "path": name, "deleted": True})
+
+
+class SignedUpload:
+    """The ASGI application that takes bytes without a key: the URL's signature says whose file they are."""
+
+    def __init__(self, service: FileService) -> None:
+        self._service = service
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request."""
+        request = Request(scope, receive)
+        try:
+            response = await self._receive(request)
+        except ClientDisconnect:
+            return
+        except MachineshopError as error:
+            response = error_response(error)
+        except asyncio.CancelledError:
+            raise
+        except Exception:
+            log.exception("api.defect method=PUT path=%s", SIGNED_PATH)  # the rest of the path is a secret
+            response = error_response(MachineshopError())
+        await response(scope, receive, send)
+
+    async def _receive(self, request: Request) -> Response:
+        length = request.headers.get("content-length")
+        file = await self._service.receive(
+            request.path_params["project_id"],
+            request.path_params["filename"],
+            request.query_params,
+            request.stream(),
+            None if length is None else int(length),
+        )
+        return Response(headers={"ETag": f'"{file.etag}"'})
+
+
+def _headers(file: StoredFile) -> dict[str, str]:
+    # What was uploaded is somebody's data: a browser must save it and not run it as a page of ours.
+    basename = file.name.rpartition("/")[2]
+    return {
+        "Content-Type": mimetypes.guess_type(basename)[0] or DEFAULT_CONTENT_TYPE,
+        "Content-Length": str(file.size),
+        "Content-Disposition": f"attachment; filename*=UTF-8''{quote(basename, safe='')}",
+        "X-Content-Type-Options": "nosniff",
+        "ETag": f'"{file.etag}"',
+        "Accept-Ranges": "bytes",
+    }
+
+
+def _range_header(call: Call, etag: str) -> str | None:
+    """The Range header, unless it goes with another version of the file."""
+    condition = call.headers.get("if-range")
+    return call.headers.get("range") if condition in (None, etag) else None

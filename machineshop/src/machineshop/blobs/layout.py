@@ -1,0 +1,47 @@
+"""Where bytes lie. Keys name whole blobs in any store; uploads are always local files.
+
+<data directory>/
+├── blobs/                                    whole and verified; never written in place
+│   ├── registry/sha256/<2 hex>/<64 hex>      a layer or a configuration, named by its digest
+│   └── files/<2 hex>/<id>                    one upload of a file; the next upload of it gets another id
+└── uploads/                                  unfinished; removed when given up, or when nobody went on with them
+    ├── registry/<repository id>/<id>
+    └── files/<project id>/<id>
+"""
+
+import re
+import uuid
+
+from machineshop.ids import new_id
+
+REGISTRY = "registry"
+FILES = "files"
+
+_DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
+
+
+def is_digest(text: str) -> bool:
+    """Whether this is a digest of the one kind that is kept: `sha256:` and 64 hex digits."""
+    return _DIGEST.fullmatch(text) is not None
+
+
+def is_id(text: str) -> bool:
+    """Whether this could be one of our ids, and so is safe as the name of a file."""
+    try:
+        return str(uuid.UUID(text)) == text
+    except ValueError:
+        return False
+
+
+def registry_key(digest: str) -> str:
+    """The key of the blob with this digest."""
+    if not is_digest(digest):
+        raise ValueError(f"'{digest}' is not a digest")
+    hexadecimal = digest.removeprefix("sha256:")
+    return f"{REGISTRY}/sha256/{hexadecimal[:2]}/{hexadecimal}"
+
+
+def new_file_key() -> str:
+    """A key for one upload of a file."""
+    name = new_id()
+    return f"{FILES}/{name[-2:]}/{name}"

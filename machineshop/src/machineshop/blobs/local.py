@@ -1,0 +1,106 @@
+"""Whole blobs as files on this machine's disk.
+
+The upload's file is renamed into place, so a blob costs one write; object stores get it by `blobs.remote`.
+"""
+
+import os
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+from machineshop.blobs.base import CHUNK_BYTES, BlobEntry, BlobMissing
+from machineshop.blobs.disk import DiskThreads, full_disk_is_an_answer, make_directories, sync_directory
+from machineshop.blobs.ranges import ByteRange
+
+
+class LocalBlobs:
+    """A directory of blobs, on the same file system as the uploads."""
+
+    def __init__(self, directory: Path, threads: DiskThreads) -> None:
+        self._directory = directory
+        self._threads = threads
+
+    async def publish(self, path: Path, key: str) -> None:
+        """See `BlobStore`."""
+        await self._threads.run(_publish, path, self._directory / key)
+
+    async def open(self, key: str) -> "LocalBlob":
+        """See `BlobStore`."""
+        try:
+            fd = await self._threads.run(os.open, self._directory / key, os.O_RDONLY)
+        except FileNotFoundError:
+            raise BlobMissing(key) from None
+        return LocalBlob(fd, self._threads)
+
+    async def size(self, key: str) -> int | None:
+        """See `BlobStore`."""
+        try:
+            return (await self._threads.run((self._directory / key).stat)).st_size
+        except FileNotFoundError:
+            return None
+
+    async def delete(self, key: str) -> None:
+        """See `BlobStore`."""
+        await self._threads.run((self._directory / key).unlink, missing_ok=True)
+
+    async def entries(self, prefix: str) -> list[BlobEntry]:
+        """See `BlobStore`."""
+        return await self._threads.run(_entries, self._directory, prefix)
+
+
+class LocalBlob:
+    """An open file."""
+
+    def __init__(self, fd: int, threads: DiskThreads) -> None:
+        self._fd = fd
+        self._threads = threads
+        self.size = os.fstat(fd).st_size
+
+    async def chunks(self, wanted: ByteRange | None = None) -> AsyncIterator[bytes]:
+        """See `Blob`."""
+        at, end = (0, self.size) if wanted is None else (wanted.start, wanted.end)
+        try:
+            while at < end:
+                data = await self._threads.run(os.pread, self._fd, min(CHUNK_BYTES, end - at), at)
+                if not data:
+                    raise OSError("the file became shorter while it was read")
+                at += len(data)
+                yield data
+        finally:
+            await self.close()
+
+    async def close(self) -> None:
+        """See `Blob`."""
+        self._close()
+
+    def _close(self) -> None:
+        fd, self._fd = self._fd, -1
+        if fd >= 0:
+            os.close(fd)
+
+    def __del__(self) -> None:
+        # A response that never began never ends its iteration either.
+        self._close()
+
+
+def _publish(path: Path, target: Path) -> None:
+    with full_disk_is_an_answer():
+        fd = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(fd)
+        finally:
+            os.close(fd)
+        make_directories(target.parent)
+        path.replace(target)
+        sync_directory(target.parent)
+
+
+def _entries(directory: Path, prefix: str) -> list[BlobEntry]:
+    found = []
+    for folder, _, names in os.walk(directory / prefix):
+        for name in names:
+            path = Path(folder, name)
+            try:
+                found.append(BlobEntry(str(path.relative_to(directory)), path.stat().st_mtime))
+            except FileNotFoundError:
+                continue  # deleted since the folder was read
+    return found

@@ -1,0 +1,163 @@
+"""Bytes on their way in: each upload is a local file that grows, with the SHA-256 of what it holds so far."""
+
+import asyncio
+import hashlib
+from collections.abc import AsyncIterable
+from io import SEEK_END, FileIO
+from pathlib import Path
+
+from machineshop.blobs.base import CHUNK_BYTES
+from machineshop.blobs.disk import DiskThreads, full_disk_is_an_answer, write_all
+from machineshop.errors import PayloadTooLarge
+
+
+class Uploads:
+    """The unfinished uploads under one directory, in groups (whose they are)."""
+
+    def __init__(self, directory: Path, threads: DiskThreads) -> None:
+        self._directory = directory
+        self._threads = threads
+
+    async def create(self, group: str, name: str) -> "Upload":
+        """Begin an upload.
+
+        Raises:
+            DiskFull: There is no room for it.
+        """
+        path = self._directory / group / name
+        await self._threads.run(_create, path)
+        return Upload(path, self._threads)
+
+    async def reopen(self, group: str, name: str) -> "Upload | None":
+        """Go on with an upload that an earlier process began: its hash is taken anew; None: there is none."""
+        upload = Upload(self._directory / group / name, self._threads)
+        try:
+            await self._threads.run(upload.read_again)
+        except FileNotFoundError:
+            return None
+        return upload
+
+    async def remove_older(self, group: str, before: float) -> list[str]:
+        """Remove the uploads that nobody wrote to since `before` (seconds since the epoch); returns their names."""
+        return await self._threads.run(_remove_older, self._directory / group, before)
+
+
+class Upload:
+    """One file that grows. One caller at a time may append to it."""
+
+    def __init__(self, path: Path, threads: DiskThreads) -> None:
+        self.path = path
+        self.size = 0
+        """Bytes written so far."""
+        self._threads = threads
+        self._hash = hashlib.sha256()
+
+    @property
+    def digest(self) -> str:
+        """Of the bytes written so far."""
+        return f"sha256:{self._hash.hexdigest()}"
+
+    async def append(self, parts: AsyncIterable[bytes], limit_bytes: int | None = None) -> None:
+        """Write what comes. When `parts` breaks off with an error, what came before it is kept.
+
+        Arguments:
+            parts: Bytes in pieces of any size.
+            limit_bytes: How much may come.
+
+        Raises:
+            PayloadTooLarge: More came.
+            DiskFull: There is no room; the upload was removed.
+        """
+        # No thread can write through this object once it is closed, even if we are cancelled while one is at it.
+        with await self._threads.run(_open_to_append, self.path) as file:
+            writer = _Writer(self, file, self._threads)
+            try:
+                await writer.take(parts, limit_bytes)
+            finally:
+                await writer.finish()
+
+    async def discard(self) -> None:
+        """Remove it."""
+        await self._threads.run(self.path.unlink, missing_ok=True)
+
+    def write(self, file: FileIO, batch: list[bytes]) -> None:
+        """Write and hash one batch; runs in a thread."""
+        data = batch[0] if len(batch) == 1 else b"".join(batch)
+        try:
+            with full_disk_is_an_answer():
+                write_all(file, data)
+        except BaseException:
+            # A piece of it may be on disk without being hashed: nobody can go on with that.
+            self.path.unlink(missing_ok=True)
+            raise
+        self._hash.update(data)
+        self.size += len(data)
+
+    def read_again(self) -> None:
+        """Take size and hash from the file; runs in a thread."""
+        with self.path.open("rb") as file:
+            while data := file.read(CHUNK_BYTES):
+                self._hash.update(data)
+                self.size += len(data)
+
+
+class _Writer:
+    """Gathers small pieces into chunks, and writes one chunk while the next one comes in."""
+
+    def __init__(self, upload: Upload, file: FileIO, threads: DiskThreads) -> None:
+        self._upload = upload
+        self._file = file
+        self._threads = threads
+        self._batch: list[bytes] = []
+        self._batch_size = 0
+        self._writing: asyncio.Future[None] | None = None
+
+    async def take(self, parts: AsyncIterable[bytes], limit_bytes: int | None) -> None:
+        received = 0
+        async for part in parts:
+            received += len(part)
+            if limit_bytes is not None and received > limit_bytes:
+                raise PayloadTooLarge(what="The upload", limit_bytes=limit_bytes, mend="Send it in several files.")
+            self._batch.append(part)
+            self._batch_size += len(part)
+            if self._batch_size >= CHUNK_BYTES:
+                await self._write_batch()
+
+    async def finish(self) -> None:
+        if self._batch:
+            await self._write_batch()
+        await self._written()
+
+    async def _write_batch(self) -> None:
+        await self._written()
+        batch, self._batch, self._batch_size = self._batch, [], 0
+        self._writing = self._threads.submit(self._upload.write, self._file, batch)
+
+    async def _written(self) -> None:
+        if self._writing is not None:
+            await asyncio.shield(self._writing)
+            self._writing = None
+
+
+def _create(path: Path) -> None:
+    with full_disk_is_an_answer():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch(exist_ok=False)
+
+
+def _open_to_append(path: Path) -> FileIO:
+    file = path.open("r+b", buffering=0)  # unlike "ab", this makes no new file where the upload was removed
+    file.seek(0, SEEK_END)
+    return file
+
+
+def _remove_older(directory: Path, before: float) -> list[str]:
+    removed = []
+    for path in directory.glob("*/*"):
+        try:
+            if path.stat().st_mtime < before:
+                path.unlink()
+                removed.append(path.name)
+        except FileNotFoundError:
+            continue  # finished meanwhile
+    return removed

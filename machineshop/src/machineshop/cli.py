@@ -1,0 +1,206 @@
+"""The command `machineshop`: serve, keys, doctor."""
+
+import asyncio
+import json
+import os
+import sqlite3
+import sys
+from collections.abc import Coroutine
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Annotated, Any, TypeVar
+
+import cyclopts
+import uvloop
+from cyclopts import Parameter
+from rich.console import Console
+from rich.table import Table
+
+from machineshop import __version__, logs
+from machineshop.app import Platform, run
+from machineshop.config import DEFAULT_HOST, DEFAULT_PORT, Settings, contexts_path, default_data_dir
+from machineshop.datadir import DataDir
+from machineshop.doctor import examine
+from machineshop.errors import MachineshopError
+from machineshop.models import ApiKey, Scope
+from machineshop.services.identity import DEFAULT_SLUG, IdentityService
+from machineshop.store.database import Database, sqlite_url
+from machineshop.store.schema import migrate
+
+T = TypeVar("T")
+
+app = cyclopts.App(
+    name="machineshop", help="Run your own models as a service.", version=__version__, version_flags=["--version"]
+)
+keys = cyclopts.App(name="keys", help="Make, list and revoke API keys.")
+app.command(keys)
+
+DataDirOption = Annotated[
+    Path | None, Parameter(name="--data-dir", help="Where everything is kept [~/.local/share/machineshop].")
+]
+JsonOption = Annotated[bool, Parameter(name="--json", negative=(), help="Print JSON.")]
+
+
+def main() -> None:
+    """Run the command line; every error is one sentence and a status."""
+    try:
+        app()
+    except MachineshopError as error:
+        print(f"machineshop: {error.message}", file=sys.stderr)
+        sys.exit(1)
+    except KeyboardInterrupt:
+        sys.exit(130)
+
+
+@app.command
+def serve(
+    *,
+    data_dir: DataDirOption = None,
+    host: str = DEFAULT_HOST,
+    port: int = DEFAULT_PORT,
+    runtime: str = "auto",
+    database_url: str | None = None,
+    public_url: str | None = None,
+    verbose: Annotated[bool, Parameter(negative=())] = False,
+) -> None:
+    """Run the platform: one process, one port.
+
+    The admin key comes from MACHINESHOP_ADMIN_KEY, or is made at the first start and kept in the data directory.
+    Ctrl-C ends the replicas too; SIGTERM leaves them running, and the next start adopts them.
+
+    Args:
+        host: The address to listen on; 0.0.0.0 lets other machines in.
+        port: The port to listen on; 0 takes a free one.
+        runtime: auto, process, docker or kubernetes.
+        database_url: Another database than SQLite in the data directory.
+        public_url: The base URL at which clients reach the platform, where it is another than host and port.
+        verbose: Log every event, not only warnings.
+    """
+    logs.configure(verbose=verbose)
+    settings = Settings(
+        data_dir=data_dir or default_data_dir(),
+        host=host,
+        port=port,
+        runtime=runtime,
+        database_url=database_url,
+        public_url=public_url.rstrip("/") if public_url else None,
+        admin_key=os.environ.get("MACHINESHOP_ADMIN_KEY") or None,
+    )
+    _run(run(settings, _announce))
+
+
+@keys.command
+def create(
+    *,
+    name: str,
+    scope: str = "project",
+    project: str = DEFAULT_SLUG,
+    data_dir: DataDirOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Make an API key and print it; it is not shown again.
+
+    Args:
+        name: What the key is for.
+        scope: admin or project.
+        project: The slug of its project, which is made if there is none.
+    """
+    if scope not in {Scope.ADMIN, Scope.PROJECT}:
+        raise cyclopts.ValidationError(msg=f"--scope is '{scope}'; it must be admin or project.")
+    record, key = _with_identity(data_dir, lambda service: service.create_key(project, name, Scope(scope)))
+    if as_json:
+        print(json.dumps({**_key_view(record), "key": key}))
+    else:
+        print(key)
+
+
+@keys.command(name="list")
+def list_keys(*, data_dir: DataDirOption = None, as_json: JsonOption = False) -> None:
+    """List the keys that people use, revoked ones too."""
+    records = _with_identity(data_dir, lambda service: service.list_keys())
+    if as_json:
+        print(json.dumps([_key_view(record) for record in records]))
+        return
+    table = Table("KEY", "NAME", "SCOPE", "CREATED", "STATE", box=None, pad_edge=False)
+    for record in records:
+        view = _key_view(record)
+        table.add_row(view["prefix"] + "…", record.name, record.scope, view["created_at"], view["state"])
+    Console().print(table)
+
+
+@keys.command
+def revoke(key: str, *, data_dir: DataDirOption = None) -> None:
+    """Revoke a key, which ends within two seconds on a running server.
+
+    Args:
+        key: Its id, or its first ten characters as `keys list` prints them.
+    """
+    _with_identity(data_dir, lambda service: service.revoke_key(key))
+    print("revoked")
+
+
+@app.command
+def doctor(*, data_dir: DataDirOption = None, as_json: JsonOption = False) -> None:
+    """Check this machine for what the platform needs, and name the mend for what it lacks."""
+    findings = list(examine(data_dir or default_data_dir()))
+    if as_json:
+        print(json.dumps([{"name": f.name, "state": f.state, "detail": f.detail} for f in findings]))
+    else:
+        table = Table(box=None, pad_edge=False, show_header=False)
+        colors = {"ok": "green", "note": "yellow", "missing": "red"}
+        for finding in findings:
+            table.add_row(finding.name, f"[{colors[finding.state]}]{finding.state}[/]", finding.detail)
+        Console().print(table)
+    if any(finding.state == "missing" for finding in findings):
+        sys.exit(1)
+
+
+def _announce(platform: Platform) -> None:
+    accepts = ", ".join(f"{kind}s" for kind in sorted(platform.runtime.accepts))
+    print(f"Machineshop {__version__} is ready at {platform.base_url}")
+    print(f"  runtime    {platform.runtime.name}, runs {accepts}")
+    print(f"  data       {platform.data_dir.path}")
+    if platform.made_admin_key is not None:
+        print(f"  admin key  {platform.made_admin_key}  (shown this once, kept in {platform.data_dir.admin_key})")
+    print(f"  jig        knows it as the context 'local' in {contexts_path()}: try `jig list`")
+    print("Ctrl-C stops it and its replicas.", flush=True)
+
+
+def _with_identity(data_dir: Path | None, work: "Any") -> Any:
+    """Run `work(service)` on the store of a data directory, beside a running server or without one."""
+
+    async def on_store() -> Any:
+        database.start()
+        return await work(IdentityService(database))
+
+    path = DataDir(data_dir or default_data_dir()).database
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        migrate(sqlite_url(path))
+    except (OSError, sqlite3.Error) as error:
+        raise _StoreUnreadable(path=path, cause=error) from error
+    database = Database(sqlite_url(path))
+    try:
+        return asyncio.run(on_store())
+    finally:
+        database.close()
+
+
+class _StoreUnreadable(MachineshopError):
+    """The store {path} cannot be opened: {cause}. Name the right directory with --data-dir."""
+
+
+def _key_view(record: ApiKey) -> dict[str, Any]:
+    return {
+        "id": record.id,
+        "prefix": record.prefix,
+        "name": record.name,
+        "scope": record.scope,
+        "project_id": record.project_id,
+        "created_at": datetime.fromtimestamp(record.created_at, UTC).isoformat(timespec="seconds"),
+        "state": "revoked" if record.revoked_at else "valid",
+    }
+
+
+def _run(work: Coroutine[Any, Any, None]) -> None:
+    uvloop.run(work)

@@ -1,0 +1,67 @@
+"""The platform's settings, read once from the command line and the environment into a frozen object."""
+
+import os
+from pathlib import Path
+
+import msgspec
+
+from machineshop.errors import InvalidRequest
+
+DEFAULT_HOST = "127.0.0.1"
+DEFAULT_PORT = 8799
+RUNTIMES = ("auto", "process", "docker", "kubernetes")
+
+
+class Settings(msgspec.Struct, frozen=True, kw_only=True):
+    """What `machineshop serve` was asked for."""
+
+    data_dir: Path
+    host: str = DEFAULT_HOST
+    port: int = DEFAULT_PORT
+    """0: any free port."""
+    runtime: str = "auto"
+    database_url: str | None = None
+    """None: SQLite in the data directory."""
+    public_url: str | None = None
+    """The base URL that clients use, where it is not the one that the server listens on."""
+    admin_key: str | None = None
+    """Taken from MACHINESHOP_ADMIN_KEY, never from the command line, where others could read it."""
+
+
+def default_data_dir() -> Path:
+    """Where the platform keeps everything, unless told otherwise."""
+    base = os.environ.get("XDG_DATA_HOME") or str(Path.home() / ".local" / "share")
+    return Path(os.environ.get("MACHINESHOP_DATA_DIR") or Path(base) / "machineshop")
+
+
+def contexts_path() -> Path:
+    """The file in which jig keeps the platforms that it knows."""
+    if path := os.environ.get("JIG_CONTEXTS"):
+        return Path(path)
+    base = os.environ.get("XDG_CONFIG_HOME") or str(Path.home() / ".config")
+    return Path(base) / "jig" / "contexts.json"
+
+
+def check(settings: Settings) -> Settings:
+    """Refuse settings that cannot work.
+
+    Raises:
+        InvalidRequest: One is out of range, or names what this version does not have.
+    """
+    if not 0 <= settings.port <= 65535:
+        raise InvalidRequest(f"--port is {settings.port}; it must be between 0 and 65535.", param="port")
+    if settings.runtime not in RUNTIMES:
+        raise InvalidRequest(
+            f"--runtime is '{settings.runtime}'; it must be one of {', '.join(RUNTIMES)}.", param="runtime"
+        )
+    if settings.runtime in {"docker", "kubernetes"}:
+        raise InvalidRequest(
+            f"The {settings.runtime} runtime is not in this version yet; use --runtime process, which runs bundles.",
+            param="runtime",
+        )
+    if settings.database_url is not None and not settings.database_url.startswith("sqlite:///"):
+        raise InvalidRequest(
+            "--database-url must begin with sqlite:/// in this version; Postgres is not supported yet.",
+            param="database_url",
+        )
+    return settings

@@ -1,0 +1,1 @@
+"""The control loops, and what they do in one pass."""

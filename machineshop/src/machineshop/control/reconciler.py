@@ -1,0 +1,83 @@
+"""Tells the runtime what should run, and clears away after deployments that are gone.
+
+Place in the flow: the store says what is wanted; this loop hands it to the runtime again and again, so that nothing
+the runtime needs lives only in memory.
+"""
+
+import logging
+
+from machineshop.models import Deployment
+from machineshop.runtime.base import Replica, ReplicaStatus, RevisionSpec, Runtime
+from machineshop.services.identity import IdentityService
+from machineshop.services.queue import QueueService
+from machineshop.store import deployments, jobs
+from machineshop.store.database import Database
+
+log = logging.getLogger(__name__)
+
+
+class Reconciler:
+    """One pass over all deployments."""
+
+    def __init__(self, database: Database, runtime: Runtime) -> None:
+        self._database = database
+        self._runtime = runtime
+
+    async def run_once(self, now: float) -> None:
+        """Declare every live deployment to the runtime, and end what belongs to none."""
+        wanted = await self._database.read(deployments.list_of_all_projects)
+        busy = await self._database.read(jobs.busy_replicas)
+        for deployment in wanted:
+            await self._runtime.apply(revision_spec(deployment), deployment.config.min_replicas, busy)
+        replicas = await self._runtime.observe()
+        for deployment_id in {replica.deployment_id for replica in replicas} - {d.id for d in wanted}:
+            await self._runtime.delete(deployment_id)
+        await self._end_jobs_of_gone(replicas, now)
+
+    async def _end_jobs_of_gone(self, replicas: list[Replica], now: float) -> None:
+        """Jobs of a deleted deployment may finish while its replicas drain; after that nobody will."""
+        live = {replica.deployment_id for replica in replicas if replica.status is not ReplicaStatus.TERMINATED}
+        for deployment_id in await self._database.read(jobs.deleted_deployments_with_jobs):
+            if deployment_id not in live:
+                await self._database.write(jobs.lose_deployment, deployment_id, now)
+                log.info("deployment.jobs_ended deployment_id=%s", deployment_id)
+
+
+class PlatformWatcher:
+    """What the platform does around the life of a replica: its key, and the jobs it held."""
+
+    def __init__(self, identity: IdentityService, queue: QueueService) -> None:
+        self._identity = identity
+        self._queue = queue
+
+    async def issue_key(self, spec: RevisionSpec, replica_id: str) -> str:
+        """A fresh worker key; an earlier one of this replica ends."""
+        await self._identity.revoke_replica_keys(replica_id)
+        return await self._identity.create_worker_key(spec.project_id, spec.deployment_id, replica_id)
+
+    async def replica_exited(self, replica_id: str) -> None:
+        """Take the key back first, so that nothing the dead replica sent can renew what is freed next."""
+        await self._identity.revoke_replica_keys(replica_id)
+        await self._queue.lose_replica(replica_id)
+
+
+def revision_spec(deployment: Deployment) -> RevisionSpec:
+    """What the runtime needs to know of a deployment."""
+    config = deployment.config
+    return RevisionSpec(
+        deployment_id=deployment.id,
+        deployment_name=deployment.name,
+        project_id=deployment.project_id,
+        revision_id=deployment.revision_id,
+        image=config.image,
+        command=config.command,
+        args=config.args,
+        environment={v.name: v.value or "" for v in config.environment_variables},
+        cpu=config.cpu,
+        memory_gib=config.memory,
+        gpu_type=config.gpu_type,
+        gpu_count=config.gpu_count,
+        port=config.port,
+        health_check_path=config.health_check_path,
+        grace_period_seconds=config.termination_grace_period_seconds,
+    )

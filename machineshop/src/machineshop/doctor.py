@@ -1,0 +1,126 @@
+"""`machineshop doctor`: looks at what the platform needs on this machine, and names the mend for what it lacks."""
+
+import os
+import resource
+import shutil
+import socket
+import sqlite3
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import msgspec
+from uv import find_uv_bin
+
+from machineshop.config import DEFAULT_PORT, contexts_path
+from machineshop.runtime.machine import Machine
+
+MIN_SQLITE = (3, 35, 0)
+MIN_FREE_GIB = 5
+MIN_OPEN_FILES = 1024
+DOCKER_SOCKET = Path("/var/run/docker.sock")
+
+
+class Finding(msgspec.Struct, frozen=True):
+    """One thing that was looked at."""
+
+    name: str
+    state: str
+    """ok, note (works without it) or missing (does not work)."""
+    detail: str
+
+
+def examine(data_dir: Path) -> Iterator[Finding]:
+    """All findings, in the order in which a start would stumble over them."""
+    yield _python()
+    yield _sqlite()
+    yield _uv()
+    yield _wheel()
+    yield _data_dir(data_dir)
+    yield _disk(data_dir)
+    yield _port()
+    yield _open_files()
+    yield _gpus()
+    yield _docker()
+    yield _context()
+
+
+def _python() -> Finding:
+    version = ".".join(str(part) for part in sys.version_info[:3])
+    return Finding("python", "ok" if sys.version_info >= (3, 11) else "missing", version)
+
+
+def _sqlite() -> Finding:
+    if sqlite3.sqlite_version_info >= MIN_SQLITE:
+        return Finding("sqlite", "ok", sqlite3.sqlite_version)
+    return Finding("sqlite", "missing", f"{sqlite3.sqlite_version} is too old: 3.35 or newer is needed")
+
+
+def _uv() -> Finding:
+    try:
+        return Finding("uv", "ok", str(find_uv_bin()))
+    except FileNotFoundError:
+        return Finding("uv", "missing", "bundles need it for their environments: pip install uv")
+
+
+def _wheel() -> Finding:
+    wheels = sorted((Path(__file__).parent / "wheels").glob("sprocket-*.whl"))
+    if wheels:
+        return Finding("sprocket", "ok", wheels[-1].name)
+    return Finding("sprocket", "missing", "this installation carries no wheel of sprocket: install machineshop again")
+
+
+def _data_dir(path: Path) -> Finding:
+    nearest = next(parent for parent in [path, *path.parents] if parent.exists())
+    if nearest.is_dir() and os.access(nearest, os.W_OK | os.X_OK):
+        return Finding("data directory", "ok", str(path))
+    return Finding("data directory", "missing", f"{nearest} cannot be written: choose another with --data-dir")
+
+
+def _disk(path: Path) -> Finding:
+    nearest = next(parent for parent in [path, *path.parents] if parent.exists())
+    free_gib = shutil.disk_usage(nearest).free / 2**30
+    if free_gib >= MIN_FREE_GIB:
+        return Finding("disk", "ok", f"{free_gib:.0f} GiB free")
+    return Finding("disk", "note", f"only {free_gib:.1f} GiB free beside the data directory")
+
+
+def _port() -> Finding:
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", DEFAULT_PORT))
+        except OSError:
+            return Finding("port", "note", f"{DEFAULT_PORT} is taken (by a machineshop that runs already?): see --port")
+    return Finding("port", "ok", f"{DEFAULT_PORT} is free")
+
+
+def _open_files() -> Finding:
+    soft, _hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft >= MIN_OPEN_FILES:
+        return Finding("open files", "ok", str(soft))
+    return Finding("open files", "note", f"the limit is {soft}; many workers need more: ulimit -n 65536")
+
+
+def _gpus() -> Finding:
+    machine = Machine()
+    if machine.gpus:
+        return Finding("GPUs", "ok", f"{len(machine.gpus)} x {', '.join(machine.capacity.gpu_types)}")
+    return Finding("GPUs", "note", "none: deploy with gpu_type = 'none'")
+
+
+def _docker() -> Finding:
+    try:
+        with socket.socket(socket.AF_UNIX) as probe:
+            probe.settimeout(1)
+            probe.connect(str(DOCKER_SOCKET))
+    except OSError:
+        return Finding("docker", "note", "no engine answers; the process runtime needs none")
+    return Finding("docker", "note", "an engine answers; this version runs bundles as processes all the same")
+
+
+def _context() -> Finding:
+    path = contexts_path()
+    if path.exists():
+        return Finding("jig context", "ok", str(path))
+    return Finding("jig context", "note", f"{path} is made when the platform starts")

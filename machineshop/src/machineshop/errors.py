@@ -1,0 +1,183 @@
+"""Everything that can go wrong, in one tree.
+
+    MachineshopError
+    ├── InvalidRequest            400  the caller's input is wrong
+    │   ├── MalformedBody
+    │   ├── InsufficientCapacity
+    │   └── RangeNotSatisfiable   416
+    ├── PayloadTooLarge           413
+    ├── NotAuthenticated          401
+    ├── NotPermitted              403
+    │   └── SignatureInvalid
+    ├── NotFound                  404
+    │   └── ArtifactMissing
+    ├── MethodNotAllowed          405
+    ├── Conflict                  409  the request is sound, the state of things forbids it
+    │   ├── AlreadyExists
+    │   ├── NotCancelable
+    │   └── StaleAttempt
+    ├── ReplicaUnreachable        502
+    └── Unavailable               503  try again later
+        ├── NoReadyReplica
+        ├── StoreUnavailable
+        ├── RuntimeUnavailable
+        └── DiskFull              507
+
+A docstring is the message, filled in with the facts that the exception was raised with; each fact is an attribute too.
+`STATUSES` at the end is the one table from an error to its HTTP status and the type that clients know.
+"""
+
+from inspect import cleandoc
+from typing import Any
+
+
+class MachineshopError(Exception):
+    """Something went wrong inside the platform; its log says what."""
+
+    param: str | None = None
+    retry_after_seconds: int | None = None
+
+    def __init__(self, **facts: Any) -> None:
+        self.facts = facts
+        for name, value in facts.items():
+            setattr(self, name, value)
+        self.message = " ".join(cleandoc(type(self).__doc__ or "").split()).format(**facts)
+        super().__init__(self.message)
+
+    @property
+    def code(self) -> str:
+        """The class's name in snake case: what programs compare."""
+        name = type(self).__name__
+        return "".join("_" + letter.lower() if letter.isupper() else letter for letter in name).lstrip("_")
+
+
+class InvalidRequest(MachineshopError):
+    """{message}"""
+
+    def __init__(self, message: str, param: str | None = None) -> None:
+        super().__init__(message=message, param=param)
+
+
+class MalformedBody(InvalidRequest):
+    """{message}"""
+
+
+class InsufficientCapacity(InvalidRequest):
+    """{message}"""
+
+
+class RangeNotSatisfiable(InvalidRequest):
+    """{message}"""
+
+    def __init__(self, size: int) -> None:
+        super().__init__(f"The range that was asked for lies outside of these {size} bytes.")
+        self.size = size
+
+
+class PayloadTooLarge(MachineshopError):
+    """{what} is larger than {limit_bytes} bytes. {mend}"""
+
+
+class NotAuthenticated(MachineshopError):
+    """The request carries no valid API key. {mend}"""
+
+    def __init__(self, mend: str = "Send it as 'Authorization: Bearer <key>'; 'jig auth login' keeps one.") -> None:
+        super().__init__(mend=mend)
+
+
+class NotPermitted(MachineshopError):
+    """This API key may not do that: it needs the scope {needed}, and has {scope}."""
+
+
+class SignatureInvalid(NotPermitted):
+    """This signed URL {why}: ask for another one with POST /v1/storage/upload-request."""
+
+
+class NotFound(MachineshopError):
+    """There is no {what} '{id}' in this project."""
+
+
+class ArtifactMissing(NotFound):
+    """{message}"""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message=message)
+
+
+class MethodNotAllowed(MachineshopError):
+    """{method} is not allowed at {path}."""
+
+
+class Conflict(MachineshopError):
+    """{message}"""
+
+
+class AlreadyExists(Conflict):
+    """A {what} named '{name}' already exists in this project."""
+
+
+class NotCancelable(Conflict):
+    """The job is {state}, no longer pending{note}."""
+
+
+class StaleAttempt(Conflict):
+    """This attempt no longer holds the job, which is {state}: nothing was changed. Drop the job."""
+
+
+class ReplicaUnreachable(MachineshopError):
+    """A replica of '{name}' broke the connection before it answered: {cause}."""
+
+
+class Unavailable(MachineshopError):
+    """{message}"""
+
+    retry_after_seconds = 1
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message=message)
+
+
+class NoReadyReplica(Unavailable):
+    """{message}"""
+
+    retry_after_seconds = 5
+
+
+class StoreUnavailable(Unavailable):
+    """{message}"""
+
+
+class RuntimeUnavailable(Unavailable):
+    """{message}"""
+
+
+class DiskFull(Unavailable):
+    """{message}"""
+
+    retry_after_seconds = 60
+
+    def __init__(self) -> None:
+        super().__init__(
+            "The server's disk is full, and what was sent is not kept. Free some space there, then send it again."
+        )
+
+
+STATUSES: dict[type[MachineshopError], tuple[int, str]] = {
+    InvalidRequest: (400, "invalid_request_error"),
+    RangeNotSatisfiable: (416, "invalid_request_error"),
+    PayloadTooLarge: (413, "invalid_request_error"),
+    NotAuthenticated: (401, "authentication_error"),
+    NotPermitted: (403, "permission_error"),
+    NotFound: (404, "not_found_error"),
+    MethodNotAllowed: (405, "invalid_request_error"),
+    Conflict: (409, "conflict_error"),
+    ReplicaUnreachable: (502, "server_error"),
+    DiskFull: (507, "server_error"),
+    Unavailable: (503, "server_error"),
+    MachineshopError: (500, "server_error"),
+}
+
+
+def status_of(error: MachineshopError) -> tuple[int, str]:
+    """The HTTP status and the client's error type, by the nearest class in the table."""
+    return next(STATUSES[kind] for kind in type(error).__mro__ if kind in STATUSES)

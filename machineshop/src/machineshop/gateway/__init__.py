@@ -1,0 +1,1 @@
+"""Requests to replicas, forwarded as they come."""

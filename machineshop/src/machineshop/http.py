@@ -1,0 +1,56 @@
+"""What the ways in by HTTP share: who asks, reading a body within bounds, and how errors are answered."""
+
+import msgspec
+from starlette.datastructures import Headers
+from starlette.requests import Request
+from starlette.responses import Response
+
+from machineshop.errors import MachineshopError, PayloadTooLarge, status_of
+from machineshop.models import Scope
+
+USER_SCOPES = (Scope.ADMIN, Scope.PROJECT)
+ANY_SCOPE = (Scope.ADMIN, Scope.PROJECT, Scope.WORKER)
+
+
+def bearer_token(headers: Headers) -> str | None:
+    """The API key of a request, or None."""
+    kind, _, token = headers.get("authorization", "").partition(" ")
+    return token.strip() or None if kind.lower() == "bearer" else None
+
+
+async def read_body(request: Request, limit_bytes: int) -> bytes:
+    """The whole body.
+
+    Raises:
+        PayloadTooLarge: It is longer than `limit_bytes`; no more than that was read.
+    """
+    parts, size = [], 0
+    async for part in request.stream():
+        size += len(part)
+        if size > limit_bytes:
+            raise PayloadTooLarge(
+                what="The request body",
+                limit_bytes=limit_bytes,
+                mend="Upload large inputs as files and send their URLs.",
+            )
+        parts.append(part)
+    return b"".join(parts)
+
+
+def json_response(data: object, status: int = 200, headers: dict[str, str] | None = None) -> Response:
+    """`data` as JSON."""
+    return Response(msgspec.json.encode(data), status, headers, media_type="application/json")
+
+
+def error_response(error: MachineshopError) -> Response:
+    """The answer for an error: the four fields under `error`, and beside it for the queue's older clients."""
+    status, kind = status_of(error)
+    fields = {"message": error.message, "type": kind, "param": error.param, "code": error.code}
+    headers = {}
+    if error.retry_after_seconds is not None:
+        headers["Retry-After"] = str(error.retry_after_seconds)
+    if status == 401:
+        headers["WWW-Authenticate"] = "Bearer"
+    if status == 409:
+        headers["x-should-retry"] = "false"  # clients retry a 409 otherwise, and ours are answers
+    return json_response({"error": fields, **fields}, status, headers)

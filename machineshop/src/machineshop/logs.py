@@ -1,0 +1,29 @@
+"""How the platform logs: events with ids; coloured lines on a terminal, JSON anywhere else."""
+
+import logging
+import sys
+
+import structlog
+
+# Every message is an event and its facts, `queue.expired jobs=3`; nothing here ever holds a key or a payload.
+_SHARED = [
+    structlog.stdlib.add_log_level,
+    structlog.stdlib.add_logger_name,
+    structlog.processors.TimeStamper(fmt="iso", utc=True),
+    structlog.processors.format_exc_info,
+]
+
+
+def configure(*, verbose: bool) -> None:
+    """Send the log to standard error."""
+    terminal = sys.stderr.isatty()
+    renderer = structlog.dev.ConsoleRenderer() if terminal else structlog.processors.JSONRenderer()
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(
+        structlog.stdlib.ProcessorFormatter(
+            foreign_pre_chain=_SHARED[:3] if terminal else _SHARED,  # type: ignore[arg-type]
+            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, renderer],
+        )
+    )
+    logging.basicConfig(level=logging.INFO if verbose else logging.WARNING, handlers=[handler], force=True)
+    logging.getLogger("alembic").setLevel(logging.WARNING)

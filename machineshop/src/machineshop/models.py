@@ -1,0 +1,206 @@
+"""The nouns of the platform as immutable values. Times are seconds since the epoch, sizes are bytes."""
+
+from enum import StrEnum
+from typing import Annotated, Any, Literal
+
+import msgspec
+from msgspec import Meta
+
+from machineshop.states import JobState
+
+
+class Scope(StrEnum):
+    """What a key may do."""
+
+    ADMIN = "admin"
+    """Everything in its project, keys included."""
+    PROJECT = "project"
+    """Everything in its project but keys."""
+    WORKER = "worker"
+    """Work the queue of one deployment, and read and write the project's files."""
+
+
+class Organization(msgspec.Struct, frozen=True):
+    """The owner of projects and of a namespace in the registry."""
+
+    id: str
+    name: str
+    slug: str
+
+
+class Project(msgspec.Struct, frozen=True):
+    """What everything else belongs to."""
+
+    id: str
+    organization_id: str
+    name: str
+    slug: str
+
+
+class ApiKey(msgspec.Struct, frozen=True, kw_only=True):
+    """A key as it is stored: its hash, never the key."""
+
+    id: str
+    project_id: str
+    name: str
+    prefix: str
+    """The first characters of the key, to recognise it by."""
+    scope: Scope
+    deployment_id: str | None = None
+    replica_id: str | None = None
+    created_at: float
+    revoked_at: float | None = None
+
+
+class Identity(msgspec.Struct, frozen=True):
+    """Who makes a request."""
+
+    key: ApiKey
+    project: Project
+    organization: Organization
+
+
+class EnvironmentVariable(msgspec.Struct, frozen=True, omit_defaults=True):
+    """A variable of a deployment: a value, or the name of a secret that holds it."""
+
+    name: str
+    value: str | None = None
+    value_from_secret: str | None = None
+
+
+class VolumeMount(msgspec.Struct, frozen=True, omit_defaults=True):
+    """A volume and where replicas see it."""
+
+    name: str
+    mount_path: str
+    version: int | None = None
+
+
+class ModelMount(msgspec.Struct, frozen=True, omit_defaults=True):
+    """A model of a registry of models and where replicas see it."""
+
+    model_id: str
+    mount_path: str
+    revision_id: str | None = None
+
+
+class DeploymentConfig(msgspec.Struct, frozen=True, kw_only=True):
+    """What a user asks for: the fields of the create call, with defaults filled in."""
+
+    name: str
+    image: Annotated[str, Meta(min_length=1, max_length=1024)]
+    gpu_type: str
+    gpu_count: Annotated[int, Meta(ge=0, le=64)] = 0
+    cpu: Annotated[float, Meta(ge=0.1, le=1024)] = 1.0
+    """Cores."""
+    memory: Annotated[float, Meta(gt=0, le=1000)] = 8.0
+    """GiB."""
+    storage: Annotated[int, Meta(ge=0, le=400)] = 100
+    """GiB."""
+    min_replicas: Annotated[int, Meta(ge=0, le=1000)] = 1
+    max_replicas: Annotated[int, Meta(ge=0, le=1000)] | None = None
+    """None: as `min_replicas`."""
+    port: Annotated[int, Meta(ge=1, le=65535)] = 8000
+    command: Annotated[tuple[str, ...], Meta(max_length=1000)] = ()
+    """Replaces the artifact's own command."""
+    args: Annotated[tuple[str, ...], Meta(max_length=1000)] = ()
+    environment_variables: Annotated[tuple[EnvironmentVariable, ...], Meta(max_length=1000)] = ()
+    autoscaling: dict[str, Any] | None = None
+    health_check_path: Annotated[str, Meta(max_length=1024)] = "/health"
+    """Empty: no checks."""
+    termination_grace_period_seconds: Annotated[int, Meta(ge=0, le=86400)] = 300
+    volumes: Annotated[tuple[VolumeMount, ...], Meta(max_length=100)] = ()
+    model_mounts: Annotated[tuple[ModelMount, ...], Meta(max_length=100)] = ()
+    capacity_type: Literal["stable", "preemptible"] = "stable"
+    description: Annotated[str, Meta(max_length=4096)] = ""
+
+
+class Deployment(msgspec.Struct, frozen=True, kw_only=True):
+    """What should run."""
+
+    id: str
+    project_id: str
+    config: DeploymentConfig
+    revision_id: str
+    revision_number: int
+    created_at: float
+    updated_at: float
+    rollout_started_at: float
+    deleted_at: float | None = None
+
+    @property
+    def name(self) -> str:
+        """The user's name for it, unique in the project."""
+        return self.config.name
+
+
+class Revision(msgspec.Struct, frozen=True, kw_only=True):
+    """One immutable configuration of a deployment."""
+
+    id: str
+    deployment_id: str
+    number: int
+    config: DeploymentConfig
+    created_at: float
+
+
+class RevisionEvent(msgspec.Struct, frozen=True, kw_only=True):
+    """A revision became the active one."""
+
+    number: int
+    revision_number: int
+    revision_id: str
+    action: str
+    """create, update, system or rollback."""
+    activated_at: float
+    image: str
+
+
+class Job(msgspec.Struct, frozen=True, kw_only=True):
+    """One queued request."""
+
+    id: str
+    project_id: str
+    deployment_id: str
+    model: str
+    """The deployment's name when the job was submitted."""
+    state: JobState
+    priority: int
+    payload: msgspec.Raw
+    outputs: msgspec.Raw | None = None
+    info: dict[str, Any] = {}
+    retries: int = 0
+    attempt: int = 0
+    """How often it was claimed; the number of its current or last attempt."""
+    cancel_requested: bool = False
+    created_at: float
+    claimed_at: float | None = None
+    claim_expires_at: float | None = None
+    done_at: float | None = None
+
+
+class Worker(msgspec.Struct, frozen=True, kw_only=True):
+    """Who claims a job."""
+
+    hostname: str
+    replica_id: str | None = None
+    """Known when the worker uses the key that its replica was given."""
+    claim_timeout_seconds: int | None = None
+    """How long the claim holds without a renewal; None: as long as the replica lives."""
+
+
+class Claim(msgspec.Struct, frozen=True):
+    """A job handed to a worker, with the token that fences the attempt."""
+
+    job: Job
+    token: str
+
+
+class StoredFile(msgspec.Struct, frozen=True, kw_only=True):
+    """A file in a project's object storage."""
+
+    project_id: str
+    name: str
+    size: int
+    etag: str
+    created_at: float

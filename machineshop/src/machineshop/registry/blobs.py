@@ -1,0 +1,50 @@
+"""Blobs: `/v2/<name>/blobs/<digest>`."""
+
+from starlette.responses import Response, StreamingResponse
+
+from machineshop.blobs.ranges import parse_range
+from machineshop.errors import RangeNotSatisfiable
+from machineshop.registry.endpoint import RegistryCall
+from machineshop.services.registry import RegistryService
+
+
+class BlobRoutes:
+    """See, read and delete blobs."""
+
+    def __init__(self, service: RegistryService) -> None:
+        self._service = service
+
+    async def head(self, call: RegistryCall) -> Response:
+        """Whether it is there, and its size."""
+        digest = call.path["digest"]
+        size = await self._service.blob_size(call.organization, call.name, digest)
+        return Response(headers=_headers(digest, size))
+
+    async def get(self, call: RegistryCall) -> Response:
+        """Its bytes, or a range of them."""
+        digest = call.path["digest"]
+        blob = await self._service.open_blob(call.organization, call.name, digest)
+        try:
+            wanted = parse_range(call.headers.get("range"), blob.size)
+        except RangeNotSatisfiable:
+            await blob.close()
+            raise
+        if wanted is None:
+            return StreamingResponse(blob.chunks(), headers=_headers(digest, blob.size))
+        headers = _headers(digest, wanted.size) | {"Content-Range": wanted.content_range(blob.size)}
+        return StreamingResponse(blob.chunks(wanted), 206, headers)
+
+    async def delete(self, call: RegistryCall) -> Response:
+        """Take it out of this repository."""
+        await self._service.delete_blob(call.organization, call.name, call.path["digest"])
+        return Response(status_code=202)
+
+
+def _headers(digest: str, size: int) -> dict[str, str]:
+    return {
+        "Content-Type": "application/octet-stream",
+        "Content-Length": str(size),
+        "Docker-Content-Digest": digest,
+        "ETag": f'"{digest}"',
+        "Accept-Ranges": "bytes",
+    }

@@ -1,0 +1,173 @@
+"""What every runtime offers: one protocol in the platform's words.
+
+Place in the flow: the control loop tells a runtime what should run (`apply`), reads back what does (`observe`), and
+passes what it saw on to the store, the gateway and the logs. A runtime knows nothing of the store or of HTTP routes;
+what it needs from the platform comes in through the small protocols at the end of this file.
+"""
+
+from collections.abc import AsyncIterator
+from enum import StrEnum
+from typing import Protocol
+
+import msgspec
+
+
+class ArtifactKind(StrEnum):
+    """What a revision can run."""
+
+    BUNDLE = "bundle"
+    IMAGE = "image"
+
+
+class RevisionSpec(msgspec.Struct, frozen=True, kw_only=True):
+    """Everything a runtime needs to know to run replicas of one revision."""
+
+    deployment_id: str
+    deployment_name: str
+    project_id: str
+    revision_id: str
+    image: str
+    """The artifact's reference, pinned by digest: `host/namespace/name@sha256:...`."""
+    command: tuple[str, ...] = ()
+    """Replaces the artifact's own command when not empty."""
+    args: tuple[str, ...] = ()
+    environment: dict[str, str] = {}
+    """The deployment's variables with secrets resolved; the platform's own variables are added by the runtime."""
+    cpu: float = 1.0
+    memory_gib: float = 8.0
+    gpu_type: str = "none"
+    gpu_count: int = 0
+    port: int = 8000
+    health_check_path: str = "/health"
+    """Empty: no checks; a replica is ready as soon as it runs."""
+    grace_period_seconds: int = 300
+
+
+class ReplicaStatus(StrEnum):
+    """The three states of a replica that clients know."""
+
+    WAITING = "Waiting"
+    """Not running yet, or between two restarts; the reason says why."""
+    RUNNING = "Running"
+    """Its process runs; it is ready when `ready_since` is set."""
+    TERMINATED = "Terminated"
+    """Ended and not coming back."""
+
+
+class Replica(msgspec.Struct, frozen=True, kw_only=True):
+    """One replica as the runtime sees it now. Times are seconds since the epoch."""
+
+    id: str
+    deployment_id: str
+    revision_id: str
+    image: str
+    status: ReplicaStatus
+    reason: str | None = None
+    """A word of Kubernetes: ContainerCreating, CrashLoopBackOff, Error, Completed, OOMKilled, ErrImagePull, ..."""
+    message: str | None = None
+    """A sentence for people: what happened and what to do."""
+    host: str = "127.0.0.1"
+    port: int | None = None
+    """Where it listens, once that is known."""
+    created_at: float
+    started_at: float | None = None
+    ready_since: float | None = None
+    """Since when its health check answers; None while it is not ready."""
+    ended_at: float | None = None
+    exit_code: int | None = None
+    restarts: int = 0
+    draining: bool = False
+
+
+class Capacity(msgspec.Struct, frozen=True):
+    """What the runtime's machines have for replicas, in all (not only what is free)."""
+
+    cpu: float
+    memory_gib: float
+    gpus: int
+    gpu_types: tuple[str, ...] = ()
+
+
+class LogLine(msgspec.Struct, frozen=True):
+    """One line that a replica printed. `at` is in seconds since the epoch."""
+
+    at: float
+    replica_id: str
+    text: str
+
+
+class Runtime(Protocol):
+    """The engine that runs replicas."""
+
+    name: str
+    accepts: frozenset[ArtifactKind]
+
+    async def start(self) -> None:
+        """Find the replicas that already run and begin the runtime's own loop.
+
+        Raises:
+            RuntimeUnavailable: The engine does not answer, or the machine lacks something it needs.
+        """
+
+    async def close(self) -> None:
+        """End the loop and leave the replicas running, to be adopted by the next start."""
+
+    async def stop_all(self, grace_seconds: float) -> None:
+        """Drain and end every replica, within `grace_seconds` at most."""
+
+    async def apply(self, spec: RevisionSpec, replicas: int, busy: frozenset[str] = frozenset()) -> None:
+        """Declare what should run of this deployment; returns at once, the runtime's loop makes it so.
+
+        A `spec` with another revision than the running replicas' is a rollout. Calling again with the same arguments
+        changes nothing. `busy` names replicas with a job in hand, to be stopped last.
+        """
+
+    async def observe(self) -> list[Replica]:
+        """All replicas, with those that ended in the last minutes."""
+
+    async def delete(self, deployment_id: str) -> None:
+        """Declare that nothing of this deployment should run; replicas drain within their grace period."""
+
+    def logs(
+        self, deployment_id: str, replica_id: str | None, *, tail: int | None, follow: bool
+    ) -> AsyncIterator[LogLine]:
+        """Log lines, oldest first, of one replica or of all in order of time; with `follow`, also those to come."""
+        ...
+
+    def capacity(self) -> Capacity:
+        """What there is in all."""
+        ...
+
+
+class Bundle(msgspec.Struct, frozen=True):
+    """A bundle opened for reading."""
+
+    digest: str
+    """Of the manifest: `sha256:` and 64 hex digits."""
+    config: bytes
+    layer: AsyncIterator[bytes]
+    """The gzipped tar, verified against its digest by the end of the iteration."""
+
+
+class BundleSource(Protocol):
+    """Where a runtime gets bundles: the platform's registry."""
+
+    async def open_bundle(self, project_id: str, image: str) -> Bundle:
+        """Open the bundle that `image` names for a deployment of this project.
+
+        Raises:
+            ArtifactMissing: There is no such artifact, or it is not a bundle; the message says which.
+        """
+        ...
+
+
+class ReplicaWatcher(Protocol):
+    """What the platform does around the life of a replica."""
+
+    async def issue_key(self, spec: RevisionSpec, replica_id: str) -> str:
+        """Make the worker key of a replica that is about to start (a restarted replica gets a new one)."""
+        ...
+
+    async def replica_exited(self, replica_id: str) -> None:
+        """The replica's process has ended: take its key back and free what it held. Awaited before a restart."""
+        ...

@@ -1,0 +1,106 @@
+"""What the loop in `local.py` needs of the thing that runs replicas on this machine: processes, or containers.
+
+Place in the flow: an engine does, it decides nothing. When to start, stop and restart is the planner's matter, and what
+a replica's state is called is `replica.py`'s.
+"""
+
+from typing import Protocol
+
+from machineshop.errors import MachineshopError
+from machineshop.runtime.base import ArtifactKind, Capacity, LogLine, RevisionSpec
+from machineshop.runtime.health import Probe
+from machineshop.runtime.replica import Exit, Record
+
+
+class PreparationFailed(MachineshopError):
+    """{message}"""
+
+    def __init__(self, reason: str, message: str) -> None:
+        self.reason = reason
+        super().__init__(message=message)
+
+
+class ReplicaLog(Protocol):
+    """A reader of what one replica prints; it keeps its place."""
+
+    def read_last(self, count: int | None) -> list[LogLine]:
+        """The last `count` lines there are (None: all), oldest first; the place is then the end."""
+        ...
+
+    def read_new(self) -> list[LogLine]:
+        """The next lines, oldest first, a limited number at a time; empty when there is nothing new."""
+        ...
+
+
+class Engine(Protocol):
+    """Runs replicas on this machine. `record.runs` numbers a replica's runs; a call is about the present one."""
+
+    name: str
+    accepts: frozenset[ArtifactKind]
+
+    async def open(self) -> list[Record]:
+        """Check the machine and find the replicas of earlier, running or not.
+
+        Their `spec.environment` is empty: what may hold secrets is not written down.
+
+        Raises:
+            RuntimeUnavailable: The machine lacks something that the engine needs.
+        """
+        ...
+
+    def capacity(self) -> Capacity:
+        """What this machine has in all."""
+        ...
+
+    def gpus(self) -> tuple[int, ...]:
+        """The indices of the GPUs that replicas may use."""
+        ...
+
+    def free_port(self, taken: frozenset[int]) -> int:
+        """A port for a replica to listen on, none of `taken`."""
+        ...
+
+    async def prepare(self, spec: RevisionSpec) -> None:
+        """Bring the artifact to this machine, ready to run; quick when it is there already.
+
+        Raises:
+            PreparationFailed: It cannot be had or made ready; the reason and the message say why.
+        """
+        ...
+
+    async def launch(self, record: Record, spec: RevisionSpec, key: str) -> None:
+        """Start the replica's process with this worker key.
+
+        Raises:
+            PreparationFailed: Its artifact is no longer there.
+            OSError: The machine refused.
+        """
+        ...
+
+    async def wait(self, record: Record) -> Exit:
+        """Wait until the present run is over, however it ended; at once if it already is. May be cancelled."""
+        ...
+
+    async def probe(self, record: Record) -> Probe:
+        """Ask the replica's health check once."""
+        ...
+
+    def terminate(self, record: Record) -> None:
+        """Ask the process to finish and end; the engine itself sees to it that the grace period is kept."""
+        ...
+
+    def kill(self, record: Record) -> None:
+        """End the process and everything it started, now. May be called again."""
+        ...
+
+    def save(self, record: Record) -> None:
+        """Keep the record for the next `open`."""
+        ...
+
+    def forget(self, record: Record) -> None:
+        """Remove the record of a replica that has ended, with its log."""
+        ...
+
+    def log(self, replica_id: str) -> ReplicaLog:
+        """A reader of the replica's log, at its beginning."""
+        ...

@@ -1,0 +1,262 @@
+"""The loop of every runtime that runs replicas on this machine.
+
+Place in the flow: the control loop declares what should run (`apply`); `run_once` asks the planner what to do about it
+and does it. What happens to a replica meanwhile (`runs.py`), or to an artifact (`preparation.py`), wakes the loop.
+"""
+
+import asyncio
+import contextlib
+import logging
+import time
+from collections.abc import AsyncIterator
+from uuid import uuid4
+
+import msgspec
+
+from machineshop.runtime import replica
+from machineshop.runtime.base import Capacity, LogLine, Replica, ReplicaWatcher, RevisionSpec
+from machineshop.runtime.engine import Engine
+from machineshop.runtime.ledger import Ledger
+from machineshop.runtime.logs import read_merged
+from machineshop.runtime.planner import (
+    Action,
+    Create,
+    Desired,
+    Drain,
+    Kill,
+    Observed,
+    Phase,
+    Start,
+    next_change,
+    overdue,
+    plan,
+)
+from machineshop.runtime.preparation import Preparations
+from machineshop.runtime.replica import Record
+from machineshop.runtime.runs import Runs
+
+IDLE_SECONDS = 1.0
+"""How long the loop sleeps at most; whatever it waits for wakes it earlier."""
+KILL_SLACK_SECONDS = 10.0
+"""How long `stop_all` waits beyond the grace period for killed replicas to be gone."""
+
+logger = logging.getLogger(__name__)
+
+
+class LocalRuntime:
+    """A `Runtime` made of the planner, an engine and this loop.
+
+    Args:
+        engine: Runs the replicas.
+        watcher: What the platform does around the life of a replica.
+    """
+
+    def __init__(self, engine: Engine, watcher: ReplicaWatcher) -> None:
+        self.name, self.accepts = engine.name, engine.accepts
+        self._engine, self._ledger = engine, Ledger(engine)
+        self._wanted: dict[str, tuple[RevisionSpec, Desired]] = {}
+        self._specs: dict[tuple[str, str], RevisionSpec] = {}
+        """By deployment and revision, as they were applied to this server: with their environment."""
+        self._changed = asyncio.Event()
+        self._preparations = Preparations(engine.prepare, self._changed.set)
+        self._runs = Runs(engine, watcher, self._ledger, self._is_busy, self._changed.set)
+        self._loop: asyncio.Task[None] | None = None
+        self._stopping = False
+
+    async def start(self) -> None:
+        """Find the replicas that already run and begin the loop.
+
+        Raises:
+            RuntimeUnavailable: The machine lacks something that the engine needs.
+        """
+        for record in await self._engine.open():
+            self._ledger.note(record)
+            if record.phase in (Phase.STARTING, Phase.RUNNING, Phase.EXITED):
+                self._runs.adopt(record)
+        self._loop = asyncio.create_task(self._run_forever(), name=f"{self.name} runtime")
+
+    async def close(self) -> None:
+        """End the loop and leave the replicas running, to be adopted by the next start."""
+        loop, self._loop = self._loop, None
+        if loop is not None:
+            loop.cancel()
+            await asyncio.gather(loop, return_exceptions=True)
+        await self._runs.close()
+        await self._preparations.close()
+
+    async def stop_all(self, grace_seconds: float) -> None:
+        """Drain and end every replica, within `grace_seconds` at most."""
+        self._stopping = True
+        for record in self._ledger.live():
+            grace = min(grace_seconds, record.grace_period_seconds)
+            self._ledger.put(msgspec.structs.replace(record, grace_period_seconds=grace))
+            self._drain(record.id, time.time())
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(grace_seconds + KILL_SLACK_SECONDS):
+                while self._ledger.live():  # noqa: ASYNC110 - the loop clears the event that tells of changes
+                    await asyncio.sleep(0.02)
+
+    async def apply(self, spec: RevisionSpec, replicas: int, busy: frozenset[str] = frozenset()) -> None:
+        """Declare what should run of this deployment; the loop makes it so."""
+        desired = Desired(revision_id=spec.revision_id, replicas=replicas, busy=busy)
+        if self._wanted.get(spec.deployment_id) != (spec, desired):
+            self._wanted[spec.deployment_id] = (spec, desired)
+            self._specs[spec.deployment_id, spec.revision_id] = spec
+            self._changed.set()
+
+    async def delete(self, deployment_id: str) -> None:
+        """Declare that nothing of this deployment should run."""
+        self._wanted.pop(deployment_id, None)
+        for record in self._ledger.live(deployment_id):
+            self._drain(record.id, time.time())
+
+    async def observe(self) -> list[Replica]:
+        """All replicas, with those that ended in the last minutes."""
+        return [self._view(record) for record in self._ledger]
+
+    def capacity(self) -> Capacity:
+        """What this machine has in all."""
+        return self._engine.capacity()
+
+    def logs(
+        self, deployment_id: str, replica_id: str | None, *, tail: int | None, follow: bool
+    ) -> AsyncIterator[LogLine]:
+        """Log lines, oldest first; following ends with the deployment, or with the replica that was asked for."""
+
+        def replicas() -> list[str]:
+            return [r.id for r in self._ledger.of(deployment_id) if replica_id in (None, r.id)]
+
+        def over() -> bool:
+            live = [record.id for record in self._ledger.live(deployment_id)]
+            if replica_id is not None:
+                return self._loop is None or replica_id not in live
+            wanted = deployment_id in self._wanted and not self._stopping
+            return self._loop is None or not (wanted or live)
+
+        return read_merged(replicas, self._engine.log, over, tail=tail, follow=follow)
+
+    def run_once(self, now: float) -> list[Action]:
+        """Do what is to be done now, and return what the planner asked for."""
+        done = [action for deployment in self._deployments() for action in self._advance(deployment, now)]
+        self._forget_old(now)
+        return done
+
+    async def _run_forever(self) -> None:
+        while True:
+            self._changed.clear()
+            try:
+                self.run_once(time.time())
+            except Exception:
+                logger.exception("the runtime's loop failed and goes on")
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(self._sleep_seconds(time.time())):
+                    await self._changed.wait()
+
+    def _sleep_seconds(self, now: float) -> float:
+        live = self._ledger.live()
+        tries = [self._preparations.retry_at(self._spec(r)) for r in live if r.phase is Phase.WAITING]
+        changes = [next_change([self._observed(record) for record in live], now), *tries]
+        return max(0.0, min([IDLE_SECONDS, *(change - now for change in changes if change is not None)]))
+
+    def _advance(self, deployment_id: str, now: float) -> list[Action]:
+        wanted = None if self._stopping else self._wanted.get(deployment_id)
+        if wanted is None:
+            actions = overdue([self._observed(record) for record in self._ledger.of(deployment_id)], now)
+        else:
+            self._make_startable(deployment_id, now)
+            observed = [self._observed(record) for record in self._ledger.of(deployment_id)]
+            actions = plan(wanted[1], observed, now=now, free_gpus=len(self._free_gpus()))
+        for action in actions:
+            self._carry_out(action, deployment_id, now)
+        return actions
+
+    def _make_startable(self, deployment_id: str, now: float) -> None:
+        for record in self._ledger.of(deployment_id):
+            if record.phase is not Phase.WAITING:
+                continue
+            if (deployment_id, record.spec.revision_id) in self._specs:
+                self._preparations.want(self._spec(record), now)
+            else:
+                # Its environment was known to an earlier server alone, as it is never written down.
+                why = "It ended after its revision was replaced, and cannot be started again."
+                self._ledger.put(replica.abandoned(record, now, why))
+
+    def _carry_out(self, action: Action, deployment_id: str, now: float) -> None:
+        match action:
+            case Create():
+                self._create(self._wanted[deployment_id][0], now)
+            case Start(replica_id):
+                self._start(self._ledger[replica_id], now)
+            case Drain(replica_id):
+                self._drain(replica_id, now)
+            case Kill(replica_id):
+                self._kill(self._ledger[replica_id])
+
+    def _create(self, spec: RevisionSpec, now: float) -> None:
+        replica_id = f"{spec.deployment_name}-{uuid4().hex[:10]}"
+        logger.info("replica created: replica=%s revision=%s", replica_id, spec.revision_id)
+        self._ledger.put(replica.created(replica_id, spec, now))
+        self._changed.set()
+
+    def _start(self, record: Record, now: float) -> None:
+        spec = self._spec(record)
+        taken = frozenset(other.port for other in self._ledger if other.port is not None)
+        gpus = self._free_gpus()[: spec.gpu_count]
+        record = replica.starting(record, port=self._engine.free_port(taken), gpus=gpus, now=now)
+        self._ledger.put(record)
+        self._runs.begin(record, spec)
+
+    def _drain(self, replica_id: str, now: float) -> None:
+        record = self._ledger[replica_id]
+        if record.draining_since is not None:
+            return
+        logger.info("replica draining: replica=%s", replica_id)
+        self._ledger.put(replica.draining(record, now))
+        if record.phase is Phase.RUNNING:
+            self._engine.terminate(record)
+        self._changed.set()
+
+    def _kill(self, record: Record) -> None:
+        if not record.killed:
+            logger.warning("replica killed after its grace period: replica=%s", record.id)
+            self._ledger.put(msgspec.structs.replace(record, killed=True))
+        self._engine.kill(record)
+
+    def _forget_old(self, now: float) -> None:
+        for deployment_id in self._ledger.deployments():
+            for record in replica.forgettable(self._ledger.of(deployment_id), now):
+                self._ledger.forget(record)
+        used = {(r.spec.deployment_id, r.spec.revision_id) for r in self._ledger.live()}
+        used |= {(spec.deployment_id, spec.revision_id) for spec, _ in self._wanted.values()}
+        self._specs = {key: spec for key, spec in self._specs.items() if key in used}
+        self._preparations.keep(self._specs.values())
+
+    def _deployments(self) -> list[str]:
+        return list(dict.fromkeys([*self._wanted, *(record.spec.deployment_id for record in self._ledger)]))
+
+    def _is_busy(self, record: Record) -> bool:
+        wanted = self._wanted.get(record.spec.deployment_id)
+        return wanted is not None and record.id in wanted[1].busy
+
+    def _spec(self, record: Record) -> RevisionSpec:
+        return self._specs.get((record.spec.deployment_id, record.spec.revision_id), record.spec)
+
+    def _free_gpus(self) -> tuple[int, ...]:
+        running = [record for record in self._ledger if record.phase in (Phase.STARTING, Phase.RUNNING)]
+        held = {gpu for record in running for gpu in record.gpus}
+        return tuple(gpu for gpu in self._engine.gpus() if gpu not in held)
+
+    def _observed(self, record: Record) -> Observed:
+        return replica.observed(record, prepared=self._preparations.is_ready(self._spec(record)))
+
+    def _view(self, record: Record) -> Replica:
+        if record.phase is not Phase.WAITING:
+            return replica.view(record)
+        failure = self._preparations.failure(self._spec(record))
+        if failure is not None:
+            return replica.view(record, reason=failure.reason, message=failure.message)
+        needed, free = record.spec.gpu_count, len(self._free_gpus())
+        if needed > free and record.start_at <= time.time() and self._preparations.is_ready(self._spec(record)):
+            message = f"It needs {needed} GPUs; {free} of this machine's {len(self._engine.gpus())} are free."
+            return replica.view(record, reason="Insufficient GPU", message=message)
+        return replica.view(record)

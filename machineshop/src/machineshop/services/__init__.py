@@ -1,0 +1,1 @@
+"""The domain's operations; each transition is one method."""

@@ -1,0 +1,188 @@
+"""What a deployment's configuration must satisfy. Pure: values in, a checked configuration or an error out."""
+
+import re
+from collections import Counter
+from typing import Any
+
+import msgspec
+
+from machineshop.errors import InsufficientCapacity, InvalidRequest, MalformedBody
+from machineshop.models import DeploymentConfig
+
+NAME = re.compile(r"[a-z0-9][a-z0-9-]{3,62}")
+VARIABLE_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,255}")
+GPU_TYPES = ("none", "h100-80gb", "h100-40gb-mig", "h200-140gb", "b200-192gb", "a100-80gb")
+CPU_ONLY = "none"
+
+# A change of these alone changes nothing in what a replica runs, so it makes no new revision.
+UNREVISIONED_FIELDS = frozenset({"min_replicas", "max_replicas", "autoscaling", "description"})
+
+AUTOSCALING_FIELDS: dict[str, dict[str, type]] = {
+    "QueueBacklogPerWorker": {"target": float, "model": str},
+    "HTTPTotalRequests": {"target": float, "time_interval_minutes": float},
+    "HTTPAvgRequestDuration": {"target": float, "time_interval_minutes": float},
+    "CustomMetric": {"custom_metric_name": str, "target": float},
+}
+
+
+def parse(fields: dict[str, Any]) -> DeploymentConfig:
+    """A configuration from a request's fields; unknown ones are ignored, as clients of other versions send some.
+
+    Raises:
+        MalformedBody: A field is missing or has the wrong type; `param` names it.
+        InvalidRequest: A field's value is not allowed, alone or beside the others.
+    """
+    try:
+        config = msgspec.convert(fields, DeploymentConfig)
+    except msgspec.ValidationError as error:
+        text, _, where = str(error).partition(" - at `$")
+        param = where.rstrip("`").lstrip(".") or None
+        raise MalformedBody(f"{text}, in '{param}'." if param else f"{text}.", param=param) from None
+    _check_name(config.name)
+    _check_gpu(config)
+    _check_replicas(config)
+    _check_environment(config)
+    _check_mounts(config)
+    return msgspec.structs.replace(
+        config,
+        max_replicas=config.min_replicas if config.max_replicas is None else config.max_replicas,
+        autoscaling=_autoscaling(config.autoscaling),
+    )
+
+
+def patched(config: DeploymentConfig, changes: dict[str, Any]) -> DeploymentConfig:
+    """`config` with a request's fields laid over it: what is left out stays, lists are replaced whole.
+
+    Raises:
+        InvalidRequest: As `parse`, or the name would change.
+    """
+    if changes.get("name", config.name) != config.name:
+        raise InvalidRequest(
+            f"A deployment's name cannot be changed (from '{config.name}' to '{changes['name']}'); "
+            "deploy under the new name and destroy the old one.",
+            param="name",
+        )
+    fields = {**msgspec.to_builtins(config), **changes}
+    if "min_replicas" in changes and "max_replicas" not in changes and config.max_replicas == config.min_replicas:
+        fields["max_replicas"] = None  # the two were one number, and stay so
+    return parse(fields)
+
+
+def makes_revision(old: DeploymentConfig, new: DeploymentConfig) -> bool:
+    """Whether replicas have to be replaced to get from one configuration to the other."""
+    return any(
+        getattr(old, field) != getattr(new, field)
+        for field in DeploymentConfig.__struct_fields__
+        if field not in UNREVISIONED_FIELDS
+    )
+
+
+def check_capacity(config: DeploymentConfig, gpus: int) -> None:
+    """Refuse what this machine can never run.
+
+    Raises:
+        InsufficientCapacity: A replica needs more GPUs than there are.
+    """
+    if config.gpu_count > gpus:
+        has = "no GPU" if gpus == 0 else f"{gpus} GPU{'s' if gpus > 1 else ''}"
+        raise InsufficientCapacity(
+            f"A replica of '{config.name}' asks for {config.gpu_count} x {config.gpu_type}, "
+            f"and this machine has {has}. To run it on the CPU, set gpu_type to 'none' and gpu_count to 0 "
+            '(in jig\'s short form: gpu = "none").',
+            param="gpu_count",
+        )
+
+
+def _check_name(name: str) -> None:
+    if not NAME.fullmatch(name):
+        raise InvalidRequest(
+            f"'{name}' cannot be a deployment's name: use 4 to 63 lowercase letters, digits and hyphens, "
+            "beginning with a letter or digit.",
+            param="name",
+        )
+
+
+def _check_gpu(config: DeploymentConfig) -> None:
+    if config.gpu_type not in GPU_TYPES:
+        raise InvalidRequest(
+            f"'{config.gpu_type}' is no gpu_type that we know; use one of {', '.join(GPU_TYPES)}.", param="gpu_type"
+        )
+    if config.gpu_type == CPU_ONLY and config.gpu_count > 0:
+        raise InvalidRequest(
+            f"gpu_count is {config.gpu_count}, but gpu_type is 'none': set gpu_count to 0, or name a GPU.",
+            param="gpu_count",
+        )
+
+
+def _check_replicas(config: DeploymentConfig) -> None:
+    if config.max_replicas is not None and config.max_replicas < config.min_replicas:
+        raise InvalidRequest(
+            f"max_replicas ({config.max_replicas}) is below min_replicas ({config.min_replicas}).",
+            param="max_replicas",
+        )
+
+
+def _check_environment(config: DeploymentConfig) -> None:
+    repeated = [name for name, times in Counter(v.name for v in config.environment_variables).items() if times > 1]
+    if repeated:
+        raise InvalidRequest(f"The variable '{repeated[0]}' is set twice.", param="environment_variables")
+    for variable in config.environment_variables:
+        if not VARIABLE_NAME.fullmatch(variable.name):
+            raise InvalidRequest(
+                f"'{variable.name}' cannot be a variable's name: use letters, digits and '_', no digit first.",
+                param="environment_variables",
+            )
+        if variable.value_from_secret is not None:
+            if variable.value is not None:
+                raise InvalidRequest(
+                    f"The variable '{variable.name}' has both a value and a secret; keep one.",
+                    param="environment_variables",
+                )
+            raise InvalidRequest(
+                f"The variable '{variable.name}' names the secret '{variable.value_from_secret}', "
+                "which does not exist.",
+                param="environment_variables",
+            )
+        if "\x00" in (variable.value or ""):
+            raise InvalidRequest(
+                f"The variable '{variable.name}' holds a NUL character, which no environment can.",
+                param="environment_variables",
+            )
+
+
+def _check_mounts(config: DeploymentConfig) -> None:
+    if config.model_mounts:
+        raise InvalidRequest(
+            "Model mounts are not offered here: put the weights into the artifact, or load them in setup().",
+            param="model_mounts",
+        )
+    if config.volumes:
+        raise InvalidRequest(f"There is no volume '{config.volumes[0].name}'.", param="volumes")
+    if config.health_check_path and not config.health_check_path.startswith("/"):
+        raise InvalidRequest(
+            "health_check_path must begin with '/', or be empty to turn checks off.", param="health_check_path"
+        )
+
+
+def _autoscaling(policy: dict[str, Any] | None) -> dict[str, Any] | None:
+    """A checked policy; None where it is off. The older form (`profile`, `targetValue`) is kept as it is."""
+    if not policy:
+        return None
+    if "profile" in policy:
+        return policy
+    fields = AUTOSCALING_FIELDS.get(policy.get("metric", ""))
+    if fields is None:
+        raise InvalidRequest(
+            f"autoscaling.metric is {policy.get('metric')!r}; use one of {', '.join(AUTOSCALING_FIELDS)}, "
+            "or {} to turn autoscaling off.",
+            param="autoscaling.metric",
+        )
+    for field, kind in fields.items():
+        value = policy.get(field)
+        sound = isinstance(value, str) if kind is str else isinstance(value, int | float) and value > 0
+        if (not sound and field in policy) or (field == "target" and not sound):
+            raise InvalidRequest(
+                f"autoscaling.{field} must be {'a text' if kind is str else 'a number above 0'}, not {value!r}.",
+                param=f"autoscaling.{field}",
+            )
+    return policy

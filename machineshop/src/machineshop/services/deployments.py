@@ -1,0 +1,190 @@
+"""Deployments: what should run. Creating, changing and deleting them; the control loop makes it so."""
+
+import time
+from collections.abc import Callable
+from typing import Any, Protocol
+
+import msgspec
+
+from machineshop.errors import ArtifactMissing, InvalidRequest, NotFound
+from machineshop.ids import new_id
+from machineshop.models import Deployment, Revision, RevisionEvent
+from machineshop.runtime.base import ArtifactKind, Capacity
+from machineshop.services import deployment_rules as rules
+from machineshop.store import deployments
+from machineshop.store.database import Database
+
+# Every submit and every poll looks a deployment up; another server's change is seen this much later at most.
+CACHE_SECONDS = 1.0
+CACHE_LIMIT = 10_000
+MAX_EVENTS = 100
+
+
+class ArtifactResolver(Protocol):
+    """Who knows artifacts: the registry."""
+
+    async def resolve(self, project_id: str, image: str, *, accepts: frozenset[ArtifactKind]) -> str:
+        """The reference pinned by digest.
+
+        Raises:
+            InvalidRequest: It is not a reference.
+            ArtifactMissing: There is no such artifact for this project, or it is of a kind that nothing here runs.
+        """
+        ...
+
+
+class DeploymentService:
+    """The operations on deployments."""
+
+    def __init__(
+        self,
+        database: Database,
+        artifacts: ArtifactResolver,
+        capacity: Callable[[], Capacity],
+        accepts: frozenset[ArtifactKind],
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._database = database
+        self._artifacts = artifacts
+        self._capacity = capacity
+        self._accepts = accepts
+        self._clock = clock
+        self._cache: dict[tuple[str, str], tuple[float, Deployment]] = {}
+        self._listeners: list[Callable[[], None]] = []
+
+    def on_change(self, listener: Callable[[], None]) -> None:
+        """Call `listener` whenever something was created, changed or deleted."""
+        self._listeners.append(listener)
+
+    async def create(self, project_id: str, fields: dict[str, Any]) -> Deployment:
+        """A new deployment.
+
+        Raises:
+            InvalidRequest: A field is wrong, or the artifact does not exist; `param` names the field.
+            AlreadyExists: The project has one of this name.
+        """
+        config = rules.parse(fields)
+        rules.check_capacity(config, self._capacity().gpus)
+        config = msgspec.structs.replace(config, image=await self._resolve(project_id, config.image))
+        now = self._clock()
+        deployment = Deployment(
+            id=new_id(),
+            project_id=project_id,
+            config=config,
+            revision_id=new_id(),
+            revision_number=1,
+            created_at=now,
+            updated_at=now,
+            rollout_started_at=now,
+        )
+        await self._database.write(deployments.insert, deployment)
+        self._changed()
+        return deployment
+
+    async def get(self, project_id: str, name_or_id: str) -> Deployment:
+        """A deployment by its name or id.
+
+        Raises:
+            NotFound: The project has none such.
+        """
+        cached = self._cache.get((project_id, name_or_id))
+        if cached is not None and cached[0] > self._clock():
+            return cached[1]
+        deployment = await self._database.read(deployments.get, project_id, name_or_id)
+        if deployment is None:
+            raise NotFound(what="deployment", id=name_or_id)
+        if len(self._cache) >= CACHE_LIMIT:
+            self._cache.clear()
+        self._cache[project_id, name_or_id] = (self._clock() + CACHE_SECONDS, deployment)
+        return deployment
+
+    async def get_even_deleted(self, project_id: str, deployment_id: str) -> Deployment:
+        """A deployment by its id, also while its last replicas drain.
+
+        Raises:
+            NotFound: The project never had one such.
+        """
+        try:
+            return await self.get(project_id, deployment_id)
+        except NotFound:
+            deployment = await self._database.read(deployments.get, project_id, deployment_id, deleted=True)
+            if deployment is None:
+                raise
+            return deployment
+
+    async def list_live(self, project_id: str) -> list[Deployment]:
+        """A project's deployments, by name."""
+        return await self._database.read(deployments.list_live, project_id)
+
+    async def update(self, project_id: str, name_or_id: str, changes: dict[str, Any]) -> Deployment:
+        """Change a deployment; where that changes what its replicas run, it is a new revision and a rollout.
+
+        Raises:
+            NotFound: The project has none such.
+            InvalidRequest: A field is wrong, or the artifact does not exist; `param` names the field.
+        """
+        old = await self._fresh(project_id, name_or_id)
+        config = rules.patched(old.config, changes)
+        rules.check_capacity(config, self._capacity().gpus)
+        if config.image != old.config.image:
+            config = msgspec.structs.replace(config, image=await self._resolve(project_id, config.image))
+        now = self._clock()
+        new = msgspec.structs.replace(old, config=config, updated_at=now)
+        action = None
+        if rules.makes_revision(old.config, config):
+            action = "update"
+            new = msgspec.structs.replace(
+                new, revision_id=new_id(), revision_number=old.revision_number + 1, rollout_started_at=now
+            )
+        await self._database.write(deployments.update, new, old.updated_at, action)
+        self._changed()
+        return new
+
+    async def delete(self, project_id: str, name_or_id: str) -> Deployment:
+        """Delete a deployment and cancel what waits for it; its replicas drain.
+
+        Raises:
+            NotFound: The project has none such.
+        """
+        deployment = await self._fresh(project_id, name_or_id)
+        await self._database.write(deployments.delete, project_id, deployment.id, self._clock())
+        self._changed()
+        return deployment
+
+    async def list_events(
+        self, project_id: str, name_or_id: str, limit: int, before: int | None
+    ) -> list[RevisionEvent]:
+        """What became active when, the newest first.
+
+        Raises:
+            NotFound: The project has no such deployment.
+        """
+        deployment = await self.get(project_id, name_or_id)
+        return await self._database.read(deployments.list_events, deployment.id, min(limit, MAX_EVENTS), before)
+
+    async def get_revision(self, project_id: str, name_or_id: str, number_or_id: str) -> Revision:
+        """One revision of a deployment.
+
+        Raises:
+            NotFound: No such deployment or revision.
+        """
+        deployment = await self.get(project_id, name_or_id)
+        revision = await self._database.read(deployments.get_revision, deployment.id, number_or_id)
+        if revision is None:
+            raise NotFound(what=f"revision of '{deployment.name}'", id=number_or_id)
+        return revision
+
+    async def _fresh(self, project_id: str, name_or_id: str) -> Deployment:
+        self._cache.pop((project_id, name_or_id), None)
+        return await self.get(project_id, name_or_id)
+
+    async def _resolve(self, project_id: str, image: str) -> str:
+        try:
+            return await self._artifacts.resolve(project_id, image, accepts=self._accepts)
+        except ArtifactMissing as error:
+            raise InvalidRequest(error.message, param="image") from error
+
+    def _changed(self) -> None:
+        self._cache.clear()
+        for listener in self._listeners:
+            listener()

@@ -1,0 +1,187 @@
+"""Blobs on their way into the registry: begun, appended to in one or many requests, finished with their digest.
+
+An upload belongs to one repository and lives on disk under that repository's id, so that it can go on after a restart.
+"""
+
+import time
+from collections.abc import AsyncIterable, Callable, Iterator
+from contextlib import contextmanager
+
+from machineshop.blobs import Storage
+from machineshop.blobs.layout import REGISTRY, is_digest, is_id, registry_key
+from machineshop.blobs.uploads import Upload
+from machineshop.errors import DiskFull
+from machineshop.ids import new_id
+from machineshop.services.registry_errors import ChunkOutOfOrder, DigestInvalid, UploadBusy, UploadUnknown
+from machineshop.store import registry as store
+from machineshop.store.database import Database
+from machineshop.store.registry import Repository
+
+# A client that lost its connection comes back within minutes; one that was switched off overnight may still go on.
+EXPIRY_SECONDS = 24 * 3600
+
+
+class BlobUpload:
+    """One upload of a blob."""
+
+    def __init__(self, upload_id: str, repository: Repository, upload: Upload) -> None:
+        self.id = upload_id
+        self.repository = repository
+        self.upload = upload
+        self._held = False
+
+    @property
+    def size(self) -> int:
+        """Bytes received so far."""
+        return self.upload.size
+
+    @contextmanager
+    def hold(self) -> Iterator[None]:
+        """Keep other requests from writing to it.
+
+        Raises:
+            UploadBusy: Another one does.
+        """
+        if self._held:
+            raise UploadBusy
+        self._held = True
+        try:
+            yield
+        finally:
+            self._held = False
+
+
+class BlobUploads:
+    """The registry's unfinished uploads. Size and hash of those in use are kept in memory, else taken from the file."""
+
+    def __init__(self, database: Database, storage: Storage, clock: Callable[[], float] = time.time) -> None:
+        self._database = database
+        self._blobs = storage.blobs
+        self._uploads = storage.uploads
+        self._clock = clock
+        self._open: dict[str, BlobUpload] = {}
+
+    async def start(self, repository: Repository) -> BlobUpload:
+        """Begin an upload."""
+        upload_id = new_id()
+        upload = await self._uploads.create(_group(repository), upload_id)
+        self._open[upload_id] = BlobUpload(upload_id, repository, upload)
+        return self._open[upload_id]
+
+    async def find(self, repository: Repository, upload_id: str) -> BlobUpload:
+        """An unfinished upload into this repository.
+
+        Raises:
+            UploadUnknown: There is none.
+        """
+        known = self._open.get(upload_id)
+        if known is None and is_id(upload_id):
+            upload = await self._uploads.reopen(_group(repository), upload_id)
+            if upload is not None:
+                known = self._open.setdefault(upload_id, BlobUpload(upload_id, repository, upload))
+        if known is None or known.repository.id != repository.id:
+            raise UploadUnknown(name=repository.name)
+        return known
+
+    async def append(self, blob: BlobUpload, parts: AsyncIterable[bytes], first_byte: int | None = None) -> None:
+        """Add what comes to an upload; what came before a break is kept, and can be gone on from.
+
+        Arguments:
+            blob: The upload.
+            parts: Bytes in pieces of any size.
+            first_byte: Where in the blob they belong; None: after what is there.
+
+        Raises:
+            ChunkOutOfOrder: They belong somewhere else; none was taken.
+            UploadBusy: Another request is appending to it.
+            UploadUnknown: It was cancelled meanwhile.
+            DiskFull: There is no room; the upload is gone.
+        """
+        with blob.hold():
+            if first_byte is not None and first_byte != blob.size:
+                raise ChunkOutOfOrder(size=blob.size)
+            with self._ended(blob):
+                await blob.upload.append(parts)
+
+    async def finish(
+        self, blob: BlobUpload, digest: str, parts: AsyncIterable[bytes], first_byte: int | None = None
+    ) -> None:
+        """Append the rest, and make the upload a blob of its repository if it has the digest; if not, it is gone.
+
+        Raises:
+            DigestInvalid: The bytes have another digest.
+            ChunkOutOfOrder, UploadBusy, UploadUnknown, DiskFull: As for `append`.
+        """
+        check_digest(digest)
+        await self.append(blob, parts, first_byte)
+        with blob.hold(), self._ended(blob):
+            if blob.upload.digest != digest:
+                await self._discard(blob)
+                raise DigestInvalid(
+                    message=f"The {blob.size} bytes that arrived have the digest {blob.upload.digest}, not {digest}: "
+                    "nothing was kept."
+                )
+            await self._blobs.publish(blob.upload.path, registry_key(digest))
+            self._open.pop(blob.id, None)
+            await self._database.write(store.add_blob, blob.repository.id, digest, blob.size, self._clock())
+
+    async def push(self, repository: Repository, digest: str, parts: AsyncIterable[bytes]) -> None:
+        """A whole blob in one go; nothing is kept if it breaks off.
+
+        Raises:
+            DigestInvalid: The bytes have another digest.
+            DiskFull: There is no room.
+        """
+        check_digest(digest)
+        blob = await self.start(repository)
+        try:
+            await self.finish(blob, digest, parts)
+        except BaseException:
+            await self._discard(blob)
+            raise
+
+    async def cancel(self, blob: BlobUpload) -> None:
+        """Give an upload up.
+
+        Raises:
+            UploadBusy: A request is writing to it.
+        """
+        with blob.hold():
+            await self._discard(blob)
+
+    async def clean(self, now: float) -> int:
+        """Give up the uploads that nobody went on with for `EXPIRY_SECONDS`; returns how many."""
+        removed = await self._uploads.remove_older(REGISTRY, now - EXPIRY_SECONDS)
+        for upload_id in removed:
+            self._open.pop(upload_id, None)
+        return len(removed)
+
+    async def _discard(self, blob: BlobUpload) -> None:
+        self._open.pop(blob.id, None)
+        await blob.upload.discard()
+
+    @contextmanager
+    def _ended(self, blob: BlobUpload) -> Iterator[None]:
+        """Forget an upload whose file is gone: taken away by another request, or for want of room."""
+        try:
+            yield
+        except FileNotFoundError:
+            self._open.pop(blob.id, None)
+            raise UploadUnknown(name=blob.repository.name) from None
+        except DiskFull:
+            self._open.pop(blob.id, None)
+            raise
+
+
+def check_digest(digest: str) -> None:
+    """Refuse a digest that cannot be kept.
+
+    Raises:
+        DigestInvalid: It is not `sha256:` and 64 hex digits.
+    """
+    if not is_digest(digest):
+        raise DigestInvalid(message=f"'{digest[:200]}' is not a digest that is known here: sha256: and 64 hex digits.")
+
+
+def _group(repository: Repository) -> str:
+    return f"{REGISTRY}/{repository.id}"

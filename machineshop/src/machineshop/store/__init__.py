@@ -1,0 +1,1 @@
+"""Rows: tables, migrations, one file per resource."""

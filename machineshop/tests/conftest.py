@@ -1,0 +1,65 @@
+"""What the platform's tests share: a store on disk, a project, a deployment, and jobs in any state."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+from factory import ADMIN_KEY, AnyArtifact, Clock, Jobs
+
+from machineshop.models import Deployment, Identity
+from machineshop.runtime.base import Capacity
+from machineshop.services.deployments import DeploymentService
+from machineshop.services.identity import IdentityService
+from machineshop.services.queue import QueueService
+from machineshop.store.database import Database, sqlite_url
+from machineshop.store.schema import migrate
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+async def database(tmp_path: Path) -> AsyncIterator[Database]:
+    url = sqlite_url(tmp_path / "machineshop.db")
+    migrate(url)
+    database = Database(url)
+    database.start()
+    yield database
+    await asyncio.to_thread(database.close)
+
+
+@pytest.fixture
+def identity(database: Database, clock: Clock) -> IdentityService:
+    return IdentityService(database, clock)
+
+
+@pytest.fixture
+async def admin(identity: IdentityService) -> Identity:
+    return await identity.ensure_admin(ADMIN_KEY)
+
+
+@pytest.fixture
+def deployments(database: Database, clock: Clock) -> DeploymentService:
+    return DeploymentService(database, AnyArtifact(), lambda: Capacity(2, 8, 0), frozenset(), clock)
+
+
+@pytest.fixture
+async def deployment(deployments: DeploymentService, admin: Identity) -> Deployment:
+    return await deployments.create(
+        admin.project.id, {"name": "hello", "image": "registry/ns/hello@sha256:1", "gpu_type": "none"}
+    )
+
+
+@pytest.fixture
+async def queue(database: Database, deployments: DeploymentService, clock: Clock) -> AsyncIterator[QueueService]:
+    service = QueueService(database, deployments, clock)
+    yield service
+    service.close()
+
+
+@pytest.fixture
+def jobs(queue: QueueService, deployment: Deployment) -> Jobs:
+    return Jobs(queue, deployment)

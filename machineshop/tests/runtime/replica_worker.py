@@ -1,0 +1,70 @@
+"""The worker in most tests' bundles: answers health checks and does by HTTP what a test asks for. Standard library."""
+
+import http.server
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+from urllib.parse import parse_qs, urlsplit
+
+healthy = threading.Event()
+if os.environ.get("HEALTHY", "1") == "1":
+    healthy.set()
+STARTED = time.monotonic()
+
+print("worker starting", flush=True)
+if "EXIT_CODE" in os.environ:
+    print("worker gives up", flush=True)
+    sys.exit(int(os.environ["EXIT_CODE"]))
+if "IGNORE_TERMINATE" in os.environ:
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+
+
+def chatter() -> None:
+    while True:
+        os.write(1, b"a line that says nothing at all, again and again and again\n" * 200)
+
+
+class Handler(http.server.BaseHTTPRequestHandler):
+    def do_GET(self) -> None:
+        url = urlsplit(self.path)
+        query = {name: values[0] for name, values in parse_qs(url.query).items()}
+        match url.path:
+            case "/health":
+                started = time.monotonic() - STARTED >= float(os.environ.get("START_SECONDS", "0"))
+                self.answer(200 if healthy.is_set() and started else 503)
+            case "/env":
+                self.answer(200, json.dumps({"env": dict(os.environ), "cwd": str(Path.cwd())}))
+            case "/exit":
+                os._exit(int(query["code"]))
+            case "/print":
+                print(query["text"], end=query.get("end", "\n"), flush=True)
+                self.answer(200)
+            case "/chatter":
+                threading.Thread(target=chatter, daemon=True).start()
+                self.answer(200)
+            case "/healthy":
+                healthy.set() if query["value"] == "1" else healthy.clear()
+                self.answer(200)
+            case "/spawn":
+                child = subprocess.Popen(["sleep", "600"], start_new_session=query["session"] == "new")
+                self.answer(200, str(child.pid))
+            case "/hold":
+                held.append(bytearray(os.urandom(1024)) * (1024 * int(query["mib"])))
+                self.answer(200)
+
+    def answer(self, status: int, text: str = "") -> None:
+        self.send_response(status)
+        self.end_headers()
+        self.wfile.write(text.encode())
+
+    def log_message(self, *args: object) -> None:
+        pass
+
+
+held: list[bytearray] = []
+http.server.ThreadingHTTPServer(("127.0.0.1", int(os.environ["PORT"])), Handler).serve_forever()

@@ -1,0 +1,358 @@
+"""What every runtime does, checked on each of them."""
+
+import asyncio
+import time
+
+import pytest
+from runtime.harness import World, eventually, one, ready
+
+from machineshop.runtime.base import LogLine, Replica, ReplicaStatus
+from machineshop.runtime.fake import Behaviour
+from machineshop.runtime.local import LocalRuntime
+
+
+async def test_the_count_is_reached_and_each_replica_is_distinct(world: World) -> None:
+    await world.runtime.apply(world.spec(), 3)
+    replicas = await ready(world.runtime, 3)
+    assert len({replica.port for replica in replicas}) == 3
+    assert {replica.status for replica in replicas} == {ReplicaStatus.RUNNING}
+    assert all(r.created_at <= (r.started_at or 0) <= (r.ready_since or 0) <= time.time() for r in replicas)
+    assert [world.watcher.of(replica.id) for replica in replicas] == [["key"]] * 3
+
+
+async def test_applying_the_same_again_changes_nothing(world: World) -> None:
+    await world.runtime.apply(world.spec(), 1)
+    before = await ready(world.runtime, 1)
+    await world.runtime.apply(world.spec(), 1)
+    assert world.runtime.run_once(time.time()) == []
+    assert await world.runtime.observe() == before
+
+
+async def test_a_replica_is_not_ready_while_it_starts(world: World) -> None:
+    await world.runtime.apply(world.spec(behaviour=Behaviour(start_seconds=0.6)), 1)
+    replica = await one(world.runtime, lambda r: r.status is ReplicaStatus.RUNNING)
+    assert replica.ready_since is None
+    (replica,) = await ready(world.runtime, 1)
+    assert (replica.ready_since or 0) - (replica.started_at or 0) >= 0.6
+
+
+async def test_without_a_health_check_a_replica_is_ready_as_soon_as_it_runs(world: World) -> None:
+    await world.runtime.apply(world.spec(behaviour=Behaviour(healthy=False), health_check_path=""), 1)
+    await ready(world.runtime, 1)
+
+
+async def test_scaling_down_stops_idle_replicas_before_busy_ones(world: World) -> None:
+    await world.runtime.apply(world.spec(), 3)
+    busy = (await ready(world.runtime, 3))[-1]
+    await world.runtime.apply(world.spec(), 1, frozenset({busy.id}))
+    (left,) = await ready(world.runtime, 1)
+    assert left.id == busy.id
+
+
+async def test_scaled_to_zero_nothing_runs(world: World) -> None:
+    await world.runtime.apply(world.spec(), 1)
+    (replica,) = await ready(world.runtime, 1)
+    await world.runtime.apply(world.spec(), 0)
+    await ready(world.runtime, 0)
+    ended = await one(world.runtime, lambda r: r.id == replica.id)
+    assert (ended.status, ended.reason) == (ReplicaStatus.TERMINATED, "Completed")
+    assert world.watcher.of(replica.id) == ["key", "exited"]
+
+
+async def test_a_rollout_never_has_fewer_ready_replicas_than_asked_for(world: World) -> None:
+    await world.runtime.apply(world.spec("r1"), 2)
+    await ready(world.runtime, 2, "r1")
+    counting = asyncio.create_task(_fewest_ready(world.runtime))
+    await world.runtime.apply(world.spec("r2"), 2)
+    await ready(world.runtime, 2, "r2")
+    counting.cancel()
+    assert await counting >= 2
+
+
+async def _fewest_ready(runtime: LocalRuntime) -> int:
+    fewest = 100
+    try:
+        while True:
+            fewest = min(fewest, sum(r.ready_since is not None for r in await runtime.observe()))
+            await asyncio.sleep(0.002)
+    except asyncio.CancelledError:
+        return fewest
+
+
+@pytest.mark.parametrize(
+    "broken",
+    [Behaviour(healthy=False), Behaviour(exit_code=3), Behaviour(preparation_failure="There is no such thing.")],
+    ids=["never healthy", "exits", "cannot be prepared"],
+)
+async def test_a_revision_that_never_gets_ready_leaves_the_old_one_serving(world: World, broken: Behaviour) -> None:
+    await world.runtime.apply(world.spec("r1"), 1)
+    (old,) = await ready(world.runtime, 1, "r1")
+    await world.runtime.apply(world.spec("r2", broken), 1)
+    await one(world.runtime, lambda r: r.revision_id == "r2" and _settled(r, broken))
+    assert (await one(world.runtime, lambda r: r.id == old.id)).ready_since == old.ready_since
+    await world.runtime.apply(world.spec("r3"), 1)
+    await ready(world.runtime, 1, "r3")
+
+
+def _settled(replica: Replica, behaviour: Behaviour) -> bool:
+    if behaviour.exit_code is not None:
+        return replica.reason == "CrashLoopBackOff"
+    if behaviour.preparation_failure is not None:
+        return replica.reason == "ErrImagePull"
+    return replica.status is ReplicaStatus.RUNNING and "503" in (replica.message or "")
+
+
+async def test_rolling_back_stops_the_new_revision_and_keeps_the_old_replicas(world: World) -> None:
+    await world.runtime.apply(world.spec("r1"), 1)
+    before = await ready(world.runtime, 1, "r1")
+    await world.runtime.apply(world.spec("r2", Behaviour(healthy=False)), 1)
+    await one(world.runtime, lambda r: r.revision_id == "r2" and r.status is ReplicaStatus.RUNNING)
+    await world.runtime.apply(world.spec("r1"), 1)
+    assert await ready(world.runtime, 1, "r1") == before
+
+
+async def test_an_artifact_that_cannot_be_had_is_said_and_tried_again(world: World) -> None:
+    await world.runtime.apply(world.spec(behaviour=Behaviour(preparation_failure="There is no such thing.")), 1)
+    replica = await one(world.runtime, lambda r: r.reason == "ErrImagePull")
+    assert replica.status is ReplicaStatus.WAITING
+    assert "There is no" in (replica.message or "")
+    assert world.watcher.events == []
+
+
+async def test_a_crashed_replica_starts_again_as_itself(world: World) -> None:
+    await world.runtime.apply(world.spec(), 1)
+    (replica,) = await ready(world.runtime, 1)
+    await world.print(replica, "something is wrong")
+    await world.end(replica, 3)
+    waiting = await one(world.runtime, lambda r: r.reason == "Error")
+    assert (waiting.id, waiting.status, waiting.exit_code) == (replica.id, ReplicaStatus.WAITING, 3)
+    assert waiting.message == "The process exited with code 3. Its last line: something is wrong"
+    (again,) = await ready(world.runtime, 1)
+    assert (again.id, again.restarts, again.reason, again.message) == (replica.id, 1, None, None)
+    assert world.watcher.of(replica.id) == ["key", "exited", "key"]
+
+
+async def test_from_the_second_crash_on_it_is_a_crash_loop(world: World) -> None:
+    await world.runtime.apply(world.spec(behaviour=Behaviour(exit_code=3)), 1)
+    replica = await one(world.runtime, lambda r: r.reason == "CrashLoopBackOff")
+    assert replica.status is ReplicaStatus.WAITING
+    assert replica.restarts == 1
+    assert "2 times in a row" in (replica.message or "")
+    assert "exited with code 3" in (replica.message or "")
+
+
+async def test_a_replica_that_ends_with_code_0_starts_again_too(world: World) -> None:
+    await world.runtime.apply(world.spec(), 1)
+    (replica,) = await ready(world.runtime, 1)
+    await world.end(replica, 0)
+    assert (await one(world.runtime, lambda r: r.reason == "Completed")).status is ReplicaStatus.WAITING
+    await ready(world.runtime, 1)
+
+
+async def test_readiness_is_lost_only_after_several_failed_checks_and_comes_back(world: World) -> None:
+    await world.runtime.apply(world.spec(), 1)
+    (replica,) = await ready(world.runtime, 1)
+    lost_at = time.monotonic()
+    await world.set_healthy(replica, False)
+    gone = await one(world.runtime, lambda r: r.ready_since is None)
+    assert time.monotonic() - lost_at > 1.5
+    assert (gone.status, gone.restarts) == (ReplicaStatus.RUNNING, 0)
+    await world.set_healthy(replica, True)
+    (back,) = await ready(world.runtime, 1)
+    assert (back.id, back.restarts) == (replica.id, 0)
+
+
+async def test_a_replica_that_ignores_its_end_is_killed_after_its_grace_period(world: World) -> None:
+    stubborn = world.spec(behaviour=Behaviour(ignores_terminate=True), grace_period_seconds=1)
+    await world.runtime.apply(stubborn, 1)
+    (replica,) = await ready(world.runtime, 1)
+    await world.runtime.apply(stubborn, 0)
+    draining = await one(world.runtime, lambda r: r.draining)
+    assert draining.status is ReplicaStatus.RUNNING
+    ended = await one(world.runtime, lambda r: r.status is ReplicaStatus.TERMINATED)
+    assert (ended.reason, ended.exit_code) == ("Error", 137)
+    assert "grace period of 1 s" in (ended.message or "")
+    assert (ended.ended_at or 0) - (draining.started_at or 0) >= 1.0
+    assert world.watcher.of(replica.id) == ["key", "exited"]
+
+
+async def test_stopping_all_takes_no_longer_than_it_may(world: World) -> None:
+    await world.runtime.apply(world.spec(behaviour=Behaviour(ignores_terminate=True), grace_period_seconds=300), 2)
+    await ready(world.runtime, 2)
+    began = time.monotonic()
+    await world.runtime.stop_all(0.5)
+    assert time.monotonic() - began < 3
+    assert {r.status for r in await world.runtime.observe()} == {ReplicaStatus.TERMINATED}
+
+
+async def test_a_deleted_deployment_ends_and_is_remembered_for_a_while(world: World) -> None:
+    await world.runtime.apply(world.spec(), 1)
+    (replica,) = await ready(world.runtime, 1)
+    await world.print(replica, "last words")
+    await world.runtime.delete("dep-1")
+    await ready(world.runtime, 0)
+    assert [r.id for r in await world.runtime.observe()] == [replica.id]
+    lines = world.runtime.logs("dep-1", None, tail=1, follow=False)
+    assert [line.text async for line in lines] == ["last words"]
+    world.runtime.run_once(time.time() + 601)
+    assert await world.runtime.observe() == []
+
+
+async def test_only_the_last_few_ended_replicas_are_remembered(world: World) -> None:
+    await world.runtime.apply(world.spec(), 7)
+    await ready(world.runtime, 7)
+    await world.runtime.apply(world.spec(), 0)
+    await ready(world.runtime, 0)
+
+    async def five_left() -> bool:
+        return len(await world.runtime.observe()) == 5
+
+    await eventually(five_left)
+
+
+async def test_more_gpus_than_there_are_is_said(world: World) -> None:
+    await world.runtime.apply(world.spec(gpu_count=1, gpu_type="h100-80gb"), 1)
+    replica = await one(world.runtime, lambda r: r.reason == "Insufficient GPU")
+    assert replica.status is ReplicaStatus.WAITING
+    assert replica.message == "It needs 1 GPUs; 0 of this machine's 0 are free."
+
+
+async def test_replicas_outlive_the_server_and_are_adopted(world: World) -> None:
+    await world.runtime.apply(world.spec(), 2)
+    before = await ready(world.runtime, 2)
+    await world.restart_server()
+    after = await world.runtime.observe()
+    assert sorted(after, key=lambda r: r.id) == sorted(before, key=lambda r: r.id)
+    await world.runtime.apply(world.spec(), 2)
+    assert world.runtime.run_once(time.time()) == []
+    assert [event for event, _ in world.watcher.events] == ["key", "key"]
+    await world.print(before[0], "still here")
+    lines = [line.text async for line in world.runtime.logs("dep-1", before[0].id, tail=1, follow=False)]
+    assert lines == ["still here"]
+
+
+async def test_an_exit_while_the_server_was_away_is_seen_and_told(world: World) -> None:
+    await world.runtime.apply(world.spec(), 1)
+    (replica,) = await ready(world.runtime, 1)
+
+    async def end() -> None:
+        await world.end(replica, 7)
+
+    await world.restart_server(end)
+    waiting = await one(world.runtime, lambda r: r.status is ReplicaStatus.WAITING and r.exit_code is not None)
+    assert (waiting.id, waiting.exit_code) == (replica.id, 7)
+    await world.runtime.apply(world.spec(), 1)
+    (again,) = await ready(world.runtime, 1)
+    assert again.id == replica.id
+    assert world.watcher.of(replica.id) == ["key", "exited", "key"]
+
+
+async def test_a_drain_goes_on_after_a_restart_of_the_server(world: World) -> None:
+    stubborn = world.spec(behaviour=Behaviour(ignores_terminate=True), grace_period_seconds=1)
+    await world.runtime.apply(stubborn, 1)
+    await ready(world.runtime, 1)
+    await world.runtime.apply(stubborn, 0)
+    await one(world.runtime, lambda r: r.draining)
+    await world.restart_server()
+    assert (await one(world.runtime, lambda r: r.status is ReplicaStatus.TERMINATED)).exit_code == 137
+
+
+async def test_an_adopted_replica_of_an_old_revision_serves_until_it_is_replaced(world: World) -> None:
+    await world.runtime.apply(world.spec("r1"), 1)
+    await ready(world.runtime, 1, "r1")
+    await world.restart_server()
+    await world.runtime.apply(world.spec("r2", Behaviour(start_seconds=0.3)), 1)
+    await one(world.runtime, lambda r: r.revision_id == "r2" and r.status is ReplicaStatus.RUNNING)
+    assert (await one(world.runtime, lambda r: r.revision_id == "r1")).ready_since is not None
+    await ready(world.runtime, 1, "r2")
+
+
+async def test_the_platform_is_told_of_an_exit_until_it_takes_note(world: World) -> None:
+    await world.runtime.apply(world.spec(), 1)
+    (replica,) = await ready(world.runtime, 1)
+    world.watcher.failures = 1
+    await world.end(replica, 1)
+    await one(world.runtime, lambda r: r.restarts == 1)
+    assert world.watcher.of(replica.id) == ["key", "exited", "key"]
+
+
+async def test_without_a_key_nothing_starts_and_it_is_tried_again(world: World) -> None:
+    world.watcher.failures = 1
+    await world.runtime.apply(world.spec(), 1)
+    waiting = await one(world.runtime, lambda r: r.reason == "CreateContainerConfigError")
+    assert "The store is away." in (waiting.message or "")
+    await ready(world.runtime, 1)
+
+
+async def test_logs_of_all_replicas_come_in_order_of_time(world: World) -> None:
+    await world.runtime.apply(world.spec(), 2)
+    first, second = await ready(world.runtime, 2)
+    for number in range(3):
+        await world.print(first, f"first {number}")
+        await world.print(second, f"second {number}")
+    expected = [f"{who} {number}" for number in range(3) for who in ("first", "second")]
+
+    async def printed() -> bool:
+        return (await _texts(world.runtime, None, tail=6)) == expected
+
+    await eventually(printed)
+    assert await _texts(world.runtime, None, tail=2) == expected[-2:]
+    assert await _texts(world.runtime, second.id, tail=2) == ["second 1", "second 2"]
+    assert (await _texts(world.runtime, None, tail=None))[-6:] == expected
+    assert await _texts(world.runtime, None, tail=0) == []
+
+
+async def _texts(runtime: LocalRuntime, replica_id: str | None, tail: int | None) -> list[str]:
+    return [line.text async for line in runtime.logs("dep-1", replica_id, tail=tail, follow=False)]
+
+
+async def test_following_shows_lines_at_once_from_new_replicas_too_and_ends_with_the_deployment(world: World) -> None:
+    await world.runtime.apply(world.spec(), 1)
+    (first,) = await ready(world.runtime, 1)
+    followed: list[tuple[float, LogLine]] = []
+
+    async def follow() -> None:
+        followed.extend([(time.time(), line) async for line in world.runtime.logs("dep-1", None, tail=0, follow=True)])
+
+    following = asyncio.create_task(follow())
+    await asyncio.sleep(0.1)
+    await world.print(first, "one")
+    await world.runtime.apply(world.spec(), 2)
+    second = next(r for r in await ready(world.runtime, 2) if r.id != first.id)
+    await world.print(second, "two")
+    await world.runtime.delete("dep-1")
+    await asyncio.wait_for(following, 15)
+    said = {line.text: seen - line.at for seen, line in followed}
+    assert {"one", "two"} <= set(said)
+    assert said["one"] < 0.5
+
+
+async def test_following_one_replica_ends_with_it_and_following_can_be_given_up(world: World) -> None:
+    await world.runtime.apply(world.spec(), 2)
+    first, _ = await ready(world.runtime, 2)
+    given_up = asyncio.create_task(anext(aiter(world.runtime.logs("dep-1", None, tail=0, follow=True))))
+    following = asyncio.create_task(_followed(world.runtime, first.id))
+    await asyncio.sleep(0.1)
+    given_up.cancel()
+    await world.runtime.delete("dep-1")
+    await asyncio.wait_for(following, 15)
+    with pytest.raises(asyncio.CancelledError):
+        await given_up
+
+
+async def _followed(runtime: LocalRuntime, replica_id: str) -> list[LogLine]:
+    return [line async for line in runtime.logs("dep-1", replica_id, tail=0, follow=True)]
+
+
+async def test_logs_of_an_unknown_deployment_are_empty_and_end(world: World) -> None:
+    lines = world.runtime.logs("nothing", None, tail=None, follow=True)
+    assert [line async for line in lines] == []
+
+
+async def test_two_deployments_do_not_disturb_each_other(world: World) -> None:
+    await world.runtime.apply(world.spec("r1"), 1)
+    await world.runtime.apply(world.spec("s1", deployment_id="dep-2", deployment_name="other"), 1)
+    before = await ready(world.runtime, 2)
+    await world.runtime.delete("dep-2")
+    left = await ready(world.runtime, 1)
+    assert left == [replica for replica in before if replica.deployment_id == "dep-1"]

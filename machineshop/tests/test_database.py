@@ -1,0 +1,131 @@
+"""The store's threads: callers share commits and nothing else, and a broken disk is said plainly."""
+
+import asyncio
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from alembic.autogenerate import compare_metadata
+from alembic.runtime.migration import MigrationContext
+from sqlalchemy import Connection, create_engine, func, select
+
+from machineshop.errors import Conflict, StoreUnavailable
+from machineshop.store.database import Database, sqlite_url
+from machineshop.store.schema import migrate
+from machineshop.store.tables import metadata, settings
+
+
+def put(conn: Connection, name: str, *, error: Exception | None = None) -> str:
+    conn.execute(settings.insert().values(name=name, value="x"))
+    if error is not None:
+        raise error
+    return name
+
+
+def names(conn: Connection) -> set[str]:
+    return set(conn.execute(select(settings.c.name)).scalars())
+
+
+async def test_callers_in_one_commit_do_not_spoil_one_another(database: Database) -> None:
+    good = [database.write(put, f"good-{number}") for number in range(50)]
+    refused = [database.write(put, f"bad-{n}", error=Conflict(message="no")) for n in range(50)]
+    twice = [database.write(put, "good-0") for _ in range(3)]
+    defects = [database.write(put, f"defect-{n}", error=KeyError("k")) for n in range(3)]
+    results = await asyncio.gather(*good, *refused, *twice, *defects, return_exceptions=True)
+    assert results[:50] == [f"good-{number}" for number in range(50)]
+    assert all(isinstance(result, Exception) for result in results[50:])
+    assert all(isinstance(result, Conflict) for result in results[50:100])
+    assert await database.read(names) == {f"good-{number}" for number in range(50)}
+
+
+async def test_a_read_sees_every_acknowledged_write(database: Database) -> None:
+    for number in range(20):
+        await database.write(put, f"n-{number}")
+        count = await database.read(lambda conn: conn.execute(select(func.count()).select_from(settings)).scalar())
+        assert count == number + 1
+
+
+async def test_a_caller_that_goes_away_leaves_the_others_alone(database: Database) -> None:
+    leaving = asyncio.ensure_future(database.write(put, "left"))
+    staying = asyncio.ensure_future(database.write(put, "stayed"))
+    await asyncio.sleep(0)
+    leaving.cancel()
+    assert await staying == "stayed"
+
+
+async def test_a_locked_database_is_said_to_be_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("machineshop.store.database.BUSY_TIMEOUT_SECONDS", 0.05)
+    url = sqlite_url(tmp_path / "locked.db")
+    migrate(url)
+    database = Database(url)
+    database.start()
+    other = create_engine(url, connect_args={"isolation_level": None})
+    with other.connect() as conn:
+        conn.exec_driver_sql("BEGIN IMMEDIATE")
+        with pytest.raises(StoreUnavailable, match="locked"):
+            await database.write(put, "a")
+        conn.exec_driver_sql("ROLLBACK")
+    assert await database.write(put, "a") == "a"
+    other.dispose()
+    await asyncio.to_thread(database.close)
+
+
+async def test_a_closed_store_refuses_writes(database: Database) -> None:
+    await asyncio.to_thread(database.close)
+    with pytest.raises(StoreUnavailable):
+        await database.write(put, "late")
+
+
+KILLED_WRITER = """
+import asyncio, sys
+from machineshop.store.database import Database
+from machineshop.store.tables import settings
+
+async def main():
+    database = Database(sys.argv[1])
+    database.start()
+    for number in range(100000):
+        name = f"n-{number}"
+        await database.write(lambda conn: conn.execute(settings.insert().values(name=name, value="x")) and None)
+        print(name, flush=True)
+
+asyncio.run(main())
+"""
+
+
+def test_what_was_acknowledged_survives_kill_9(tmp_path: Path) -> None:
+    url = sqlite_url(tmp_path / "killed.db")
+    migrate(url)
+    writer = subprocess.Popen([sys.executable, "-c", KILLED_WRITER, url], stdout=subprocess.PIPE, text=True)
+    assert writer.stdout is not None
+    acknowledged = [writer.stdout.readline().strip() for _ in range(50)]
+    os.kill(writer.pid, 9)
+    acknowledged += writer.stdout.read().split()
+    writer.wait()
+    writer.stdout.close()
+    database = Database(url)
+    assert set(acknowledged) <= database.read_now(names)
+    database.close()
+
+
+def test_migrations_make_exactly_the_tables(tmp_path: Path) -> None:
+    url = sqlite_url(tmp_path / "new.db")
+    migrate(url)
+    migrate(url)  # a second time changes nothing
+    engine = create_engine(url)
+    with engine.connect() as conn:
+        assert compare_metadata(MigrationContext.configure(conn), metadata) == []
+    engine.dispose()
+
+
+def test_a_database_of_a_newer_version_is_refused(tmp_path: Path) -> None:
+    url = sqlite_url(tmp_path / "newer.db")
+    migrate(url)
+    engine = create_engine(url)
+    with engine.begin() as conn:
+        conn.exec_driver_sql("UPDATE alembic_version SET version_num = '9999'")
+    engine.dispose()
+    with pytest.raises(StoreUnavailable, match="newer machineshop"):
+        migrate(url)

@@ -1,0 +1,205 @@
+"""The queue's promises: order, hand-over, fencing, retries, and nothing handed to who has hung up."""
+
+import asyncio
+
+import msgspec
+import pytest
+from factory import WORKER, Clock, Jobs, eventually, never_disconnected
+from sqlalchemy import select
+
+from machineshop.errors import InvalidRequest, NotFound, StaleAttempt
+from machineshop.models import Worker
+from machineshop.services.queue import QueueService
+from machineshop.states import JobState
+from machineshop.store.database import Database
+from machineshop.store.jobs import Holder
+from machineshop.store.tables import attempts
+
+RESULT = msgspec.Raw(b'{"answer": 42}')
+REPLICA_1 = Worker(hostname="one", replica_id="replica-1", claim_timeout_seconds=90)
+REPLICA_2 = Worker(hostname="two", replica_id="replica-2", claim_timeout_seconds=90)
+
+
+async def test_jobs_come_in_order_of_priority_then_of_submission(jobs: Jobs) -> None:
+    first, urgent, second = await jobs.pending(), await jobs.pending(priority=5), await jobs.pending()
+    low = await jobs.pending(priority=-1)
+    order = [claim.job.id for claim in [await jobs.claim() for _ in range(4)] if claim]
+    assert order == [urgent.id, first.id, second.id, low.id]
+
+
+async def test_a_waiting_worker_is_handed_the_job_at_once(jobs: Jobs) -> None:
+    poll = asyncio.create_task(jobs.queue.retrieve(jobs.deployment, WORKER, 30, never_disconnected))
+    await eventually(lambda: any(jobs.queue._waiters.values()))
+    job = await jobs.pending()
+    claim = await poll
+    assert claim is not None
+    assert (claim.job.id, claim.job.state, claim.job.attempt) == (job.id, JobState.RUNNING, 1)
+
+
+async def test_a_poll_ends_empty_when_nothing_comes(jobs: Jobs) -> None:
+    assert await jobs.queue.retrieve(jobs.deployment, WORKER, 0.01, never_disconnected) is None
+    job = await jobs.pending()  # nobody waits any longer
+    claim = await jobs.claim()
+    assert claim is not None
+    assert claim.job.id == job.id
+
+
+async def test_many_workers_and_jobs_lose_no_wake_up(jobs: Jobs) -> None:
+    async def work() -> list[str]:
+        done = []
+        while claim := await jobs.queue.retrieve(jobs.deployment, WORKER, 0.5, never_disconnected):
+            await jobs.queue.finish(jobs.project_id, claim.job.id, Holder(token=claim.token), RESULT, {})
+            done.append(claim.job.id)
+        return done
+
+    workers = [asyncio.create_task(work()) for _ in range(8)]
+    submitted = [job.id for job in await asyncio.gather(*[jobs.pending() for _ in range(200)])]
+    worked = [job_id for worker in workers for job_id in await worker]
+    assert sorted(worked) == sorted(submitted)
+
+
+async def test_a_worker_that_hung_up_is_handed_nothing(jobs: Jobs) -> None:
+    hung_up = asyncio.Event()
+
+    async def disconnected() -> None:
+        await hung_up.wait()
+
+    poll = asyncio.create_task(jobs.queue.retrieve(jobs.deployment, WORKER, 30, disconnected))
+    await eventually(lambda: any(jobs.queue._waiters.values()))
+    hung_up.set()
+    job = await jobs.pending()
+    assert await poll is None
+    job_now = await jobs.get(job.id)
+    async with asyncio.timeout(5):
+        while job_now.state is not JobState.PENDING:
+            job_now = await jobs.get(job.id)
+    assert job_now.retries == 0
+
+
+async def test_a_stale_attempt_changes_nothing(jobs: Jobs, clock: Clock) -> None:
+    stale = await jobs.running(REPLICA_1)
+    clock.now += 91
+    assert await jobs.queue.expire(clock.now) == 1
+    fresh = await jobs.claim(REPLICA_2)
+    assert fresh is not None
+    assert fresh.job.attempt == 2
+    for holder in (Holder(token=stale.token), Holder(replica_id="replica-1")):
+        with pytest.raises(StaleAttempt):
+            await jobs.queue.finish(jobs.project_id, stale.job.id, holder, msgspec.Raw(b'{"answer": 1}'), {})
+        with pytest.raises(StaleAttempt):
+            await jobs.queue.renew(jobs.project_id, stale.job.id, holder, {"progress": 1})
+    await jobs.queue.finish(jobs.project_id, fresh.job.id, Holder(token=fresh.token), RESULT, {})
+    job = await jobs.get(fresh.job.id)
+    assert (job.state, job.outputs, job.info) == (JobState.DONE, RESULT, {})
+
+
+async def test_the_first_terminal_state_stays(jobs: Jobs) -> None:
+    job_id, token = await jobs.in_state(JobState.DONE)
+    with pytest.raises(StaleAttempt):
+        await jobs.queue.fail(jobs.project_id, job_id, Holder(token=token), {"error": "late"})
+    assert (await jobs.get(job_id)).state is JobState.DONE
+
+
+async def test_renewals_extend_the_claim_and_merge_info(jobs: Jobs, clock: Clock) -> None:
+    claim = await jobs.running()
+    holder = Holder(token=claim.token)
+    clock.now += 60
+    await jobs.queue.renew(jobs.project_id, claim.job.id, holder, {"step": 1, "kept": True})
+    clock.now += 60
+    await jobs.queue.expire(clock.now)
+    await jobs.queue.renew(jobs.project_id, claim.job.id, holder, {"step": 2})
+    job = await jobs.get(claim.job.id)
+    assert job.state is JobState.RUNNING
+    assert job.info == {"step": 2, "kept": True}
+
+
+async def test_a_claim_without_a_time_out_is_held_until_its_replica_is_gone(jobs: Jobs, clock: Clock) -> None:
+    claim = await jobs.running(Worker(hostname="one", replica_id="replica-1"))
+    clock.now += 30 * 24 * 3600
+    await jobs.queue.expire(clock.now)
+    assert (await jobs.get(claim.job.id)).state is JobState.RUNNING
+    await jobs.queue.lose_replica("replica-1")
+    job = await jobs.get(claim.job.id)
+    assert (job.state, job.retries) == (JobState.PENDING, 1)
+
+
+async def test_a_lost_replica_frees_only_what_it_held(jobs: Jobs) -> None:
+    mine, other = await jobs.running(REPLICA_1), await jobs.running(REPLICA_2)
+    assert await jobs.queue.busy_replicas() == {"replica-1", "replica-2"}
+    await jobs.queue.lose_replica("replica-1")
+    assert (await jobs.get(mine.job.id)).state is JobState.PENDING
+    assert (await jobs.get(other.job.id)).state is JobState.RUNNING
+
+
+async def test_a_released_job_goes_to_the_next_worker_without_a_retry(jobs: Jobs) -> None:
+    claim = await jobs.running()
+    poll = asyncio.create_task(jobs.queue.retrieve(jobs.deployment, WORKER, 30, never_disconnected))
+    await eventually(lambda: any(jobs.queue._waiters.values()))
+    await jobs.queue.release(jobs.project_id, claim.job.id, Holder(token=claim.token))
+    again = await poll
+    assert again is not None
+    assert (again.job.id, again.job.attempt, again.job.retries) == (claim.job.id, 2, 0)
+
+
+async def test_a_cancel_reaches_the_worker_with_its_next_renewal(jobs: Jobs) -> None:
+    claim = await jobs.running()
+    holder = Holder(token=claim.token)
+    assert await jobs.queue.renew(jobs.project_id, claim.job.id, holder, {}) is False
+    await jobs.queue.cancel(jobs.project_id, "hello", claim.job.id)
+    assert await jobs.queue.renew(jobs.project_id, claim.job.id, holder, {}) is True
+    await jobs.queue.abandon(jobs.project_id, claim.job.id, holder, {})
+    assert (await jobs.get(claim.job.id)).state is JobState.CANCELED
+
+
+async def test_a_lost_job_whose_cancel_was_asked_for_is_canceled(jobs: Jobs) -> None:
+    claim = await jobs.running(REPLICA_1)
+    await jobs.queue.cancel(jobs.project_id, "hello", claim.job.id)
+    await jobs.queue.lose_replica("replica-1")
+    assert (await jobs.get(claim.job.id)).state is JobState.CANCELED
+
+
+async def test_clear_cancels_what_waits_and_leaves_what_runs(jobs: Jobs) -> None:
+    running = await jobs.running()
+    waiting = [await jobs.pending() for _ in range(3)]
+    assert await jobs.queue.clear(jobs.project_id, "hello") == 3
+    assert {(await jobs.get(job.id)).state for job in waiting} == {JobState.CANCELED}
+    assert (await jobs.get(running.job.id)).state is JobState.RUNNING
+
+
+async def test_deleting_a_deployment_cancels_what_waits_and_refuses_more(jobs: Jobs, queue: QueueService) -> None:
+    waiting = await jobs.pending()
+    await queue._deployments.delete(jobs.project_id, "hello")
+    assert (await jobs.get(waiting.id)).state is JobState.CANCELED
+    with pytest.raises(NotFound):
+        await jobs.pending()
+
+
+@pytest.mark.parametrize("payload", [b"[]", b"1", b'"text"', b"null", b" [1]"])
+async def test_a_payload_that_is_no_object_is_refused(jobs: Jobs, payload: bytes) -> None:
+    with pytest.raises(InvalidRequest) as refused:
+        await jobs.queue.submit(jobs.project_id, "hello", msgspec.Raw(payload))
+    assert refused.value.param == "payload"
+
+
+async def test_every_claim_leaves_an_attempt_with_its_outcome(jobs: Jobs, database: Database) -> None:
+    claim = await jobs.running(REPLICA_1)
+    await jobs.queue.lose_replica("replica-1")
+    again = await jobs.claim(REPLICA_2)
+    assert again is not None
+    await jobs.queue.finish(jobs.project_id, again.job.id, Holder(token=again.token), RESULT, {})
+    rows = await database.read(
+        lambda conn: conn.execute(
+            select(attempts.c.number, attempts.c.replica_id, attempts.c.outcome).where(
+                attempts.c.job_id == claim.job.id
+            )
+        ).all()
+    )
+    assert sorted(tuple(row) for row in rows) == [(1, "replica-1", "lose"), (2, "replica-2", "finish")]
+
+
+async def test_close_sends_waiting_workers_home(jobs: Jobs) -> None:
+    poll = asyncio.create_task(jobs.queue.retrieve(jobs.deployment, WORKER, 30, never_disconnected))
+    await eventually(lambda: any(jobs.queue._waiters.values()))
+    jobs.queue.close()
+    async with asyncio.timeout(5):
+        assert await poll is None

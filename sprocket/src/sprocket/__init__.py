@@ -1,0 +1,51 @@
+"""The worker SDK of Machineshop: `setup()` once, `predict()` per request; the rest is done for you.
+
+import sprocket
+
+class Hello(sprocket.Sprocket):
+def setup(self):
+self.greeting = "Hello"
+
+def predict(self, args):
+return {"text": f"{self.greeting}, {args['name']}!"}
+
+sprocket.run(Hello(), "hello")
+"""
+
+from __future__ import annotations
+
+from .errors import (
+    ConfigError,
+    InfoError,
+    InputError,
+    LoadError,
+    OutputError,
+    PlatformError,
+    SprocketError,
+)
+from .job import cancelled, emit_info
+from .logs import log
+from .outputs import FileOutput
+from .runner import run
+from .version import __version__
+from .worker import AsyncSprocket, Request, Sprocket, SprocketWorker
+
+__all__ = [
+    "AsyncSprocket",
+    "ConfigError",
+    "FileOutput",
+    "InfoError",
+    "InputError",
+    "LoadError",
+    "OutputError",
+    "PlatformError",
+    "Request",
+    "Sprocket",
+    "SprocketError",
+    "SprocketWorker",
+    "__version__",
+    "cancelled",
+    "emit_info",
+    "log",
+    "run",
+]

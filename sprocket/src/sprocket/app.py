@@ -1,0 +1,181 @@
+"""One worker process from its start to its end: the composition root.
+
+The main thread runs the event loop with the server and the queue's loop; the model lives in the engine's thread.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import signal
+import time
+import traceback
+from collections.abc import Coroutine, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from .config import Config
+from .consumer import Consumer
+from .engine import engine_for
+from .logs import log
+from .metrics import Metrics
+from .model import Model
+from .platform import Platform
+from .server import Health, Server
+from .workbench import Workbench
+
+RELEASE_SECONDS = 2.0
+"""For handing a job back when the process has to end now."""
+
+
+def grace_margin_seconds(grace_period_seconds: float) -> float:
+    """What is kept of the grace period for releasing the job and closing down."""
+    return min(5.0, grace_period_seconds / 5)
+
+
+@dataclass(frozen=True)
+class Ending:
+    """How the process is to end. `abrupt`: the model's thread is still at work and will not be waited for."""
+
+    exit_code: int
+    abrupt: bool = False
+
+
+class Stop:
+    """The signals that end a worker: the first asks for a drain, the second for an end at once."""
+
+    def __init__(self) -> None:
+        self.asked = asyncio.Event()
+        self.insisted = asyncio.Event()
+        self.asked_at = 0.0
+
+    @contextlib.contextmanager
+    def listening(self) -> Iterator[None]:
+        """Take SIGTERM and SIGINT for the time of the block."""
+        loop = asyncio.get_running_loop()
+        signals = (signal.SIGTERM, signal.SIGINT)
+        for number in signals:
+            loop.add_signal_handler(number, self._take, number)
+        try:
+            yield
+        finally:
+            for number in signals:
+                loop.remove_signal_handler(number)
+
+    def _take(self, number: signal.Signals) -> None:
+        log.info("%s received%s", number.name, ": ending at once" if self.asked.is_set() else "")
+        if self.asked.is_set():
+            self.insisted.set()
+        else:
+            self.asked_at = time.monotonic()
+            self.asked.set()
+
+
+class App:
+    """Runs one model."""
+
+    def __init__(self, config: Config, model: Model) -> None:
+        self._config = config
+        self._model = model
+        self._stop = Stop()
+        self._metrics = Metrics()
+        self._platform = Platform(config.platform) if config.platform else None
+        self._workbench = Workbench(config, engine_for(model), self._platform, self._metrics)
+        self._server = Server(self._workbench, self._metrics)
+        self._consumer: Consumer | None = None
+        if config.queue and self._platform is not None:
+            self._consumer = Consumer(self._platform, self._workbench, self._metrics)
+
+    async def run(self) -> Ending:
+        """Live: bind the port, set up, serve, drain.
+
+        Raises:
+            ConfigError: the port cannot be bound.
+        """
+        with self._stop.listening():
+            try:
+                port = await self._server.start(self._config.port)
+                log.info("%s is listening on port %d, setting up", self._model.name, port)
+                return await self._set_up() or await self._serve() or await self._drain()
+            finally:
+                await self._close()
+
+    async def _set_up(self) -> Ending | None:
+        """Give an ending where there is nothing to serve with."""
+        started_at = time.monotonic()
+        setup = asyncio.ensure_future(self._workbench.start())
+        if await _first(setup, self._stop.asked.wait()) is not setup:
+            return Ending(0, abrupt=True)
+        error = setup.result()
+        if error is not None:
+            _print_error("setup", error)
+            return Ending(error.code if isinstance(error, SystemExit) and isinstance(error.code, int) else 1)
+        log.info("%s is ready after %.1f s", self._model.name, time.monotonic() - started_at)
+        self._server.health = Health.HEALTHY
+        return None
+
+    async def _serve(self) -> Ending | None:
+        """Work until asked to stop (None) or until a predict ends the process."""
+        consuming = [self._consumer.start()] if self._consumer else []
+        await _first(self._stop.asked.wait(), asyncio.shield(self._workbench.exited), *consuming)
+        return self._exited()
+
+    async def _drain(self) -> Ending:
+        self._server.health = Health.DRAINING
+        time_left_seconds = self._config.grace_period_seconds - grace_margin_seconds(self._config.grace_period_seconds)
+        if self._consumer is not None:
+            self._consumer.drain()
+        finishing = asyncio.ensure_future(self._finish())
+        await _first(
+            finishing, self._stop.insisted.wait(), asyncio.shield(self._workbench.exited), timeout=time_left_seconds
+        )
+        ending = self._exited()
+        if ending is not None:
+            return ending
+        if not finishing.done() or finishing.cancelled():
+            if self._consumer is not None:
+                await self._consumer.release(RELEASE_SECONDS)
+            return Ending(0, abrupt=True)
+        return await self._shut_down()
+
+    async def _finish(self) -> None:
+        if self._consumer is not None:
+            await self._consumer.finished()
+        await self._server.drained()
+
+    async def _shut_down(self) -> Ending:
+        left_seconds = self._stop.asked_at + self._config.grace_period_seconds - time.monotonic()
+        stopping = asyncio.ensure_future(self._workbench.stop())
+        if await _first(stopping, self._stop.insisted.wait(), timeout=max(left_seconds, 0.1)) is not stopping:
+            log.error("shutdown() did not end in time")
+            return Ending(0, abrupt=True)
+        error = stopping.result()
+        if error is not None:
+            _print_error("shutdown", error)
+            return Ending(1)
+        log.info("drained")
+        return Ending(0)
+
+    def _exited(self) -> Ending | None:
+        return Ending(self._workbench.exited.result()) if self._workbench.exited.done() else None
+
+    async def _close(self) -> None:
+        await self._server.close()
+        await self._workbench.close()
+        if self._platform is not None:
+            await self._platform.close()
+
+
+async def _first(*waits: Any, timeout: float | None = None) -> asyncio.Future[Any] | None:
+    """Wait for the first of several; give it, or None after the timeout. Bare coroutines are cancelled afterwards."""
+    futures = {asyncio.ensure_future(wait): isinstance(wait, Coroutine) for wait in waits}
+    done, _ = await asyncio.wait(futures, timeout=timeout, return_when=asyncio.FIRST_COMPLETED)
+    for future, ours in futures.items():
+        if ours:
+            future.cancel()
+    return next((future for future in futures if future in done), None)
+
+
+def _print_error(method: str, error: BaseException) -> None:
+    text = "".join(traceback.format_exception(type(error), error, error.__traceback__))
+    log.error("%s() failed:\n%s", method, text.rstrip())

@@ -1,0 +1,138 @@
+"""The settings of one worker, read once: flags win over the environment, the environment over arguments in code."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from .errors import ConfigError
+
+DEFAULT_PORT = 8000
+DEFAULT_GRACE_PERIOD_SECONDS = 300.0
+
+CLAIM_TIMEOUT_SECONDS = 90
+"""How long a claim holds without news: long enough for a network hiccup, short enough for a lost worker."""
+
+HEARTBEAT_SECONDS = 2.0
+"""Renewing needs a heartbeat every third of the claim timeout only; cancels are seen in its answer, hence this."""
+
+MAX_INPUT_BYTES = 5 * 1024**3
+INPUT_TIMEOUT_SECONDS = 1800.0
+"""For one input file in all: 5 GiB at a slow 25 Mbit/s."""
+
+
+@dataclass(frozen=True)
+class PlatformConfig:
+    """Where the platform is, and as whom this worker speaks to it."""
+
+    base_url: str
+    api_key: str = field(repr=False)
+    deployment: str
+    hostname: str
+    claim_timeout_seconds: int = CLAIM_TIMEOUT_SECONDS
+    heartbeat_seconds: float = HEARTBEAT_SECONDS
+
+
+@dataclass(frozen=True)
+class Config:
+    """The settings of one worker process. `platform` is None where none is configured (plain HTTP mode)."""
+
+    port: int = DEFAULT_PORT
+    queue: bool = False
+    platform: PlatformConfig | None = None
+    grace_period_seconds: float = DEFAULT_GRACE_PERIOD_SECONDS
+    max_input_bytes: int = MAX_INPUT_BYTES
+    input_timeout_seconds: float = INPUT_TIMEOUT_SECONDS
+    allow_private_downloads: bool = False
+
+
+@dataclass(frozen=True)
+class Flags:
+    """What the command line said; None and False where it said nothing."""
+
+    queue: bool = False
+    port: int | None = None
+    name: str | None = None
+
+
+def read_config(
+    environ: Mapping[str, str], flags: Flags, *, name: str | None, port: int | None, queue: bool | None
+) -> Config:
+    """Combine flags, environment and the arguments of `run`.
+
+    Raises:
+        ConfigError: a setting is missing or not what it must be.
+    """
+    wants_queue = flags.queue or bool(queue)
+    deployment = flags.name or environ.get("TOGETHER_DEPLOYMENT_NAME") or name or ""
+    port_text = environ.get("PORT", "")
+    env_port = _port(port_text, "PORT") if port_text else None
+    code_port = DEFAULT_PORT if port is None else _port(str(port), "port")
+    return Config(
+        port=next((p for p in (flags.port, env_port) if p is not None), code_port),
+        queue=wants_queue,
+        platform=_platform(environ, deployment, required=wants_queue),
+        grace_period_seconds=_number(environ, "TERMINATION_GRACE_PERIOD_SECONDS", DEFAULT_GRACE_PERIOD_SECONDS),
+        max_input_bytes=int(_number(environ, "SPROCKET_MAX_INPUT_BYTES", MAX_INPUT_BYTES)),
+        input_timeout_seconds=_number(environ, "SPROCKET_INPUT_TIMEOUT_SECONDS", INPUT_TIMEOUT_SECONDS),
+        allow_private_downloads=environ.get("SPROCKET_ALLOW_PRIVATE_DOWNLOADS", "") in ("1", "true"),
+    )
+
+
+def normalize_base_url(text: str) -> str:
+    """Give the platform's address with a scheme, and without a trailing slash or `/v1`.
+
+    Raises:
+        ConfigError: it is no http(s) address.
+    """
+    url = text.strip()
+    if "://" not in url:
+        url = f"https://{url}"
+    url = url.rstrip("/")
+    if url.endswith("/v1"):
+        url = url[: -len("/v1")].rstrip("/")
+    scheme, _, rest = url.partition("://")
+    if scheme not in ("http", "https") or not rest or rest.startswith("/") or any(c in rest for c in " ?#@"):
+        raise ConfigError(f"TOGETHER_API_BASE_URL must look like https://host or http://host:port, not {text!r}")
+    return url
+
+
+def _platform(environ: Mapping[str, str], deployment: str, *, required: bool) -> PlatformConfig | None:
+    wanted = {
+        "TOGETHER_API_KEY": environ.get("TOGETHER_API_KEY", ""),
+        "TOGETHER_API_BASE_URL": environ.get("TOGETHER_API_BASE_URL", ""),
+        "TOGETHER_DEPLOYMENT_NAME (or --name)": deployment,
+    }
+    missing = [key for key, value in wanted.items() if not value]
+    if required and missing:
+        raise ConfigError(f"--queue needs {', '.join(missing)} to be set: that is how the worker finds its queue")
+    if not wanted["TOGETHER_API_KEY"] or not wanted["TOGETHER_API_BASE_URL"]:
+        return None
+    claim_timeout_seconds = int(_number(environ, "SPROCKET_CLAIM_TIMEOUT_SECONDS", CLAIM_TIMEOUT_SECONDS))
+    heartbeat_seconds = _number(environ, "SPROCKET_HEARTBEAT_SECONDS", HEARTBEAT_SECONDS)
+    return PlatformConfig(
+        base_url=normalize_base_url(wanted["TOGETHER_API_BASE_URL"]),
+        api_key=wanted["TOGETHER_API_KEY"],
+        deployment=deployment,
+        hostname=environ.get("MACHINESHOP_REPLICA_ID") or socket.gethostname(),
+        claim_timeout_seconds=claim_timeout_seconds,
+        heartbeat_seconds=min(heartbeat_seconds, claim_timeout_seconds / 3),
+    )
+
+
+def _port(text: str, key: str) -> int:
+    if not text.isdigit() or int(text) > 65535:
+        raise ConfigError(f"{key} must be a port number from 0 (any free one) to 65535, not {text!r}")
+    return int(text)
+
+
+def _number(environ: Mapping[str, str], key: str, default: float) -> float:
+    text = environ.get(key, "")
+    try:
+        value = float(text) if text else float(default)
+    except ValueError:
+        value = -1.0
+    if not 0 < value < float("inf"):
+        raise ConfigError(f"{key} must be a number above 0, not {text!r}")
+    return value

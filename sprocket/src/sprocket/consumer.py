@@ -1,0 +1,141 @@
+"""The queue's loop: claim a job, work on it, report, claim the next."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+
+from .attempt import Attempt, Heartbeat
+from .backoff import Backoff
+from .errors import PlatformAwayError, PlatformError, PlatformRefusedError
+from .job import Job
+from .logs import log
+from .metrics import Metrics
+from .outcome import Exited, Failed, Outcome
+from .platform import Claim, Platform
+from .workbench import Workbench
+
+AWAY_BACKOFF = Backoff(first_seconds=0.1, longest_seconds=5.0)
+REFUSED_BACKOFF = Backoff(first_seconds=1.0, longest_seconds=30.0)
+"""A wrong key or name does not mend itself in a second."""
+
+EMPTY_ANSWER_SECONDS = 0.05
+"""An empty answer that came at once is no long poll: don't ask in a tight loop."""
+
+
+class Consumer:
+    """Works on one deployment's queue until it is told to drain."""
+
+    def __init__(self, platform: Platform, workbench: Workbench, metrics: Metrics) -> None:
+        self._platform = platform
+        self._workbench = workbench
+        self._metrics = metrics
+        self._attempt: Attempt | None = None
+        self._draining = False
+        self._idle_since = time.monotonic()
+        self._waiting = False
+        self._failures = 0
+        self._task: asyncio.Task[None] | None = None
+
+    def start(self) -> asyncio.Task[None]:
+        """Begin; the task ends after `drain`, or with a predict that ends the process."""
+        self._task = asyncio.get_running_loop().create_task(self._run())
+        return self._task
+
+    def drain(self) -> None:
+        """Claim no more; what is being worked on goes on to its end."""
+        self._draining = True
+        if self._waiting and self._task is not None:
+            self._task.cancel()
+
+    async def finished(self) -> None:
+        """Wait until the loop has ended."""
+        if self._task is not None:
+            await asyncio.wait([self._task])
+
+    async def release(self, within_seconds: float) -> None:
+        """Hand the job in hand back to the queue."""
+        attempt = self._attempt
+        if attempt is None:
+            return
+        try:
+            await asyncio.wait_for(attempt.release(), within_seconds)
+            self._metrics.jobs["released"] += 1
+            log.warning("released, there was no time left to finish it", extra=attempt.job.tag)
+        except (PlatformError, asyncio.TimeoutError) as error:
+            log.error("could not be released, the claim will run out: %s", error, extra=attempt.job.tag)
+
+    async def _run(self) -> None:
+        while not self._draining and not self._workbench.exited.done():
+            try:
+                await self._sleep(await self.run_once())
+            except asyncio.CancelledError:  # noqa: PERF203 - the loop outlives its rounds
+                if not self._draining:
+                    raise
+            except Exception:  # noqa: BLE001 - a worker whose loop is dead looks healthy and does nothing
+                log.exception("the queue's loop failed, and goes on")
+                await self._sleep(AWAY_BACKOFF.longest_seconds)
+
+    async def run_once(self) -> float:
+        """Claim and work on one job, if there is one; give the seconds to wait before the next round."""
+        asked_at = time.monotonic()
+        try:
+            claim = await self._claim()
+        except PlatformAwayError as error:
+            return self._failed(AWAY_BACKOFF, error)
+        except PlatformRefusedError as error:
+            return self._failed(REFUSED_BACKOFF, error)
+        if self._failures:
+            log.info("the platform is back after %d failed polls", self._failures)
+            self._failures = 0
+        if claim is None:
+            return 0.0 if time.monotonic() - asked_at > EMPTY_ANSWER_SECONDS else EMPTY_ANSWER_SECONDS
+        await self._serve(claim)
+        self._idle_since = time.monotonic()
+        return 0.0
+
+    async def _claim(self) -> Claim | None:
+        self._waiting = True
+        try:
+            return await self._platform.claim(time.monotonic() - self._idle_since)
+        finally:
+            self._waiting = False
+
+    async def _serve(self, claim: Claim) -> None:
+        payload = claim.payload if isinstance(claim.payload, dict) else {}
+        job = Job(claim.request_id, payload, priority=claim.priority, info=claim.info)
+        self._attempt = attempt = Attempt(self._platform, claim, job)
+        heartbeat = Heartbeat(attempt, self._platform.config.heartbeat_seconds)
+        heartbeat.start()
+        started_at = time.monotonic()
+        try:
+            if claim.payload is not None and not isinstance(claim.payload, dict):
+                outcome: Outcome = Failed(f"the payload is not an object but {type(claim.payload).__name__}")
+            else:
+                outcome = await self._workbench.work(job)
+            if not isinstance(outcome, Exited):
+                # An exiting worker reports nothing: the platform sees it go, and gives the job out anew as a retry.
+                result = type(outcome).__name__.lower() if await attempt.finish(outcome) else "dropped"
+                self._metrics.jobs[result] += 1
+                seconds = time.monotonic() - started_at
+                log.info("%s after %.3f s (attempt %d)", result, seconds, attempt.number, extra=job.tag)
+        finally:
+            await heartbeat.stop()
+            self._attempt = None
+
+    def _failed(self, backoff: Backoff, error: PlatformError) -> float:
+        self._failures += 1
+        self._metrics.claim_errors += 1
+        pause_seconds = backoff.pause_seconds(self._failures)
+        if self._failures == 1 or pause_seconds > backoff.longest_seconds / 2:
+            log.warning("no job could be claimed, trying on: %s", error)
+        return pause_seconds
+
+    async def _sleep(self, seconds: float) -> None:
+        if seconds <= 0 or self._draining:
+            return
+        self._waiting = True
+        try:
+            await asyncio.sleep(seconds)
+        finally:
+            self._waiting = False

@@ -1,0 +1,63 @@
+"""Every error that sprocket raises.
+
+SprocketError
+├── ConfigError          the environment, a flag or an argument
+├── LoadError            module:Class does not name a worker
+├── InfoError            emit_info got what it cannot send
+├── InputError           an input file could not be fetched
+├── OutputError          predict returned what cannot be a result
+└── PlatformError        the platform's answer
+    ├── PlatformAwayError      no usable answer: worth another try
+    ├── StaleAttemptError      this attempt is no longer the job's
+    └── PlatformRefusedError   a definite no: another try changes nothing
+"""
+
+from __future__ import annotations
+
+
+class SprocketError(Exception):
+    """Base of all errors that sprocket raises; its text is written for people."""
+
+
+class ConfigError(SprocketError):
+    """A setting is missing or wrong; the text names it and says how to mend it."""
+
+
+class LoadError(SprocketError):
+    """The target of `python -m sprocket` does not name a worker."""
+
+
+class InfoError(SprocketError, ValueError):
+    """`emit_info` was given something that is not a small JSON object."""
+
+
+class InputError(SprocketError):
+    """An input file could not be fetched; the job fails with this text."""
+
+
+class OutputError(SprocketError, TypeError):
+    """`predict` returned something that cannot be a job's outputs; the job fails with this text."""
+
+
+class PlatformError(SprocketError):
+    """The platform did not do what was asked of it."""
+
+
+class PlatformAwayError(PlatformError):
+    """The platform did not answer, or not in a way that can be understood; trying again may help."""
+
+
+class StaleAttemptError(PlatformError):
+    """The job has ended or was given to another worker: this attempt's updates count for nothing."""
+
+
+class PlatformRefusedError(PlatformError):
+    """The platform answered with a definite no.
+
+    Attributes:
+        status: the HTTP status of the answer.
+    """
+
+    def __init__(self, status: int, message: str) -> None:
+        super().__init__(message)
+        self.status = status

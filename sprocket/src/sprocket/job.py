@@ -1,0 +1,188 @@
+"""One job as the model sees it: its payload, whether it is cancelled, and the news it sends about itself.
+
+The main thread makes jobs and cancels them; the model's thread, and any thread that the model starts, reads them and
+adds info. Which job is meant is found through a context variable, or is plain where only one job runs.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextvars import ContextVar
+from typing import Any
+
+from .errors import InfoError
+
+INFO_LIMIT_BYTES = 4096
+"""What one `emit_info` may carry, as JSON; bigger news belongs in the outputs."""
+
+
+class Job:
+    """One request on its way through this worker, from the queue or over HTTP.
+
+    Attributes:
+        id: the request's id.
+        payload: the input; files in it are local paths once they have been fetched.
+        priority: higher is served first.
+        info: what was noted about the job before this attempt.
+        headers: HTTP headers, lower-case names; empty for a job from the queue.
+        cancel_requested: somebody wants this job stopped.
+        cancel_seen: the model has asked `cancelled()` and was told so.
+    """
+
+    def __init__(
+        self,
+        job_id: str,
+        payload: dict[str, Any],
+        *,
+        priority: int = 0,
+        info: Mapping[str, Any] | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> None:
+        self.id = job_id
+        self.payload = payload
+        self.priority = priority
+        self.info = dict(info or {})
+        self.headers = dict(headers or {})
+        self.cancel_requested = False
+        self.cancel_seen = False
+        self.on_info: Callable[[], None] | None = None
+        """Told, in the emitting thread, that there is info to send."""
+        self._heard_at = time.monotonic()
+        self._news: dict[str, Any] = {}
+        self._lock = threading.Lock()
+        self._interrupt: Callable[[], object] | None = None
+
+    def cancel(self) -> None:
+        """Ask the model to stop; called in the main thread, more than once is fine."""
+        if self.cancel_requested:
+            return
+        self.cancel_requested = True
+        if self._interrupt is not None:
+            self._interrupt()
+
+    @contextlib.contextmanager
+    def interruptible(self, interrupt: Callable[[], object]) -> Iterator[None]:
+        """For the time of the block, let a cancel call `interrupt` (in the main thread)."""
+        self._interrupt = interrupt
+        try:
+            if self.cancel_requested:
+                interrupt()
+            yield
+        finally:
+            self._interrupt = None
+
+    @property
+    def tag(self) -> dict[str, str]:
+        """What `extra=` takes for a log line about this job from outside of its predict."""
+        return {"job_id": self.id}
+
+    def touch(self) -> None:
+        """Note that the model has just been heard of."""
+        self._heard_at = time.monotonic()
+
+    def progress_age_seconds(self) -> float:
+        """Give the time since predict started or last emitted info."""
+        return time.monotonic() - self._heard_at
+
+    def add_info(self, news: dict[str, Any]) -> None:
+        """Merge `news` into what the next heartbeat carries."""
+        self.touch()
+        with self._lock:
+            self._news.update(news)
+        if self.on_info is not None:
+            self.on_info()
+
+    @property
+    def has_news(self) -> bool:
+        """Whether there is info that has not been sent."""
+        return bool(self._news)
+
+    def take_news(self) -> dict[str, Any]:
+        """Take what is to be sent."""
+        with self._lock:
+            news, self._news = self._news, {}
+        return news
+
+    def put_back_news(self, news: dict[str, Any]) -> None:
+        """Return what could not be sent; what has been emitted since then wins."""
+        with self._lock:
+            self._news = {**news, **self._news}
+
+
+_current: ContextVar[Job | None] = ContextVar("sprocket_job", default=None)
+_active: set[Job] = set()
+
+
+@contextlib.contextmanager
+def active(job: Job) -> Iterator[None]:
+    """Make `job` the current one of this thread or task, for the time of its predict."""
+    token = _current.set(job)
+    _active.add(job)
+    job.touch()
+    try:
+        yield
+    finally:
+        _active.discard(job)
+        _current.reset(token)
+
+
+def current_job() -> Job | None:
+    """Find the job that the caller works for; None outside of a predict.
+
+    A thread that the model started itself has no context of ours: while only one job runs, it can only be that one.
+    """
+    job = _current.get()
+    if job is not None:
+        return job
+    running = tuple(_active)
+    return running[0] if len(running) == 1 else None
+
+
+def emit_info(info: dict[str, Any]) -> None:
+    """Tell the job's submitter how it goes: `sprocket.emit_info({"progress": 0.4, "step": "decoding"})`.
+
+    The keys are merged into the job's `info`, which `status` shows while the job runs and afterwards. What is emitted
+    in quick succession travels together, at most 200 ms later. May be called from any thread. Outside of a predict, and
+    over HTTP, there is nobody to tell, and the call does nothing.
+
+    Args:
+        info: a JSON object of less than 4096 bytes. `error` and `traceback` are set by sprocket when the job fails.
+
+    Raises:
+        InfoError: `info` is not a dict, not JSON, or too large.
+    """
+    if not isinstance(info, dict):
+        raise InfoError(f"emit_info takes a dict, not {type(info).__name__}")
+    try:
+        size_bytes = len(json.dumps(info, allow_nan=False).encode())
+    except (TypeError, ValueError, RecursionError) as error:
+        raise InfoError(f"emit_info takes JSON values only: {error}") from None
+    if size_bytes >= INFO_LIMIT_BYTES:
+        raise InfoError(
+            f"emit_info takes less than {INFO_LIMIT_BYTES} bytes of JSON, this is {size_bytes}; "
+            "return large values as outputs"
+        )
+    job = current_job()
+    if job is not None:
+        job.add_info(info)
+
+
+def cancelled() -> bool:
+    """Whether the current job is to stop: it was cancelled, or the platform has taken it away from this worker.
+
+    Meant for a synchronous `predict`: ask now and then, and return or raise when it says True. What predict returns
+    after that is thrown away, and the job is reported as canceled. News of a cancel reaches the worker within about
+    2 s. In an `async def predict` the same comes as `asyncio.CancelledError` by itself.
+
+    Returns:
+        True once the job is to stop; False otherwise, and outside of a predict.
+    """
+    job = current_job()
+    if job is None or not job.cancel_requested:
+        return False
+    job.cancel_seen = True
+    return True

@@ -1,0 +1,60 @@
+"""The three kinds of workers behind one shape, and the check that something is one of them."""
+
+from __future__ import annotations
+
+import inspect
+from typing import Any, cast
+
+from .errors import LoadError
+from .job import Job
+from .worker import AsyncSprocket, Request, Sprocket, SprocketWorker, Worker
+
+KINDS = (Sprocket, AsyncSprocket, SprocketWorker)
+
+
+class Model:
+    """A worker's class or instance, called in one way whatever its kind.
+
+    A class is instantiated by `setup`, so that its `__init__` too runs in the model's thread.
+    """
+
+    def __init__(self, worker: Worker | type[Worker]) -> None:
+        self._worker = worker
+        self.cls = check_worker(worker)
+        self.name = self.cls.__name__
+        self.is_async = issubclass(self.cls, AsyncSprocket) or any(
+            inspect.iscoroutinefunction(getattr(self.cls, method)) for method in ("setup", "predict", "shutdown")
+        )
+
+    def setup(self) -> Any:
+        """Make the instance where a class was given, and set it up."""
+        if isinstance(self._worker, type):
+            self._worker = self._worker()
+        return self._worker.setup()
+
+    def predict(self, job: Job) -> Any:
+        """Call predict with what this kind of worker takes."""
+        worker = self._worker
+        if isinstance(worker, SprocketWorker):
+            request = Request(job.payload, id=job.id, priority=job.priority, info=job.info, headers=job.headers)
+            return worker.predict(request)
+        return cast("Sprocket | AsyncSprocket", worker).predict(job.payload)
+
+    def shutdown(self) -> Any:
+        """Shut the worker down."""
+        return cast("Worker", self._worker).shutdown()
+
+
+def check_worker(worker: object) -> type[Worker]:
+    """Give the worker's class.
+
+    Raises:
+        LoadError: it is no worker, or one that cannot predict.
+    """
+    cls = worker if isinstance(worker, type) else type(worker)
+    if not issubclass(cls, KINDS):
+        what = f"the class {cls.__name__}" if isinstance(worker, type) else f"an object of type {cls.__name__}"
+        raise LoadError(f"{what} is no worker: derive it from sprocket.Sprocket, AsyncSprocket or SprocketWorker")
+    if any(cls.predict is kind.predict for kind in KINDS):
+        raise LoadError(f"{cls.__name__} has no predict method")
+    return cls

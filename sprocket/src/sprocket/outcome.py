@@ -1,0 +1,102 @@
+"""How one predict ended; decided from its return value or its exception, without any I/O."""
+
+from __future__ import annotations
+
+import asyncio
+import traceback
+from dataclasses import dataclass
+from types import TracebackType
+
+from .errors import OutputError, SprocketError
+from .job import Job
+from .outputs import Encoded, encode_outputs
+
+ERROR_LIMIT_CHARS = 2_000
+"""Longer error texts are cut: they are read by people and stored with the job."""
+
+TRACEBACK_LIMIT_CHARS = 3_000
+"""The tail of a traceback names the line that raised; more is in the worker's log."""
+
+
+@dataclass(frozen=True)
+class Done:
+    """Predict returned outputs that can be sent."""
+
+    outputs: Encoded
+
+
+@dataclass(frozen=True)
+class Failed:
+    """Predict raised, or returned something that cannot be sent."""
+
+    error: str
+    traceback: str | None = None
+
+
+@dataclass(frozen=True)
+class Canceled:
+    """The model took up a cancel (or never started because of one)."""
+
+
+@dataclass(frozen=True)
+class Exited:
+    """Predict asked for the end of the process (`SystemExit`)."""
+
+    code: int
+
+
+Reportable = Done | Failed | Canceled
+Outcome = Reportable | Exited
+
+
+def outcome_of_value(job: Job, value: object) -> Outcome:
+    """Decide on a predict that returned.
+
+    A result that came in spite of a cancel counts, unless the model has looked at `cancelled()` and so knows better.
+    """
+    if job.cancel_seen:
+        return Canceled()
+    try:
+        return Done(encode_outputs(value))
+    except OutputError as error:
+        return Failed(f"OutputError: {error}")
+
+
+def outcome_of_exception(job: Job, error: BaseException) -> Outcome:
+    """Decide on a predict that raised."""
+    if isinstance(error, SystemExit):
+        return Exited(_exit_code(error))
+    if job.cancel_seen or (job.cancel_requested and isinstance(error, asyncio.CancelledError)):
+        return Canceled()
+    return failure(error)
+
+
+def failure(error: BaseException) -> Failed:
+    """Describe an exception of the model, or of sprocket on the model's behalf, for the job's submitter."""
+    text = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+    if isinstance(error, SprocketError):
+        return Failed(_cut(text, ERROR_LIMIT_CHARS))
+    return Failed(_cut(text, ERROR_LIMIT_CHARS), _tail(error))
+
+
+def _cut(text: str, limit: int) -> str:
+    return text if len(text) <= limit else text[: limit - 1] + "…"
+
+
+def _tail(error: BaseException) -> str:
+    frames = traceback.format_exception(type(error), error, _users_part(error.__traceback__))
+    text = "".join(frames).rstrip()
+    return text if len(text) <= TRACEBACK_LIMIT_CHARS else "…" + text[1 - TRACEBACK_LIMIT_CHARS :]
+
+
+def _users_part(trace: TracebackType | None) -> TracebackType | None:
+    """Leave out sprocket's own frames at the top: they are the same for every job."""
+    while trace is not None and trace.tb_next and trace.tb_frame.f_globals.get("__package__") == __package__:
+        trace = trace.tb_next
+    return trace
+
+
+def _exit_code(error: SystemExit) -> int:
+    if error.code is None:
+        return 0
+    return error.code if isinstance(error.code, int) else 1

@@ -1,0 +1,226 @@
+"""The platform's HTTP API, as far as a worker needs it. One keep-alive session for everything; no retries in here."""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote, urlencode
+
+import aiohttp
+
+from .config import PlatformConfig
+from .errors import PlatformAwayError, PlatformRefusedError, StaleAttemptError
+from .version import __version__
+
+POLL_SECONDS = 20
+POLL_TIMEOUT = aiohttp.ClientTimeout(total=POLL_SECONDS + 15, sock_connect=5)
+UPDATE_TIMEOUT = aiohttp.ClientTimeout(total=30, sock_connect=5)
+"""Outputs may be large; a heartbeat that takes longer than this would come too late anyway."""
+UPLOAD_TIMEOUT = aiohttp.ClientTimeout(total=1800, sock_connect=10, sock_read=300)
+
+LARGE_BODY_BYTES = 1 << 20
+
+AWAY_STATUSES = frozenset({408, 425, 429})
+STALE_STATUSES = frozenset({404, 409})
+
+
+@dataclass(frozen=True)
+class Claim:
+    """A job as the queue hands it over. `attempt_token` is None where the platform fences by host name."""
+
+    request_id: str
+    payload: Any
+    priority: int
+    info: Mapping[str, Any]
+    attempt: int
+    attempt_token: str | None
+
+
+class Platform:
+    """Speaks to the platform as one worker of one deployment. Use inside a running event loop; `close` it."""
+
+    def __init__(self, config: PlatformConfig) -> None:
+        self.config = config
+        self._headers = {
+            "Authorization": f"Bearer {config.api_key}",
+            "x-worker-version": f"sprocket/{__version__}",
+        }
+        query = {
+            "timeout": f"{POLL_SECONDS}s",
+            "model": config.deployment,
+            "hostname": config.hostname,
+            "claim_timeout": config.claim_timeout_seconds,
+        }
+        self._retrieve_url = f"{config.base_url}/internal/v1/queue/retrieve?{urlencode(query)}"
+        self._update_url = f"{config.base_url}/internal/v1/videos/status"
+        self.session = aiohttp.ClientSession(
+            # The claim, its heartbeats and its result share one connection for as long as the server keeps it.
+            connector=aiohttp.TCPConnector(keepalive_timeout=75),
+            cookie_jar=aiohttp.DummyCookieJar(),
+        )
+
+    async def close(self) -> None:
+        """Close the connections."""
+        await self.session.close()
+
+    async def claim(self, idle_seconds: float) -> Claim | None:
+        """Wait for a job, up to 20 s; None where there was none.
+
+        Raises:
+            PlatformAwayError: no answer, or one that makes no sense.
+            PlatformRefusedError: a definite no: wrong key, unknown deployment.
+        """
+        headers = {**self._headers, "x-idle-time": f"{idle_seconds:.1f}"}
+        status, body = await self._call("GET", self._retrieve_url, headers=headers, timeout=POLL_TIMEOUT)
+        if status == 404:
+            raise PlatformRefusedError(404, f"there is no deployment {self.config.deployment!r} for this key")
+        _raise_for(status, body)
+        if status == 204 or not body:
+            return None
+        return _claim_of(_object(body))
+
+    async def update(self, request_id: str, token: str | None, status: str, **fields: str) -> bool:
+        """Report on a job that this worker holds: renews the claim, or ends it.
+
+        Args:
+            request_id: the job.
+            token: the attempt's, where the claim came with one.
+            status: running, done, failed, canceled or pending.
+            fields: further fields of the body, each already JSON text.
+
+        Returns:
+            Whether somebody has asked for the job to be cancelled.
+
+        Raises:
+            StaleAttemptError: the job is no longer this attempt's.
+            PlatformAwayError, PlatformRefusedError: as for `claim`.
+        """
+        fixed = {"model": self.config.deployment, "request_id": request_id, "status": status}
+        if token is not None:
+            fixed["attempt_token"] = token
+        texts = {**{key: json.dumps(value) for key, value in fixed.items()}, "payload": "{}", **fields}
+        body = "{" + ",".join(f'"{key}":{text}' for key, text in texts.items()) + "}"
+        code, answer = await self._call(
+            "POST", self._update_url, data=_body(body), timeout=UPDATE_TIMEOUT, json_body=True
+        )
+        if code in (401, 403):
+            # Whoever could claim may report: a key that is being rotated must not cost a finished job.
+            raise PlatformAwayError(_reason(answer) or f"the platform answered {code}")
+        if code in STALE_STATUSES:
+            raise StaleAttemptError(_reason(answer) or f"the platform answered {code}")
+        _raise_for(code, answer)
+        return bool(_object(answer).get("cancel_requested")) if answer else False
+
+    async def upload(self, name: str, path: Path) -> str:
+        """Store a file under `name`, streaming it; give the address from which it can be read with a key.
+
+        Raises:
+            PlatformAwayError, PlatformRefusedError: as for `claim`.
+            OSError: the file cannot be read.
+        """
+        url = f"{self.config.base_url}/v1/storage/upload-request"
+        request = _body(json.dumps({"filename": name}))
+        status, body = await self._call("POST", url, data=request, timeout=UPDATE_TIMEOUT, json_body=True)
+        _raise_for(status, body)
+        target = _object(body).get("upload_url")
+        if not isinstance(target, dict) or not isinstance(target.get("url"), str):
+            raise PlatformAwayError("the answer to the upload request names no URL")
+        headers = target.get("headers") if isinstance(target.get("headers"), dict) else {}
+        with path.open("rb") as file:
+            await self._put(target["url"], target.get("method") or "PUT", headers or {}, file)
+        return f"{self.config.base_url}/v1/storage/{quote(name)}"
+
+    async def _put(self, url: str, method: str, headers: Mapping[str, str], file: io.BufferedReader) -> None:
+        # The URL is signed: no key goes with it, and no content type that the signature does not know.
+        try:
+            async with self.session.request(
+                method, url, data=file, headers=headers, skip_auto_headers=("Content-Type",),
+                timeout=UPLOAD_TIMEOUT, allow_redirects=False,
+            ) as answer:  # fmt: skip
+                body = await answer.read()
+        except (aiohttp.ClientError, asyncio.TimeoutError) as error:
+            raise PlatformAwayError(f"upload: {describe(error)}") from None
+        if not 200 <= answer.status < 300:
+            _raise_for(answer.status if answer.status >= 400 else 502, body)
+
+    async def _call(
+        self, method: str, url: str, *, timeout: aiohttp.ClientTimeout, data: Any = None,
+        headers: Mapping[str, str] | None = None, json_body: bool = False,
+    ) -> tuple[int, bytes]:  # fmt: skip
+        if headers is None:
+            headers = {**self._headers, "Content-Type": "application/json"} if json_body else self._headers
+        try:
+            async with self.session.request(
+                method, url, data=data, headers=headers, timeout=timeout, allow_redirects=False
+            ) as answer:
+                return answer.status, await answer.read()
+        except (aiohttp.ClientError, asyncio.TimeoutError, OSError) as error:
+            raise PlatformAwayError(describe(error)) from None
+
+
+def describe(error: BaseException) -> str:
+    """Say in a few words what went wrong with a connection; never with a URL, which may be signed."""
+    if isinstance(error, asyncio.TimeoutError):
+        return "timed out"
+    if isinstance(error, aiohttp.ClientConnectorError):
+        return f"cannot connect to {error.host}:{error.port} ({error.os_error.strerror or error.os_error})"
+    if isinstance(error, aiohttp.ServerDisconnectedError):
+        return "the connection was closed"
+    return type(error).__name__
+
+
+def _claim_of(answer: Mapping[str, Any]) -> Claim | None:
+    data = answer.get("data")
+    if data is None:
+        return None
+    if not isinstance(data, dict) or not isinstance(data.get("request_id"), str) or not data["request_id"]:
+        raise PlatformAwayError("the claim has no request_id")
+    token, info, priority = data.get("attempt_token"), data.get("info"), data.get("priority")
+    return Claim(
+        request_id=data["request_id"],
+        payload=data.get("payload"),
+        priority=priority if isinstance(priority, int) else 0,
+        info=info if isinstance(info, dict) else {},
+        attempt=data["attempt"] if isinstance(data.get("attempt"), int) else 1,
+        attempt_token=token if isinstance(token, str) else None,
+    )
+
+
+def _object(body: bytes) -> dict[str, Any]:
+    try:
+        value = json.loads(body)
+    except ValueError:
+        value = None
+    if not isinstance(value, dict):
+        raise PlatformAwayError("the answer is not a JSON object")
+    return value
+
+
+def _raise_for(status: int, body: bytes) -> None:
+    if status < 300:
+        return
+    text = _reason(body) or f"HTTP {status}"
+    if status >= 500 or status in AWAY_STATUSES:
+        raise PlatformAwayError(f"the platform answered {status}: {text}")
+    if status in (401, 403):
+        text = f"{text} (is TOGETHER_API_KEY a key for this deployment?)"
+    raise PlatformRefusedError(status, f"the platform answered {status}: {text}")
+
+
+def _reason(body: bytes) -> str:
+    try:
+        error = json.loads(body)["error"]
+        return str(error["message"] if isinstance(error, dict) else error)[:500]
+    except (ValueError, KeyError, TypeError):
+        return ""
+
+
+def _body(text: str) -> bytes | io.BytesIO:
+    # aiohttp sends a large `bytes` in one go and warns about it; a file-like body goes out in pieces.
+    data = text.encode()
+    return data if len(data) < LARGE_BODY_BYTES else io.BytesIO(data)

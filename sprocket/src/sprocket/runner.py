@@ -1,0 +1,112 @@
+"""`sprocket.run`: from arguments, flags and environment to a running worker, and to the process's exit code."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import os
+import sys
+from collections.abc import Sequence
+from typing import NoReturn
+
+from .config import Config, Flags, read_config
+from .errors import ConfigError, SprocketError
+from .logs import configure_logging
+from .model import Model
+from .worker import Worker
+
+EXIT_USAGE = 2
+
+
+def run(
+    worker: Worker | type[Worker],
+    name: str | None = None,
+    *,
+    port: int | None = None,
+    queue: bool | None = None,
+) -> None:
+    """Serve a model until the process is asked to stop (SIGTERM, SIGINT).
+
+    Flags on the command line (`--queue`, `--port N`, `--name NAME`) win over the environment
+    (`TOGETHER_DEPLOYMENT_NAME`, `PORT`), and the environment over the arguments given here.
+
+    Args:
+        worker: an instance of `Sprocket`, `AsyncSprocket` or `SprocketWorker`, or such a class.
+        name: the deployment whose queue to work on.
+        port: where to listen for /health, /metrics and /generate; 0: any free port; 8000 where nothing says otherwise.
+        queue: take jobs from the queue; without it only /generate is served.
+
+    Raises:
+        SystemExit: with the exit code, where it is not 0: 1 when setup or shutdown failed, 2 when a setting is missing
+            or wrong, else the code that predict asked for.
+    """
+    serve(worker, _flags_of_script(sys.argv[1:]), name=name, port=port, queue=queue)
+
+
+def serve(
+    worker: Worker | type[Worker],
+    flags: Flags,
+    *,
+    name: str | None = None,
+    port: int | None = None,
+    queue: bool | None = None,
+) -> None:
+    """Do what `run` does, with the flags already read."""
+    configure_logging()
+    try:
+        config = read_config(os.environ, flags, name=name, port=port, queue=queue)
+        code = _live(config, Model(worker))
+    except SprocketError as error:
+        exit_with(error)
+    if code:
+        sys.exit(code)
+
+
+def exit_with(error: SprocketError) -> NoReturn:
+    """End the process with one line that says what is wrong."""
+    sys.stderr.write(f"sprocket: {error}\n")
+    sys.exit(EXIT_USAGE)
+
+
+def add_flags(parser: argparse.ArgumentParser) -> None:
+    """Declare the flags that every worker understands."""
+    parser.add_argument("--queue", action="store_true", help="take jobs from the deployment's queue")
+    parser.add_argument("--port", type=int, help="where to listen (default: $PORT, else 8000; 0: any free port)")
+    parser.add_argument("--name", help="the deployment (default: $TOGETHER_DEPLOYMENT_NAME)")
+
+
+def flags_of(parsed: argparse.Namespace) -> Flags:
+    """Take the flags from what argparse has read.
+
+    Raises:
+        ConfigError: the port is none.
+    """
+    if parsed.port is not None and not 0 <= parsed.port <= 65535:
+        raise ConfigError(f"--port must be a number from 0 to 65535, not {parsed.port}")
+    return Flags(queue=parsed.queue, port=parsed.port, name=parsed.name)
+
+
+def _flags_of_script(arguments: Sequence[str]) -> Flags:
+    # A script may have arguments of its own: those are not ours to judge.
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    add_flags(parser)
+    try:
+        return flags_of(parser.parse_known_args(arguments)[0])
+    except ConfigError as error:
+        exit_with(error)
+
+
+def _live(config: Config, model: Model) -> int:
+    # Here, because it takes a third of a second: importing sprocket must not.
+    from .app import App, Ending  # noqa: PLC0415
+
+    async def main() -> Ending:
+        ending = await App(config, model).run()
+        if ending.abrupt:
+            # The model's thread is still inside setup or predict, and nothing can stop it from the outside.
+            sys.stdout.flush()
+            sys.stderr.flush()
+            os._exit(ending.exit_code)
+        return ending
+
+    return asyncio.run(main()).exit_code

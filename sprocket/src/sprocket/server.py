@@ -1,0 +1,127 @@
+"""The worker's own HTTP: /health, /metrics and /generate. The port is bound before the model is set up."""
+
+from __future__ import annotations
+
+import asyncio
+import enum
+import errno
+import json
+import uuid
+from typing import Any
+
+from aiohttp import web
+
+from .errors import ConfigError
+from .job import Job
+from .metrics import Metrics
+from .outcome import Canceled, Done, Exited, Outcome
+from .outputs import join
+from .workbench import Workbench
+
+REQUEST_LIMIT_BYTES = 64 * 1024**2
+"""A body is held in memory; larger inputs go as files."""
+
+
+class Health(enum.Enum):
+    """What /health says."""
+
+    STARTING = "starting"
+    """Setup is running: 503."""
+    HEALTHY = "healthy"
+    """Ready, also while predict runs: 200."""
+    DRAINING = "draining"
+    """About to stop, takes nothing new: 503."""
+
+
+class Server:
+    """Serves one worker."""
+
+    def __init__(self, workbench: Workbench, metrics: Metrics) -> None:
+        self.health = Health.STARTING
+        self._workbench = workbench
+        self._metrics = metrics
+        self._requests: set[asyncio.Task[Outcome]] = set()
+        app = web.Application(client_max_size=REQUEST_LIMIT_BYTES)
+        app.router.add_get("/health", self._get_health)
+        app.router.add_get("/metrics", self._get_metrics)
+        app.router.add_post("/generate", self._post_generate)
+        # handler_cancellation: a client that hangs up wants no answer any more, so its job is cancelled.
+        self._runner = web.AppRunner(app, access_log=None, handler_cancellation=True, shutdown_timeout=1.0)
+
+    async def start(self, port: int) -> int:
+        """Bind the port, or any free one for 0; give the port bound.
+
+        Raises:
+            ConfigError: the port is taken or not allowed.
+        """
+        await self._runner.setup()
+        try:
+            await web.TCPSite(self._runner, "0.0.0.0", port).start()  # noqa: S104 - the platform comes from outside
+        except OSError as error:
+            reason = "is in use" if error.errno == errno.EADDRINUSE else f"cannot be bound ({error.strerror})"
+            raise ConfigError(f"port {port} {reason}; choose another one with --port or PORT") from None
+        return int(self._runner.addresses[0][1])
+
+    async def drained(self) -> None:
+        """Wait until the requests in hand are answered."""
+        while self._requests:
+            await asyncio.wait(list(self._requests))
+            await asyncio.sleep(0)
+
+    async def close(self) -> None:
+        """Close the port."""
+        await self._runner.cleanup()
+
+    async def _get_health(self, _: web.Request) -> web.Response:
+        return web.json_response({"status": self.health.value}, status=200 if self.health is Health.HEALTHY else 503)
+
+    async def _get_metrics(self, _: web.Request) -> web.Response:
+        return web.Response(text=self._metrics.render(), content_type="text/plain")
+
+    async def _post_generate(self, request: web.Request) -> web.StreamResponse:
+        if self.health is not Health.HEALTHY:
+            return _error(503, f"the worker is {self.health.value}", self.health.value)
+        try:
+            payload = json.loads(await request.read())
+        except web.HTTPRequestEntityTooLarge:
+            return _error(
+                413, f"the body has more than {REQUEST_LIMIT_BYTES} bytes; send large inputs as files", "too_large"
+            )
+        except ValueError:
+            return _error(400, "the body is not JSON", "invalid_json")
+        if not isinstance(payload, dict):
+            return _error(400, f"the body must be a JSON object, not {type(payload).__name__}", "not_an_object")
+        if self._workbench.busy or self._requests:
+            return _error(503, "the model is busy with another request", "busy")
+        headers = {name.lower(): value for name, value in request.headers.items()}
+        job = Job(headers.get("x-request-id") or str(uuid.uuid4()), payload, headers=headers)
+        return self._answer(await self._work(job), job)
+
+    async def _work(self, job: Job) -> Outcome:
+        # A task of its own: the model goes on, and stays busy, after its client has hung up.
+        task = asyncio.ensure_future(self._workbench.work(job))
+        self._requests.add(task)
+        task.add_done_callback(self._requests.discard)
+        try:
+            return await asyncio.shield(task)
+        except asyncio.CancelledError:
+            job.cancel()
+            raise
+
+    def _answer(self, outcome: Outcome, job: Job) -> web.Response:
+        self._metrics.jobs[type(outcome).__name__.lower()] += 1
+        headers = {"X-Request-ID": job.id}
+        if isinstance(outcome, Done):
+            body = join({name: text for name, text in outcome.outputs.items() if isinstance(text, str)})
+            return web.Response(text=body, content_type="application/json", headers=headers)
+        if isinstance(outcome, Canceled):
+            return _error(500, "the request was cancelled", "canceled", headers)
+        if isinstance(outcome, Exited):
+            return _error(500, "the worker has ended", "worker_exited", headers)
+        return _error(500, outcome.error, "predict_failed", headers)
+
+
+def _error(status: int, message: str, code: str, headers: dict[str, str] | None = None) -> web.Response:
+    kind = "invalid_request_error" if status < 500 else "server_error"
+    body: dict[str, Any] = {"error": {"message": message, "type": kind, "param": None, "code": code}}
+    return web.json_response(body, status=status, headers=headers)

@@ -1,0 +1,176 @@
+"""Where a job is worked on: files fetched, its turn awaited, predict run in the model's thread, files published.
+
+Jobs from the queue and requests over HTTP come through here alike.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import mimetypes
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from .backoff import Backoff
+from .config import Config
+from .downloads import Downloader, safe_name
+from .engine import Engine
+from .errors import InputError, PlatformAwayError, PlatformError
+from .job import Job
+from .logs import log
+from .metrics import Metrics
+from .outcome import Canceled, Done, Exited, Failed, Outcome, failure
+from .outputs import Encoded, FileOutput
+from .platform import Platform
+from .scratch import Scratch
+
+UPLOAD_TRIES = 4
+UPLOAD_BACKOFF = Backoff(first_seconds=0.2, longest_seconds=5.0)
+
+DATA_URI_LIMIT_BYTES = 64 * 1024**2
+"""A bigger file in an HTTP answer would take several times its size in memory."""
+
+
+class Workbench:
+    """Runs jobs on the engine, one at a time."""
+
+    def __init__(self, config: Config, engine: Engine, platform: Platform | None, metrics: Metrics) -> None:
+        self._engine = engine
+        self._platform = platform
+        self._metrics = metrics
+        self._loop = asyncio.get_running_loop()
+        self._turn = asyncio.Lock()
+        self._downloader = Downloader(config, platform)
+        self._scratch = Scratch()
+        self.exited: asyncio.Future[int] = self._loop.create_future()
+        """Gets the exit code when a predict has asked for the end of the process."""
+
+    @property
+    def busy(self) -> bool:
+        """Whether the model is in use."""
+        return self._turn.locked()
+
+    async def close(self) -> None:
+        """Close connections, remove files."""
+        await self._downloader.close()
+        self._scratch.close()
+
+    async def start(self) -> BaseException | None:
+        """Set the model up; give what setup raised."""
+        return await self._called_back(self._engine.start)
+
+    async def stop(self) -> BaseException | None:
+        """Shut the model down; give what shutdown raised."""
+        return await self._called_back(self._engine.stop)
+
+    async def work(self, job: Job) -> Outcome:
+        """Take one job from its payload to its outcome; never raises for what the job does."""
+        self._metrics.in_flight.add(job)
+        directory: Path | None = None
+        try:
+            if self._downloader.remote_names(job.payload):
+                directory = self._scratch.make()
+                await self._fetch(job, directory)
+            async with self._turn:
+                outcome = await self._predict(job)
+            return await self._publish(job, outcome)
+        except InputError as error:
+            return Canceled() if job.cancel_requested else failure(error)
+        except OSError as error:
+            log.error("its files could not be handled: %s", error, extra=job.tag)
+            return failure(error)
+        finally:
+            self._metrics.in_flight.discard(job)
+            if directory is not None:
+                await self._scratch.remove(directory)
+
+    async def _fetch(self, job: Job, directory: Path) -> None:
+        fetching = asyncio.ensure_future(self._downloader.fetch(job.payload, directory))
+        with job.interruptible(fetching.cancel):
+            try:
+                job.payload = await fetching
+            except asyncio.CancelledError:
+                fetching.cancel()
+                if not job.cancel_requested:
+                    raise
+                raise InputError("cancelled") from None
+
+    async def _predict(self, job: Job) -> Outcome:
+        result: asyncio.Future[Outcome] = self._loop.create_future()
+        started_at = time.perf_counter()
+        self._engine.predict(job, self._carry_over(result))
+        with job.interruptible(lambda: self._engine.interrupt(job)):
+            outcome = await result
+        self._metrics.observe_predict(time.perf_counter() - started_at)
+        if isinstance(outcome, Exited):
+            log.error("predict ended the process with exit code %d", outcome.code, extra=job.tag)
+            if not self.exited.done():
+                self.exited.set_result(outcome.code)
+        elif isinstance(outcome, Failed):
+            log.error("predict failed: %s", outcome.traceback or outcome.error, extra=job.tag)
+        return outcome
+
+    async def _publish(self, job: Job, outcome: Outcome) -> Outcome:
+        if not isinstance(outcome, Done) or not any(isinstance(v, FileOutput) for v in outcome.outputs.values()):
+            return outcome
+        published: Encoded = {}
+        for name, value in outcome.outputs.items():
+            if isinstance(value, FileOutput):
+                try:
+                    published[name] = _quoted(await self._address_of(job, value))
+                except (PlatformError, ValueError, OSError) as error:
+                    return Failed(f"outputs[{name!r}]: {value.path.name} could not be published: {error}")
+            else:
+                published[name] = value
+        return Done(published)
+
+    async def _address_of(self, job: Job, file: FileOutput) -> str:
+        if self._platform is None:
+            return await self._loop.run_in_executor(None, data_uri, file.path)
+        failures = 0
+        while True:
+            try:
+                return await self._platform.upload(f"{job.id}-{safe_name(file.path.name)}", file.path)
+            except PlatformAwayError:  # noqa: PERF203 - tries again
+                failures += 1
+                if failures == UPLOAD_TRIES:
+                    raise
+                await asyncio.sleep(UPLOAD_BACKOFF.pause_seconds(failures))
+
+    async def _called_back(
+        self, call: Callable[[Callable[[BaseException | None], None]], None]
+    ) -> BaseException | None:
+        reply: asyncio.Future[BaseException | None] = self._loop.create_future()
+        call(self._carry_over(reply))
+        return await reply
+
+    def _carry_over(self, future: asyncio.Future[Any]) -> Callable[[Any], None]:
+        """Make a callback for the model's thread that settles a future of this one."""
+
+        def settle(value: Any) -> None:
+            if not future.done():
+                future.set_result(value)
+
+        def callback(value: Any) -> None:
+            if not self._loop.is_closed():
+                self._loop.call_soon_threadsafe(settle, value)
+
+        return callback
+
+
+def data_uri(path: Path) -> str:
+    """Give a file as a `data:` URI in base64.
+
+    Raises:
+        ValueError: it is too large for that.
+    """
+    if path.stat().st_size > DATA_URI_LIMIT_BYTES:
+        raise ValueError(f"a file in an HTTP answer may have at most {DATA_URI_LIMIT_BYTES} bytes")
+    kind = mimetypes.guess_type(path.name)[0] or "application/octet-stream"
+    return f"data:{kind};base64,{base64.b64encode(path.read_bytes()).decode()}"
+
+
+def _quoted(text: str) -> str:
+    return f'"{text}"'

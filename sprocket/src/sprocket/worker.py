@@ -1,0 +1,134 @@
+"""What a model author derives from: Sprocket, AsyncSprocket, SprocketWorker; and the Request that the last one gets."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Mapping
+from typing import Any
+
+
+class Sprocket:
+    """A model with a plain, synchronous `predict`.
+
+    `setup`, every `predict` and `shutdown` run in one and the same thread, which belongs to the model alone: what is
+    bound to a thread (a CUDA context, a database connection) stays valid from the first call to the last. Health,
+    heartbeats and cancels are served from another thread, so `predict` may block for as long as it needs.
+
+    Example:
+        class Upper(sprocket.Sprocket):
+            def predict(self, args):
+                return {"text": args["text"].upper()}
+    """
+
+    def setup(self) -> None:
+        """Load the model. Called once, before the first `predict`.
+
+        Raises:
+            Exception: anything raised here ends the process with exit code 1 and a traceback on stderr.
+        """
+
+    def predict(self, args: dict[str, Any]) -> dict[str, Any]:
+        """Answer one request.
+
+        Args:
+            args: the job's payload. Top-level strings that were `https://` addresses or files in the platform's storage
+                are paths of local files by now; they are removed when the job ends.
+
+        Returns:
+            The outputs, a JSON object. A top-level `FileOutput` is uploaded and replaced by its address.
+
+        Raises:
+            Exception: anything raised here fails this job; the worker goes on with the next.
+        """
+        raise NotImplementedError
+
+    def shutdown(self) -> None:
+        """Let go of what `setup` took. Called once, after the last `predict`, when the worker is asked to stop."""
+
+
+class AsyncSprocket:
+    """A model with an `async def predict`.
+
+    It runs on an event loop of its own in the model's thread: a predict that blocks delays nobody's health check.
+    A cancelled job is seen as `asyncio.CancelledError` at the next `await`.
+    """
+
+    def setup(self) -> Awaitable[None] | None:
+        """Load the model; may be `def` or `async def`. See `Sprocket.setup`."""
+        return None
+
+    async def predict(self, args: dict[str, Any]) -> dict[str, Any]:
+        """Answer one request. See `Sprocket.predict` for the argument, the result and errors.
+
+        Raises:
+            asyncio.CancelledError: thrown in by sprocket when the job is cancelled or taken away; let it through.
+        """
+        raise NotImplementedError
+
+    def shutdown(self) -> Awaitable[None] | None:
+        """Let go of what `setup` took; may be `def` or `async def`. See `Sprocket.shutdown`."""
+        return None
+
+
+class SprocketWorker:
+    """A model whose `predict` gets the whole request: input, id, priority, info and headers.
+
+    Its methods may be `def` or `async def`. Started with `python -m sprocket module:Class`.
+    """
+
+    def setup(self) -> Awaitable[None] | None:
+        """Load the model. See `Sprocket.setup`."""
+        return None
+
+    def predict(self, request: Request) -> Any:
+        """Answer one request.
+
+        Args:
+            request: the request; `request.json()` is its input.
+
+        Returns:
+            The outputs, a JSON object (`dict`), as for `Sprocket.predict`.
+
+        Raises:
+            Exception: anything raised here fails this job; the worker goes on with the next.
+        """
+        raise NotImplementedError
+
+    def shutdown(self) -> Awaitable[None] | None:
+        """Let go of what `setup` took. See `Sprocket.shutdown`."""
+        return None
+
+
+class Request:
+    """One request to a `SprocketWorker`.
+
+    Attributes:
+        id: the job's id, or the one from `X-Request-ID` (else a new one) over HTTP.
+        priority: the job's priority; higher is served first, 0 over HTTP.
+        info: what the submitter and earlier attempts noted about the job; empty over HTTP.
+        headers: the HTTP request's headers with lower-case names; empty for a job from the queue.
+    """
+
+    __slots__ = ("_payload", "headers", "id", "info", "priority")
+
+    def __init__(
+        self,
+        payload: dict[str, Any],
+        *,
+        id: str = "",  # noqa: A002 - the attribute's public name
+        priority: int = 0,
+        info: Mapping[str, Any] | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> None:
+        self._payload = payload
+        self.id = id
+        self.priority = priority
+        self.info = dict(info or {})
+        self.headers = dict(headers or {})
+
+    def json(self) -> dict[str, Any]:
+        """Give the input: the job's payload, with files as local paths (see `Sprocket.predict`)."""
+        return self._payload
+
+
+Worker = Sprocket | AsyncSprocket | SprocketWorker
+"""Any kind of model that sprocket can serve."""

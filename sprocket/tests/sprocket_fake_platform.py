@@ -1,0 +1,205 @@
+"""A small platform over real HTTP: one queue with attempts and tokens, object storage, and faults on request."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import ssl
+import uuid
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from aiohttp import web
+
+API_KEY = "msk_test_worker_key"
+TERMINAL = ("done", "failed", "canceled")
+
+
+@dataclass
+class FakeJob:
+    """A job as the fake keeps it."""
+
+    request_id: str
+    payload: Any
+    priority: int = 0
+    status: str = "pending"
+    outputs: Any = None
+    info: dict[str, Any] = field(default_factory=dict)
+    attempt: int = 0
+    token: str | None = None
+    cancel_requested: bool = False
+
+
+@dataclass(frozen=True)
+class Update:
+    """One update as it came in, and how it was answered."""
+
+    at: float
+    body: dict[str, Any]
+    answer: int
+
+
+class FakePlatform:
+    """The platform as far as a worker sees it."""
+
+    def __init__(self, tls: ssl.SSLContext | None = None) -> None:
+        self.tls = tls
+        self.jobs: dict[str, FakeJob] = {}
+        self.updates: list[Update] = []
+        self.files: dict[str, bytes] = {}
+        self.polls: list[web.Request] = []
+        self.connections: set[Any] = set()
+        self.claim_answers: list[web.Response] = []
+        """Given to the next polls in place of a proper answer."""
+        self.update_statuses: list[int] = []
+        """Given to the next updates in place of a proper answer; nothing is changed then."""
+        self.storage_redirect: str | None = None
+        self.elsewhere_redirect: str | None = None
+        self.elsewhere_headers: list[dict[str, str]] = []
+        self.upload_status = 200
+        self.upload_headers: list[dict[str, str]] = []
+        self.poll_seconds: float | None = None
+        self.claimed_at: dict[str, float] = {}
+        self.port = 0
+        self._changed = asyncio.Condition()
+        self._runner: web.AppRunner | None = None
+
+    @property
+    def base_url(self) -> str:
+        return f"{'https' if self.tls else 'http'}://127.0.0.1:{self.port}"
+
+    async def start(self) -> None:
+        app = web.Application(client_max_size=1 << 30)
+        app.router.add_get("/internal/v1/queue/retrieve", self._retrieve)
+        app.router.add_post("/internal/v1/videos/status", self._update)
+        app.router.add_post("/v1/storage/upload-request", self._upload_request)
+        app.router.add_put("/signed/{name:.+}", self._put)
+        app.router.add_get("/v1/storage/{name:.+}", self._get_file)
+        app.router.add_get("/elsewhere", self._elsewhere)
+        self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.1)
+        await self._runner.setup()
+        await web.TCPSite(self._runner, "127.0.0.1", self.port, ssl_context=self.tls).start()
+        self.port = int(self._runner.addresses[0][1])
+
+    async def stop(self) -> None:
+        """Go away; `start` comes back on the same port, with the same jobs."""
+        if self._runner is not None:
+            await self._runner.cleanup()
+            self._runner = None
+
+    async def submit(self, payload: Any, priority: int = 0) -> FakeJob:
+        job = FakeJob(str(uuid.uuid4()), payload, priority)
+        self.jobs[job.request_id] = job
+        await self._tell()
+        return job
+
+    async def give_to_another(self, job: FakeJob) -> None:
+        """Let the claim expire and another worker take the job."""
+        job.attempt += 1
+        job.token = f"token-{uuid.uuid4()}"
+        await self._tell()
+
+    async def until(self, condition: Callable[[], object], seconds: float = 15.0) -> None:
+        """Wait until `condition` holds; it is looked at after everything that happens here."""
+        async with self._changed:
+            await asyncio.wait_for(self._changed.wait_for(lambda: bool(condition())), seconds)
+
+    async def finished(self, job: FakeJob, seconds: float = 15.0) -> FakeJob:
+        await self.until(lambda: job.status in TERMINAL, seconds)
+        return job
+
+    async def run(self, payload: Any) -> FakeJob:
+        return await self.finished(await self.submit(payload))
+
+    def updates_of(self, job: FakeJob, status: str | None = None) -> list[Update]:
+        mine = [update for update in self.updates if update.body.get("request_id") == job.request_id]
+        return [update for update in mine if status in (None, update.body.get("status"))]
+
+    async def _tell(self) -> None:
+        async with self._changed:
+            self._changed.notify_all()
+
+    async def _retrieve(self, request: web.Request) -> web.StreamResponse:
+        self.connections.add(request.transport)
+        self.polls.append(request)
+        await self._tell()
+        if self.claim_answers:
+            return self.claim_answers.pop(0)
+        if not _authorized(request):
+            return _error(401, "wrong key")
+        limit = self.poll_seconds or float(request.query["timeout"].removesuffix("s"))
+        try:
+            await self.until(self._next_job, limit)
+        except asyncio.TimeoutError:
+            return web.json_response({"data": None})
+        job = self._next_job()
+        if job is None or request.transport is None:
+            return web.json_response({"data": None})
+        job.status, job.attempt, job.token = "running", job.attempt + 1, f"token-{uuid.uuid4()}"
+        self.claimed_at[job.request_id] = asyncio.get_running_loop().time()
+        await self._tell()
+        data = {key: getattr(job, key) for key in ("request_id", "payload", "priority", "info", "attempt")}
+        return web.json_response({"data": {**data, "attempt_token": job.token, "retries": job.attempt - 1}})
+
+    def _next_job(self) -> FakeJob | None:
+        waiting = [job for job in self.jobs.values() if job.status == "pending"]
+        return max(waiting, key=lambda job: job.priority, default=None)
+
+    async def _update(self, request: web.Request) -> web.Response:
+        self.connections.add(request.transport)
+        body = json.loads(await request.read())
+        answer = self._apply(body) if _authorized(request) else _error(401, "wrong key")
+        self.updates.append(Update(asyncio.get_running_loop().time(), body, answer.status))
+        await self._tell()
+        return answer
+
+    def _apply(self, body: dict[str, Any]) -> web.Response:
+        if self.update_statuses:
+            return _error(self.update_statuses.pop(0), "as the test wants it")
+        job = self.jobs.get(body["request_id"])
+        if job is None:
+            return _error(404, "no such job")
+        if job.status != "running" or body.get("attempt_token") != job.token:
+            return _error(409, "this attempt is not the job's any more")
+        job.info.update(body.get("info") or {})
+        job.status = body["status"]
+        if job.status == "done":
+            job.outputs = body["payload"]
+        answer = {"request_id": job.request_id, "status": job.status, "cancel_requested": job.cancel_requested}
+        return web.json_response(answer)
+
+    async def _upload_request(self, request: web.Request) -> web.Response:
+        if not _authorized(request):
+            return _error(401, "wrong key")
+        name = (await request.json())["filename"]
+        url = f"{self.base_url}/signed/{name}?signature=s3cret"
+        return web.json_response({"path": name, "upload_url": {"url": url, "method": "PUT"}})
+
+    async def _elsewhere(self, request: web.Request) -> web.StreamResponse:
+        assert self.elsewhere_redirect is not None
+        self.elsewhere_headers.append(dict(request.headers))
+        raise web.HTTPFound(self.elsewhere_redirect)
+
+    async def _put(self, request: web.Request) -> web.Response:
+        self.upload_headers.append(dict(request.headers))
+        if self.upload_status != 200:
+            return _error(self.upload_status, "no room left")
+        self.files[request.match_info["name"]] = await request.read()
+        return web.Response()
+
+    async def _get_file(self, request: web.Request) -> web.StreamResponse:
+        if not _authorized(request):
+            return _error(401, "wrong key")
+        if self.storage_redirect:
+            raise web.HTTPTemporaryRedirect(self.storage_redirect)
+        name = request.match_info["name"]
+        return web.Response(body=self.files[name]) if name in self.files else _error(404, "no such file")
+
+
+def _authorized(request: web.Request) -> bool:
+    return request.headers.get("Authorization") == f"Bearer {API_KEY}"
+
+
+def _error(status: int, message: str) -> web.Response:
+    return web.json_response({"error": {"message": message, "type": "x", "param": None, "code": None}}, status=status)

@@ -1,0 +1,113 @@
+"""How a worker ends: drain, release, broken setup."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+
+import aiohttp
+import pytest
+from sprocket_fake_platform import FakePlatform
+from sprocket_process import Launcher
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+async def test_an_idle_worker_stops_at_once(platform: FakePlatform, launch: Launcher, number: signal.Signals) -> None:
+    worker = await launch(platform, "zoo:Zoo")
+    await worker.ready()
+    await platform.until(lambda: platform.polls)
+    worker.send(number)
+    assert await worker.seconds_to_exit() < 2
+    assert await worker.exit_code() == 0
+    assert "shutdown same thread" in worker.stdout
+
+
+async def test_a_drain_finishes_the_job_and_claims_no_other(platform: FakePlatform, launch: Launcher) -> None:
+    worker = await launch(platform, "zoo:Zoo")
+    job = await platform.submit({"do": "sleep", "seconds": 1.0})
+    await platform.until(lambda: job.status == "running")
+    other = await platform.submit({"b": 1})
+    worker.send(signal.SIGTERM)
+    await worker.says("SIGTERM received")
+    assert await worker.get("/health") == (503, '{"status": "draining"}')
+    assert (await worker.post("/generate", b"{}"))[0] == 503
+    assert await worker.exit_code() == 0
+    assert (job.status, job.outputs, other.status) == ("done", {"slept": 1.0}, "pending")
+    assert "shutdown same thread" in worker.stdout
+
+
+async def test_an_async_worker_drains(platform: FakePlatform, launch: Launcher) -> None:
+    worker = await launch(platform, "zoo:AsyncZoo")
+    job = await platform.submit({"do": "block", "seconds": 0.5})
+    await platform.until(lambda: job.status == "running")
+    worker.send(signal.SIGTERM)
+    assert await worker.exit_code() == 0
+    assert job.status == "done"
+    assert "async shutdown" in worker.stdout
+
+
+@pytest.mark.parametrize(("target", "do"), [("zoo:Zoo", "sleep"), ("zoo:AsyncZoo", "wait")])
+async def test_a_job_that_outlasts_the_grace_period_is_released(
+    platform: FakePlatform, launch: Launcher, target: str, do: str
+) -> None:
+    worker = await launch(platform, target, TERMINATION_GRACE_PERIOD_SECONDS="1")
+    job = await platform.submit({"do": do, "seconds": 60})
+    await platform.until(lambda: platform.updates_of(job, "running"))
+    worker.send(signal.SIGTERM)
+    assert 0.5 < await worker.seconds_to_exit() < 3
+    assert await worker.exit_code() == 0
+    assert job.status == "pending"
+    assert platform.updates[-1].body["attempt_token"] == job.token
+
+
+async def test_a_second_signal_releases_at_once(platform: FakePlatform, launch: Launcher) -> None:
+    worker = await launch(platform, "zoo:Zoo")
+    job = await platform.submit({"do": "sleep", "seconds": 60})
+    await platform.until(lambda: job.status == "running")
+    worker.send(signal.SIGTERM)
+    await worker.says("SIGTERM received")
+    worker.send(signal.SIGTERM)
+    assert await worker.seconds_to_exit() < 3
+    assert job.status == "pending"
+
+
+async def test_a_release_does_not_wait_for_a_platform_that_is_away(platform: FakePlatform, launch: Launcher) -> None:
+    worker = await launch(platform, "zoo:Zoo", TERMINATION_GRACE_PERIOD_SECONDS="1")
+    job = await platform.submit({"do": "sleep", "seconds": 60})
+    await platform.until(lambda: job.status == "running")
+    await platform.stop()
+    worker.send(signal.SIGTERM)
+    assert await worker.seconds_to_exit() < 5
+    assert "could not be released" in worker.stderr
+
+
+async def test_sigterm_in_setup_stops_promptly(platform: FakePlatform, launch: Launcher) -> None:
+    worker = await launch(platform, "zoo:SlowSetup")
+    await worker.says("setting up")
+    assert await worker.get("/health") == (503, '{"status": "starting"}')
+    assert (await worker.post("/generate", b"{}"))[0] == 503
+    worker.send(signal.SIGTERM)
+    assert await worker.seconds_to_exit() < 2
+    assert await worker.exit_code() == 0
+    assert platform.polls == []
+
+
+async def test_a_broken_setup_is_shown_and_ends_the_process(platform: FakePlatform, launch: Launcher) -> None:
+    worker = await launch(platform, "zoo:BrokenSetup")
+    assert await worker.exit_code() == 1
+    assert "RuntimeError: no weights at /models" in worker.stderr
+    assert 'raise RuntimeError("no weights' in worker.stderr
+    assert platform.polls == []
+
+
+async def test_a_request_over_http_is_answered_before_the_end(launch: Launcher) -> None:
+    worker = await launch(None, "zoo:Zoo")
+    await worker.ready()
+    posted = asyncio.create_task(worker.post("/generate", b'{"do": "sleep", "seconds": 0.6}'))
+    while "requests_inflight 1.0" not in (await worker.get("/metrics"))[1]:
+        await asyncio.sleep(0.01)
+    worker.send(signal.SIGTERM)
+    assert await posted == (200, '{"slept":0.6}')
+    assert await worker.exit_code() == 0
+    with pytest.raises(aiohttp.ClientConnectorError):
+        await worker.get("/health")

@@ -1,0 +1,76 @@
+"""HTTP mode: /generate of a worker without a platform."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import json
+from pathlib import Path
+
+import aiohttp
+import pytest
+from sprocket_process import Launcher
+
+
+async def test_generate(launch: Launcher, tmp_path: Path) -> None:
+    worker = await launch(None, "zoo:Zoo")
+    await worker.ready()
+    assert await worker.post("/generate", b'{"a": [1, null]}') == (200, '{"a":[1,null]}')
+    status, body = await worker.post("/generate", b'{"do": "raise_"}')
+    assert (status, json.loads(body)["error"]["message"]) == (500, "ValueError: no such xxxx")
+    status, body = await worker.post("/generate", b'{"do": "nan"}')
+    assert status == 500
+    assert "JSON has no NaN" in body
+    for bad in (b"", b"{", b"[1]", b'"text"', b"\xff"):
+        status, body = await worker.post("/generate", bad)
+        assert (status, json.loads(body)["error"]["type"]) == (400, "invalid_request_error")
+    out = tmp_path / "out.txt"
+    status, body = await worker.post(
+        "/generate", json.dumps({"do": "write", "path": str(out), "content": "hi"}).encode()
+    )
+    uri = "data:text/plain;base64," + base64.b64encode(b"hi").decode()
+    assert (status, json.loads(body)) == (200, {"file": uri, "note": "kept"})
+    metrics = (await worker.get("/metrics"))[1]
+    assert "requests_inflight 0.0\n" in metrics
+    assert 'sprocket_jobs_total{outcome="done"} 2.0' in metrics
+    assert 'sprocket_jobs_total{outcome="failed"} 2.0' in metrics
+    assert "sprocket_predict_seconds_count 4.0" in metrics
+
+
+async def test_a_busy_model_answers_503(launch: Launcher) -> None:
+    worker = await launch(None, "zoo:Zoo")
+    await worker.ready()
+    first = asyncio.create_task(worker.post("/generate", b'{"do": "sleep", "seconds": 0.5}'))
+    while "requests_inflight 1.0" not in (await worker.get("/metrics"))[1]:
+        await asyncio.sleep(0.01)
+    status, body = await worker.post("/generate", b"{}")
+    assert (status, json.loads(body)["error"]["code"]) == (503, "busy")
+    assert (await worker.get("/health"))[0] == 200
+    assert await first == (200, '{"slept":0.5}')
+    assert (await worker.post("/generate", b"{}"))[0] == 200
+
+
+async def test_a_client_that_hangs_up_cancels_its_request(launch: Launcher) -> None:
+    worker = await launch(None, "zoo:Zoo")
+    await worker.ready()
+    url = f"http://127.0.0.1:{await worker.port()}/generate"
+    with pytest.raises(asyncio.TimeoutError):
+        async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=0.3)) as session:
+            await session.post(url, data=b'{"do": "until_cancelled"}')
+    await worker.says("cancel seen")
+    assert (await worker.post("/generate", b"{}"))[0] == 200
+
+
+async def test_a_sprocket_worker_sees_headers(launch: Launcher) -> None:
+    worker = await launch(None, "zoo:Requests")
+    await worker.ready()
+    status, body = await worker.post("/generate", b"{}", {"X-Colour": "blue", "X-Request-ID": "r-1"})
+    assert (status, json.loads(body)) == (200, {"input": {}, "id": "r-1", "priority": 0, "info": {}, "header": "blue"})
+
+
+async def test_an_exit_in_predict_ends_the_process(launch: Launcher) -> None:
+    worker = await launch(None, "zoo:Zoo")
+    await worker.ready()
+    status, _ = await worker.post("/generate", b'{"do": "exit", "code": 5}')
+    assert status == 500
+    assert await worker.exit_code() == 5

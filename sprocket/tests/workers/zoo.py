@@ -1,0 +1,166 @@
+"""Models for the tests: the payload's `do` says how predict is to behave."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+import tempfile
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import sprocket
+
+
+class Zoo(sprocket.Sprocket):
+    def setup(self) -> None:
+        self.thread = threading.get_ident()
+
+    def predict(self, args: dict[str, Any]) -> Any:
+        assert threading.get_ident() == self.thread
+        return getattr(self, args.get("do", "echo"))(args)
+
+    def shutdown(self) -> None:
+        print("shutdown", "same thread" if threading.get_ident() == self.thread else "another thread")
+
+    def echo(self, args: dict[str, Any]) -> Any:
+        return args
+
+    def sleep(self, args: dict[str, Any]) -> Any:
+        time.sleep(args["seconds"])
+        return {"slept": args["seconds"]}
+
+    def spin(self, args: dict[str, Any]) -> Any:
+        until = time.monotonic() + args["seconds"]
+        while time.monotonic() < until:
+            pass
+        return {"spun": args["seconds"]}
+
+    def raise_(self, args: dict[str, Any]) -> Any:
+        raise ValueError("no such " + "x" * args.get("size", 4))
+
+    def none(self, args: dict[str, Any]) -> Any:
+        return None
+
+    def text(self, args: dict[str, Any]) -> Any:
+        return "just text"
+
+    def nan(self, args: dict[str, Any]) -> Any:
+        return {"scores": [1.0, float("nan")]}
+
+    def object(self, args: dict[str, Any]) -> Any:
+        return {"thing": {"deep": [object()]}}
+
+    def exit(self, args: dict[str, Any]) -> Any:
+        sys.exit(args["code"])
+
+    def vanish(self, args: dict[str, Any]) -> Any:
+        os._exit(args["code"])
+
+    def until_cancelled(self, args: dict[str, Any]) -> Any:
+        sprocket.emit_info({"step": "waiting"})
+        while not sprocket.cancelled():
+            time.sleep(0.01)
+        print("cancel seen")
+        return {"late": True}
+
+    def news(self, args: dict[str, Any]) -> Any:
+        def from_thread() -> None:
+            sprocket.emit_info({"thread": True})
+
+        sprocket.emit_info({"a": 1, "step": "one"})
+        helper = threading.Thread(target=from_thread)
+        helper.start()
+        helper.join()
+        sprocket.emit_info({"step": "two"})
+        sprocket.log.info("half way")
+        time.sleep(args.get("seconds", 0))
+        sprocket.emit_info({"last": "words"})
+        return {}
+
+    def big_news(self, args: dict[str, Any]) -> Any:
+        sprocket.emit_info({"text": "x" * 4096})
+        return {}
+
+    def read(self, args: dict[str, Any]) -> Any:
+        path = Path(args["file"])
+        return {
+            "name": path.name,
+            "content": path.read_text(),
+            "is_temporary": str(path).startswith(tempfile.gettempdir()),
+        }
+
+    def size(self, args: dict[str, Any]) -> Any:
+        return {"bytes": Path(args["file"]).stat().st_size}
+
+    def write(self, args: dict[str, Any]) -> Any:
+        path = Path(args["path"])
+        path.write_text(args["content"])
+        return {"file": sprocket.FileOutput(path), "note": "kept"}
+
+    def missing_file(self, args: dict[str, Any]) -> Any:
+        return {"file": sprocket.FileOutput("/nowhere/at/all.png")}
+
+    def nested_file(self, args: dict[str, Any]) -> Any:
+        return {"files": [sprocket.FileOutput(__file__)]}
+
+
+class AsyncZoo(sprocket.AsyncSprocket):
+    async def setup(self) -> None:
+        await asyncio.sleep(0)
+        self.loop = asyncio.get_running_loop()
+
+    async def predict(self, args: dict[str, Any]) -> dict[str, Any]:
+        assert asyncio.get_running_loop() is self.loop
+        if args.get("do") == "block":
+            time.sleep(args["seconds"])  # noqa: ASYNC251 - what a careless model does
+        elif args.get("do") == "wait":
+            try:
+                await asyncio.sleep(60)
+            except asyncio.CancelledError:
+                print("cancelled in await")
+                raise
+        elif args.get("do") == "raise":
+            raise KeyError("nothing")
+        return args
+
+    async def shutdown(self) -> None:
+        await asyncio.sleep(0)
+        print("async shutdown")
+
+
+class Requests(sprocket.SprocketWorker):
+    def predict(self, request: sprocket.Request) -> dict[str, Any]:
+        return {
+            "input": request.json(),
+            "id": request.id,
+            "priority": request.priority,
+            "info": request.info,
+            "header": request.headers.get("x-colour"),
+        }
+
+
+class SlowSetup(sprocket.Sprocket):
+    def setup(self) -> None:
+        print("setting up")
+        time.sleep(60)
+
+    def predict(self, args: dict[str, Any]) -> dict[str, Any]:
+        return args
+
+
+class BrokenSetup(sprocket.Sprocket):
+    def setup(self) -> None:
+        raise RuntimeError("no weights at /models")
+
+    def predict(self, args: dict[str, Any]) -> dict[str, Any]:
+        return args
+
+
+class NoWorker:
+    pass
+
+
+instance = Zoo()
