@@ -17,13 +17,13 @@ setup: .venv/.ready ## make .venv with jig and machineshop in its bin
 .venv/.ready: requirements.lock $(SOURCES)
 	@uv=$$(scripts/find-uv); \
 	[ -x $(PYTHON) ] || $$uv venv --quiet --python '>=3.11' .venv; \
-	$$uv pip install --quiet --require-hashes --python $(PYTHON) -r requirements.lock; \
+	$$uv pip install --quiet --compile-bytecode --require-hashes --python $(PYTHON) -r requirements.lock; \
 	$$uv pip install --quiet --no-deps --python $(PYTHON) -e sprocket -e jig -e machineshop
 	@touch $@
 
 # What only the checks, the tests and the benchmarks need: linters, real clients, a real model.
 .venv/.ready-dev: .venv/.ready requirements-dev.lock
-	@$$(scripts/find-uv) pip install --quiet --require-hashes --python $(PYTHON) -r requirements-dev.lock
+	@$$(scripts/find-uv) pip install --quiet --compile-bytecode --require-hashes --python $(PYTHON) -r requirements-dev.lock
 	@touch $@
 
 demo: setup ## deploy examples/hello-world on a throw-away platform, submit a job, print its result

@@ -19,6 +19,7 @@ from dispatch_systems.celery_redis import CeleryRedis
 from dispatch_systems.machineshop_http import MachineshopHttp
 from dispatch_systems.rq_redis import RqRedis
 from harness.errors import BenchmarkError
+from harness.processes import interrupt_on_signals
 from harness.redis_server import RedisServer
 from harness.report import Row, percentile, ratio_table, table, write_json
 
@@ -82,11 +83,15 @@ Results = dict[tuple[str, str], Samples]
 
 def main() -> int:
     options = read_options()
+    interrupt_on_signals()
     try:
         rows = run(options)
     except BenchmarkError as error:
         print(f"dispatch: {error}", file=sys.stderr)
         return 1
+    except KeyboardInterrupt:
+        print("dispatch: interrupted; everything that it started has been stopped", file=sys.stderr)
+        return 130
     if options.json:
         write_json(options.json, rows)
     return 0

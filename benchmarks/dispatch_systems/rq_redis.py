@@ -7,6 +7,7 @@ from pathlib import Path
 from harness.errors import BenchmarkError
 from harness.processes import Child
 from redis import Redis
+from redis.exceptions import RedisError
 from rq import Queue
 from rq.job import Job
 
@@ -39,10 +40,13 @@ class RqRedis:
 
     def run_job(self) -> Timing:
         """Time one `enqueue()` and the wait for its result."""
-        submitted = time.monotonic_ns()
-        job = self._enqueue()
-        acknowledged = time.monotonic_ns()
-        result = job.latest_result(timeout=int(RESULT_LIMIT_SECONDS))
+        try:
+            submitted = time.monotonic_ns()
+            job = self._enqueue()
+            acknowledged = time.monotonic_ns()
+            result = job.latest_result(timeout=int(RESULT_LIMIT_SECONDS))
+        except RedisError as error:
+            raise BenchmarkError(f"rq: {type(error).__name__}: {error}") from error
         if result is None or not isinstance(result.return_value, int):
             raise BenchmarkError(f"rq: no result: {result and result.exc_string}")
         return Timing(submitted, acknowledged, result.return_value, time.monotonic_ns())

@@ -65,15 +65,18 @@ class Platform:
         """
         argv = [str(self._program("jig")), "deploy"]
         environment = child_environment(self._environment)
-        jig = subprocess.run(
-            argv,
-            cwd=project,
-            env=environment,
-            capture_output=True,
-            text=True,
-            timeout=DEPLOY_LIMIT_SECONDS,
-            check=False,
-        )
+        try:
+            jig = subprocess.run(
+                argv,
+                cwd=project,
+                env=environment,
+                capture_output=True,
+                text=True,
+                timeout=DEPLOY_LIMIT_SECONDS,
+                check=False,
+            )
+        except subprocess.TimeoutExpired as error:
+            raise BenchmarkError(f"jig deploy did not end within {DEPLOY_LIMIT_SECONDS:.0f} s.") from error
         if jig.returncode != 0:
             raise BenchmarkError(f"jig deploy ended with {jig.returncode}:\n{jig.stdout}{jig.stderr}")
         client = self.client()
@@ -125,9 +128,12 @@ class Client:
         if now - self._used_at > CONNECTION_IDLE_SECONDS:
             self._connection.close()
         self._used_at = now
-        self._connection.request(method, path, body, self._headers)
-        response = self._connection.getresponse()
-        text = response.read()
+        try:
+            self._connection.request(method, path, body, self._headers)
+            response = self._connection.getresponse()
+            text = response.read()
+        except (OSError, http.client.HTTPException) as error:
+            raise BenchmarkError(f"{method} {path} got no answer: {type(error).__name__}: {error}") from error
         if response.status != 200:
             raise BenchmarkError(f"{method} {path} answered {response.status}: {text.decode(errors='replace')[:500]}")
         return json.loads(text)

@@ -80,6 +80,12 @@ class Child:
         return "".join(f"\n    {line}" for line in lines)
 
 
+def interrupt_on_signals() -> None:
+    """Have Ctrl-C and SIGTERM raise KeyboardInterrupt, so that either way the children are stopped on the way out."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.default_int_handler)
+
+
 def child_environment(changes: Mapping[str, str | None]) -> dict[str, str]:
     """This process's environment with some variables set, or left out where the value is None."""
     merged: dict[str, str | None] = {**os.environ, **changes}

@@ -107,7 +107,7 @@ def draw_boxes(image: Image.Image, boxes: list[list[list[int]]]) -> Image.Image:
     for number, box in enumerate(boxes, start=1):
         corners = [(x, y) for x, y in box]
         draw.polygon(corners, outline="red", width=unit + 1)
-        label = f" {number} "
-        draw.rectangle(draw.textbbox(corners[0], label, font=font, anchor="lb"), fill="red")
-        draw.text(corners[0], label, font=font, fill="white", anchor="lb")
+        left, top, right, bottom = draw.textbbox(corners[0], f" {number} ", font=font, anchor="lb")
+        draw.rectangle((left, top - 2 * unit, right, bottom + unit), fill="red")
+        draw.text(corners[0], f" {number} ", font=font, fill="white", anchor="lb")
     return annotated

@@ -12,6 +12,7 @@ from urllib.parse import parse_qs, urlsplit
 
 KEY = "msk_the-secret-key"
 ORGANIZATION = "acme"
+SECONDS_MAX = 20
 WAITING = {"replica_status": "Waiting", "replica_status_reason": "Preparing", "replica_status_message": "Making ready."}
 RUNNING = {"replica_status": "Running"}
 READY = {"replica_status": "Running", "replica_ready_since": "2026-01-01T00:00:00Z"}
@@ -20,6 +21,12 @@ CRASHED = {
     "replica_status_reason": "CrashLoopBackOff",
     "replica_status_message": "It exited with code 1.",
 }
+
+
+def already_set():
+    event = threading.Event()
+    event.set()
+    return event
 
 
 @dataclass
@@ -41,7 +48,7 @@ class FakePlatform:
 
     `rollout` holds the replica's event at each look at a deployment, `job_states` the job's state at each look at it;
     the last of each stays. `failures` are pairs (end of a path, status): the next request for such a path gets that
-    status instead of an answer.
+    status instead of an answer. Followed logs end when `is_quiet` is set.
     """
 
     url: str = ""
@@ -51,6 +58,7 @@ class FakePlatform:
     log_lines: list = field(default_factory=lambda: ["first line", "last line"])
     failures: list = field(default_factory=list)
     looks_until_gone: int = 2
+    is_quiet: threading.Event = field(default_factory=already_set)
     requests: list = field(default_factory=list)
     blobs: dict = field(default_factory=dict)
     manifests: dict = field(default_factory=dict)
@@ -71,6 +79,11 @@ class FakePlatform:
         with tarfile.open(fileobj=io.BytesIO(self.blobs[layer["digest"]]), mode="r:gz") as archive:
             files = {each.name: archive.extractfile(each).read() for each in archive if each.isfile()}
         return json.loads(self.blobs[manifest["config"]["digest"]]), files
+
+    def deploy(self, name):
+        """Put a deployment there, as if it had been deployed."""
+        values = {"image": f"registry/acme/{name}@sha256:{'0' * 64}", "min_replicas": 1, "environment_variables": []}
+        self.deployments[name] = {"name": name, "revision": "rev-1", **values}
 
     def deployment(self, name):
         """The deployment at this look."""
@@ -144,6 +157,13 @@ def whoami(handler, request):
     organization = {"id": "org-1", "name": "Acme"}
     project = {"id": "proj-1", "name": "Default", "slug": "default"}
     handler.answer(200, {"api_key": {"id": "key-1"}, "organization": organization, "project": project})
+
+
+def web_page(handler, request):
+    handler.send_response(200)
+    handler.send_header("Content-Length", "13")
+    handler.end_headers()
+    handler.wfile.write(b"<html></html>")
 
 
 def runtime(handler, request):
@@ -229,6 +249,7 @@ def logs(handler, request, name):
     for line in lines:
         handler.wfile.write(json.dumps({"lines": [line]}).encode() + b"\n")
         handler.wfile.flush()
+    handler.platform.is_quiet.wait(SECONDS_MAX)
     handler.close_connection = True
 
 
@@ -283,6 +304,7 @@ def put_file(handler, request, filename):
 ROUTES = [
     ("GET", "/v3/whoami", whoami),
     ("GET", "/v1/runtime", runtime),
+    ("GET", "/web/.*", web_page),
     ("GET", "/v1/image-repositories/base-path", base_path),
     ("HEAD", r"/v2/acme/[\w-]+/blobs/(sha256:\w+)", head_blob),
     ("POST", r"/v2/(acme/[\w-]+)/blobs/uploads/", start_upload),

@@ -2,7 +2,9 @@
 
 import json
 import re
+import signal
 import stat
+import threading
 from pathlib import Path
 
 import pytest
@@ -11,9 +13,10 @@ from .fake_platform import KEY, READY
 
 
 @pytest.fixture
-def deployed(jig, platform, project):
+def deployed(platform, project):
+    """A platform on which the project's deployment is ready."""
     platform.rollout = [READY]
-    assert jig("deploy", "--detach").code == 0
+    platform.deploy("hello")
     return platform
 
 
@@ -196,6 +199,13 @@ def test_login_checks_the_key_and_keeps_it_for_its_owner_alone(bare_jig, platfor
     assert bare_jig("list").code == 1
 
 
+def test_without_any_platform_it_says_how_to_get_one(bare_jig):
+    finished = bare_jig("list")
+    assert finished.code == 1
+    assert "machineshop serve" in finished.err
+    assert "jig auth login" in finished.err
+
+
 def test_a_wrong_key_is_not_kept(bare_jig, platform):
     finished = bare_jig("auth", "login", "--base-url", platform.url, "--api-key-stdin", stdin="wrong\n")
     assert finished.code == 1
@@ -220,6 +230,23 @@ def test_contexts_are_switched_by_name(bare_jig, platform):
     assert bare_jig("context", "use", "local", "--json").json == {"current": "local", "base_url": platform.url}
     assert bare_jig("list").code == 0
     assert "Known: far, local" in bare_jig("context", "use", "lcal").err
+
+
+def test_something_else_at_the_base_url_is_said_to_be_no_platform(jig, platform):
+    finished = jig("list", TOGETHER_BASE_URL=f"{platform.url}/web")
+    assert finished.code == 1
+    assert "is no platform" in finished.err
+
+
+def test_ctrl_c_ends_following_without_a_word(jig, deployed):
+    deployed.log_lines = ["one line"]
+    deployed.is_quiet = threading.Event()
+    process = jig.start("logs", "--follow")
+    assert process.stdout.readline() == "one line\n"
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=20)
+    deployed.is_quiet.set()
+    assert (process.returncode, err) == (130, "")
 
 
 def test_what_may_be_repeated_is_tried_again(jig, platform):

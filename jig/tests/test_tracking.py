@@ -27,13 +27,13 @@ def test_waiting_then_running_then_ready():
     assert tracking.verdict is Verdict.WAITING
     tracking = track(tracking, deployment(READY), 3.0)
     assert tracking.verdict is Verdict.READY
-    assert tracking.reason == "1 of 1 replicas ready"
+    assert tracking.reason == "1 of 1 replica"
 
 
 def test_the_first_ready_replica_is_enough():
     tracking = follow(deployment(WAITING, READY, desired_replicas=2))
     assert tracking.verdict is Verdict.READY
-    assert tracking.reason == "1 of 2 replicas ready"
+    assert tracking.reason == "1 of 2 replicas"
 
 
 def test_a_ready_replica_of_an_older_revision_does_not_count():
@@ -41,7 +41,7 @@ def test_a_ready_replica_of_an_older_revision_does_not_count():
     tracking = follow(deployment(old, WAITING))
     assert tracking.verdict is Verdict.WAITING
     assert tracking.older == 1
-    assert "1 of earlier revisions still there" in headline(tracking, 2.0)
+    assert "1 replica of earlier revisions still there" in headline(tracking, 2.0)
 
 
 def test_scaled_to_zero_is_ready_only_where_zero_was_asked_for():

@@ -1,13 +1,18 @@
 """A platform of registry and files alone, on a real socket, for the tests of both."""
 
 import asyncio
+import functools
 import socket
-from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager, contextmanager
+import sys
+import tempfile
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 import httpx
 import uvicorn
+import uvloop
 from starlette.applications import Starlette
 from starlette.routing import Route
 
@@ -26,12 +31,23 @@ from machineshop.store.schema import migrate
 FILE_LIMIT_BYTES = 1024 * 1024 * 1024
 
 
+@functools.cache
+def _empty_database() -> bytes:
+    """A migrated database: made once, because the migrations take longer than most tests."""
+    with tempfile.TemporaryDirectory() as directory:
+        path = Path(directory, "machineshop.db")
+        migrate(sqlite_url(path))
+        return path.read_bytes()
+
+
 class StorageServer:
     """The services over one data directory, and the address at which they are served."""
 
     def __init__(self, data_directory: Path, clock: Callable[[], float], file_limit_bytes: int) -> None:
-        url = sqlite_url(data_directory / "machineshop.db")
-        migrate(url)
+        path = data_directory / "machineshop.db"
+        if not path.exists():
+            path.write_bytes(_empty_database())
+        url = sqlite_url(path)
         self.data_directory = data_directory
         self.host = ""
         self.database = Database(url)
@@ -71,7 +87,7 @@ class StorageServer:
     def client(self, key: str | None) -> httpx.AsyncClient:
         """A client with this key; the caller closes it."""
         headers = {} if key is None else {"Authorization": f"Bearer {key}"}
-        return httpx.AsyncClient(base_url=self.base_url, headers=headers, timeout=60)
+        return httpx.AsyncClient(base_url=self.base_url, headers=headers, timeout=60, verify=False)
 
     def left_on_disk(self, folder: str) -> list[Path]:
         """The files under a folder of the data directory."""
@@ -88,24 +104,68 @@ async def storage_server(
     listener = socket.create_server(("127.0.0.1", 0))
     server.host = f"127.0.0.1:{listener.getsockname()[1]}"
     config = uvicorn.Config(server.application, log_level="warning", lifespan="off", http="httptools")
+    config.load()
     http = uvicorn.Server(config)
-    http.capture_signals = _leave_signals_alone  # type: ignore[method-assign]
-    serving = asyncio.create_task(http.serve([listener]))
+    http.lifespan = config.lifespan_class(config)
+    # Without its main loop, which ends only at its next tick.
+    await http.startup([listener])
     try:
-        async with asyncio.timeout(10):
-            while not http.started:
-                await asyncio.sleep(0.005)
         yield server
     finally:
-        http.should_exit = True
         http.force_exit = True
-        await serving
-        listener.close()
-        server.storage.close()
+        await http.shutdown([listener])
+        await asyncio.to_thread(server.storage.close)
         await asyncio.to_thread(server.database.close)
 
 
-@contextmanager
-def _leave_signals_alone() -> Iterator[None]:
-    """Ctrl-C is the test runner's."""
-    yield
+class ServerProcess:
+    """The same in a process of its own, to be killed or measured."""
+
+    def __init__(self, process: asyncio.subprocess.Process, host: str, key: str) -> None:
+        self.process = process
+        self.host = host
+        self.key = key
+
+    @property
+    def client(self) -> httpx.AsyncClient:
+        """A client with a key; the caller closes it."""
+        headers = {"Authorization": f"Bearer {self.key}"}
+        return httpx.AsyncClient(base_url=f"http://{self.host}", headers=headers, timeout=60, verify=False)
+
+    def peak_memory_bytes(self) -> int:
+        """The most that it ever had in memory."""
+        status = Path(f"/proc/{self.process.pid}/status").read_text()
+        return int(status.partition("VmHWM:")[2].split()[0]) * 1024
+
+    async def kill(self) -> None:
+        """End it as a crash would."""
+        if self.process.returncode is None:
+            self.process.kill()
+        await self.process.wait()
+
+
+@asynccontextmanager
+async def server_process(data_directory: Path) -> AsyncIterator[ServerProcess]:
+    """Serve a data directory from a process of its own."""
+    data_directory.mkdir(exist_ok=True)
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, __file__, str(data_directory), stdout=asyncio.subprocess.PIPE
+    )
+    assert process.stdout is not None
+    async with asyncio.timeout(30):
+        host, key = (await process.stdout.readline()).decode().split()
+    server = ServerProcess(process, host, key)
+    try:
+        yield server
+    finally:
+        await server.kill()
+
+
+async def _main(data_directory: Path) -> None:
+    async with storage_server(data_directory, time.time) as server:
+        print(server.host, await server.key(), flush=True)
+        await asyncio.Event().wait()
+
+
+if __name__ == "__main__":
+    uvloop.run(_main(Path(sys.argv[1])))

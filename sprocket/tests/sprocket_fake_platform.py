@@ -60,6 +60,8 @@ class FakePlatform:
         self.upload_status = 200
         self.upload_headers: list[dict[str, str]] = []
         self.poll_seconds: float | None = None
+        self.rest_of_claim: asyncio.Event | None = None
+        """Where set, the headers of a claim go out at once, and its body with this event."""
         self.claimed_at: dict[str, float] = {}
         self.port = 0
         self._changed = asyncio.Condition()
@@ -128,7 +130,7 @@ class FakePlatform:
             return self.claim_answers.pop(0)
         if not _authorized(request):
             return _error(401, "wrong key")
-        limit = self.poll_seconds or float(request.query["timeout"].removesuffix("s"))
+        limit = float(request.query["timeout"].removesuffix("s")) if self.poll_seconds is None else self.poll_seconds
         try:
             await self.until(self._next_job, limit)
         except asyncio.TimeoutError:
@@ -138,9 +140,19 @@ class FakePlatform:
             return web.json_response({"data": None})
         job.status, job.attempt, job.token = "running", job.attempt + 1, f"token-{uuid.uuid4()}"
         self.claimed_at[job.request_id] = asyncio.get_running_loop().time()
-        await self._tell()
         data = {key: getattr(job, key) for key in ("request_id", "payload", "priority", "info", "attempt")}
-        return web.json_response({"data": {**data, "attempt_token": job.token, "retries": job.attempt - 1}})
+        body = {"data": {**data, "attempt_token": job.token, "retries": job.attempt - 1}}
+        await self._tell()
+        return await self._in_two_parts(request, body) if self.rest_of_claim else web.json_response(body)
+
+    async def _in_two_parts(self, request: web.Request, body: dict[str, Any]) -> web.StreamResponse:
+        assert self.rest_of_claim
+        answer = web.StreamResponse(headers={"Content-Type": "application/json"})
+        await answer.prepare(request)
+        await self.rest_of_claim.wait()
+        await answer.write(json.dumps(body).encode())
+        await answer.write_eof()
+        return answer
 
     def _next_job(self) -> FakeJob | None:
         waiting = [job for job in self.jobs.values() if job.status == "pending"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import ssl
 import subprocess
 from pathlib import Path
@@ -72,5 +73,7 @@ class FileServer:
     async def _endless(self, request: web.Request) -> web.StreamResponse:
         answer = web.StreamResponse()
         await answer.prepare(request)
-        while True:
+        while request.transport is not None and not request.transport.is_closing():
             await answer.write(b"x" * 65536)
+            await asyncio.sleep(0.001)
+        return answer

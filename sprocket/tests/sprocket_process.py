@@ -49,6 +49,21 @@ class WorkerProcess:
         async with aiohttp.ClientSession() as session, session.get(url) as answer:
             return answer.status, await answer.text()
 
+    async def is_working(self) -> None:
+        """Wait until a request is being worked on."""
+        await self._shows("/metrics", "requests_inflight 1.0")
+
+    async def is_draining(self) -> None:
+        """Wait until the worker takes nothing new."""
+        await self._shows("/health", "draining")
+
+    async def _shows(self, path: str, text: str) -> None:
+        for _ in range(1000):
+            if text in (await self.get(path))[1]:
+                return
+            await asyncio.sleep(0.005)
+        raise AssertionError(f"{path} did not show {text!r}")
+
     async def post(self, path: str, body: bytes, headers: dict[str, str] | None = None) -> tuple[int, str]:
         url = f"http://127.0.0.1:{await self.port()}{path}"
         async with aiohttp.ClientSession() as session, session.post(url, data=body, headers=headers) as answer:
@@ -89,23 +104,17 @@ class Launcher:
         self.temporary.mkdir()
         self._workers: list[WorkerProcess] = []
 
-    async def __call__(
-        self, platform: FakePlatform | None, target: str, *flags: str, cwd: Path = WORKERS, **env: str
-    ) -> WorkerProcess:
+    async def __call__(self, platform: FakePlatform | None, target: str, *flags: str, **env: str) -> WorkerProcess:
         """Start a worker; in queue mode where there is a platform."""
         queue = ["--queue"] if platform else []
-        return await self.start(
-            "-m", "sprocket", target, "--port", "0", *queue, *flags, platform=platform, cwd=cwd, **env
-        )
+        return await self.start("-m", "sprocket", target, "--port", "0", *queue, *flags, platform=platform, **env)
 
-    async def start(
-        self, *arguments: str, platform: FakePlatform | None = None, cwd: Path = WORKERS, **env: str
-    ) -> WorkerProcess:
+    async def start(self, *arguments: str, platform: FakePlatform | None = None, **env: str) -> WorkerProcess:
         """Start Python with these arguments."""
         process = await asyncio.create_subprocess_exec(
             sys.executable,
             *arguments,
-            cwd=cwd,
+            cwd=WORKERS,
             env={**_environment(platform), "TMPDIR": str(self.temporary), **env},
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.PIPE,

@@ -24,22 +24,22 @@ async def test_an_idle_worker_stops_at_once(platform: FakePlatform, launch: Laun
 
 async def test_a_drain_finishes_the_job_and_claims_no_other(platform: FakePlatform, launch: Launcher) -> None:
     worker = await launch(platform, "zoo:Zoo")
-    job = await platform.submit({"do": "sleep", "seconds": 1.0})
-    await platform.until(lambda: job.status == "running")
+    job = await platform.submit({"do": "sleep", "seconds": 0.6})
+    await platform.until(lambda: platform.updates_of(job, "running"))
     other = await platform.submit({"b": 1})
     worker.send(signal.SIGTERM)
-    await worker.says("SIGTERM received")
+    await worker.is_draining()
     assert await worker.get("/health") == (503, '{"status": "draining"}')
     assert (await worker.post("/generate", b"{}"))[0] == 503
     assert await worker.exit_code() == 0
-    assert (job.status, job.outputs, other.status) == ("done", {"slept": 1.0}, "pending")
+    assert (job.status, job.outputs, other.status) == ("done", {"slept": 0.6}, "pending")
     assert "shutdown same thread" in worker.stdout
 
 
 async def test_an_async_worker_drains(platform: FakePlatform, launch: Launcher) -> None:
     worker = await launch(platform, "zoo:AsyncZoo")
     job = await platform.submit({"do": "block", "seconds": 0.5})
-    await platform.until(lambda: job.status == "running")
+    await platform.until(lambda: platform.updates_of(job, "running"))
     worker.send(signal.SIGTERM)
     assert await worker.exit_code() == 0
     assert job.status == "done"
@@ -63,7 +63,7 @@ async def test_a_job_that_outlasts_the_grace_period_is_released(
 async def test_a_second_signal_releases_at_once(platform: FakePlatform, launch: Launcher) -> None:
     worker = await launch(platform, "zoo:Zoo")
     job = await platform.submit({"do": "sleep", "seconds": 60})
-    await platform.until(lambda: job.status == "running")
+    await platform.until(lambda: platform.updates_of(job, "running"))
     worker.send(signal.SIGTERM)
     await worker.says("SIGTERM received")
     worker.send(signal.SIGTERM)
@@ -71,10 +71,27 @@ async def test_a_second_signal_releases_at_once(platform: FakePlatform, launch: 
     assert job.status == "pending"
 
 
+async def test_a_claim_on_its_way_when_the_drain_begins_is_handed_back(
+    platform: FakePlatform, launch: Launcher
+) -> None:
+    platform.rest_of_claim = asyncio.Event()
+    worker = await launch(platform, "zoo:Zoo")
+    job = await platform.submit({"a": 1})
+    await platform.until(lambda: job.status == "running")
+    # The headers have been sent: they arrive before what is asked for afterwards.
+    await worker.get("/metrics")
+    worker.send(signal.SIGTERM)
+    await worker.is_draining()
+    platform.rest_of_claim.set()
+    assert await worker.exit_code() == 0
+    assert job.status == "pending"
+    assert [update.body["status"] for update in platform.updates_of(job)] == ["pending"]
+
+
 async def test_a_release_does_not_wait_for_a_platform_that_is_away(platform: FakePlatform, launch: Launcher) -> None:
     worker = await launch(platform, "zoo:Zoo", TERMINATION_GRACE_PERIOD_SECONDS="1")
     job = await platform.submit({"do": "sleep", "seconds": 60})
-    await platform.until(lambda: job.status == "running")
+    await platform.until(lambda: platform.updates_of(job, "running"))
     await platform.stop()
     worker.send(signal.SIGTERM)
     assert await worker.seconds_to_exit() < 5
@@ -104,8 +121,7 @@ async def test_a_request_over_http_is_answered_before_the_end(launch: Launcher) 
     worker = await launch(None, "zoo:Zoo")
     await worker.ready()
     posted = asyncio.create_task(worker.post("/generate", b'{"do": "sleep", "seconds": 0.6}'))
-    while "requests_inflight 1.0" not in (await worker.get("/metrics"))[1]:
-        await asyncio.sleep(0.01)
+    await worker.is_working()
     worker.send(signal.SIGTERM)
     assert await posted == (200, '{"slept":0.6}')
     assert await worker.exit_code() == 0

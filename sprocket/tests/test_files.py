@@ -6,7 +6,6 @@ import json
 import ssl
 from pathlib import Path
 
-import pytest
 from sprocket_fake_platform import API_KEY, FakePlatform
 from sprocket_file_server import FileServer
 from sprocket_process import Launcher
@@ -95,14 +94,23 @@ async def test_storage_may_send_its_reader_elsewhere_but_not_the_key(platform: F
     await bucket.stop()
 
 
-@pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "127.1", "2130706433", "[::1]", "[::ffff:127.0.0.1]"])
 async def test_private_addresses_are_refused(
-    platform: FakePlatform, launch: Launcher, files: FileServer, certificate: Path, host: str
+    platform: FakePlatform, launch: Launcher, files: FileServer, certificate: Path
 ) -> None:
     await launch(platform, "zoo:Zoo", SSL_CERT_FILE=str(certificate))
-    job = await platform.run({"do": "read", "file": f"https://{host}:{files.port}/a.txt"})
-    assert job.status == "failed"
-    assert "is not on the public internet" in job.info["error"]
+    complaints = {
+        "127.0.0.1": ("is not on the public internet",),
+        "localhost": ("is not on the public internet",),
+        "[::1]": ("is not on the public internet",),
+        "[::ffff:127.0.0.1]": ("is not on the public internet",),
+        # Which of the two is said depends on aiohttp's version.
+        "127.1": ("no address that can be fetched", "is not on the public internet"),
+        "2130706433": ("no address that can be fetched", "is not on the public internet"),
+    }
+    for host, allowed in complaints.items():
+        job = await platform.run({"do": "read", "file": f"https://{host}:{files.port}/a.txt"})
+        assert job.status == "failed"
+        assert any(complaint in job.info["error"] for complaint in allowed)
     assert files.requests == []
 
 

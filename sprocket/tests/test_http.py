@@ -41,8 +41,7 @@ async def test_a_busy_model_answers_503(launch: Launcher) -> None:
     worker = await launch(None, "zoo:Zoo")
     await worker.ready()
     first = asyncio.create_task(worker.post("/generate", b'{"do": "sleep", "seconds": 0.5}'))
-    while "requests_inflight 1.0" not in (await worker.get("/metrics"))[1]:
-        await asyncio.sleep(0.01)
+    await worker.is_working()
     status, body = await worker.post("/generate", b"{}")
     assert (status, json.loads(body)["error"]["code"]) == (503, "busy")
     assert (await worker.get("/health"))[0] == 200
@@ -66,6 +65,13 @@ async def test_a_sprocket_worker_sees_headers(launch: Launcher) -> None:
     await worker.ready()
     status, body = await worker.post("/generate", b"{}", {"X-Colour": "blue", "X-Request-ID": "r-1"})
     assert (status, json.loads(body)) == (200, {"input": {}, "id": "r-1", "priority": 0, "info": {}, "header": "blue"})
+
+
+async def test_a_request_id_that_is_no_file_name_is_not_taken(launch: Launcher) -> None:
+    worker = await launch(None, "zoo:Requests")
+    await worker.ready()
+    _, body = await worker.post("/generate", b"{}", {"X-Request-ID": "../../other"})
+    assert len(json.loads(body)["id"]) == 36
 
 
 async def test_an_exit_in_predict_ends_the_process(launch: Launcher) -> None:

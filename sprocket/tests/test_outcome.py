@@ -9,7 +9,7 @@ from sprocket.outcome import Canceled, Done, Exited, Failed, failure, outcome_of
 
 def raised(error: BaseException) -> BaseException:
     try:
-        raise error
+        raise error  # noqa: TRY301
     except BaseException as caught:  # noqa: BLE001
         return caught
 

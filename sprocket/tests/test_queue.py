@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import time
-from typing import Any
 
 import pytest
 from aiohttp import web
@@ -48,13 +47,13 @@ async def test_health_answers_and_the_claim_is_renewed_while_predict_runs(
     platform: FakePlatform, launch: Launcher, do: str
 ) -> None:
     worker = await launch(platform, "zoo:Zoo")
-    job = await platform.submit({"do": do, "seconds": 1.0})
+    job = await platform.submit({"do": do, "seconds": 0.7})
     await platform.until(lambda: job.status == "running")
-    slowest_seconds = 0.0
+    took_seconds = []
     for _ in range(20):
         started_at = time.monotonic()
         assert await worker.get("/health") == (200, '{"status": "healthy"}')
-        slowest_seconds = max(slowest_seconds, time.monotonic() - started_at)
+        took_seconds.append(time.monotonic() - started_at)
     assert "requests_inflight 1.0" in (await worker.get("/metrics"))[1]
     await platform.finished(job)
     beats = platform.updates_of(job, "running")
@@ -62,7 +61,8 @@ async def test_health_answers_and_the_claim_is_renewed_while_predict_runs(
     assert all(beat.body["payload"] == {} and beat.body["attempt_token"] == job.token for beat in beats)
     ages = [beat.body["progress_age_seconds"] for beat in beats]
     assert ages == sorted(ages)
-    assert slowest_seconds < 0.1
+    # The median: what a busy test machine does to a single answer says nothing about the worker.
+    assert sorted(took_seconds)[10] < 0.1
 
 
 async def test_a_blocking_async_predict_blocks_nothing_else(platform: FakePlatform, launch: Launcher) -> None:
@@ -109,7 +109,8 @@ async def test_info_is_merged_and_sent_soon(platform: FakePlatform, launch: Laun
     await platform.until(lambda: platform.updates_of(job, "running"))
     beat = platform.updates_of(job, "running")[0]
     assert beat.body["info"] == {"a": 1, "step": "two", "thread": True}
-    assert beat.at - platform.claimed_at[job.request_id] < 0.25
+    # Meant are 200 ms; without hurry it would be 30 s.
+    assert beat.at - platform.claimed_at[job.request_id] < 0.6
     await platform.finished(job)
     assert platform.updates_of(job, "done")[0].body["info"] == {"last": "words"}
     assert len(platform.updates_of(job)) == 2
@@ -234,13 +235,11 @@ async def test_a_wrong_key_is_said_without_the_key(platform: FakePlatform, launc
     assert "msk_wrong" not in worker.stderr
 
 
-@pytest.mark.parametrize("payload", ["text", [1]])
-async def test_a_payload_that_is_no_object_fails_the_job(
-    platform: FakePlatform, launch: Launcher, payload: Any
-) -> None:
+async def test_a_payload_that_is_no_object_fails_the_job(platform: FakePlatform, launch: Launcher) -> None:
     await launch(platform, "zoo:Zoo")
-    job = await platform.run(payload)
-    assert (job.status, job.info["error"]) == ("failed", f"the payload is not an object but {type(payload).__name__}")
+    for payload, kind in (("text", "str"), ([1], "list"), (7, "int")):
+        job = await platform.run(payload)
+        assert (job.status, job.info["error"]) == ("failed", f"the payload is not an object but {kind}")
 
 
 @pytest.mark.parametrize(("do", "code"), [("exit", 3), ("exit", 0), ("vanish", 4)])
@@ -259,8 +258,7 @@ async def test_a_claimed_job_waits_for_a_request_over_http_and_is_renewed(
     worker = await launch(platform, "zoo:Zoo")
     await worker.ready()
     posted = asyncio.create_task(worker.post("/generate", b'{"do": "sleep", "seconds": 0.8}'))
-    while "requests_inflight 1.0" not in (await worker.get("/metrics"))[1]:
-        await asyncio.sleep(0.01)
+    await worker.is_working()
     job: FakeJob = await platform.submit({"a": 1})
     await platform.until(lambda: platform.updates_of(job, "running"))
     assert not posted.done()

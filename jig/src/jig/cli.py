@@ -8,7 +8,6 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Sequence
-from importlib.metadata import version
 
 from cyclopts import App, CycloptsError
 
@@ -54,13 +53,20 @@ GROUPS = {
 
 def build_app() -> App:
     """The command line with all its commands, none of them loaded yet."""
-    app = App(name="jig", help=HELP, version=lambda: f"jig {version('jig-together')}", help_format="plaintext")
+    app = App(name="jig", help=HELP, version=version_line, help_format="plaintext")
     add_commands(app, COMMANDS)
     for name, (sentence, commands) in GROUPS.items():
         group = App(name=name, help=sentence, help_format="plaintext")
         add_commands(group, commands)
         app.command(group)
     return app
+
+
+def version_line() -> str:
+    """What `--version` prints."""
+    from importlib.metadata import version  # noqa: PLC0415  it takes a while to load, and is seldom needed
+
+    return f"jig {version('jig-together')}"
 
 
 def add_commands(app: App, commands: Sequence[tuple[str, str, str]]) -> None:

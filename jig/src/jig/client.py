@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import ssl
 import sys
 import time
 from collections.abc import Iterable, Iterator, Mapping
@@ -39,9 +40,7 @@ class Client:
 
     def __init__(self, target: Target) -> None:
         self.target = target
-        headers = {"Authorization": f"Bearer {target.api_key}"} if target.api_key else {}
-        timeout = httpx.Timeout(READ_TIMEOUT_SECONDS, connect=CONNECT_TIMEOUT_SECONDS)
-        self._http = httpx.Client(headers=headers, timeout=timeout)
+        self._opened: dict[bool, httpx.Client] = {}
         self._has_answered = False
 
     def __enter__(self) -> Self:
@@ -50,7 +49,8 @@ class Client:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._http.close()
+        for opened in self._opened.values():
+            opened.close()
 
     def get(self, path: str, **params: object) -> Json:
         """The parsed answer to a GET; parameters that are None are left out.
@@ -58,19 +58,19 @@ class Client:
         Raises:
             PlatformError: any answer but a 2xx one, or none at all.
         """
-        return self.request("GET", path, params=present(params)).json()
+        return self._json("GET", path, params=present(params))
 
     def post(self, path: str, body: object) -> Json:
         """The parsed answer to a POST of JSON. It is sent once: only a refused connection is tried again."""
-        return self.request("POST", path, json=body).json()
+        return self._json("POST", path, json=body)
 
     def patch(self, path: str, body: object) -> Json:
         """The parsed answer to a PATCH of JSON."""
-        return self.request("PATCH", path, json=body).json()
+        return self._json("PATCH", path, json=body)
 
     def delete(self, path: str) -> Json:
         """The parsed answer to a DELETE."""
-        return self.request("DELETE", path).json()
+        return self._json("DELETE", path)
 
     def request(self, method: str, path: str, **options: Any) -> httpx.Response:
         """A whole answer, after retries.
@@ -80,7 +80,7 @@ class Client:
         """
         for attempt in range(1, TRIES + 1):
             try:
-                response = self._http.request(method, self.url(path), **options)
+                response = self._http(path).request(method, self.url(path), **options)
             except httpx.TransportError as error:
                 if attempt == TRIES or not may_repeat(method, error, has_answered=self._has_answered):
                     raise self._unreachable(error) from error
@@ -115,7 +115,7 @@ class Client:
         Raises:
             PlatformError: any answer but a 2xx one, or none at all.
         """
-        request = self._http.build_request(
+        request = self._http(url).build_request(
             method,
             self.url(url),
             content=content,
@@ -124,7 +124,7 @@ class Client:
         if not key:
             request.headers.pop("Authorization", None)
         try:
-            return checked(self._http.send(request))
+            return checked(self._http(url).send(request))
         except httpx.TransportError as error:
             raise self._unreachable(error) from error
 
@@ -136,7 +136,7 @@ class Client:
         """
         timeout = httpx.Timeout(None, connect=CONNECT_TIMEOUT_SECONDS)
         try:
-            with self._http.stream("GET", self.url(path), params=present(params), timeout=timeout) as response:
+            with self._http(path).stream("GET", self.url(path), params=present(params), timeout=timeout) as response:
                 if not response.is_success:
                     response.read()
                 checked(response)
@@ -148,11 +148,32 @@ class Client:
         """The whole URL of a path on this platform."""
         return self.target.base_url + path if path.startswith("/") else path
 
+    def _json(self, method: str, path: str, **options: Any) -> Json:
+        response = self.request(method, path, **options)
+        try:
+            return response.json()
+        except ValueError as error:
+            message = f"What answers at {self.url(path)} is no platform: it sent something that is not JSON."
+            raise PlatformError(message, status=response.status_code, hint="Check TOGETHER_BASE_URL.") from error
+
+    def _http(self, path: str) -> httpx.Client:
+        """The connections for plain or for encrypted URLs; loading the trusted authorities takes a while."""
+        is_secure = self.url(path).startswith("https:")
+        if is_secure not in self._opened:
+            headers = {"Authorization": f"Bearer {self.target.api_key}"} if self.target.api_key else {}
+            timeout = httpx.Timeout(READ_TIMEOUT_SECONDS, connect=CONNECT_TIMEOUT_SECONDS)
+            nobody = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+            self._opened[is_secure] = httpx.Client(headers=headers, timeout=timeout, verify=is_secure or nobody)
+        return self._opened[is_secure]
+
     def _unreachable(self, error: httpx.TransportError) -> JigError:
         base_url = self.target.base_url
         if isinstance(error, httpx.ConnectError) and "CERTIFICATE_VERIFY_FAILED" in str(error):
             hint = "Set SSL_CERT_FILE to the certificate of the platform's authority."
             return UnreachableError(f"The certificate of {base_url} is not trusted.", hint=hint)
+        if isinstance(error, httpx.ConnectError) and "WRONG_VERSION_NUMBER" in str(error):
+            hint = f"Perhaps it is http{base_url.removeprefix('https')}."
+            return UnreachableError(f"What answers at {base_url} speaks no TLS.", hint=hint)
         if isinstance(error, (httpx.ConnectError, httpx.ConnectTimeout)):
             hint = "Start one with `machineshop serve`, or set TOGETHER_BASE_URL."
             return UnreachableError(f"No platform answers at {base_url}.", hint=hint)

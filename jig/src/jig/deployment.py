@@ -14,8 +14,7 @@ LOCAL_RUNTIMES = ("process", "docker")  # their GPUs are those of one machine, w
 
 def create_body(config: Config, image: str, *, is_bundle: bool) -> dict[str, Any]:
     """The body of POST /v1/deployments."""
-    body = {"name": config.name, **update_body(config, image, is_bundle=is_bundle)}
-    return body if body["health_check_path"] else {key: body[key] for key in body if key != "health_check_path"}
+    return {"name": config.name, **update_body(config, image, is_bundle=is_bundle)}
 
 
 def update_body(config: Config, image: str, *, is_bundle: bool) -> dict[str, Any]:

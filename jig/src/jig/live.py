@@ -8,7 +8,7 @@ from contextlib import contextmanager
 
 from jig.output import Output
 from jig.tracking import Tracking, describe
-from jig.units import coarse, elapsed, size
+from jig.units import coarse, count, elapsed, size
 
 STATE_COLOURS = {"ready": "green", "starting": "cyan", "waiting": "yellow", "terminated": "red"}
 REDRAWS_PER_SECOND = 8
@@ -42,11 +42,14 @@ class TrackingView:
 
         def draw(tracking: Tracking, now: float) -> None:
             table = Table.grid(padding=(0, 2))
+            for _ in range(3):
+                table.add_column(no_wrap=True)
+            table.add_column(no_wrap=True, overflow="ellipsis")
             for replica in tracking.replicas:
                 state = Text(replica.state, style=STATE_COLOURS.get(replica.state, ""))
                 why = "" if replica.is_ready else replica.message or replica.reason
                 table.add_row(Text(f"  {replica.id}"), state, Text(coarse(now - replica.since)), Text(why, style="dim"))
-            spinner.update(text=Text(headline(tracking, now)))
+            spinner.update(text=Text(headline(tracking, now), no_wrap=True, overflow="ellipsis"))
             live.update(Group(spinner, table))
 
         console = Console(stderr=True, highlight=False)
@@ -69,10 +72,10 @@ class TrackingView:
 def headline(tracking: Tracking, now: float) -> str:
     """The line above the replicas."""
     parts = [f"waiting for a replica, {elapsed(now - tracking.started_at)}"]
-    if tracking.reason:
+    if tracking.reason and not tracking.replicas:
         parts.append(tracking.reason)
     if tracking.older:
-        parts.append(f"{tracking.older} of earlier revisions still there")
+        parts.append(f"{count(tracking.older, 'replica')} of earlier revisions still there")
     return " | ".join(parts)
 
 

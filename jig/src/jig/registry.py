@@ -16,7 +16,7 @@ from jig.errors import NotFoundError, PlatformError
 
 CHUNK_BYTES = 256 * 1024
 UPLOAD_TRIES = 3  # an upload that broke starts again from its first byte
-UPLOAD_PAUSE_SECONDS = 1.0
+UPLOAD_PAUSE_SECONDS = 0.5
 
 Progress = Callable[[int], None]
 """Called with the number of bytes that have just gone out; a negative number takes them back."""

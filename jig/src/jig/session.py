@@ -56,7 +56,9 @@ class Session:
             UnauthorizedError: there is no key for it.
         """
         if not self.target.api_key:
-            raise UnauthorizedError(f"There is no API key for {self.target.base_url}.", hint=LOGIN_HINT)
+            start = "Start a platform on this machine with `machineshop serve`: it logs you in.\n"
+            hint = (start if self.target.source == "default" else "") + LOGIN_HINT
+            raise UnauthorizedError(f"There is no API key for {self.target.base_url}.", hint=hint)
         return Client(self.target)
 
     def deployment_name(self, name: str | None) -> str:

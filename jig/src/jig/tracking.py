@@ -12,7 +12,7 @@ from enum import Enum
 from typing import Any
 
 from jig.deployment import revision_of
-from jig.units import coarse
+from jig.units import coarse, count
 
 READY_TIMEOUT_SECONDS = 120.0  # a replica that runs gets ready within this, or something is wrong
 PREPARE_SECONDS = 480.0  # fetching an image or making an environment, before any replica runs
@@ -126,7 +126,7 @@ def decide(seen: Tracking, deployment: Mapping[str, Any], now: float) -> Trackin
     desired = deployment.get("desired_replicas") or 0
     ready = sum(replica.is_ready for replica in seen.replicas)
     if ready:
-        return seen.ready(f"{ready} of {max(desired, ready)} replicas ready")
+        return seen.ready(f"{ready} of {count(max(desired, ready), 'replica')}")
     if deployment.get("status") == "ScaledToZero" and desired == 0 and deployment.get("min_replicas") == 0:
         return seen.ready("scaled to zero: the first job or request starts a replica")
     for replica in seen.replicas:

@@ -5,19 +5,20 @@
 
 import asyncio
 import contextlib
+import gc
 import json
 import logging
 import os
 import signal
 import socket
 from collections.abc import Callable, Iterator
+from urllib.parse import urlsplit
 
 import uvicorn
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
-from starlette.types import ASGIApp, Receive, Scope, Send
 
 from machineshop import __version__
 from machineshop.api import deployments as deployments_api
@@ -34,6 +35,7 @@ from machineshop.control.reclaimer import Reclaimer
 from machineshop.control.reconciler import PlatformWatcher, Reconciler
 from machineshop.datadir import DataDir
 from machineshop.errors import MachineshopError, MethodNotAllowed, NotFound
+from machineshop.front import Front
 from machineshop.gateway.proxy import Gateway
 from machineshop.http import error_response, json_response
 from machineshop.registry import app as registry_app
@@ -69,6 +71,7 @@ class Platform:
         self.settings = check(settings)
         self.data_dir = DataDir(settings.data_dir)
         self.made_admin_key: str | None = None
+        self._address_file = self.data_dir.path / "server.json"
 
     async def start(self) -> None:
         """Begin to serve.
@@ -77,9 +80,9 @@ class Platform:
             MachineshopError: Something that the platform needs is not to be had; the message says what to do.
         """
         self.data_dir.open()
-        self.socket = _listen(self.settings.host, self.settings.port)
+        self.socket = _listen(self.settings.host, self.settings.port or self._last_port())
         self.base_url = self.settings.public_url or f"http://{_reachable(self.settings.host)}:{self.port}"
-        self._build()
+        self.build()
         self.database.start()
         self.admin_key = self._admin_key()
         await self.identity.ensure_admin(self.admin_key)
@@ -90,9 +93,7 @@ class Platform:
         for loop in self.loops:
             loop.start()
         leave_context(contexts_path(), self.base_url, self.admin_key)
-        write_private(
-            self.data_dir.path / "server.json", json.dumps({"pid": os.getpid(), "base_url": self.base_url}) + "\n"
-        )
+        write_private(self._address_file, json.dumps({"pid": os.getpid(), "base_url": self.base_url}) + "\n")
 
     @property
     def port(self) -> int:
@@ -119,7 +120,8 @@ class Platform:
         await asyncio.to_thread(self.database.close)
         self.data_dir.close()
 
-    def _build(self) -> None:
+    def build(self) -> None:
+        """Put everything together without starting any of it; the data directory must be open."""
         url = self.settings.database_url or sqlite_url(self.data_dir.database)
         migrate(url)
         self.database = Database(url)
@@ -146,11 +148,12 @@ class Platform:
         self.loops = [
             reconcile,
             Loop("reclaim", Reclaimer(self.queue).run_once, RECLAIM_SECONDS),
-            Loop("clean", self.registry.clean, CLEAN_SECONDS),
+            Loop("clean-registry", self.registry.clean, CLEAN_SECONDS),
+            Loop("clean-files", self.files.clean, CLEAN_SECONDS),
         ]
         self.asgi = self._application()
 
-    def _application(self) -> ASGIApp:
+    def _application(self) -> Front:
         api = Api(self.identity)
         routes: list[BaseRoute] = [
             *queue_api.routes(api, self.queue),
@@ -163,7 +166,17 @@ class Platform:
             Route("/health", _health, methods=["GET"]),
         ]
         handlers = {404: _not_found, 405: _not_allowed}
-        return VersionPrefix(Starlette(routes=routes, exception_handlers=handlers))
+        return Front(Starlette(routes=routes, exception_handlers=handlers))
+
+    def _last_port(self) -> int:
+        """The free port of the last run, where it is still free: replicas that run on know the platform by it."""
+        try:
+            base_url = json.loads(self._address_file.read_text())["base_url"]
+            port = urlsplit(base_url).port or 0
+            _listen(self.settings.host, port).close()
+        except (OSError, ValueError, KeyError, PortTaken):
+            return 0
+        return port
 
     def _admin_key(self) -> str:
         """The key from the environment, or the one made at the first start."""
@@ -205,20 +218,6 @@ class _Server(uvicorn.Server):
         yield
 
 
-class VersionPrefix:
-    """Accepts `/v1/v1/...` too: people set the base URL with `/v1`, and some clients need that."""
-
-    def __init__(self, app: ASGIApp) -> None:
-        self._app = app
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Take one `/v1` away where there are two."""
-        if scope["type"] == "http" and scope["path"].startswith(("/v1/v1/", "/v1/v3/", "/v1/internal/")):
-            raw = scope.get("raw_path") or scope["path"].encode()
-            scope = {**scope, "path": scope["path"][3:], "raw_path": raw[3:]}
-        await self._app(scope, receive, send)
-
-
 async def run(settings: Settings, announce: Callable[[Platform], None]) -> None:
     """Serve until a signal: Ctrl-C ends the replicas too, SIGTERM leaves them to the next start.
 
@@ -226,6 +225,8 @@ async def run(settings: Settings, announce: Callable[[Platform], None]) -> None:
     """
     platform = Platform(settings)
     await platform.start()
+    gc.collect()
+    gc.freeze()  # what the start made stays; looking through it again and again makes answers late
     announce(platform)
     loop = asyncio.get_running_loop()
     received: asyncio.Queue[signal.Signals] = asyncio.Queue()

@@ -18,7 +18,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     data_dir: Path
     host: str = DEFAULT_HOST
     port: int = DEFAULT_PORT
-    """0: any free port."""
+    """0: a free port, the same as last time where that is free."""
     runtime: str = "auto"
     database_url: str | None = None
     """None: SQLite in the data directory."""

@@ -2,7 +2,7 @@
 
 import msgspec
 from starlette.datastructures import Headers
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
 from machineshop.errors import MachineshopError, PayloadTooLarge, status_of
@@ -23,9 +23,15 @@ async def read_body(request: Request, limit_bytes: int) -> bytes:
 
     Raises:
         PayloadTooLarge: It is longer than `limit_bytes`; no more than that was read.
+        ClientDisconnect: The caller hung up before the end of it.
     """
-    parts, size = [], 0
-    async for part in request.stream():
+    parts: list[bytes] = []
+    size, more = 0, True
+    while more:
+        message = await request.receive()
+        if message["type"] == "http.disconnect":
+            raise ClientDisconnect
+        part, more = message.get("body", b""), message.get("more_body", False)
         size += len(part)
         if size > limit_bytes:
             raise PayloadTooLarge(

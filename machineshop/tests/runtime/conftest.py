@@ -7,6 +7,14 @@ import pytest
 from runtime.harness import FakeWorld, ProcessWorld, World
 
 
+@pytest.fixture(autouse=True)
+def impatience(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Waits are as in life, only shorter; their real lengths are checked where they are computed."""
+    monkeypatch.setattr("machineshop.runtime.health.STEADY_INTERVAL_SECONDS", 0.1)
+    monkeypatch.setattr("machineshop.runtime.replica.FIRST_BACK_OFF_SECONDS", 0.25)
+    monkeypatch.setattr("machineshop.runtime.runs.REPORT_RETRY_SECONDS", 0.1)
+
+
 @pytest.fixture(scope="session")
 def environments(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("environments")

@@ -1,10 +1,12 @@
-"""The worker in most tests' bundles: answers health checks and does by HTTP what a test asks for. Standard library."""
+"""The worker in most tests' bundles: answers health checks and does by HTTP what a test asks for.
 
-import http.server
+Nothing but small parts of the standard library, as it is started some hundred times.
+"""
+
 import json
 import os
 import signal
-import subprocess
+import socketserver
 import sys
 import threading
 import time
@@ -29,10 +31,12 @@ def chatter() -> None:
         os.write(1, b"a line that says nothing at all, again and again and again\n" * 200)
 
 
-class Handler(http.server.BaseHTTPRequestHandler):
-    def do_GET(self) -> None:
-        url = urlsplit(self.path)
-        query = {name: values[0] for name, values in parse_qs(url.query).items()}
+class Handler(socketserver.StreamRequestHandler):
+    def handle(self) -> None:
+        url = urlsplit(self.rfile.readline().split()[1].decode())
+        while self.rfile.readline().strip():
+            pass
+        query = {name: values[0] for name, values in parse_qs(url.query, keep_blank_values=True).items()}
         match url.path:
             case "/health":
                 started = time.monotonic() - STARTED >= float(os.environ.get("START_SECONDS", "0"))
@@ -51,6 +55,8 @@ class Handler(http.server.BaseHTTPRequestHandler):
                 healthy.set() if query["value"] == "1" else healthy.clear()
                 self.answer(200)
             case "/spawn":
+                import subprocess  # noqa: PLC0415 - few tests need it, and all would pay for it
+
                 child = subprocess.Popen(["sleep", "600"], start_new_session=query["session"] == "new")
                 self.answer(200, str(child.pid))
             case "/hold":
@@ -58,13 +64,13 @@ class Handler(http.server.BaseHTTPRequestHandler):
                 self.answer(200)
 
     def answer(self, status: int, text: str = "") -> None:
-        self.send_response(status)
-        self.end_headers()
-        self.wfile.write(text.encode())
+        self.wfile.write(f"HTTP/1.0 {status} as asked\r\n\r\n{text}".encode())
 
-    def log_message(self, *args: object) -> None:
-        pass
+
+class Server(socketserver.ThreadingTCPServer):
+    allow_reuse_address = True
+    daemon_threads = True
 
 
 held: list[bytearray] = []
-http.server.ThreadingHTTPServer(("127.0.0.1", int(os.environ["PORT"])), Handler).serve_forever()
+Server(("127.0.0.1", int(os.environ["PORT"])), Handler).serve_forever()

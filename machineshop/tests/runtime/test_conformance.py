@@ -6,9 +6,17 @@ import time
 import pytest
 from runtime.harness import World, eventually, one, ready
 
-from machineshop.runtime.base import LogLine, Replica, ReplicaStatus
+from machineshop.runtime import health
+from machineshop.runtime.base import ArtifactKind, LogLine, Replica, ReplicaStatus, Runtime
 from machineshop.runtime.fake import Behaviour
 from machineshop.runtime.local import LocalRuntime
+
+
+def test_it_offers_what_the_platform_asks_of_a_runtime(world: World) -> None:
+    runtime: Runtime = world.runtime
+    assert runtime.name in ("fake", "process")
+    assert ArtifactKind.BUNDLE in runtime.accepts
+    assert runtime.capacity().cpu > 0
 
 
 async def test_the_count_is_reached_and_each_replica_is_distinct(world: World) -> None:
@@ -155,7 +163,7 @@ async def test_readiness_is_lost_only_after_several_failed_checks_and_comes_back
     lost_at = time.monotonic()
     await world.set_healthy(replica, False)
     gone = await one(world.runtime, lambda r: r.ready_since is None)
-    assert time.monotonic() - lost_at > 1.5
+    assert time.monotonic() - lost_at > health.STEADY_INTERVAL_SECONDS * 1.5
     assert (gone.status, gone.restarts) == (ReplicaStatus.RUNNING, 0)
     await world.set_healthy(replica, True)
     (back,) = await ready(world.runtime, 1)
@@ -214,7 +222,7 @@ async def test_more_gpus_than_there_are_is_said(world: World) -> None:
     await world.runtime.apply(world.spec(gpu_count=1, gpu_type="h100-80gb"), 1)
     replica = await one(world.runtime, lambda r: r.reason == "Insufficient GPU")
     assert replica.status is ReplicaStatus.WAITING
-    assert replica.message == "It needs 1 GPUs; 0 of this machine's 0 are free."
+    assert replica.message == "It needs 1 GPU; 0 of this machine's 0 are free."
 
 
 async def test_replicas_outlive_the_server_and_are_adopted(world: World) -> None:
@@ -272,7 +280,7 @@ async def test_the_platform_is_told_of_an_exit_until_it_takes_note(world: World)
     (replica,) = await ready(world.runtime, 1)
     world.watcher.failures = 1
     await world.end(replica, 1)
-    await one(world.runtime, lambda r: r.restarts == 1)
+    await one(world.runtime, lambda r: r.restarts == 1 and r.ready_since is not None)
     assert world.watcher.of(replica.id) == ["key", "exited", "key"]
 
 
@@ -330,7 +338,7 @@ async def test_following_shows_lines_at_once_from_new_replicas_too_and_ends_with
 async def test_following_one_replica_ends_with_it_and_following_can_be_given_up(world: World) -> None:
     await world.runtime.apply(world.spec(), 2)
     first, _ = await ready(world.runtime, 2)
-    given_up = asyncio.create_task(anext(aiter(world.runtime.logs("dep-1", None, tail=0, follow=True))))
+    given_up = asyncio.create_task(_followed(world.runtime, None))
     following = asyncio.create_task(_followed(world.runtime, first.id))
     await asyncio.sleep(0.1)
     given_up.cancel()
@@ -340,7 +348,7 @@ async def test_following_one_replica_ends_with_it_and_following_can_be_given_up(
         await given_up
 
 
-async def _followed(runtime: LocalRuntime, replica_id: str) -> list[LogLine]:
+async def _followed(runtime: LocalRuntime, replica_id: str | None) -> list[LogLine]:
     return [line async for line in runtime.logs("dep-1", replica_id, tail=0, follow=True)]
 
 

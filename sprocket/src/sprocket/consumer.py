@@ -22,6 +22,8 @@ REFUSED_BACKOFF = Backoff(first_seconds=1.0, longest_seconds=30.0)
 EMPTY_ANSWER_SECONDS = 0.05
 """An empty answer that came at once is no long poll: don't ask in a tight loop."""
 
+HAND_BACK_SECONDS = 2.0
+
 
 class Consumer:
     """Works on one deployment's queue until it is told to drain."""
@@ -45,7 +47,7 @@ class Consumer:
     def drain(self) -> None:
         """Claim no more; what is being worked on goes on to its end."""
         self._draining = True
-        if self._waiting and self._task is not None:
+        if self._waiting and self._task is not None and not self._platform.claim_arriving:
             self._task.cancel()
 
     async def finished(self) -> None:
@@ -61,7 +63,7 @@ class Consumer:
         try:
             await asyncio.wait_for(attempt.release(), within_seconds)
             self._metrics.jobs["released"] += 1
-            log.warning("released, there was no time left to finish it", extra=attempt.job.tag)
+            log.warning("released: this worker is about to end", extra=attempt.job.tag)
         except (PlatformError, asyncio.TimeoutError) as error:
             log.error("could not be released, the claim will run out: %s", error, extra=attempt.job.tag)
 
@@ -90,7 +92,10 @@ class Consumer:
             self._failures = 0
         if claim is None:
             return 0.0 if time.monotonic() - asked_at > EMPTY_ANSWER_SECONDS else EMPTY_ANSWER_SECONDS
-        await self._serve(claim)
+        if self._draining:
+            await self._hand_back(claim)
+        else:
+            await self._serve(claim)
         self._idle_since = time.monotonic()
         return 0.0
 
@@ -100,6 +105,12 @@ class Consumer:
             return await self._platform.claim(time.monotonic() - self._idle_since)
         finally:
             self._waiting = False
+
+    async def _hand_back(self, claim: Claim) -> None:
+        """Release a job that arrived in the moment in which the drain began."""
+        self._attempt = Attempt(self._platform, claim, Job(claim.request_id, {}))
+        await self.release(HAND_BACK_SECONDS)
+        self._attempt = None
 
     async def _serve(self, claim: Claim) -> None:
         payload = claim.payload if isinstance(claim.payload, dict) else {}

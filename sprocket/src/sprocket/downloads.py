@@ -130,6 +130,8 @@ class Downloader:
                 self._check(url, answer)
                 await self._save(answer, url, path)
                 return None
+        except aiohttp.InvalidURL:
+            raise _no_address() from None
         except aiohttp.ClientConnectorError as error:
             if isinstance(error.os_error, BlockedAddressError):
                 raise _blocked(url) from None
@@ -193,12 +195,16 @@ def _parse(address: str, *, relative: bool = False) -> URL:
             return url
     except ValueError:
         pass
-    raise InputError("this is no address that can be fetched")
+    raise _no_address()
 
 
 def _shown(url: URL) -> str:
     """The address without its query and credentials: those may be secret."""
     return str(url.origin().with_path(url.path))
+
+
+def _no_address() -> InputError:
+    return InputError("this is no address that can be fetched")
 
 
 def _blocked(url: URL) -> InputError:

@@ -58,6 +58,8 @@ class Platform:
         }
         self._retrieve_url = f"{config.base_url}/internal/v1/queue/retrieve?{urlencode(query)}"
         self._update_url = f"{config.base_url}/internal/v1/videos/status"
+        self.claim_arriving = False
+        """The answer to a poll has begun to come in: it may be a job, so don't hang up."""
         self.session = aiohttp.ClientSession(
             # The claim, its heartbeats and its result share one connection for as long as the server keeps it.
             connector=aiohttp.TCPConnector(keepalive_timeout=75),
@@ -76,7 +78,16 @@ class Platform:
             PlatformRefusedError: a definite no: wrong key, unknown deployment.
         """
         headers = {**self._headers, "x-idle-time": f"{idle_seconds:.1f}"}
-        status, body = await self._call("GET", self._retrieve_url, headers=headers, timeout=POLL_TIMEOUT)
+        try:
+            async with self.session.get(
+                self._retrieve_url, headers=headers, timeout=POLL_TIMEOUT, allow_redirects=False
+            ) as answer:
+                self.claim_arriving = True
+                status, body = answer.status, await answer.read()
+        except (aiohttp.ClientError, asyncio.TimeoutError, OSError) as error:
+            raise PlatformAwayError(describe(error)) from None
+        finally:
+            self.claim_arriving = False
         if status == 404:
             raise PlatformRefusedError(404, f"there is no deployment {self.config.deployment!r} for this key")
         _raise_for(status, body)
@@ -105,9 +116,7 @@ class Platform:
             fixed["attempt_token"] = token
         texts = {**{key: json.dumps(value) for key, value in fixed.items()}, "payload": "{}", **fields}
         body = "{" + ",".join(f'"{key}":{text}' for key, text in texts.items()) + "}"
-        code, answer = await self._call(
-            "POST", self._update_url, data=_body(body), timeout=UPDATE_TIMEOUT, json_body=True
-        )
+        code, answer = await self._post(self._update_url, body)
         if code in (401, 403):
             # Whoever could claim may report: a key that is being rotated must not cost a finished job.
             raise PlatformAwayError(_reason(answer) or f"the platform answered {code}")
@@ -124,8 +133,7 @@ class Platform:
             OSError: the file cannot be read.
         """
         url = f"{self.config.base_url}/v1/storage/upload-request"
-        request = _body(json.dumps({"filename": name}))
-        status, body = await self._call("POST", url, data=request, timeout=UPDATE_TIMEOUT, json_body=True)
+        status, body = await self._post(url, json.dumps({"filename": name}))
         _raise_for(status, body)
         target = _object(body).get("upload_url")
         if not isinstance(target, dict) or not isinstance(target.get("url"), str):
@@ -148,15 +156,11 @@ class Platform:
         if not 200 <= answer.status < 300:
             _raise_for(answer.status if answer.status >= 400 else 502, body)
 
-    async def _call(
-        self, method: str, url: str, *, timeout: aiohttp.ClientTimeout, data: Any = None,
-        headers: Mapping[str, str] | None = None, json_body: bool = False,
-    ) -> tuple[int, bytes]:  # fmt: skip
-        if headers is None:
-            headers = {**self._headers, "Content-Type": "application/json"} if json_body else self._headers
+    async def _post(self, url: str, body: str) -> tuple[int, bytes]:
+        headers = {**self._headers, "Content-Type": "application/json"}
         try:
-            async with self.session.request(
-                method, url, data=data, headers=headers, timeout=timeout, allow_redirects=False
+            async with self.session.post(
+                url, data=_body(body), headers=headers, timeout=UPDATE_TIMEOUT, allow_redirects=False
             ) as answer:
                 return answer.status, await answer.read()
         except (aiohttp.ClientError, asyncio.TimeoutError, OSError) as error:

@@ -6,6 +6,7 @@ import argparse
 import asyncio
 import os
 import sys
+import threading
 from collections.abc import Sequence
 from typing import NoReturn
 
@@ -54,6 +55,8 @@ def serve(
     """Do what `run` does, with the flags already read."""
     configure_logging()
     try:
+        if threading.current_thread() is not threading.main_thread():
+            raise ConfigError("run() must be called in the main thread: signals are delivered nowhere else")
         config = read_config(os.environ, flags, name=name, port=port, queue=queue)
         code = _live(config, Model(worker))
     except SprocketError as error:

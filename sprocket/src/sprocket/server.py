@@ -6,6 +6,7 @@ import asyncio
 import enum
 import errno
 import json
+import re
 import uuid
 from typing import Any
 
@@ -20,6 +21,8 @@ from .workbench import Workbench
 
 REQUEST_LIMIT_BYTES = 64 * 1024**2
 """A body is held in memory; larger inputs go as files."""
+
+REQUEST_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 
 
 class Health(enum.Enum):
@@ -94,7 +97,7 @@ class Server:
         if self._workbench.busy or self._requests:
             return _error(503, "the model is busy with another request", "busy")
         headers = {name.lower(): value for name, value in request.headers.items()}
-        job = Job(headers.get("x-request-id") or str(uuid.uuid4()), payload, headers=headers)
+        job = Job(_request_id(headers.get("x-request-id", "")), payload, headers=headers)
         return self._answer(await self._work(job), job)
 
     async def _work(self, job: Job) -> Outcome:
@@ -119,6 +122,11 @@ class Server:
         if isinstance(outcome, Exited):
             return _error(500, "the worker has ended", "worker_exited", headers)
         return _error(500, outcome.error, "predict_failed", headers)
+
+
+def _request_id(given: str) -> str:
+    """Take the client's id where it can be part of a file's name, as it is when the outputs have files."""
+    return given if REQUEST_ID.fullmatch(given) else str(uuid.uuid4())
 
 
 def _error(status: int, message: str, code: str, headers: dict[str, str] | None = None) -> web.Response:

@@ -78,8 +78,8 @@ class Workbench:
             return await self._publish(job, outcome)
         except InputError as error:
             return Canceled() if job.cancel_requested else failure(error)
-        except OSError as error:
-            log.error("its files could not be handled: %s", error, extra=job.tag)
+        except Exception as error:  # noqa: BLE001 - a full disk, or a mistake of ours: the worker goes on
+            log.error("the job could not be worked on", exc_info=error, extra=job.tag)
             return failure(error)
         finally:
             self._metrics.in_flight.discard(job)

@@ -49,8 +49,8 @@ def deploy(
         client.request("POST", "/v1/deployments/prewarm", json={"images": [reference]})
     else:
         reference = publish(session, steps, tag)
-    deployment, is_new = apply(client, config, reference, is_bundle=not (image or config.deploy.image))
-    steps.done("deployment", f"{'created' if is_new else 'updated'}: {deployment['id']}")
+    deployment, change = apply(client, config, reference, is_bundle=not (image or config.deploy.image))
+    steps.done("deployment", change)
     if detach:
         output.result(outcome(deployment, reference, steps), f"{config.name}: {deployment['status']}")
         return
@@ -104,14 +104,15 @@ def push_bundle(client: Client, output: Output, config: Config, bundle: Bundle, 
         return push(client, repository, bundle, tag, progress)
 
 
-def apply(client: Client, config: Config, reference: str, *, is_bundle: bool) -> tuple[dict[str, Any], bool]:
-    """Make the deployment what the config says; return it, and whether it is new."""
+def apply(client: Client, config: Config, reference: str, *, is_bundle: bool) -> tuple[dict[str, Any], str]:
+    """Make the deployment what the config says; return it, and in one word what that changed."""
     path = f"/v1/deployments/{config.name}"
     try:
-        client.get(path)
+        before = client.get(path)
     except NotFoundError:
-        return create(client, config, reference, is_bundle=is_bundle), True
-    return client.patch(path, update_body(config, reference, is_bundle=is_bundle)), False
+        return create(client, config, reference, is_bundle=is_bundle), "created"
+    after = client.patch(path, update_body(config, reference, is_bundle=is_bundle))
+    return after, "unchanged" if revision_of(before) == revision_of(after) else "updated"
 
 
 def create(client: Client, config: Config, reference: str, *, is_bundle: bool) -> dict[str, Any]:

@@ -27,6 +27,9 @@ FIRST_POLL_SECONDS = 0.05
 LONGEST_POLL_SECONDS = 1.0
 POLL_GROWTH = 1.3  # a job of milliseconds is seen at once; one of minutes is asked about once a second
 
+# An error and its traceback are shown when the job has ended; the age of the progress is between worker and platform.
+UNSHOWN_INFO = frozenset({"error", "traceback", "progress_age_seconds"})
+
 PROMPT = 'A text: the payload {"prompt": TEXT}.'
 PAYLOAD = 'A JSON object, @FILE, or - for standard input; a value "@PATH" in it is uploaded and becomes its URL.'
 WATCH = "Wait for the result and print it."
@@ -112,23 +115,27 @@ def watch_job(client: Client, output: Output, name: str, request_id: str) -> dic
         hint = f"Its result: jig job-status {request_id}\nTo stop it: jig job-cancel {request_id}"
         raise WatchInterruptedError(f"Job {request_id} goes on.", hint=hint) from error
     if job["status"] != "done":
+        if trace := traceback_of(job):
+            output.note(trace, "dim")
         raise JobError(ending(job), job=job)
     return job
 
 
 def progress_line(job: Mapping[str, Any]) -> str:
     """A job's state with what its worker says about it, in one line."""
-    info = {key: value for key, value in (job.get("info") or {}).items() if key != "error"}
+    info = {key: value for key, value in (job.get("info") or {}).items() if key not in UNSHOWN_INFO}
     said = ", ".join(f"{key} {value if isinstance(value, str) else json.dumps(value)}" for key, value in info.items())
     waits = f", position {job['position']}" if job.get("position") is not None else ""
     again = f", retry {job['retries']}" if job.get("retries") else ""
-    return f"{job['status']}{waits}{again}{f': {said}' if said else ''}"
+    asked = ", asked to stop" if job.get("cancel_requested") and job["status"] == "running" else ""
+    return f"{job['status']}{waits}{again}{asked}{f': {said}' if said else ''}"
 
 
 def ending(job: Mapping[str, Any]) -> str:
     """How a job without a result ended."""
     why = error_text(job)
-    return f"The job is {job['status']}{f': {why}' if why else '.'}"
+    verb = "failed" if job["status"] == "failed" else f"was {job['status']}"
+    return f"The job {verb}{f': {why}' if why else '.'}"
 
 
 def error_text(job: Mapping[str, Any]) -> str:
@@ -136,12 +143,17 @@ def error_text(job: Mapping[str, Any]) -> str:
     return str(job.get("error") or (job.get("info") or {}).get("error") or "")
 
 
+def traceback_of(job: Mapping[str, Any]) -> str:
+    """Where in the worker's code the job failed, if the worker told."""
+    return str((job.get("info") or {}).get("traceback") or "").rstrip()
+
+
 def summary(job: Mapping[str, Any], now: datetime) -> str:
     """The text of `jig job-status`."""
     pairs = [
         ("Job", str(job["request_id"])),
         ("Status", progress_line(job)),
-        ("Why", error_text(job)),
+        ("Why", traceback_of(job) or error_text(job)),
         ("Created", f"{age(job.get('created_at'), now)} ago"),
         ("Claimed", f"{age(job['claimed_at'], now)} ago" if job.get("claimed_at") else ""),
         ("Done", f"{age(job['done_at'], now)} ago" if job.get("done_at") else ""),

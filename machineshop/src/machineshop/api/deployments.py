@@ -100,6 +100,7 @@ class _Deployments:
                 **_config_view(revision.config),
                 "object": "revision",
                 "id": revision.id,
+                "revision_id": revision.id,
                 "revision_number": revision.number,
                 "protocol": "http",
                 "created_at": iso(revision.created_at),
@@ -122,7 +123,9 @@ class _Deployments:
 
     async def logs(self, call: Call) -> Response:
         deployment = await self._find(call)
-        follow = call.query.get("follow", "").lower() in {"1", "true"} or "x-stainless-raw-response" in call.headers
+        # The same header with another value only asks the client itself for the raw response.
+        streamed = call.headers.get("x-stainless-raw-response") == "stream"
+        follow = streamed or call.query.get("follow", "").lower() in {"1", "true"}
         lines = self._runtime.logs(
             deployment.id,
             call.query.get("replica_id") or None,

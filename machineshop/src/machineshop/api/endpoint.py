@@ -26,6 +26,7 @@ from machineshop.errors import (
 from machineshop.http import USER_SCOPES, bearer_token, error_response, read_body
 from machineshop.models import Identity, Scope
 from machineshop.services.identity import IdentityService
+from machineshop.services.malformed import malformed
 
 log = logging.getLogger(__name__)
 
@@ -103,11 +104,11 @@ class Api:
         body_limit_bytes: int = BODY_LIMIT_BYTES,
     ) -> Route:
         """One route; `body` is the msgspec type of its JSON body, None where the handler reads the body itself."""
-        endpoint = _Endpoint(handler, self._identity, frozenset(scopes), body, body_limit_bytes)
+        endpoint = Endpoint(handler, self._identity, frozenset(scopes), body, body_limit_bytes)
         return Route(path, endpoint, methods=[method], name=f"{method} {path}")
 
 
-class _Endpoint:
+class Endpoint:
     """The ASGI application of one route."""
 
     def __init__(
@@ -120,11 +121,12 @@ class _Endpoint:
     ) -> None:
         self._handler = handler
         self._identity = identity
-        self._scopes = scopes
+        self.scopes = scopes
         self._decoder: msgspec.json.Decoder[Any] | None = None if body is None else msgspec.json.Decoder(body)
         self._body_limit_bytes = body_limit_bytes
 
     async def __call__(self, scope: AsgiScope, receive: Receive, send: Send) -> None:
+        """Answer one request; whatever goes wrong is an answer too."""
         request = Request(scope, receive)
         try:
             response = await self._answer(request)
@@ -141,8 +143,8 @@ class _Endpoint:
 
     async def _answer(self, request: Request) -> Response:
         identity = await self._identity.authenticate(bearer_token(request.headers))
-        if identity.key.scope not in self._scopes:
-            raise NotPermitted(needed=" or ".join(sorted(self._scopes)), scope=identity.key.scope)
+        if identity.key.scope not in self.scopes:
+            raise NotPermitted(needed=" or ".join(sorted(self.scopes)), scope=identity.key.scope)
         body = None
         if self._decoder is not None:
             body = decode(await read_body(request, self._body_limit_bytes), self._decoder)
@@ -156,13 +158,14 @@ def decode(body: bytes, decoder: "msgspec.json.Decoder[T]") -> T:
         MalformedBody: It is not JSON, or a field is missing or has the wrong type; `param` names the field.
     """
     try:
+        body.decode()  # a field that is kept as it came would be skipped over, whatever its bytes are
         return decoder.decode(body)
     except msgspec.ValidationError as error:
-        text, _, where = str(error).partition(" - at `$")
-        param = where.rstrip("`").lstrip(".") or None
-        raise MalformedBody(f"{text}, in '{param}'." if param else f"{text}.", param=param) from None
+        raise malformed(error) from None
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise MalformedBody(f"The request body is not valid JSON: {error}.") from None
+    except RecursionError:
+        raise MalformedBody("The request body is nested too deeply; flatten it, or send it as a file.") from None
 
 
 def iso(seconds: float | None) -> str | None:

@@ -42,7 +42,7 @@ def routes(api: Api, service: FileService) -> list[Route]:
     for prefix in PREFIXES:
         path = f"{prefix}/{{filename:path}}"
         found.append(api.route("GET", path, files.get, scopes=ANY_SCOPE))
-        found.append(api.route("DELETE", path, files.delete, scopes=ANY_SCOPE))
+        found.append(api.route("DELETE", path, files.delete))
     return found
 
 
@@ -122,13 +122,20 @@ def _headers(file: StoredFile) -> dict[str, str]:
     # What was uploaded is somebody's data: a browser must save it and not run it as a page of ours.
     basename = file.name.rpartition("/")[2]
     return {
-        "Content-Type": mimetypes.guess_type(basename)[0] or DEFAULT_CONTENT_TYPE,
+        "Content-Type": _content_type(basename),
         "Content-Length": str(file.size),
         "Content-Disposition": f"attachment; filename*=UTF-8''{quote(basename, safe='')}",
         "X-Content-Type-Options": "nosniff",
         "ETag": f'"{file.etag}"',
         "Accept-Ranges": "bytes",
     }
+
+
+def _content_type(basename: str) -> str:
+    content_type, encoding = mimetypes.guess_type(basename)
+    if encoding is not None:  # a .tar.gz is no tar before somebody unpacks it
+        return "application/gzip" if encoding == "gzip" else DEFAULT_CONTENT_TYPE
+    return content_type or DEFAULT_CONTENT_TYPE
 
 
 def _range_header(call: Call, etag: str) -> str | None:

@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Awaitable, Callable
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
 from starlette.responses import Response
@@ -28,10 +28,14 @@ _DURATION = re.compile(r"(\d+(?:\.\d+)?)(ns|us|µs|ms|s|m|h)")
 _UNIT_SECONDS = {"ns": 1e-9, "us": 1e-6, "µs": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0}
 
 
+# Of a deployment or a job, by name or id: longer ones exist nowhere, and an error repeats them.
+Name = Annotated[str, msgspec.Meta(max_length=255)]
+
+
 class SubmitRequest(msgspec.Struct):
     """A job to store."""
 
-    model: str
+    model: Name
     payload: msgspec.Raw
     priority: int = 0
     info: dict[str, Any] | None = None
@@ -40,22 +44,22 @@ class SubmitRequest(msgspec.Struct):
 class JobRequest(msgspec.Struct):
     """A job to act on."""
 
-    model: str
-    request_id: str
+    model: Name
+    request_id: Name
 
 
 class ClearRequest(msgspec.Struct):
     """A queue to empty."""
 
-    model: str
+    model: Name
 
 
 class UpdateRequest(msgspec.Struct):
     """What a worker says of its job."""
 
-    request_id: str
-    status: str
-    model: str = ""
+    request_id: Name
+    status: Name
+    model: Name = ""
     payload: msgspec.Raw = msgspec.Raw(b"{}")
     info: dict[str, Any] | None = None
     attempt_token: str | None = None
@@ -112,12 +116,9 @@ def _cancel(queue: QueueService) -> Callable[[Call], Awaitable[Response]]:
             return json_response({"status": "canceled"})
         note = "; its worker has been asked to stop" if job.cancel_requested else ""
         error = NotCancelable(state=job.state, note=note)
+        fields = {"message": error.message, "type": "conflict_error", "param": None, "code": error.code}
         return json_response(
-            {
-                "status": job.state,
-                "cancel_requested": job.cancel_requested,
-                "error": {"message": error.message, "type": "conflict_error", "param": None, "code": error.code},
-            },
+            {"status": job.state, "cancel_requested": job.cancel_requested, "error": fields, **fields},
             409,
             {"x-should-retry": "false"},
         )

@@ -1,6 +1,7 @@
 """Whole blobs as files on this machine's disk.
 
-The upload's file is renamed into place, so a blob costs one write; object stores get it by `blobs.remote`.
+The upload's file is renamed into place, so a blob costs one write, and the name is on disk before anybody hears of it.
+An object store will be another implementation of `BlobStore`.
 """
 
 import os

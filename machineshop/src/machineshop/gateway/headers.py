@@ -20,6 +20,8 @@ HOP_BY_HOP = frozenset(
 )
 # The caller's key is for the platform alone; a replica never sees it.
 WITHHELD = frozenset({b"authorization", b"host", b"cookie"})
+# Our own server sends these.
+REPLACED = frozenset({b"date", b"server", b"x-request-id"})
 
 
 def to_replica(headers: Iterable[Header], client: str, request_id: str) -> list[tuple[str, str]]:
@@ -33,7 +35,7 @@ def to_replica(headers: Iterable[Header], client: str, request_id: str) -> list[
 def to_client(headers: Iterable[Header], request_id: str) -> list[Header]:
     """A response's headers for the caller."""
     lowered = [(name.lower(), value) for name, value in headers]
-    dropped = HOP_BY_HOP | _named_by_connection(lowered) | {b"x-request-id"}
+    dropped = HOP_BY_HOP | REPLACED | _named_by_connection(lowered)
     return [*(header for header in lowered if header[0] not in dropped), (b"x-request-id", request_id.encode())]
 
 

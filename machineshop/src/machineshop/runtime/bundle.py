@@ -6,6 +6,7 @@ comes from whoever may push, so nothing in it may reach outside its folder or fi
 
 import asyncio
 import logging
+import os
 import shutil
 import tarfile
 from collections.abc import AsyncIterator
@@ -24,6 +25,8 @@ LARGEST_SOURCE_BYTES = 4 * 1024**3
 """Unpacked. A layer within its limit could otherwise hold a thousand times as much."""
 MOST_FILES = 20_000
 LONGEST_PATH = 1024
+UNFINISHED = "new-"
+UNUSED_KEPT_SECONDS = 7 * 86_400.0
 _COPY_BYTES = 1024 * 1024
 
 logger = logging.getLogger(__name__)
@@ -82,13 +85,20 @@ class Bundles:
         except (MachineshopError, OSError) as error:
             raise PreparationFailed("ErrImagePull", f"The bundle cannot be fetched: {error}") from error
 
+    def prune(self, now: float) -> None:
+        """Remove what no replica has started from for a long time, and what was never completed."""
+        for folder in self._folder.glob("*"):
+            if folder.name.startswith(UNFINISHED) or now - folder.stat().st_mtime > UNUSED_KEPT_SECONDS:
+                shutil.rmtree(folder, ignore_errors=True)
+
     async def _unpacked(self, bundle: Bundle) -> Path:
         source = self._folder / bundle.digest.removeprefix("sha256:")
         if source.exists():
+            os.utime(source)
             await _close(bundle.layer)
             return source
         self._folder.mkdir(parents=True, exist_ok=True)
-        with TemporaryDirectory(dir=self._folder, prefix="new-") as scratch:
+        with TemporaryDirectory(dir=self._folder, prefix=UNFINISHED) as scratch:
             archive = Path(scratch) / "layer.tar.gz"
             await _download(bundle.layer, archive)
             await asyncio.to_thread(_unpack_file, archive, Path(scratch) / "source")

@@ -12,6 +12,7 @@ import hashlib
 import logging
 import os
 import shutil
+import signal
 import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -22,12 +23,13 @@ from machineshop.runtime.engine import PreparationFailed
 
 LONGEST_MAKING_SECONDS = 1800.0
 LOCK_LOOK_SECONDS = 0.1
+UNUSED_KEPT_SECONDS = 7 * 86_400.0
 LINES_QUOTED = 12
 """Of uv's output in a message: enough for a resolution error, which ends with its reason."""
 FORMAT = "1"
 """Part of the hash: changed when environments are made in another way."""
 READY = "machineshop-ready"
-_PASSED_ON = ("UV_", "XDG_", "PIP_", "CC", "CXX", "CFLAGS", "LDFLAGS", "CUDA_HOME", "NETRC")
+_PASSED_ON = ("UV_", "XDG_", "CC", "CXX", "CFLAGS", "LDFLAGS", "CUDA_HOME", "NETRC")
 
 logger = logging.getLogger(__name__)
 
@@ -55,12 +57,19 @@ class Environments:
         wheel = self.sprocket_wheel()
         folder = self._folder / _key(python_version, requirements, wheel)
         if (folder / READY).exists():
+            (folder / READY).touch()
             return folder
         self._folder.mkdir(parents=True, exist_ok=True)
-        async with _locked(folder.with_suffix(".lock")):
+        async with _locked(folder.with_suffix(".lock")) as lock:
             if not (folder / READY).exists():
-                await self._make(folder, python_version, requirements, wheel)
+                await self._make(_Uv(self._folder, self._variables, lock), folder, python_version, requirements, wheel)
         return folder
+
+    def prune(self, used: frozenset[Path], now: float) -> None:
+        """Remove the environments that nobody has asked for in a long time, but for those that replicas run in."""
+        for marker in self._folder.glob(f"*/{READY}"):
+            if marker.parent.resolve() not in used and now - marker.stat().st_mtime > UNUSED_KEPT_SECONDS:
+                shutil.rmtree(marker.parent, ignore_errors=True)
 
     def sprocket_wheel(self) -> Path:
         """The platform's own sprocket.
@@ -76,44 +85,34 @@ class Environments:
             )
         return wheels[0]
 
-    async def _make(self, folder: Path, python_version: str, requirements: str, wheel: Path) -> None:
+    async def _make(self, uv: "_Uv", folder: Path, python_version: str, requirements: str, wheel: Path) -> None:
         await asyncio.to_thread(shutil.rmtree, folder, ignore_errors=True)
-        python = await self._python(python_version)
-        await self._uv(
-            "make an environment", "venv", "--quiet", "--no-python-downloads", "--python", python, str(folder)
-        )
+        python = await _interpreter(uv, python_version)
+        await uv.do("make an environment", "venv", "--quiet", "--no-python-downloads", "--python", python, str(folder))
         wanted = folder / "machineshop-requirements.txt"
         wanted.write_text(requirements)
-        interpreter = str(folder / "bin" / "python")
-        await self._uv(
-            "install the bundle's requirements",
-            *("pip", "install", "--python", interpreter, "--requirements", str(wanted), str(wheel)),
-        )
+        into = str(folder / "bin" / "python")
+        what = ("--requirements", str(wanted), str(wheel))
+        await uv.do("install the bundle's requirements", "pip", "install", "--python", into, *what)
         (folder / READY).touch()
         logger.info("environment made: folder=%s", folder.name)
 
-    async def _python(self, version: str) -> str:
-        """An interpreter of this version: the platform's own where that is one, so that nothing need be searched."""
-        own = ".".join(str(part) for part in sys.version_info[:3])
-        if not version or f"{own}.".startswith(f"{version}."):
-            return sys.executable
-        arguments = ("python", "find", "--system", "--no-python-downloads", version)
-        code, output = await self._run(*arguments)
-        if code:
-            raise PreparationFailed(
-                "CreateContainerConfigError",
-                f"The bundle asks for Python {version}, which this machine does not have; the platform's own is {own}. "
-                f"Install it there, or set another python_version in [tool.jig.image].",
-            )
-        return output.splitlines()[-1]
 
-    async def _uv(self, purpose: str, *arguments: str) -> None:
-        code, output = await self._run(*arguments)
+class _Uv:
+    """Runs uv, which holds the lock too: should the server be killed, its successor waits for uv to end."""
+
+    def __init__(self, folder: Path, variables: dict[str, str], lock: int) -> None:
+        self._folder, self._variables, self._lock = folder, variables, lock
+
+    async def do(self, purpose: str, *arguments: str) -> None:
+        """Run a command that must succeed."""
+        code, output = await self.run(*arguments)
         if code:
             last = "\n".join(output.splitlines()[-LINES_QUOTED:])
             raise PreparationFailed("CreateContainerConfigError", f"uv could not {purpose}:\n{last}")
 
-    async def _run(self, *arguments: str) -> tuple[int, str]:
+    async def run(self, *arguments: str) -> tuple[int, str]:
+        """Run a command; returns its exit code and what it printed."""
         process = await asyncio.create_subprocess_exec(
             uv.find_uv_bin(),
             *arguments,
@@ -122,6 +121,8 @@ class Environments:
             stdin=asyncio.subprocess.DEVNULL,
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.STDOUT,
+            pass_fds=(self._lock,),
+            start_new_session=True,
         )
         try:
             async with asyncio.timeout(LONGEST_MAKING_SECONDS):
@@ -130,10 +131,26 @@ class Environments:
             return 1, f"It took longer than {LONGEST_MAKING_SECONDS / 60:.0f} minutes."
         finally:
             if process.returncode is None:
+                # uv runs build programs of its own; they go with it.
                 with contextlib.suppress(ProcessLookupError):
-                    process.kill()
+                    os.killpg(process.pid, signal.SIGKILL)
                 await process.wait()
         return process.returncode or 0, output.decode(errors="replace").strip()
+
+
+async def _interpreter(uv: _Uv, version: str) -> str:
+    """An interpreter of this version: the platform's own where that is one, so that nothing need be searched."""
+    own = sys.version_info
+    if not version or version.split(".")[:2] == [str(own.major), str(own.minor)]:
+        return sys.executable
+    code, output = await uv.run("python", "find", "--system", "--no-python-downloads", version)
+    if code:
+        raise PreparationFailed(
+            "CreateContainerConfigError",
+            f"The bundle asks for Python {version}, which this machine does not have; the platform's own is "
+            f"{own.major}.{own.minor}. Install it there, or set another python_version in [tool.jig.image].",
+        )
+    return output.splitlines()[-1]
 
 
 def _key(python_version: str, requirements: str, wheel: Path) -> str:
@@ -144,7 +161,7 @@ def _key(python_version: str, requirements: str, wheel: Path) -> str:
 
 
 @contextlib.asynccontextmanager
-async def _locked(path: Path) -> AsyncIterator[None]:
+async def _locked(path: Path) -> AsyncIterator[int]:
     """Hold a lock that other servers on this machine respect too; waiting for it may be cancelled."""
     with path.open("wb") as file:
         while True:
@@ -153,4 +170,4 @@ async def _locked(path: Path) -> AsyncIterator[None]:
                 break
             except BlockingIOError:
                 await asyncio.sleep(LOCK_LOOK_SECONDS)
-        yield
+        yield file.fileno()

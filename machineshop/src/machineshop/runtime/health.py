@@ -63,9 +63,9 @@ def interval_seconds(readiness: Readiness, running_seconds: float) -> float:
     return SLOW_STARTING_INTERVAL_SECONDS
 
 
-async def probe(host: str, port: int, path: str, timeout_seconds: float = PROBE_TIMEOUT_SECONDS) -> Probe:
+async def probe(host: str, port: int, path: str) -> Probe:
     """GET `path`: any 2xx is healthy."""
-    where = f"GET {path} on port {port}"
+    where, timeout_seconds = f"GET {path} on port {port}", PROBE_TIMEOUT_SECONDS
     try:
         async with asyncio.timeout(timeout_seconds):
             status = await _status(host, port, path)

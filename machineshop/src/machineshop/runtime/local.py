@@ -256,7 +256,10 @@ class LocalRuntime:
         if failure is not None:
             return replica.view(record, reason=failure.reason, message=failure.message)
         needed, free = record.spec.gpu_count, len(self._free_gpus())
-        if needed > free and record.start_at <= time.time() and self._preparations.is_ready(self._spec(record)):
-            message = f"It needs {needed} GPUs; {free} of this machine's {len(self._engine.gpus())} are free."
+        if needed > free and not record.crashes and self._preparations.is_ready(self._spec(record)):
+            plural, there_are = "" if needed == 1 else "s", len(self._engine.gpus())
+            message = f"It needs {needed} GPU{plural}; {free} of this machine's {there_are} are free."
             return replica.view(record, reason="Insufficient GPU", message=message)
+        if not self._preparations.is_ready(self._spec(record)):
+            return replica.view(record, message=record.message or "Its artifact is being made ready.")
         return replica.view(record)

@@ -75,11 +75,6 @@ class Observed(msgspec.Struct, frozen=True, kw_only=True):
         """Whether its GPUs are taken now."""
         return self.phase in (Phase.STARTING, Phase.RUNNING)
 
-    @property
-    def failing(self) -> bool:
-        """Whether it has crashed without ever having been ready."""
-        return self.crashes > 0 and not self.was_ready
-
 
 class Create(msgspec.Struct, frozen=True):
     """Make a replica of the desired revision; it starts in a later plan."""
@@ -185,7 +180,9 @@ class _Rollout:
         """Old replicas to drain because the new revision has no other GPUs to start on; one new replica at a time."""
         blocked = [r for r in self._due(leaving) if r in self.current and r not in started]
         on_their_way = [r for r in self.current if not r.ready and r not in blocked and r not in leaving]
-        if not blocked or on_their_way or any(replica.failing for replica in self.current):
+        works = any(replica.was_ready for replica in self.current)
+        fails = not works and any(replica.crashes for replica in self.current)
+        if not blocked or on_their_way or fails:
             return []
         free = self.free_gpus - sum(replica.gpu_count for replica in started) + self.gpus_coming_free
         free += sum(replica.gpu_count for replica in leaving if replica.holds_gpus)

@@ -6,7 +6,8 @@ Place in the flow: `local.py` decides, this engine does. Below its data folder:
 
     bundles/<digest>/         sources, unpacked
     environments/<hash>/      Python environments
-    replicas/<id>/            replica.json, the files of shim.py, work/ (the replica's own copy of its source)
+    replicas/<id>/            replica.json, the files of shim.py, work/ (the replica's own copy of its source),
+                              environment (a link)
 """
 
 import asyncio
@@ -36,6 +37,8 @@ from machineshop.runtime.supervisor import Supervisor
 
 LOG_FILE_BYTES = 5 * 1024**2
 HOST = "127.0.0.1"
+ENVIRONMENT = "environment"
+"""A link in a replica's folder to the environment that it runs in."""
 
 INHERITED = (
     # Where programs are, and where people and libraries keep caches: without HOME a model is downloaded every time.
@@ -93,6 +96,9 @@ class ProcessEngine:
             self._replicas.chmod(0o700)
         except OSError as error:
             raise RuntimeUnavailable(message=f"The folder {self._replicas} cannot be used: {error}.") from error
+        used = frozenset(path.resolve() for path in self._replicas.glob(f"*/{ENVIRONMENT}"))
+        await asyncio.to_thread(self._environments.prune, used, time.time())
+        await asyncio.to_thread(self._bundles.prune, time.time())
         records = [_load(folder) for folder in sorted(self._replicas.iterdir())]
         return [record for record in records if record is not None]
 
@@ -124,6 +130,7 @@ class ProcessEngine:
         environment = await self._environments.make(bundle.config.python_version, bundle.config.requirements)
         folder = self._replicas / record.id
         await asyncio.to_thread(_copy_afresh, bundle.source, folder / "work")
+        _point(folder / ENVIRONMENT, environment)
         platform = self._platform_variables(record, spec, key)
         order = {
             "command": [*(spec.command or bundle.config.command), *spec.args],
@@ -143,7 +150,8 @@ class ProcessEngine:
         note = run.exit_note()
         if note is None:
             await asyncio.to_thread(run.kill_leftovers, record.id)
-            return Exit(at=time.time(), message="Its supervisor was killed, and the replica with it.")
+            killed = "Its supervisor was killed, and the replica with it."
+            return Exit(at=time.time(), message=killed if run.began else "The platform stopped while it was starting.")
         reason, message = _explain(note, record)
         return Exit(
             at=note.at, code=note.code, signal=note.signal, last_line=note.last_line, reason=reason, message=message
@@ -218,6 +226,11 @@ def _copy_afresh(source: Path, target: Path) -> None:
     """A replica starts as its bundle says, whatever its last run left behind; and none can disturb another."""
     shutil.rmtree(target, ignore_errors=True)
     shutil.copytree(source, target, symlinks=True)
+
+
+def _point(link: Path, target: Path) -> None:
+    link.unlink(missing_ok=True)
+    link.symlink_to(target)
 
 
 def _explain(note: supervisor.ExitNote, record: Record) -> tuple[str | None, str | None]:

@@ -71,7 +71,9 @@ class Runs:
         task.add_done_callback(lambda task: self._over(replica_id, task))
 
     def _over(self, replica_id: str, task: asyncio.Task[None]) -> None:
-        del self._tasks[replica_id]
+        # The next run may have begun before this one's end is told here.
+        if self._tasks.get(replica_id) is task:
+            del self._tasks[replica_id]
         if not task.cancelled() and (error := task.exception()) is not None:
             logger.error("a replica's run failed unexpectedly: replica=%s", replica_id, exc_info=error)
         self._changed()

@@ -66,6 +66,7 @@ class Log:
         if self._open_line:
             self._write([self._open_line])
         self._open_line = b""
+        self._close_file()
 
     def _write(self, lines: list[bytes]) -> None:
         stamp = b"%.6f " % time.time()
@@ -77,15 +78,21 @@ class Log:
             if self._file is not None:
                 self._file.write(text)
         except OSError:
-            self._file = None
+            self._close_file()
 
     def _rotate(self) -> None:
         if self._file is not None and self._file.tell():
-            self._file.close()
             self._number += 1
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(f"{self._folder}/log.{self._number - LOG_FILES}")
+        self._close_file()
         self._open()
+
+    def _close_file(self) -> None:
+        if self._file is not None:
+            with contextlib.suppress(OSError):
+                self._file.close()
+        self._file = None
 
     def _open(self) -> None:
         try:

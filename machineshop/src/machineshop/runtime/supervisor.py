@@ -67,6 +67,11 @@ class Supervisor:
         return self._pid
 
     @property
+    def began(self) -> bool:
+        """Whether there ever was a supervisor."""
+        return self._run_note() is not None
+
+    @property
     def alive(self) -> bool:
         """Whether the run goes on."""
         return _locked(self.folder / "lock")
@@ -78,9 +83,8 @@ class Supervisor:
     async def gone(self) -> None:
         """Wait until the run is over."""
         while self.alive:
-            if self.pid is None or not await _process_ended(self.pid):
+            if self.pid is None or not await self._process_ended(self.pid):
                 await asyncio.sleep(LOOK_SECONDS)
-            self._reap()
         self._reap()
 
     def terminate(self) -> None:
@@ -104,6 +108,22 @@ class Supervisor:
             logger.warning("process left behind by a killed supervisor: replica=%s pid=%d", replica_id, pid)
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.kill(pid, signal.SIGKILL)
+
+    async def _process_ended(self, pid: int) -> bool:
+        """Wait for the end of the supervisor, our child or not; False where this system cannot tell."""
+        try:
+            descriptor = os.pidfd_open(pid)
+        except (OSError, AttributeError):
+            return False
+        ended, loop = asyncio.Event(), asyncio.get_running_loop()
+        try:
+            if self.alive:  # else the id may have passed to another process before it was opened
+                loop.add_reader(descriptor, ended.set)
+                await ended.wait()
+        finally:
+            loop.remove_reader(descriptor)
+            os.close(descriptor)
+        return True
 
     def _signal(self, number: signal.Signals) -> None:
         # While the lock is held its holder lives, so its process id cannot have passed to another.
@@ -176,24 +196,6 @@ def _locked(path: Path) -> bool:
     except BlockingIOError:
         return True
     return False
-
-
-async def _process_ended(pid: int) -> bool:
-    """Wait for the end of any process, our child or not; False where this system cannot tell."""
-    try:
-        descriptor = os.pidfd_open(pid)
-    except ProcessLookupError:
-        return True
-    except (OSError, AttributeError):
-        return False
-    ended, loop = asyncio.Event(), asyncio.get_running_loop()
-    try:
-        loop.add_reader(descriptor, ended.set)
-        await ended.wait()
-    finally:
-        loop.remove_reader(descriptor)
-        os.close(descriptor)
-    return True
 
 
 def _left_behind(session: int, mark: bytes) -> list[int]:

@@ -6,8 +6,9 @@ from typing import Any
 
 import msgspec
 
-from machineshop.errors import InsufficientCapacity, InvalidRequest, MalformedBody
+from machineshop.errors import InsufficientCapacity, InvalidRequest
 from machineshop.models import DeploymentConfig
+from machineshop.services.malformed import malformed
 
 NAME = re.compile(r"[a-z0-9][a-z0-9-]{3,62}")
 VARIABLE_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,255}")
@@ -35,14 +36,14 @@ def parse(fields: dict[str, Any]) -> DeploymentConfig:
     try:
         config = msgspec.convert(fields, DeploymentConfig)
     except msgspec.ValidationError as error:
-        text, _, where = str(error).partition(" - at `$")
-        param = where.rstrip("`").lstrip(".") or None
-        raise MalformedBody(f"{text}, in '{param}'." if param else f"{text}.", param=param) from None
+        raise malformed(error) from None
     _check_name(config.name)
     _check_gpu(config)
     _check_replicas(config)
     _check_environment(config)
     _check_mounts(config)
+    _check_command(config)
+    _check_health_path(config.health_check_path)
     return msgspec.structs.replace(
         config,
         max_replicas=config.min_replicas if config.max_replicas is None else config.max_replicas,
@@ -158,9 +159,19 @@ def _check_mounts(config: DeploymentConfig) -> None:
         )
     if config.volumes:
         raise InvalidRequest(f"There is no volume '{config.volumes[0].name}'.", param="volumes")
-    if config.health_check_path and not config.health_check_path.startswith("/"):
+
+
+def _check_command(config: DeploymentConfig) -> None:
+    for field in ("command", "args"):
+        if any("\x00" in word for word in getattr(config, field)):
+            raise InvalidRequest(f"{field} holds a NUL character, which no command line can.", param=field)
+
+
+def _check_health_path(path: str) -> None:
+    if path and not (path.startswith("/") and path.isascii() and path.isprintable() and " " not in path):
         raise InvalidRequest(
-            "health_check_path must begin with '/', or be empty to turn checks off.", param="health_check_path"
+            "health_check_path must begin with '/' and be fit for a URL, or be empty to turn checks off.",
+            param="health_check_path",
         )
 
 
@@ -170,16 +181,18 @@ def _autoscaling(policy: dict[str, Any] | None) -> dict[str, Any] | None:
         return None
     if "profile" in policy:
         return policy
-    fields = AUTOSCALING_FIELDS.get(policy.get("metric", ""))
+    metric = policy.get("metric")
+    fields = AUTOSCALING_FIELDS.get(metric) if isinstance(metric, str) else None
     if fields is None:
         raise InvalidRequest(
-            f"autoscaling.metric is {policy.get('metric')!r}; use one of {', '.join(AUTOSCALING_FIELDS)}, "
+            f"autoscaling.metric is {metric!r}; use one of {', '.join(AUTOSCALING_FIELDS)}, "
             "or {} to turn autoscaling off.",
             param="autoscaling.metric",
         )
     for field, kind in fields.items():
         value = policy.get(field)
-        sound = isinstance(value, str) if kind is str else isinstance(value, int | float) and value > 0
+        number = isinstance(value, int | float) and not isinstance(value, bool) and value > 0
+        sound = isinstance(value, str) if kind is str else number
         if (not sound and field in policy) or (field == "target" and not sound):
             raise InvalidRequest(
                 f"autoscaling.{field} must be {'a text' if kind is str else 'a number above 0'}, not {value!r}.",

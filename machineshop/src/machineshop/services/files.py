@@ -3,6 +3,7 @@
 import logging
 import secrets
 import time
+import unicodedata
 from collections.abc import AsyncIterable, Callable, Mapping
 
 from machineshop.blobs import Storage
@@ -26,6 +27,8 @@ MAX_NAME_LENGTH = 512
 URL_LIFETIME_SECONDS = 3600
 # Longer than any upload takes, and long enough for an operator to look at what a crash left.
 LEFTOVER_SECONDS = 24 * 3600
+# Control characters, separators of lines and paragraphs, and what is no character.
+_UNSAFE_CATEGORIES = frozenset({"Cc", "Zl", "Zp", "Cs"})
 _OPEN_TRIES = 3
 _BATCH = 500
 
@@ -184,7 +187,7 @@ def check_file_name(name: str) -> None:
     """
     if not 1 <= len(name) <= MAX_NAME_LENGTH:
         raise InvalidRequest(f"A file's name has 1 to {MAX_NAME_LENGTH} characters, not {len(name)}.", param="filename")
-    if not name.isprintable():
+    if any(unicodedata.category(character) in _UNSAFE_CATEGORIES for character in name):
         raise InvalidRequest("A file's name holds no control characters or line breaks.", param="filename")
     if any(part in ("", ".", "..") for part in name.split("/")):
         raise InvalidRequest(

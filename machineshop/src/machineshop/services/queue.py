@@ -31,14 +31,23 @@ MAX_PRIORITY = 2**31 - 1
 
 
 class _Waiter:
-    """A worker that waits for a job of one deployment."""
+    """A worker that waits for a job of one deployment, until it is handed a claim or sent home with None."""
 
-    __slots__ = ("gone", "handed", "worker")
+    __slots__ = ("handed", "worker")
 
     def __init__(self, worker: Worker) -> None:
         self.worker = worker
-        self.handed: asyncio.Future[Claim] = asyncio.get_running_loop().create_future()
-        self.gone = False
+        self.handed: asyncio.Future[Claim | None] = asyncio.get_running_loop().create_future()
+
+    @property
+    def gone(self) -> bool:
+        """Whether it waits no longer."""
+        return self.handed.done()
+
+    def send_home(self, *_why: object) -> None:
+        """End the wait with nothing."""
+        if not self.gone:
+            self.handed.set_result(None)
 
 
 class QueueService:
@@ -54,11 +63,13 @@ class QueueService:
         # How often a job of a deployment became pending: tells a worker that was just about to wait to look again.
         self._arrivals: Counter[str] = Counter()
         self._tasks: set[asyncio.Task[None]] = set()
-        self._closing = asyncio.Event()
+        self._closing = False
 
     def close(self) -> None:
         """Send the workers that wait home with nothing; from now on none waits."""
-        self._closing.set()
+        self._closing = True
+        for waiter in [waiter for line in self._waiters.values() for waiter in line]:
+            waiter.send_home()
 
     async def submit(
         self, project_id: str, model: str, payload: msgspec.Raw, priority: int = 0, info: dict[str, Any] | None = None
@@ -110,7 +121,7 @@ class QueueService:
                 return claim
             if arrivals == self._arrivals[deployment.id]:
                 break
-        if timeout_seconds <= 0 or self._closing.is_set():
+        if timeout_seconds <= 0 or self._closing:
             return None
         waiter = _Waiter(worker)
         self._waiters[deployment.id].append(waiter)
@@ -232,17 +243,21 @@ class QueueService:
         arrivals = self._arrivals[job.deployment_id]
         now = self._clock()
         try:
-            claim = await self._database.write(
-                _insert_and_claim, job, waiter.worker, new_token(), now, claim_expires_at(waiter.worker, now)
+            claim = await self._database.write_handing_over(
+                lambda claim: self._hand_over_if_any(waiter, claim),
+                _insert_and_claim,
+                job,
+                waiter.worker,
+                new_token(),
+                now,
+                claim_expires_at(waiter.worker, now),
             )
         except BaseException:
             self._return(waiter, job.deployment_id, arrivals)
             raise
         if claim is None:
             self._return(waiter, job.deployment_id, arrivals)
-        else:
-            self._hand_over(waiter, claim)
-        if claim is not None and claim.job.id != job.id:
+        elif claim.job.id != job.id:
             self.wake(job.deployment_id)  # an older or more urgent job went first: this one still waits
 
     async def _serve(self, deployment_id: str, waiter: _Waiter) -> None:
@@ -267,6 +282,10 @@ class QueueService:
         else:
             self._waiters[deployment_id].appendleft(waiter)
 
+    def _hand_over_if_any(self, waiter: _Waiter, claim: Claim | None) -> None:
+        if claim is not None:
+            self._hand_over(waiter, claim)
+
     def _hand_over(self, waiter: _Waiter, claim: Claim) -> None:
         if waiter.gone:
             self._spawn(self._take_back(claim))
@@ -284,23 +303,21 @@ class QueueService:
         timeout_seconds: float,
         disconnected: Callable[[], Awaitable[None]],
     ) -> Claim | None:
-        hung_up: asyncio.Future[Any] = asyncio.ensure_future(disconnected())
-        closing: asyncio.Future[Any] = asyncio.ensure_future(self._closing.wait())
-        ends = [waiter.handed, hung_up, closing]
+        hung_up = asyncio.ensure_future(disconnected())
+        hung_up.add_done_callback(waiter.send_home)
+        timer = asyncio.get_running_loop().call_later(timeout_seconds, waiter.send_home)
         try:
-            await asyncio.wait(ends, timeout=timeout_seconds, return_when=asyncio.FIRST_COMPLETED)
+            claim = await waiter.handed
         finally:
-            waiter.gone = True
-            self._forget(deployment_id, waiter)
+            timer.cancel()
             lost = hung_up.done()
             hung_up.cancel()
-            closing.cancel()
-        if not waiter.handed.done():
+            waiter.send_home()
+            self._forget(deployment_id, waiter)
+        if claim is not None and lost:
+            await self._take_back(claim)
             return None
-        if lost:
-            await self._take_back(waiter.handed.result())
-            return None
-        return waiter.handed.result()
+        return claim
 
     def _next_waiter(self, deployment_id: str) -> _Waiter | None:
         line = self._waiters[deployment_id]

@@ -157,8 +157,8 @@ class BlobUploads:
         return len(removed)
 
     async def _discard(self, blob: BlobUpload) -> None:
-        self._open.pop(blob.id, None)
         await blob.upload.discard()
+        self._open.pop(blob.id, None)
 
     @contextmanager
     def _ended(self, blob: BlobUpload) -> Iterator[None]:

@@ -7,6 +7,7 @@ transaction is on disk.
 """
 
 import asyncio
+import contextlib
 import logging
 import queue
 import sqlite3
@@ -18,9 +19,10 @@ from typing import Any, Concatenate, ParamSpec, TypeVar
 
 from sqlalchemy import Connection, Engine, create_engine, event
 from sqlalchemy.exc import DBAPIError
-from sqlalchemy.pool import NullPool, QueuePool
+from sqlalchemy.pool import QueuePool
 
-from machineshop.errors import MachineshopError, StoreUnavailable
+from machineshop.errors import StoreUnavailable
+from machineshop.store.wal import WriteAheadLog
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -37,16 +39,25 @@ BUSY_TIMEOUT_SECONDS = 10
 class _Write:
     """One caller's work on its way through the writer thread."""
 
-    __slots__ = ("error", "future", "loop", "operation", "result")
+    __slots__ = ("error", "future", "hand_over", "loop", "operation", "result")
 
-    def __init__(self, operation: Callable[[Connection], Any], loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(self, operation: Callable[[Connection], Any], hand_over: Callable[[Any], None] | None = None) -> None:
         self.operation = operation
-        self.loop = loop
+        self.hand_over = hand_over
+        self.loop = loop = asyncio.get_running_loop()
         self.future: asyncio.Future[Any] = loop.create_future()
         self.result: Any = None
         self.error: BaseException | None = None
 
+    def early(self) -> None:
+        """Its result can be seen by others now, and is not on disk yet."""
+        if self.hand_over is not None and self.error is None:
+            self.hand_over(self.result)
+            self.hand_over = None
+
     def resolve(self) -> None:
+        """Answer the caller."""
+        self.early()
         if self.future.done():  # the caller went away; its work is committed all the same
             return
         if self.error is not None:
@@ -60,11 +71,14 @@ class Database:
 
     def __init__(self, url: str) -> None:
         self.url = url
-        self._write_engine = _engine(url, writer=True)
-        self._read_engine = _engine(url, writer=False)
+        self._engine = _engine(url)
         self._writes: queue.SimpleQueue[_Write | None] = queue.SimpleQueue()
         self._writer = threading.Thread(target=self._write_loop, name="store-writer", daemon=True)
         self._readers = ThreadPoolExecutor(READERS, thread_name_prefix="store-reader")
+        self._connection: Connection | None = None
+        # The driver's own idea of a transaction is too late for a writer: take the lock at once, or time out cleanly.
+        self._begin = "BEGIN IMMEDIATE" if url.startswith("sqlite") else "BEGIN"
+        self._log = WriteAheadLog(Path(self._engine.url.database or "")) if url.startswith("sqlite") else None
         self._closing = False
 
     def start(self) -> None:
@@ -77,12 +91,29 @@ class Database:
         Raises:
             StoreUnavailable: The database cannot be written now; nothing of this call was changed.
         """
+        result: T = await self._queued(_Write(lambda conn: function(conn, *args, **kwargs)))
+        return result
+
+    async def write_handing_over(
+        self,
+        hand_over: Callable[[T], None],
+        function: Callable[Concatenate[Connection, P], T],
+        *args: P.args,
+        **kwargs: P.kwargs,
+    ) -> T:
+        """`write` that calls `hand_over(result)` on the event loop as soon as the transaction is committed.
+
+        That can be a moment before it is on disk, so it is for what may vanish together with the transaction should
+        the power fail in that moment. This call itself returns only when it is on disk, like `write`.
+        """
+        result: T = await self._queued(_Write(lambda conn: function(conn, *args, **kwargs), hand_over))
+        return result
+
+    async def _queued(self, write: _Write) -> Any:
         if self._closing:
             raise StoreUnavailable("The server is shutting down.")
-        write = _Write(lambda conn: function(conn, *args, **kwargs), asyncio.get_running_loop())
         self._writes.put(write)
-        result: T = await write.future
-        return result
+        return await write.future
 
     async def read(self, function: Callable[Concatenate[Connection, P], T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Run a store function on a snapshot that holds every acknowledged write."""
@@ -93,9 +124,9 @@ class Database:
     def read_now(self, function: Callable[Concatenate[Connection, P], T], *args: P.args, **kwargs: P.kwargs) -> T:
         """`read` for callers that have no event loop."""
         try:
-            with self._read_engine.connect() as conn:
+            with self._engine.connect() as conn:
                 return function(conn, *args, **kwargs)
-        except DBAPIError as error:
+        except (DBAPIError, sqlite3.Error) as error:
             raise _unavailable(error) from error
 
     def close(self) -> None:
@@ -105,8 +136,10 @@ class Database:
             self._writes.put(None)
             self._writer.join(timeout=BUSY_TIMEOUT_SECONDS + 5)
         self._readers.shutdown()
-        self._write_engine.dispose()
-        self._read_engine.dispose()
+        self._drop_connection()
+        self._engine.dispose()
+        if self._log is not None:
+            self._log.close()
 
     def _write_loop(self) -> None:
         closing = False
@@ -114,7 +147,7 @@ class Database:
             group, closing = self._next_group()
             if group:
                 self._commit(group)
-                _resolve(group)
+                _on_loops(group, _Write.resolve)
 
     def _next_group(self) -> tuple[list[_Write], bool]:
         group: list[_Write] = []
@@ -130,44 +163,77 @@ class Database:
         return group, True
 
     def _commit(self, group: list[_Write]) -> None:
+        """One transaction for all of them, on disk when this returns."""
         try:
-            with self._write_engine.connect() as conn, conn.begin():
-                for write in group:
-                    _run(conn, write)
+            conn = self._writer_connection()
+            if self._log is not None and all(write.hand_over for write in group):
+                with self._log.synced_by_us(conn):
+                    self._transact(conn, group)
+                    _on_loops(group, _Write.early)
+            else:
+                self._transact(conn, group)
         except Exception as error:  # noqa: BLE001 - whatever broke the transaction is every caller's answer
-            log.error(  # noqa: TRY400 - a full disk is no defect of ours
-                "store.commit_failed writes=%d error=%s", len(group), error
-            )
+            self._drop_connection()
+            log.error("store.commit_failed writes=%d error=%s", len(group), error)  # noqa: TRY400 - no defect of ours
             for write in group:
                 write.error = write.error or _unavailable(error)
 
+    def _transact(self, conn: Connection, group: list[_Write]) -> None:
+        driver: Any = conn.connection.driver_connection
+        driver.execute(self._begin)
+        try:
+            for write in group:
+                _run(conn, driver, write)
+            driver.execute("COMMIT")
+        except BaseException:
+            with contextlib.suppress(Exception):  # some errors have rolled back already
+                driver.execute("ROLLBACK")
+            raise
 
-def _run(conn: Connection, write: _Write) -> None:
+    def _writer_connection(self) -> Connection:
+        """The writer's one connection, kept open; its transactions are begun and ended by `_commit` alone."""
+        if self._connection is None:
+            self._connection = self._engine.connect()
+        return self._connection
+
+    def _drop_connection(self) -> None:
+        if self._connection is not None:
+            with contextlib.suppress(Exception):
+                self._connection.invalidate()
+                self._connection.close()
+            self._connection = None
+
+
+def _run(conn: Connection, driver: Any, write: _Write) -> None:
     """One caller's work in its own savepoint: what it raises is its own answer and spoils nobody else's."""
-    savepoint = conn.begin_nested()
+    driver.execute("SAVEPOINT caller")
     try:
         write.result = write.operation(conn)
-    except MachineshopError as error:
-        write.error = error
-        savepoint.rollback()
-    except DBAPIError as error:
-        if not isinstance(error.orig, sqlite3.IntegrityError):
+    except Exception as error:
+        if not _is_callers_own(error):
             raise  # the transaction as a whole is in doubt
         write.error = error
-        savepoint.rollback()
-    except Exception as error:  # noqa: BLE001 - a defect in one store function is its caller's answer
-        write.error = error
-        savepoint.rollback()
-    else:
-        savepoint.commit()
+        driver.execute("ROLLBACK TO caller")
+    driver.execute("RELEASE caller")
 
 
-def _resolve(group: list[_Write]) -> None:
-    """Hand the answers over to each caller's event loop, in one wake-up per loop."""
+def _is_callers_own(error: Exception) -> bool:
+    """Whether one caller's work failed, and not the database under all of them."""
+    cause = error.orig if isinstance(error, DBAPIError) else error
+    return not isinstance(cause, sqlite3.Error) or isinstance(cause, sqlite3.IntegrityError)
+
+
+def _on_loops(group: list[_Write], step: Callable[[_Write], None]) -> None:
+    """Take a step for each write on its caller's event loop, in one wake-up per loop."""
     for loop in {write.loop for write in group}:
         mine = [write for write in group if write.loop is loop]
         if not loop.is_closed():
-            loop.call_soon_threadsafe(lambda mine=mine: [write.resolve() for write in mine])  # type: ignore[misc]
+            loop.call_soon_threadsafe(_step_all, step, mine)
+
+
+def _step_all(step: Callable[[_Write], None], writes: list[_Write]) -> None:
+    for write in writes:
+        step(write)
 
 
 def _unavailable(error: BaseException) -> StoreUnavailable:
@@ -175,20 +241,18 @@ def _unavailable(error: BaseException) -> StoreUnavailable:
     return StoreUnavailable(f"The database cannot be used now ({cause}). Nothing was changed; try again.")
 
 
-def _engine(url: str, *, writer: bool) -> Engine:
+def _engine(url: str) -> Engine:
+    """Connections that leave transactions to us: the writer begins and commits, a reader's statements see one each."""
     if not url.startswith("sqlite"):
-        return create_engine(url, pool_pre_ping=True)
+        return create_engine(url, pool_pre_ping=True, isolation_level="AUTOCOMMIT")
     engine = create_engine(
         url,
-        poolclass=QueuePool if "memory" not in url else NullPool,
-        pool_size=1 if writer else READERS,
-        max_overflow=READERS,
-        connect_args={"timeout": BUSY_TIMEOUT_SECONDS, "isolation_level": None, "check_same_thread": False},
+        poolclass=QueuePool,
+        pool_size=READERS + 1,
+        isolation_level="AUTOCOMMIT",
+        connect_args={"timeout": BUSY_TIMEOUT_SECONDS, "check_same_thread": False},
     )
     event.listen(engine, "connect", _prepare_sqlite)
-    # The driver's own idea of a transaction is too late for a writer: take the lock at once, or time out cleanly.
-    begin = "BEGIN IMMEDIATE" if writer else "BEGIN"
-    event.listen(engine, "begin", lambda conn: conn.exec_driver_sql(begin))
     return engine
 
 

@@ -3,22 +3,22 @@
 The guards are built from `states.JOB_MOVES`, so the table there is the only place that says what may follow what.
 """
 
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 import msgspec
-from sqlalchemy import Connection, TextClause, text
+from sqlalchemy import Connection
 
 from machineshop.errors import NotFound, StaleAttempt
 from machineshop.models import Claim, Job, Worker
 from machineshop.states import JobState, JobVerb, source, target
+from machineshop.store.statement import Statement
 
 # A job whose worker was lost this often is taken for the cause of it.
 MAX_RETRIES = 3
 
-_COLUMNS = (
-    "id, project_id, deployment_id, model, state, priority, payload, outputs, info, retries, attempt, "
-    "cancel_requested, created_at, claimed_at, claim_expires_at, done_at"
-)
+_JOB_FIELDS = Job.__struct_fields__
+_COLUMNS = ", ".join(_JOB_FIELDS)
 
 
 class Holder(msgspec.Struct, frozen=True, kw_only=True):
@@ -32,14 +32,35 @@ class Holder(msgspec.Struct, frozen=True, kw_only=True):
     """Sent by workers that know of attempts."""
 
 
+class _Moved(NamedTuple):
+    """What a move gives back."""
+
+    attempt: int
+    deployment_id: str
+    cancel_requested: bool
+
+
+class _Lost(NamedTuple):
+    """An attempt that is over without a word from its worker."""
+
+    id: str
+    project_id: str
+    deployment_id: str
+    attempt: int
+    attempt_token: str
+    retries: int
+    info: str
+    cancel_requested: bool
+
+
 def insert(conn: Connection, job: Job) -> None:
     """Add a pending job.
 
     Raises:
         NotFound: Its deployment has just been deleted.
     """
-    added = conn.execute(
-        _INSERT,
+    added = _INSERT.run(
+        conn,
         {
             "id": job.id,
             "project_id": job.project_id,
@@ -59,27 +80,23 @@ def claim(
     conn: Connection, deployment_id: str, worker: Worker, token: str, now: float, expires_at: float
 ) -> Claim | None:
     """Hand the next job to a worker: a new attempt, fenced by `token`."""
-    row = (
-        conn.execute(
-            _CLAIM,
-            {
-                "deployment_id": deployment_id,
-                "token": token,
-                "replica_id": worker.replica_id,
-                "hostname": worker.hostname,
-                "claim_timeout_seconds": worker.claim_timeout_seconds,
-                "now": now,
-                "expires_at": expires_at,
-            },
-        )
-        .mappings()
-        .first()
+    row = _CLAIM.one(
+        conn,
+        {
+            "deployment_id": deployment_id,
+            "token": token,
+            "replica_id": worker.replica_id,
+            "hostname": worker.hostname,
+            "claim_timeout_seconds": worker.claim_timeout_seconds,
+            "now": now,
+            "expires_at": expires_at,
+        },
     )
     if row is None:
         return None
     job = _job(row)
-    conn.execute(
-        _INSERT_ATTEMPT,
+    _INSERT_ATTEMPT.run(
+        conn,
         {
             "job_id": job.id,
             "number": job.attempt,
@@ -99,8 +116,8 @@ def renew(conn: Connection, project_id: str, job_id: str, holder: Holder, info: 
         StaleAttempt: The holder does not hold it.
     """
     changed = {"info": _merged_info(conn, project_id, job_id, info)} if info else {}
-    row = _move(conn, JobVerb.RENEW, project_id, job_id, holder, now, changed)
-    return bool(row["cancel_requested"])
+    moved = _move(conn, JobVerb.RENEW, project_id, job_id, holder, now, changed)
+    return bool(moved.cancel_requested)
 
 
 def finish(
@@ -131,7 +148,7 @@ def abandon(conn: Connection, project_id: str, job_id: str, holder: Holder, info
 
 def release(conn: Connection, project_id: str, job_id: str, holder: Holder, now: float) -> str:
     """Put the job back unharmed, and return its deployment's id. Raises as `renew`."""
-    return str(_move(conn, JobVerb.RELEASE, project_id, job_id, holder, now, {})["deployment_id"])
+    return _move(conn, JobVerb.RELEASE, project_id, job_id, holder, now, {}).deployment_id
 
 
 def cancel(conn: Connection, project_id: str, model: str, job_id: str, now: float) -> Job:
@@ -141,8 +158,8 @@ def cancel(conn: Connection, project_id: str, model: str, job_id: str, now: floa
         NotFound: No such job.
     """
     where = {"project_id": project_id, "model": model, "job_id": job_id, "now": now}
-    if conn.execute(_CANCEL, where).rowcount == 0:
-        conn.execute(_REQUEST_CANCEL, where)
+    if _CANCEL.run(conn, where).rowcount == 0:
+        _REQUEST_CANCEL.run(conn, where)
     job = get(conn, project_id, model, job_id)
     if job is None:
         raise NotFound(what="job", id=job_id)
@@ -151,29 +168,29 @@ def cancel(conn: Connection, project_id: str, model: str, job_id: str, now: floa
 
 def clear(conn: Connection, project_id: str, deployment_id: str, now: float) -> int:
     """Cancel all pending jobs of a deployment; returns how many."""
-    return conn.execute(_CLEAR, {"project_id": project_id, "deployment_id": deployment_id, "now": now}).rowcount
+    return _CLEAR.run(conn, {"project_id": project_id, "deployment_id": deployment_id, "now": now}).rowcount
 
 
 def get(conn: Connection, project_id: str, model: str, job_id: str) -> Job | None:
     """One job of a deployment, by the deployment's name or id."""
-    row = conn.execute(_GET, {"project_id": project_id, "model": model, "job_id": job_id}).mappings().first()
+    row = _GET.one(conn, {"project_id": project_id, "model": model, "job_id": job_id})
     return None if row is None else _job(row)
 
 
 def count(conn: Connection, project_id: str, deployment_id: str) -> dict[JobState, int]:
     """How many jobs of a deployment wait and run."""
-    rows = conn.execute(_COUNT, {"project_id": project_id, "deployment_id": deployment_id})
-    return {JobState(state): number for state, number in rows}
+    rows = _COUNT.run(conn, {"project_id": project_id, "deployment_id": deployment_id})
+    return {JobState(state): number for state, number in rows.fetchall()}
 
 
 def busy_replicas(conn: Connection) -> frozenset[str]:
     """The replicas that hold a job, of all projects."""
-    return frozenset(replica_id for (replica_id,) in conn.execute(_BUSY_REPLICAS))
+    return frozenset(replica_id for (replica_id,) in _BUSY_REPLICAS.run(conn, {}).fetchall())
 
 
 def deleted_deployments_with_jobs(conn: Connection) -> frozenset[str]:
     """The deployments that are deleted and still have a running job."""
-    return frozenset(deployment_id for (deployment_id,) in conn.execute(_RUNNING_IN_DELETED))
+    return frozenset(deployment_id for (deployment_id,) in _RUNNING_IN_DELETED.run(conn, {}).fetchall())
 
 
 def expire(conn: Connection, now: float) -> set[str]:
@@ -188,31 +205,30 @@ def lose_replica(conn: Connection, replica_id: str, now: float) -> set[str]:
 
 def lose_deployment(conn: Connection, deployment_id: str, now: float) -> None:
     """End the jobs of a deployment that is gone with all its replicas."""
-    for row in list(conn.execute(_HELD_IN, {"deployment_id": deployment_id}).mappings()):
-        _end_lost(conn, row, "its deployment was deleted", now, may_retry=False)
+    for row in _HELD_IN.run(conn, {"deployment_id": deployment_id}).fetchall():
+        _end_lost(conn, _Lost(*row), "its deployment was deleted", now, may_retry=False)
 
 
-def _lose(conn: Connection, query: TextClause, where: dict[str, Any], cause: str, now: float) -> set[str]:
+def _lose(conn: Connection, query: Statement, where: dict[str, Any], cause: str, now: float) -> set[str]:
     woken = set()
-    for row in list(conn.execute(query, where).mappings()):
-        if _end_lost(conn, row, cause, now, may_retry=row["retries"] < MAX_RETRIES) is JobVerb.LOSE:
-            woken.add(str(row["deployment_id"]))
+    for lost in [_Lost(*row) for row in query.run(conn, where).fetchall()]:
+        if _end_lost(conn, lost, cause, now, may_retry=lost.retries < MAX_RETRIES) is JobVerb.LOSE:
+            woken.add(lost.deployment_id)
     return woken
 
 
-def _end_lost(conn: Connection, row: Any, cause: str, now: float, *, may_retry: bool) -> JobVerb:
+def _end_lost(conn: Connection, lost: "_Lost", cause: str, now: float, *, may_retry: bool) -> JobVerb:
     """One lost attempt: again, or canceled where that was asked for, or failed."""
     changed: dict[str, Any] = {}
-    if row["cancel_requested"]:
+    if lost.cancel_requested:
         verb = JobVerb.ABANDON
     elif may_retry:
         verb = JobVerb.LOSE
     else:
         verb = JobVerb.GIVE_UP
-        error = f"The job was lost in attempt {row['attempt']}: {cause}."
-        changed = {"info": _encode(_decode(row["info"]) | {"error": error})}
-    holder = Holder(token=row["attempt_token"])
-    _move(conn, verb, row["project_id"], row["id"], holder, now, changed)
+        error = f"The job was lost in attempt {lost.attempt}: {cause}."
+        changed = {"info": _encode(_decode(lost.info) | {"error": error})}
+    _move(conn, verb, lost.project_id, lost.id, Holder(token=lost.attempt_token), now, changed)
     return verb
 
 
@@ -224,7 +240,7 @@ def _move(
     holder: Holder,
     now: float,
     changed: dict[str, Any],
-) -> Any:
+) -> "_Moved":
     """A transition of a running job by whoever holds it, as one guarded statement."""
     values = {"project_id": project_id, "job_id": job_id, "now": now, **changed}
     conditions = []
@@ -236,32 +252,33 @@ def _move(
         if value is not None:
             conditions.append(column)
             values[f"held_{column}"] = value
-    row = conn.execute(_move_statement(verb, tuple(conditions), tuple(changed)), values).mappings().first()
+    row = _move_statement(verb, tuple(conditions), tuple(changed)).one(conn, values)
     if row is None:
         raise _refusal(conn, project_id, job_id)
+    moved = _Moved(*row)
     if target(verb) is not JobState.RUNNING:
-        conn.execute(_END_ATTEMPT, {"job_id": job_id, "number": row["attempt"], "now": now, "outcome": verb})
-    return row
+        _END_ATTEMPT.run(conn, {"job_id": job_id, "number": moved.attempt, "now": now, "outcome": str(verb)})
+    return moved
 
 
 def _refusal(conn: Connection, project_id: str, job_id: str) -> NotFound | StaleAttempt:
-    state = conn.execute(_STATE, {"project_id": project_id, "job_id": job_id}).scalar()
-    return NotFound(what="job", id=job_id) if state is None else StaleAttempt(state=state)
+    row = _STATE.one(conn, {"project_id": project_id, "job_id": job_id})
+    return NotFound(what="job", id=job_id) if row is None else StaleAttempt(state=row[0])
 
 
-_statements: dict[tuple[JobVerb, tuple[str, ...], tuple[str, ...]], TextClause] = {}
+_statements: dict[tuple[JobVerb, tuple[str, ...], tuple[str, ...]], Statement] = {}
 
 
-def _move_statement(verb: JobVerb, conditions: tuple[str, ...], changed: tuple[str, ...]) -> TextClause:
+def _move_statement(verb: JobVerb, conditions: tuple[str, ...], changed: tuple[str, ...]) -> Statement:
     """The guarded UPDATE of a verb, made once for each shape."""
     key = (verb, conditions, changed)
     if key not in _statements:
         sets = [f"{column} = :{column}" for column in changed] + _SETS[verb]
         guards = "".join(f" AND {column} = :held_{column}" for column in conditions)
-        _statements[key] = text(
+        _statements[key] = Statement(
             f"UPDATE jobs SET {', '.join(sets)} "
             f"WHERE id = :job_id AND project_id = :project_id AND state = '{source(verb)}'{guards} "
-            "RETURNING attempt, deployment_id, cancel_requested"
+            f"RETURNING {', '.join(_Moved._fields)}"
         )
     return _statements[key]
 
@@ -291,8 +308,8 @@ _SETS: dict[JobVerb, list[str]] = {
 
 def _merged_info(conn: Connection, project_id: str, job_id: str, info: dict[str, Any]) -> str:
     """The job's info with new keys laid over it."""
-    known = conn.execute(_INFO, {"project_id": project_id, "job_id": job_id}).scalar()
-    return _encode(_decode(known or "{}") | info)
+    row = _INFO.one(conn, {"project_id": project_id, "job_id": job_id})
+    return _encode(_decode("{}" if row is None else row[0]) | info)
 
 
 def _encode(value: object) -> str:
@@ -304,38 +321,26 @@ def _decode(value: str) -> dict[str, Any]:
     return decoded
 
 
-def _job(row: Any) -> Job:
-    outputs = row["outputs"]
-    return Job(
-        id=row["id"],
-        project_id=row["project_id"],
-        deployment_id=row["deployment_id"],
-        model=row["model"],
-        state=JobState(row["state"]),
-        priority=row["priority"],
-        payload=msgspec.Raw(row["payload"].encode()),
-        outputs=None if outputs is None else msgspec.Raw(outputs.encode()),
-        info=_decode(row["info"]),
-        retries=row["retries"],
-        attempt=row["attempt"],
-        cancel_requested=bool(row["cancel_requested"]),
-        created_at=row["created_at"],
-        claimed_at=row["claimed_at"],
-        claim_expires_at=row["claim_expires_at"],
-        done_at=row["done_at"],
-    )
+def _job(row: Sequence[Any]) -> Job:
+    """A job from `_COLUMNS`."""
+    fields = dict(zip(_JOB_FIELDS, row, strict=True))
+    outputs = fields["outputs"]
+    fields["state"] = JobState(fields["state"])
+    fields["payload"] = msgspec.Raw(fields["payload"].encode())
+    fields["outputs"] = None if outputs is None else msgspec.Raw(outputs.encode())
+    fields["info"] = _decode(fields["info"])
+    fields["cancel_requested"] = bool(fields["cancel_requested"])
+    return Job(**fields)
 
 
-# The queue's hot statements are prepared text: building them from expressions costs as much as running them.
-
-_INSERT = text(
+_INSERT = Statement(
     "INSERT INTO jobs (id, project_id, deployment_id, model, state, priority, payload, info, retries, attempt, "
     "cancel_requested, created_at) "
     "SELECT :id, :project_id, :deployment_id, :model, 'pending', :priority, :payload, :info, 0, 0, 0, :created_at "
     "WHERE EXISTS (SELECT 1 FROM deployments WHERE id = :deployment_id AND deleted_at IS NULL)"
 )
 
-_CLAIM = text(
+_CLAIM = Statement(
     f"UPDATE jobs SET state = '{target(JobVerb.CLAIM)}', attempt = attempt + 1, attempt_token = :token, "
     "replica_id = :replica_id, hostname = :hostname, claim_timeout_seconds = :claim_timeout_seconds, "
     "claimed_at = :now, claim_expires_at = :expires_at "
@@ -345,12 +350,12 @@ _CLAIM = text(
     f"AND state = '{source(JobVerb.CLAIM)}' RETURNING {_COLUMNS}"
 )
 
-_INSERT_ATTEMPT = text(
+_INSERT_ATTEMPT = Statement(
     "INSERT INTO attempts (job_id, number, replica_id, hostname, claimed_at) "
     "VALUES (:job_id, :number, :replica_id, :hostname, :now)"
 )
 
-_END_ATTEMPT = text(
+_END_ATTEMPT = Statement(
     "UPDATE attempts SET ended_at = :now, outcome = :outcome "
     "WHERE job_id = :job_id AND number = :number AND outcome IS NULL"
 )
@@ -358,31 +363,33 @@ _END_ATTEMPT = text(
 _ONE = "project_id = :project_id AND id = :job_id"
 _ONE_OF_MODEL = f"{_ONE} AND (model = :model OR deployment_id = :model)"
 
-_CANCEL = text(
+_CANCEL = Statement(
     f"UPDATE jobs SET state = '{target(JobVerb.CANCEL)}', done_at = :now "
     f"WHERE {_ONE_OF_MODEL} AND state = '{source(JobVerb.CANCEL)}'"
 )
-_REQUEST_CANCEL = text(f"UPDATE jobs SET cancel_requested = 1 WHERE {_ONE_OF_MODEL} AND state = 'running'")
-_CLEAR = text(
+_REQUEST_CANCEL = Statement(f"UPDATE jobs SET cancel_requested = 1 WHERE {_ONE_OF_MODEL} AND state = 'running'")
+_CLEAR = Statement(
     f"UPDATE jobs SET state = '{target(JobVerb.CANCEL)}', done_at = :now "
     f"WHERE project_id = :project_id AND deployment_id = :deployment_id AND state = '{source(JobVerb.CANCEL)}'"
 )
-_GET = text(f"SELECT {_COLUMNS} FROM jobs WHERE {_ONE_OF_MODEL}")
-_STATE = text(f"SELECT state FROM jobs WHERE {_ONE}")
-_INFO = text(f"SELECT info FROM jobs WHERE {_ONE}")
+_GET = Statement(f"SELECT {_COLUMNS} FROM jobs WHERE {_ONE_OF_MODEL}")
+_STATE = Statement(f"SELECT state FROM jobs WHERE {_ONE}")
+_INFO = Statement(f"SELECT info FROM jobs WHERE {_ONE}")
 # One branch for each partial index.
-_COUNT = text(
+_COUNT = Statement(
     "SELECT 'pending', count(*) FROM jobs "
     "WHERE project_id = :project_id AND deployment_id = :deployment_id AND state = 'pending' "
     "UNION ALL SELECT 'running', count(*) FROM jobs "
     "WHERE project_id = :project_id AND deployment_id = :deployment_id AND state = 'running'"
 )
-_BUSY_REPLICAS = text("SELECT DISTINCT replica_id FROM jobs WHERE state = 'running' AND replica_id IS NOT NULL")
-_RUNNING_IN_DELETED = text(
+_BUSY_REPLICAS = Statement("SELECT DISTINCT replica_id FROM jobs WHERE state = 'running' AND replica_id IS NOT NULL")
+_RUNNING_IN_DELETED = Statement(
     "SELECT DISTINCT jobs.deployment_id FROM jobs JOIN deployments ON deployments.id = jobs.deployment_id "
     "WHERE jobs.state = 'running' AND deployments.deleted_at IS NOT NULL"
 )
-_LOST_COLUMNS = "id, project_id, deployment_id, attempt, attempt_token, retries, info, cancel_requested"
-_EXPIRED = text(f"SELECT {_LOST_COLUMNS} FROM jobs WHERE state = 'running' AND claim_expires_at <= :now LIMIT 1000")
-_HELD_BY = text(f"SELECT {_LOST_COLUMNS} FROM jobs WHERE state = 'running' AND replica_id = :replica_id")
-_HELD_IN = text(f"SELECT {_LOST_COLUMNS} FROM jobs WHERE state = 'running' AND deployment_id = :deployment_id")
+_LOST_COLUMNS = ", ".join(_Lost._fields)
+_EXPIRED = Statement(
+    f"SELECT {_LOST_COLUMNS} FROM jobs WHERE state = 'running' AND claim_expires_at <= :now LIMIT 1000"
+)
+_HELD_BY = Statement(f"SELECT {_LOST_COLUMNS} FROM jobs WHERE state = 'running' AND replica_id = :replica_id")
+_HELD_IN = Statement(f"SELECT {_LOST_COLUMNS} FROM jobs WHERE state = 'running' AND deployment_id = :deployment_id")

@@ -1,0 +1,46 @@
+"""Prepared text for the hot statements: run on the driver's own connection.
+
+Building and wrapping a statement in SQLAlchemy costs as much as SQLite takes to run it, and a job passes through a
+dozen of them. The text is written once, with `:name` for values; everything else in the store uses expressions.
+"""
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol
+
+from sqlalchemy import Connection
+
+_NAMED = re.compile(r"(?<!:):([a-z_]+)")
+
+
+class Cursor(Protocol):
+    """What both drivers give back."""
+
+    rowcount: int
+
+    def fetchone(self) -> Any:
+        """The next row, or None."""
+
+    def fetchall(self) -> list[Any]:
+        """All rows that are left."""
+
+
+class Statement:
+    """One statement, for every database that we run on."""
+
+    __slots__ = ("_postgres", "_sqlite")
+
+    def __init__(self, text: str) -> None:
+        self._sqlite = text
+        self._postgres = _NAMED.sub(r"%(\1)s", text)
+
+    def run(self, conn: Connection, values: Mapping[str, Any]) -> Cursor:
+        """Run it in the connection's transaction."""
+        driver: Any = conn.connection.driver_connection
+        cursor: Cursor = driver.execute(self._sqlite if conn.dialect.name == "sqlite" else self._postgres, values)
+        return cursor
+
+    def one(self, conn: Connection, values: Mapping[str, Any]) -> Sequence[Any] | None:
+        """Its first row; the rest is read too, since a statement that changes rows does so while it is read."""
+        rows = self.run(conn, values).fetchall()
+        return rows[0] if rows else None

@@ -1,0 +1,106 @@
+"""The steps of a replica's life, as values."""
+
+import msgspec
+import pytest
+
+from machineshop.runtime import replica
+from machineshop.runtime.base import ReplicaStatus, RevisionSpec
+from machineshop.runtime.planner import Phase
+from machineshop.runtime.replica import Exit, Record, StartFailed
+
+FIRST = replica.FIRST_BACK_OFF_SECONDS
+SPEC = RevisionSpec(
+    deployment_id="d", deployment_name="hello", project_id="p", revision_id="r", image="i", grace_period_seconds=30
+)
+NEW = replica.created("hello-1", SPEC, 100.0)
+
+
+def started(record: Record = NEW, at: float = 100.0) -> Record:
+    return replica.running(replica.starting(record, port=4000, gpus=(1,), now=at))
+
+
+def crashed(times: int) -> Record:
+    record = NEW
+    for _ in range(times):
+        record = replica.settled(replica.exited(started(record, record.start_at)), Exit(at=record.start_at, code=1))
+    return record
+
+
+@pytest.mark.parametrize(("crashes", "seconds"), [(1, 1), (2, 2), (3, 4), (9, 256), (10, 300), (5000, 300)])
+def test_each_crash_doubles_the_wait_up_to_five_minutes(
+    crashes: int, seconds: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(replica, "FIRST_BACK_OFF_SECONDS", FIRST)
+    assert replica.back_off_seconds(crashes) == seconds
+
+
+def test_a_steady_run_makes_the_next_crash_the_first_one_again() -> None:
+    record = crashed(5)
+    assert (record.crashes, record.reason) == (5, "CrashLoopBackOff")
+    record = replica.settled(replica.exited(started(record, 1000.0)), Exit(at=1600.0, code=1))
+    assert (record.crashes, record.start_at, record.reason) == (1, 1600.0 + replica.FIRST_BACK_OFF_SECONDS, "Error")
+
+
+def test_a_crash_frees_what_the_run_held() -> None:
+    record = crashed(1)
+    assert (record.phase, record.gpus, record.port, record.ready_since) == (Phase.WAITING, (), None, None)
+
+
+def test_a_signal_is_named_and_counted_as_shells_do() -> None:
+    record = replica.settled(replica.exited(started()), Exit(at=101.0, signal=11, last_line="x" * 1000))
+    assert record.exit_code == 139
+    assert record.message is not None
+    assert record.message.startswith("The process was ended by signal SIGSEGV. Its last line: xxx")
+    assert len(record.message) < 400
+
+
+def test_an_exit_that_nobody_saw_is_said_to_be_one() -> None:
+    record = replica.settled(replica.exited(started()), Exit(at=101.0))
+    assert (record.exit_code, record.message) == (
+        None,
+        "The process ended and nobody saw how, without having printed anything.",
+    )
+
+
+def test_a_start_that_failed_is_tried_again_with_its_own_reason() -> None:
+    failure = StartFailed(at=100.0, reason="CreateContainerError", message="No space left on device")
+    record = replica.settled(replica.exited(started()), failure)
+    assert (record.phase, record.reason, record.message) == (Phase.WAITING, failure.reason, failure.message)
+    again = replica.settled(replica.exited(started(record)), failure)
+    assert (again.reason, again.start_at) == ("CreateContainerError", 100.0 + replica.back_off_seconds(2))
+
+
+def test_draining_a_replica_that_does_not_run_ends_it() -> None:
+    assert replica.draining(NEW, 105.0).phase is Phase.ENDED
+    running = replica.draining(replica.ready(started(), 101.0), 105.0)
+    assert (running.phase, running.ready_since) == (Phase.RUNNING, None)
+    assert replica.observed(running, prepared=True).kill_at == 135.0
+
+
+def test_a_drained_replica_that_obeyed_is_completed_and_one_that_did_not_is_not() -> None:
+    draining = replica.draining(started(), 105.0)
+    for end in (Exit(at=106.0, code=0), Exit(at=106.0, signal=15)):
+        assert replica.settled(replica.exited(draining), end).reason == "Completed"
+    killed = msgspec.structs.replace(draining, killed=True)
+    ended = replica.settled(replica.exited(killed), Exit(at=135.0, signal=9))
+    assert (ended.reason, ended.phase, ended.ended_at) == ("Error", Phase.ENDED, 135.0)
+    crashed = replica.settled(replica.exited(draining), Exit(at=106.0, code=2))
+    assert (crashed.reason, crashed.exit_code) == ("Error", 2)
+
+
+@pytest.mark.parametrize("phase", Phase)
+def test_every_phase_has_a_status_that_clients_know(phase: Phase) -> None:
+    view = replica.view(msgspec.structs.replace(NEW, phase=phase))
+    assert view.status in ReplicaStatus
+
+
+def test_restarts_count_the_runs_after_the_first() -> None:
+    assert replica.view(NEW).restarts == 0
+    assert replica.view(started()).restarts == 0
+    assert replica.view(started(crashed(2))).restarts == 2
+
+
+def test_ended_replicas_are_kept_for_ten_minutes_and_five_of_them_at_most() -> None:
+    ended = [replica.abandoned(msgspec.structs.replace(NEW, id=str(n)), 1000.0 + n, "over") for n in range(7)]
+    assert [r.id for r in replica.forgettable([NEW, *ended], 1010.0)] == ["1", "0"]
+    assert [r.id for r in replica.forgettable([NEW, *ended], 1605.5)] == ["5", "4", "3", "2", "1", "0"]

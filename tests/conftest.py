@@ -1,0 +1,25 @@
+"""What the tests of the whole share: one real platform for those that leave it as they found it."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from platform_process import PlatformProcess
+
+
+@pytest.fixture(scope="session")
+def platform(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PlatformProcess]:
+    """A platform that the whole session shares."""
+    process = PlatformProcess(tmp_path_factory.mktemp("platform"))
+    process.start()
+    yield process
+    process.close()
+
+
+@pytest.fixture
+def own_platform(tmp_path: Path) -> Iterator[PlatformProcess]:
+    """A platform for one test, which may break it."""
+    process = PlatformProcess(tmp_path)
+    process.start()
+    yield process
+    process.close()

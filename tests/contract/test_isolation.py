@@ -1,0 +1,272 @@
+"""What a key reaches: nothing of another project, whatever the route; and a replica's key only its own queue."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from contract.older_worker import OlderWorker
+from platform_process import PlatformProcess, wait_for
+from starlette.routing import Route
+
+from machineshop.app import Platform
+from machineshop.config import Settings
+
+TABLE = [
+    # method, path with what is the other project's, body; all must answer as if it did not exist
+    ("GET", "/v1/deployments/{deployment}", None),
+    ("PATCH", "/v1/deployments/{deployment}", {"description": "mine now"}),
+    ("DELETE", "/v1/deployments/{deployment}", None),
+    ("GET", "/v1/deployments/{deployment}/revisions", None),
+    ("GET", "/v1/deployments/{deployment}/revisions/{revision}", None),
+    ("GET", "/v1/deployments/{deployment}/logs", None),
+    ("GET", "/v1/deployments/{deployment}/health", None),
+    ("POST", "/v1/deployment-request/{deployment}/{path:path}", {}),
+    ("POST", "/v1/queue/submit", {"model": "MODEL", "payload": {}}),
+    ("POST", "/v1/videos/generations", {"model": "MODEL", "payload": {}}),
+    ("GET", "/v1/queue/status", None),
+    ("GET", "/v1/videos/status", None),
+    ("POST", "/v1/queue/cancel", {"model": "MODEL", "request_id": "JOB"}),
+    ("POST", "/v1/videos/cancel", {"model": "MODEL", "request_id": "JOB"}),
+    ("POST", "/v1/queue/clear", {"model": "MODEL"}),
+    ("GET", "/v1/queue/metrics", None),
+    ("GET", "/internal/v1/queue/status", None),
+    ("GET", "/internal/v1/queue/retrieve", None),
+    ("POST", "/internal/v1/videos/status", {"model": "MODEL", "request_id": "JOB", "status": "done"}),
+    ("GET", "/v1/storage/{filename:path}", None),
+    ("DELETE", "/v1/storage/{filename:path}", None),
+    ("GET", "/v1/deployments/storage/{filename:path}", None),
+    ("DELETE", "/v1/deployments/storage/{filename:path}", None),
+    ("GET", "/v1/image-repositories/{id}/images", None),
+    ("GET", "/v2/{name:path}/blobs/{digest}", None),
+    ("DELETE", "/v2/{name:path}/blobs/{digest}", None),
+    ("POST", "/v2/{name:path}/blobs/uploads", None),
+    ("POST", "/v2/{name:path}/blobs/uploads/", None),
+    ("GET", "/v2/{name:path}/blobs/uploads/{upload_id}", None),
+    ("PATCH", "/v2/{name:path}/blobs/uploads/{upload_id}", None),
+    ("PUT", "/v2/{name:path}/blobs/uploads/{upload_id}", None),
+    ("DELETE", "/v2/{name:path}/blobs/uploads/{upload_id}", None),
+    ("GET", "/v2/{name:path}/manifests/{reference}", None),
+    ("PUT", "/v2/{name:path}/manifests/{reference}", {}),
+    ("DELETE", "/v2/{name:path}/manifests/{reference}", None),
+    ("GET", "/v2/{name:path}/tags/list", None),
+    ("GET", "/v2/{name:path}/referrers/{digest}", None),
+    ("GET", "/v2/{name:path}", None),
+    ("POST", "/v2/{name:path}", None),
+    ("PUT", "/v2/{name:path}", None),
+    ("PATCH", "/v2/{name:path}", None),
+    ("DELETE", "/v2/{name:path}", None),
+]
+# These name nothing of a project's; tests below look at the lists among them.
+OWN = {
+    "/health",
+    "/v1/deployments",
+    "/v1/deployments/prewarm",
+    "/v1/image-repositories",
+    "/v1/image-repositories/base-path",
+    "/v1/runtime",
+    "/v1/storage/upload-request",
+    "/v2",
+    "/v2/",
+    "/v3/whoami",
+}
+# Opened by a signature, not by a key.
+SIGNED = "/v1/storage/signed/{project_id}/{filename:path}"
+
+
+class Possessions:
+    """What the first project has."""
+
+    def __init__(self, platform: PlatformProcess, api: httpx.Client, deployment: str) -> None:
+        self.deployment = deployment
+        self.id = platform.deployment(deployment)["id"]
+        self.job = platform.submit(deployment, {"secret": "mine"})
+        upload = api.post("/v1/storage/upload-request", json={"filename": "mine.txt"}).json()["upload_url"]["url"]
+        assert httpx.put(upload, content=b"mine").status_code == 200
+        self.signed_upload = upload
+        reference = str(platform.deployment(deployment)["image"])
+        self.repository, _, self.manifest = reference.partition("/")[2].partition("@")
+        manifest = api.get(f"/v2/{self.repository}/manifests/{self.manifest}").json()
+        self.blob = manifest["layers"][0]["digest"]
+
+    def path(self, template: str, name: str) -> str:
+        for placeholder, value in {
+            "{deployment}": name,
+            "{revision}": "1",
+            "{path:path}": "generate",
+            "{filename:path}": "mine.txt",
+            "{id}": self.repository.replace("/", "___"),
+            "{name:path}": self.repository,
+            "{digest}": self.blob,
+            "{reference}": self.manifest,
+            "{upload_id}": "01900000-0000-7000-8000-000000000000",
+        }.items():
+            template = template.replace(placeholder, value)
+        return template
+
+    def body(self, body: dict[str, Any] | None, name: str) -> dict[str, Any] | None:
+        names = {"MODEL": name, "JOB": self.job}
+        return body and {key: names.get(str(value), value) for key, value in body.items()}
+
+
+@pytest.fixture
+def mine(platform: PlatformProcess, api: httpx.Client, idle: str) -> Possessions:
+    return Possessions(platform, api, idle)
+
+
+@pytest.fixture
+def routes(tmp_path: Path) -> Iterator[list[Route]]:
+    """The routes of the real application, which is put together and not started."""
+    platform = Platform(Settings(data_dir=tmp_path, port=0))
+    platform.data_dir.open()
+    platform.build()
+    yield [route for route in platform.asgi.application.routes if isinstance(route, Route)]
+    platform.data_dir.close()
+
+
+def test_every_route_is_covered_here(routes: list[Route]) -> None:
+    covered = {path for _, path, _ in TABLE}
+
+    assert {route.path for route in routes} - OWN - {SIGNED} == covered
+
+
+def test_every_method_is_covered_here(routes: list[Route]) -> None:
+    methods = {
+        (method, route.path)
+        for route in routes
+        for method in route.methods or route.endpoint._handlers  # the registry's endpoints keep them themselves
+        if route.path not in OWN | {SIGNED} and method != "HEAD" and "deployment-request" not in route.path
+    }
+
+    assert methods == {(method, path) for method, path, _ in TABLE if "deployment-request" not in path}
+
+
+def test_another_project_finds_nothing_by_any_route(
+    stranger: httpx.Client, api: httpx.Client, platform: PlatformProcess, mine: Possessions
+) -> None:
+    before = platform.deployment(mine.deployment), platform.job(mine.deployment, mine.job)
+
+    for name in (mine.deployment, mine.id):
+        query = {"model": name, "request_id": mine.job, "hostname": "thief", "timeout": "0s", "digest": mine.blob}
+        for method, template, body in TABLE:
+            path = mine.path(template, name)
+            answer = stranger.request(method, path, json=mine.body(body, name), params=query)
+            assert answer.status_code == 404, f"{method} {template}: {answer.status_code} {answer.text}"
+            assert "secret" not in answer.text
+
+    assert (platform.deployment(mine.deployment), platform.job(mine.deployment, mine.job)) == before
+    assert api.get("/v1/storage/mine.txt").content == b"mine"
+
+
+def test_an_unknown_thing_and_a_foreign_one_look_alike(stranger: httpx.Client, mine: Possessions) -> None:
+    foreign = stranger.get(f"/v1/deployments/{mine.deployment}").text
+    unknown = stranger.get("/v1/deployments/nowhere").text
+
+    assert foreign.replace(mine.deployment, "X") == unknown.replace("nowhere", "X")
+
+
+def test_lists_show_only_what_is_ones_own(stranger: httpx.Client, mine: Possessions) -> None:
+    assert stranger.get("/v1/deployments").json()["data"] == []
+    assert stranger.get("/v1/image-repositories").json()["data"] == []
+    assert stranger.get("/v3/whoami").json()["project"]["slug"] == "stranger"
+    assert stranger.get("/v1/image-repositories/base-path").json()["base-path"].endswith("/stranger")
+
+
+def test_two_projects_may_use_the_same_names(stranger: httpx.Client, api: httpx.Client, mine: Possessions) -> None:
+    upload = stranger.post("/v1/storage/upload-request", json={"filename": "mine.txt"}).json()["upload_url"]["url"]
+    assert httpx.put(upload, content=b"the stranger's").status_code == 200
+
+    assert stranger.get("/v1/storage/mine.txt").content == b"the stranger's"
+    assert api.get("/v1/storage/mine.txt").content == b"mine"
+    assert stranger.delete("/v1/storage/mine.txt").status_code == 200
+    assert api.get("/v1/storage/mine.txt").content == b"mine"
+
+
+def test_a_foreign_image_cannot_be_deployed(stranger: httpx.Client, image: str) -> None:
+    answer = stranger.post("/v1/deployments", json={"name": "thief", "image": image, "gpu_type": "none"})
+
+    assert (answer.status_code, answer.json()["error"]["param"]) == (400, "image")
+
+
+def test_a_foreign_blob_cannot_be_mounted(stranger: httpx.Client, mine: Possessions) -> None:
+    mount = {"mount": mine.blob, "from": mine.repository}
+
+    answer = stranger.post("/v2/stranger/copy/blobs/uploads/", params=mount)
+
+    assert answer.status_code == 202, "an ordinary upload begins instead"
+    assert stranger.head(f"/v2/stranger/copy/blobs/{mine.blob}").status_code == 404
+
+
+def test_a_signed_upload_is_good_for_its_project_and_name_alone(mine: Possessions) -> None:
+    assert httpx.put(mine.signed_upload.replace("mine.txt", "other.txt"), content=b"x").status_code == 403
+    project = httpx.URL(mine.signed_upload).path.removeprefix("/v1/storage/signed/").split("/")[0]
+    other = mine.signed_upload.replace(project, "01900000-0000-7000-8000-000000000000")
+    assert httpx.put(other, content=b"x").status_code == 403
+    assert httpx.put(mine.signed_upload.partition("?")[0], content=b"x").status_code == 403
+
+
+@pytest.mark.parametrize("key", [None, "msk_guessed", "Basic x", "\u00e4".encode().decode("latin-1")])
+def test_without_a_key_nothing_is_told(platform: PlatformProcess, mine: Possessions, key: str | None) -> None:
+    headers = {} if key is None else {"Authorization": f"Bearer {key}".encode("latin-1")}
+    with httpx.Client(base_url=platform.base_url, headers=headers) as nobody:
+        for method, template, body in TABLE:
+            path = mine.path(template, mine.deployment)
+            answer = nobody.request(method, path, json=mine.body(body, mine.deployment))
+            assert answer.status_code == 401, f"{method} {template}: {answer.status_code} {answer.text}"
+            assert "www-authenticate" in answer.headers
+
+
+def test_a_revoked_key_ends(platform: PlatformProcess) -> None:
+    key = platform.create_key("passing")
+    with platform.client(key=key) as client:
+        assert client.get("/v3/whoami").status_code == 200
+        assert platform.machineshop("keys", "revoke", key[:10], "--data-dir", platform.data_dir).returncode == 0
+        wait_for(lambda: client.get("/v3/whoami").status_code == 401, "the key ends", seconds=5)
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "body"),
+    [
+        ("GET", "/v1/deployments", None),
+        ("POST", "/v1/deployments", {"name": "mine", "image": "x", "gpu_type": "none"}),
+        ("GET", "/v1/deployments/contract-echo", None),
+        ("PATCH", "/v1/deployments/contract-echo", {"description": "x"}),
+        ("DELETE", "/v1/deployments/contract-echo", None),
+        ("GET", "/v1/deployments/contract-echo/logs", None),
+        ("POST", "/v1/deployment-request/contract-echo/generate", {}),
+        ("POST", "/v1/queue/submit", {"model": "contract-echo", "payload": {}}),
+        ("POST", "/v1/queue/cancel", {"model": "contract-echo", "request_id": "x"}),
+        ("POST", "/v1/queue/clear", {"model": "contract-echo"}),
+        ("DELETE", "/v1/storage/mine.txt", None),
+        ("GET", "/v1/image-repositories", None),
+        ("POST", "/v2/default/contract-echo/blobs/uploads/", None),
+    ],
+)
+def test_a_replicas_key_may_only_work(
+    replica: httpx.Client, method: str, path: str, body: dict[str, Any] | None
+) -> None:
+    answer = replica.request(method, path, json=body)
+
+    assert answer.status_code == 403, answer.text
+    assert "scope" in answer.text
+
+
+def test_a_replicas_key_works_no_other_queue(
+    replica: httpx.Client, worker: OlderWorker, platform: PlatformProcess
+) -> None:
+    request_id = platform.submit(worker.model, {})
+    thief = OlderWorker(replica, worker.model)
+
+    assert thief.poll().status_code == 404
+    worker.claim()
+    assert thief.report(request_id, "done", {"stolen": True}).status_code == 409
+
+    assert platform.job(worker.model, request_id)["status"] == "running"
+
+
+def test_a_replicas_key_reads_and_uploads_files(replica: httpx.Client) -> None:
+    upload = replica.post("/v1/storage/upload-request", json={"filename": "made.txt"}).json()["upload_url"]["url"]
+    assert httpx.put(upload, content=b"made").status_code == 200
+
+    assert replica.get("/v1/storage/made.txt").content == b"made"

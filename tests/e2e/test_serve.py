@@ -1,0 +1,144 @@
+"""The server's own life: it starts, says what stands in its way, and stops as told."""
+
+import json
+import os
+import signal
+import socket
+import stat
+from pathlib import Path
+
+import httpx
+from platform_process import PlatformProcess, wait_for, write_worker
+
+PLAIN = "import sprocket\n\nclass Worker(sprocket.Sprocket):\n    def predict(self, args):\n        return args\n"
+
+
+def test_the_first_start_leaves_a_key_and_a_context_that_only_the_owner_reads(own_platform: PlatformProcess) -> None:
+    key_file = own_platform.data_dir / "admin-key"
+    assert stat.S_IMODE(key_file.stat().st_mode) == 0o600
+    assert key_file.read_text().strip() == own_platform.api_key
+    assert stat.S_IMODE((own_platform.folder / "contexts.json").stat().st_mode) == 0o600
+    assert own_platform.jig("list", cwd=own_platform.folder).returncode == 0
+    assert own_platform.api_key in own_platform.log.read_text()  # shown at the first start
+    own_platform.signal(signal.SIGINT)
+    own_platform.log.write_text("")
+    own_platform.start()
+    assert own_platform.api_key not in own_platform.log.read_text()  # and never again
+
+
+def test_the_admin_key_can_be_given(own_platform: PlatformProcess) -> None:
+    made = own_platform.api_key
+    own_platform.signal(signal.SIGINT)
+    own_platform.environment["MACHINESHOP_ADMIN_KEY"] = "one-that-the-owner-chose"
+    own_platform.start()
+    with own_platform.client() as client:
+        assert client.get("/v3/whoami").json()["api_key"]["scope"] == "admin"
+    assert own_platform.api_key == "one-that-the-owner-chose"
+    with own_platform.client(key=made) as client:
+        assert client.get("/v3/whoami").status_code == 401
+
+
+def test_a_weak_admin_key_is_refused(tmp_path: Path) -> None:
+    platform = PlatformProcess(tmp_path)
+    platform.environment["MACHINESHOP_ADMIN_KEY"] = "weak"
+    finished = platform.machineshop("serve", "--data-dir", platform.data_dir, "--port", "0")
+    assert finished.returncode == 1
+    assert finished.stderr.startswith("machineshop: An admin key must have 20 to 512")
+
+
+def test_a_taken_port_is_said_to_be_so(own_platform: PlatformProcess, tmp_path: Path) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        finished = own_platform.machineshop("serve", "--data-dir", tmp_path / "other", "--port", port)
+    assert finished.returncode == 1
+    assert f"127.0.0.1:{port}" in finished.stderr
+    assert "Choose another address with --host and --port" in finished.stderr
+
+
+def test_a_data_directory_has_one_server(own_platform: PlatformProcess) -> None:
+    finished = own_platform.machineshop("serve", "--data-dir", own_platform.data_dir, "--port", "0")
+    assert finished.returncode == 1
+    assert f"process {own_platform.pid}" in finished.stderr
+
+
+def test_a_data_directory_that_cannot_be_used_is_named(own_platform: PlatformProcess, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("in the way")
+    finished = own_platform.machineshop("serve", "--data-dir", tmp_path / "file" / "data", "--port", "0")
+    assert finished.returncode == 1
+    assert str(tmp_path / "file" / "data") in finished.stderr
+    assert "--data-dir" in finished.stderr
+    assert "Traceback" not in finished.stderr
+
+
+def test_options_that_this_version_lacks_are_refused(own_platform: PlatformProcess) -> None:
+    for options in (["--runtime", "docker"], ["--runtime", "lambda"], ["--database-url", "postgresql://x/y"]):
+        finished = own_platform.machineshop("serve", *options)
+        assert finished.returncode == 1
+        assert options[0] in finished.stderr
+        assert "Traceback" not in finished.stderr
+
+
+def test_ctrl_c_ends_the_replicas_and_sigterm_leaves_them(own_platform: PlatformProcess, tmp_path: Path) -> None:
+    own_platform.deploy(write_worker(tmp_path / "plain", "plain", PLAIN))
+    (replica,) = own_platform.deployment("plain")["replica_events"].values()
+    health = f"http://127.0.0.1:{replica['replica_port']}/health"
+    assert own_platform.signal(signal.SIGTERM) == 0
+    assert httpx.get(health).status_code == 200
+    own_platform.start()
+    assert own_platform.finished("plain", own_platform.submit("plain", {"n": 1}))["outputs"] == {"n": 1}
+    assert own_platform.signal(signal.SIGINT) == 0
+    try:
+        httpx.get(health)
+        raise AssertionError("the replica still answers")
+    except httpx.ConnectError:
+        pass
+    own_platform.start()  # what was deployed comes back with the platform
+    wait_for(lambda: own_platform.deployment("plain")["status"] == "Ready", "the deployment is ready again")
+
+
+def test_keys_are_made_listed_and_revoked(own_platform: PlatformProcess) -> None:
+    key = own_platform.create_key("team-b")
+    with own_platform.client(key=key) as client:
+        assert client.get("/v3/whoami").json()["project"]["slug"] == "team-b"
+        listed = json.loads(
+            own_platform.machineshop("keys", "list", "--json", "--data-dir", own_platform.data_dir).stdout
+        )
+        (record,) = [record for record in listed if record["prefix"] == key[:10]]
+        assert key not in json.dumps(listed)
+        revoked = own_platform.machineshop("keys", "revoke", record["id"], "--data-dir", own_platform.data_dir)
+        assert revoked.returncode == 0
+        wait_for(lambda: client.get("/v3/whoami").status_code == 401, "the key ends", 10)
+    again = own_platform.machineshop("keys", "revoke", record["id"], "--data-dir", own_platform.data_dir)
+    assert again.returncode == 1
+    assert "There is no key" in again.stderr
+
+
+def test_doctor_finds_this_machine_sound(own_platform: PlatformProcess) -> None:
+    finished = own_platform.machineshop("doctor", "--json", "--data-dir", own_platform.data_dir)
+    findings = {finding["name"]: finding for finding in json.loads(finished.stdout)}
+    assert finished.returncode == 0, findings
+    assert findings["uv"]["state"] == findings["sprocket"]["state"] == "ok"
+
+
+def test_no_key_shows_in_a_command_line_or_the_log(own_platform: PlatformProcess, tmp_path: Path) -> None:
+    own_platform.deploy(write_worker(tmp_path / "plain", "plain", PLAIN))
+    own_platform.finished("plain", own_platform.submit("plain", {}))
+    keys = [own_platform.api_key]
+    lines = b""
+    for process in Path("/proc").iterdir():
+        if process.name.isdigit() and process.name != str(os.getpid()):
+            try:
+                command_line = (process / "cmdline").read_bytes()
+                environment = (process / "environ").read_bytes()
+            except OSError:
+                continue
+            lines += command_line
+            variables = [variable.partition(b"=") for variable in environment.split(b"\0")]
+            keys += [value.decode() for name, _, value in variables if name == b"TOGETHER_API_KEY"]
+    assert len(keys) > 1  # the replica's own key is among them
+    logged = own_platform.log.read_text().split("admin key", 1)[-1].split("\n", 1)[-1]
+    for key in keys:
+        assert key.encode() not in lines
+        assert key not in logged
