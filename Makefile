@@ -35,7 +35,10 @@ test: check ## lint, types, layers and the whole test suite
 check: .venv/.ready-dev ## lint, types and import layers alone
 	@.venv/bin/ruff check .
 	@.venv/bin/ruff format --check .
-	@.venv/bin/mypy sprocket/src jig/src machineshop/src
+	@.venv/bin/mypy sprocket/src jig/src machineshop/src scripts
+	@MYPYPATH=tests:machineshop/tests:sprocket/tests:jig/tests:benchmarks .venv/bin/mypy tests machineshop/tests sprocket/tests benchmarks
+	@MYPYPATH=tests:jig/tests .venv/bin/mypy jig/tests
+	@.venv/bin/mypy --python-version 3.10 sprocket/src
 	@.venv/bin/lint-imports --no-cache
 
 format: .venv/.ready-dev ## rewrite the code as the linter wants it

@@ -8,13 +8,17 @@ import sys
 import tempfile
 import time
 import urllib.request
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any, TypeVar
 
 ROOT = Path(__file__).parent.parent
 BIN = Path(sys.executable).parent
 EXAMPLE = ROOT / "examples" / "hello-world"
 START_SECONDS = 30
 STEP_SECONDS = 300
+
+T = TypeVar("T")
 
 
 class Demo:
@@ -39,7 +43,7 @@ class Demo:
         job = self.step("wait for its result", lambda: self.wait(request_id))
         print(json.dumps(job["outputs"], indent=2))
 
-    def step(self, what, work):
+    def step(self, what: str, work: Callable[[], T]) -> T:
         """Do one step and say how long it took."""
         began = time.monotonic()
         result = work()
@@ -66,20 +70,20 @@ class Demo:
         try:
             base_url = json.loads(self.contexts.read_text())["contexts"]["local"]["base_url"]
             with urllib.request.urlopen(f"{base_url}/health", timeout=5) as answer:
-                return answer.status == 200
+                return bool(answer.status == 200)
         except (OSError, ValueError, KeyError):
             return False
 
     def submit(self) -> str:
         """Submit a job; returns its id."""
         submitted = self.jig("submit", "--payload", '{"name": "Ada"}', "--json")
-        return json.loads(submitted)["request_id"]
+        return str(json.loads(submitted)["request_id"])
 
-    def wait(self, request_id: str) -> dict:
+    def wait(self, request_id: str) -> dict[str, Any]:
         """The job once it has ended."""
         end = time.monotonic() + STEP_SECONDS
         while True:
-            job = json.loads(self.jig("job-status", request_id, "--json"))
+            job: dict[str, Any] = json.loads(self.jig("job-status", request_id, "--json"))
             if job["status"] == "done":
                 return job
             if job["status"] in {"failed", "canceled"} or time.monotonic() > end:

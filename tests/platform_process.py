@@ -38,10 +38,15 @@ class PlatformProcess:
 
     def start(self) -> None:
         """Start it and wait until it answers."""
-        arguments = [BIN / "machineshop", "serve", "--data-dir", self.data_dir, "--port", str(self.port), "--verbose"]
+        options = ["--data-dir", str(self.data_dir), "--port", str(self.port), "--verbose"]
         with self.log.open("ab") as log:
             self._process = subprocess.Popen(
-                arguments, env=self.environment, cwd=self.folder, stdout=log, stderr=log, stdin=subprocess.DEVNULL
+                [str(BIN / "machineshop"), "serve", *options],
+                env=self.environment,
+                cwd=self.folder,
+                stdout=log,
+                stderr=log,
+                stdin=subprocess.DEVNULL,
             )
         wait_for(self._answers, "the platform answers", START_SECONDS)
 
@@ -165,7 +170,7 @@ class PlatformProcess:
         return deployment
 
 
-def wait_for(condition: Callable[[], T], what: str, seconds: float = 30.0) -> T:
+def wait_for(condition: Callable[[], T | None], what: str, seconds: float = 30.0) -> T:
     """Poll until `condition()` is truthy, and return it."""
     end = time.monotonic() + seconds
     while not (value := condition()):

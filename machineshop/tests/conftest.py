@@ -5,8 +5,8 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
-from factory import ADMIN_KEY, AnyArtifact, Clock, Jobs
 
+from factory import ADMIN_KEY, AnyArtifact, Clock, Jobs
 from machineshop.models import Deployment, Identity
 from machineshop.runtime.base import Capacity
 from machineshop.services.deployments import DeploymentService

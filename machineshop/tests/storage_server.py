@@ -147,7 +147,7 @@ class ServerProcess:
 @asynccontextmanager
 async def server_process(data_directory: Path) -> AsyncIterator[ServerProcess]:
     """Serve a data directory from a process of its own."""
-    data_directory.mkdir(exist_ok=True)
+    await asyncio.to_thread(data_directory.mkdir, exist_ok=True)
     process = await asyncio.create_subprocess_exec(
         sys.executable, __file__, str(data_directory), stdout=asyncio.subprocess.PIPE
     )

@@ -1,9 +1,9 @@
 """Keys: hashed, scoped, revocable."""
 
 import pytest
-from factory import ADMIN_KEY, Clock
 from sqlalchemy import select
 
+from factory import ADMIN_KEY, Clock
 from machineshop.errors import InvalidRequest, NotAuthenticated, NotFound
 from machineshop.models import Deployment, Identity, Scope
 from machineshop.services.identity import IdentityService
@@ -77,3 +77,10 @@ async def test_projects_are_apart(identity: IdentityService, admin: Identity) ->
     other = await identity.authenticate(key)
     assert other.project.id != admin.project.id
     assert other.organization.slug != admin.organization.slug
+
+
+@pytest.mark.parametrize("slug", ["", "Team", "a/b", "../x", "-a", "a-", "a" * 64, "a\n", "te_am"])
+async def test_a_project_that_could_be_no_namespace_is_refused(identity: IdentityService, slug: str) -> None:
+    with pytest.raises(InvalidRequest) as refused:
+        await identity.create_key(slug, "ci", Scope.PROJECT)
+    assert refused.value.param == "project"

@@ -4,9 +4,9 @@ import asyncio
 
 import msgspec
 import pytest
-from factory import WORKER, Clock, Jobs, eventually, never_disconnected
 from sqlalchemy import select
 
+from factory import WORKER, Clock, Jobs, eventually, never_disconnected
 from machineshop.errors import InvalidRequest, NotFound, StaleAttempt
 from machineshop.models import Worker
 from machineshop.services.queue import QueueService

@@ -2,8 +2,8 @@
 
 import msgspec
 import pytest
-from factory import Jobs
 
+from factory import Jobs
 from machineshop.errors import Conflict, NotFound
 from machineshop.states import JOB_MOVES, TERMINAL_STATES, JobState, JobVerb, source, target
 from machineshop.store.jobs import MAX_RETRIES, Holder

@@ -7,6 +7,7 @@ from typing import Any
 
 import httpx
 import pytest
+
 from contract.older_worker import OlderWorker
 from platform_process import PlatformProcess, write_worker
 

@@ -7,6 +7,7 @@ from urllib.parse import urlsplit
 
 import httpx
 import pytest
+
 from contract.older_worker import OlderWorker
 from platform_process import PlatformProcess
 

@@ -4,6 +4,7 @@ from typing import Any
 
 import httpx
 import pytest
+
 from contract.older_worker import OlderWorker
 
 

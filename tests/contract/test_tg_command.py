@@ -6,6 +6,7 @@ from typing import Any
 
 import httpx
 import pytest
+
 from contract.tg_command import Outside, Tg
 from platform_process import PlatformProcess, wait_for
 
@@ -77,7 +78,7 @@ def test_logs_follow(tg: Tg, platform: PlatformProcess, echo: str) -> None:
         stopped = tg.interrupt(process)
     finally:
         process.kill()
-        process.wait()
+        process.communicate()
 
     assert "Stopped following logs" in stopped.output
 
@@ -166,7 +167,7 @@ def test_deploys_rolls_out_and_destroys(
     before = platform.deployment(name)
     assert (before["status"], before["image"]) == ("Ready", image)
 
-    # With `/v1`, and through another name of the same address in the config: all of it must reach the same place.
+    # By the base URL that ends in `/v1`, which must reach the same place.
     second = Tg(platform, project, name, outside, '[deploy.environment_variables]\nCOLOR = "blue"\n')
     rolled = second("deploy", "--image", image, "--json", TOGETHER_BASE_URL=f"{platform.base_url}/v1")
     assert (rolled.status, rolled.json) == (0, {"ok": True, "action": "deploy", "name": name, "tag": "latest"})

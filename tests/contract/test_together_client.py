@@ -1,17 +1,18 @@
 """The `together` package from PyPI, unmodified: both its clients, by base URL and key alone, with and without `/v1`."""
 
 import inspect
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from datetime import datetime
 from typing import Any
 
 import httpx
 import pytest
 import together
-from contract.older_worker import OlderWorker
-from platform_process import PlatformProcess
 from together import AsyncTogether, Together
 from together.types.beta import Deployment, DeploymentRevision, DeploymentRevisionEventList
+
+from contract.older_worker import OlderWorker
+from platform_process import PlatformProcess
 
 UNKNOWN_JOB = "01900000-0000-7000-8000-000000000000"
 
@@ -22,8 +23,9 @@ class Client:
     def __init__(self, kind: type[Together | AsyncTogether], base_url: str, key: str) -> None:
         self.requests: list[str] = []
         # Answers that do not have the declared types raise, instead of being passed on as they are.
+        http_client: Any = self._http(kind)
         self.together: Any = kind(
-            api_key=key, base_url=base_url, http_client=self._http(kind), _strict_response_validation=True
+            api_key=key, base_url=base_url, http_client=http_client, _strict_response_validation=True
         )
         # A deployment without GPU is of a type that the package's own types lack.
         self.lenient: Any = self.together.copy()
@@ -181,7 +183,7 @@ async def test_a_cancel_that_comes_too_late_is_a_conflict_and_is_not_retried(
 
 
 async def test_what_does_not_exist_is_not_found(client: Client, echo: str) -> None:
-    for call in (
+    calls: tuple[Callable[[], Any], ...] = (
         lambda: client.jig.retrieve("nowhere"),
         lambda: client.jig.update("nowhere", description="x"),
         lambda: client.jig.destroy("nowhere"),
@@ -193,7 +195,8 @@ async def test_what_does_not_exist_is_not_found(client: Client, echo: str) -> No
         lambda: client.queue.clear(model="nowhere"),
         lambda: client.queue.retrieve(model=echo, request_id=UNKNOWN_JOB),
         lambda: client.queue.cancel(model=echo, request_id=UNKNOWN_JOB),
-    ):
+    )
+    for call in calls:
         with pytest.raises(together.NotFoundError) as raised:
             await settled(call())
         assert raised.value.response.json()["error"]["type"] == "not_found_error"

@@ -4,6 +4,7 @@ import http.client
 import json
 import socket
 import struct
+import time
 from collections.abc import Iterator
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -12,6 +13,7 @@ from urllib.parse import urlencode, urlsplit
 
 import httpx
 import pytest
+
 from contract.older_worker import HOSTNAME, OlderWorker
 from platform_process import PlatformProcess, wait_for
 
@@ -268,8 +270,12 @@ def test_13_a_poll_whose_connection_is_closed_is_handed_no_job(
 
     request_id = submit(api, worker.model)
 
-    claimed = worker.claim(timeout="5s")
-    assert (claimed["request_id"], claimed["attempt"], claimed["retries"]) == (request_id, 1, 0)
+    # Where the close and the submit cross inside the server, the claim is taken back before it is sent: no harm done.
+    started_at = time.monotonic()
+    claimed = worker.claim(timeout="10s")
+    assert (claimed["request_id"], claimed["retries"]) == (request_id, 0)
+    assert time.monotonic() - started_at < 5, "it waits for no claim to expire"
+    assert worker.report(request_id, "done", {"by": "the one that is there"}).status_code == 200
 
 
 def test_14_a_name_conflict_says_already_exists(api: httpx.Client, idle: str, fields: dict[str, Any]) -> None:

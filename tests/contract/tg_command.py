@@ -77,8 +77,14 @@ class Tg:
         return Finished(process.returncode, output, errors)
 
     def interrupt(self, process: "subprocess.Popen[str]") -> Finished:
-        """Ctrl-C."""
-        process.send_signal(signal.SIGINT)
+        """Ctrl-C until it ends: in a command that never awaits, the first one is lost in the client's event loop."""
+        for _ in range(COMMAND_SECONDS * 5):
+            process.send_signal(signal.SIGINT)
+            try:
+                process.wait(0.2)
+            except subprocess.TimeoutExpired:
+                continue
+            break
         output, errors = process.communicate(timeout=COMMAND_SECONDS)
         return Finished(process.returncode, output, errors)
 
@@ -89,7 +95,7 @@ class Outside:
     def __init__(self) -> None:
         self._listener = socket.create_server(("127.0.0.1", 0))
         self._listener.setblocking(False)
-        url = "http://127.0.0.1:{}".format(self._listener.getsockname()[1])
+        url = f"http://127.0.0.1:{self._listener.getsockname()[1]}"
         names = ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY")
         self.environment = {each: url for name in names for each in (name, name.lower())}
         self.environment |= {"NO_PROXY": "127.0.0.1", "no_proxy": "127.0.0.1"}

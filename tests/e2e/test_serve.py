@@ -8,6 +8,7 @@ import stat
 from pathlib import Path
 
 import httpx
+
 from platform_process import PlatformProcess, wait_for, write_worker
 
 PLAIN = "import sprocket\n\nclass Worker(sprocket.Sprocket):\n    def predict(self, args):\n        return args\n"

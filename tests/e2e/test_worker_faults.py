@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+
 from platform_process import PlatformProcess, wait_for, write_worker
 
 HEADER = "import os, time\nimport sprocket\n\nclass Worker(sprocket.Sprocket):\n"

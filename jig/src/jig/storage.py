@@ -35,7 +35,8 @@ def upload_file(client: Client, path: Path, progress: Callable[[int], None]) -> 
         key=upload["url"].startswith("/"),
         headers=upload.get("headers"),
     )
-    return client.url(f"/v1/storage/{quote(filename)}")
+    # Workers may know the platform by another address than we do; the platform says which one.
+    return str(answer.get("url") or client.url(f"/v1/storage/{quote(filename)}"))
 
 
 def chunks(path: Path, progress: Callable[[int], None]) -> Iterator[bytes]:

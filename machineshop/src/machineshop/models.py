@@ -176,6 +176,8 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     created_at: float
     claimed_at: float | None = None
     claim_expires_at: float | None = None
+    progress_at: float | None = None
+    """When the model last made itself heard, as its worker says."""
     done_at: float | None = None
 
 

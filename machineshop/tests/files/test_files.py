@@ -11,11 +11,11 @@ from urllib.parse import quote
 
 import httpx
 import pytest
-from factory import Clock, eventually
-from storage_server import StorageServer, server_process
 
+from factory import Clock, eventually
 from machineshop.models import Scope
 from machineshop.services.files import LEFTOVER_SECONDS, URL_LIFETIME_SECONDS
+from storage_server import StorageServer, server_process
 
 MIB = 1024 * 1024
 LIMIT_BYTES = 8 * MIB

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import httpx
 import pytest
+
 from factory import Clock
 from pusher import Pusher
 from storage_server import StorageServer, storage_server

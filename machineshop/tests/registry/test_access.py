@@ -5,11 +5,11 @@ import base64
 
 import httpx
 import pytest
+
 from factory import Clock
+from machineshop.models import Scope
 from pusher import Pusher, code_of, digest_of
 from storage_server import StorageServer
-
-from machineshop.models import Scope
 
 
 async def test_without_a_key_the_answer_says_how_to_log_in(server: StorageServer) -> None:

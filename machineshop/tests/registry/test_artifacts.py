@@ -1,11 +1,11 @@
 """What deployments and runtimes get from the registry."""
 
 import pytest
-from pusher import Pusher, bundle_manifest, descriptor
-from storage_server import StorageServer
 
 from machineshop.errors import ArtifactMissing, InvalidRequest
 from machineshop.runtime.base import ArtifactKind, BundleSource
+from pusher import Pusher, bundle_manifest, descriptor
+from storage_server import StorageServer
 
 CONFIG = b'{"version": 1, "command": ["python", "app.py"]}'
 SOURCE = b"not really a tar" * 200_000

@@ -9,11 +9,11 @@ from pathlib import Path
 
 import httpx
 import pytest
+
 from factory import Clock, eventually
+from machineshop.services.uploads import EXPIRY_SECONDS
 from pusher import Pusher, code_of, digest_of
 from storage_server import StorageServer, server_process
-
-from machineshop.services.uploads import EXPIRY_SECONDS
 
 MIB = 1024 * 1024
 CONTENT = random.Random(7).randbytes(3 * MIB + 5)

@@ -2,6 +2,8 @@
 
 import msgspec
 import pytest
+
+from machineshop.registry.manifests import MANIFEST_LIMIT_BYTES
 from pusher import (
     OCI_IMAGE,
     OCI_INDEX,
@@ -12,8 +14,6 @@ from pusher import (
     digest_of,
     image_manifest,
 )
-
-from machineshop.registry.manifests import MANIFEST_LIMIT_BYTES
 
 CONFIG, LAYER = b'{"os": "linux"}', b"a layer"
 

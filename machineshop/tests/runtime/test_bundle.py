@@ -8,12 +8,12 @@ import time
 from pathlib import Path
 
 import pytest
-from runtime.harness import Registry
 
 from machineshop.runtime import bundle
 from machineshop.runtime.base import RevisionSpec
 from machineshop.runtime.bundle import Bundles, UnsafeArchive, unpack
 from machineshop.runtime.engine import PreparationFailed
+from runtime.harness import Registry
 
 Entry = tuple[tarfile.TarInfo, bytes]
 

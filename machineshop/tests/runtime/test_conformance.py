@@ -4,12 +4,12 @@ import asyncio
 import time
 
 import pytest
-from runtime.harness import World, eventually, one, ready
 
 from machineshop.runtime import health
 from machineshop.runtime.base import ArtifactKind, LogLine, Replica, ReplicaStatus, Runtime
 from machineshop.runtime.fake import Behaviour
 from machineshop.runtime.local import LocalRuntime
+from runtime.harness import World, eventually, one, ready
 
 
 def test_it_offers_what_the_platform_asks_of_a_runtime(world: World) -> None:

@@ -12,11 +12,11 @@ from typing import Any
 
 import aiohttp
 import pytest
-from runtime.harness import PLATFORM_URL, WORKER, ProcessWorld, Registry, Watcher, eventually, kill, one, ready, runs
 
 from machineshop.errors import RuntimeUnavailable
 from machineshop.runtime.base import Replica, ReplicaStatus
 from machineshop.runtime.process import ProcessRuntime
+from runtime.harness import PLATFORM_URL, WORKER, ProcessWorld, Registry, Watcher, eventually, kill, one, ready, runs
 
 
 async def started(machine: ProcessWorld, **fields: object) -> Replica:

@@ -16,14 +16,15 @@ import aiohttp
 from .config import PlatformConfig
 from .errors import PlatformAwayError, PlatformRefusedError, StaleAttemptError
 from .version import __version__
+from .wire import Wire
 
 POLL_SECONDS = 20
-POLL_TIMEOUT = aiohttp.ClientTimeout(total=POLL_SECONDS + 15, sock_connect=5)
-UPDATE_TIMEOUT = aiohttp.ClientTimeout(total=30, sock_connect=5)
+POLL_TIMEOUT_SECONDS = POLL_SECONDS + 15.0
+UPDATE_TIMEOUT_SECONDS = 30.0
 """Outputs may be large; a heartbeat that takes longer than this would come too late anyway."""
 UPLOAD_TIMEOUT = aiohttp.ClientTimeout(total=1800, sock_connect=10, sock_read=300)
 
-LARGE_BODY_BYTES = 1 << 20
+JSON_HEADERS = {"Content-Type": "application/json"}
 
 AWAY_STATUSES = frozenset({408, 425, 429})
 STALE_STATUSES = frozenset({404, 409})
@@ -46,29 +47,27 @@ class Platform:
 
     def __init__(self, config: PlatformConfig) -> None:
         self.config = config
-        self._headers = {
+        headers = {
             "Authorization": f"Bearer {config.api_key}",
+            "User-Agent": f"sprocket/{__version__}",
             "x-worker-version": f"sprocket/{__version__}",
         }
+        self._wire = Wire(config.base_url, headers)
         query = {
             "timeout": f"{POLL_SECONDS}s",
             "model": config.deployment,
             "hostname": config.hostname,
             "claim_timeout": config.claim_timeout_seconds,
         }
-        self._retrieve_url = f"{config.base_url}/internal/v1/queue/retrieve?{urlencode(query)}"
-        self._update_url = f"{config.base_url}/internal/v1/videos/status"
+        self._retrieve = f"/internal/v1/queue/retrieve?{urlencode(query)}"
         self.claim_arriving = False
         """The answer to a poll has begun to come in: it may be a job, so don't hang up."""
-        self.session = aiohttp.ClientSession(
-            # The claim, its heartbeats and its result share one connection for as long as the server keeps it.
-            connector=aiohttp.TCPConnector(keepalive_timeout=75),
-            cookie_jar=aiohttp.DummyCookieJar(),
-        )
+        self._uploads = aiohttp.ClientSession(cookie_jar=aiohttp.DummyCookieJar())
 
     async def close(self) -> None:
         """Close the connections."""
-        await self.session.close()
+        await self._wire.close()
+        await self._uploads.close()
 
     async def claim(self, idle_seconds: float) -> Claim | None:
         """Wait for a job, up to 20 s; None where there was none.
@@ -77,17 +76,17 @@ class Platform:
             PlatformAwayError: no answer, or one that makes no sense.
             PlatformRefusedError: a definite no: wrong key, unknown deployment.
         """
-        headers = {**self._headers, "x-idle-time": f"{idle_seconds:.1f}"}
         try:
-            async with self.session.get(
-                self._retrieve_url, headers=headers, timeout=POLL_TIMEOUT, allow_redirects=False
-            ) as answer:
-                self.claim_arriving = True
-                status, body = answer.status, await answer.read()
-        except (aiohttp.ClientError, asyncio.TimeoutError, OSError) as error:
-            raise PlatformAwayError(describe(error)) from None
+            answer = await self._wire.request(
+                "GET",
+                self._retrieve,
+                headers={"x-idle-time": f"{idle_seconds:.1f}"},
+                timeout_seconds=POLL_TIMEOUT_SECONDS,
+                on_arrival=self._claim_arrives,
+            )
         finally:
             self.claim_arriving = False
+        status, body = answer.status, answer.body
         if status == 404:
             raise PlatformRefusedError(404, f"there is no deployment {self.config.deployment!r} for this key")
         _raise_for(status, body)
@@ -116,7 +115,7 @@ class Platform:
             fixed["attempt_token"] = token
         texts = {**{key: json.dumps(value) for key, value in fixed.items()}, "payload": "{}", **fields}
         body = "{" + ",".join(f'"{key}":{text}' for key, text in texts.items()) + "}"
-        code, answer = await self._post(self._update_url, body)
+        code, answer = await self._post("/internal/v1/videos/status", body)
         if code in (401, 403):
             # Whoever could claim may report: a key that is being rotated must not cost a finished job.
             raise PlatformAwayError(_reason(answer) or f"the platform answered {code}")
@@ -132,8 +131,7 @@ class Platform:
             PlatformAwayError, PlatformRefusedError: as for `claim`.
             OSError: the file cannot be read.
         """
-        url = f"{self.config.base_url}/v1/storage/upload-request"
-        status, body = await self._post(url, json.dumps({"filename": name}))
+        status, body = await self._post("/v1/storage/upload-request", json.dumps({"filename": name}))
         _raise_for(status, body)
         target = _object(body).get("upload_url")
         if not isinstance(target, dict) or not isinstance(target.get("url"), str):
@@ -146,7 +144,7 @@ class Platform:
     async def _put(self, url: str, method: str, headers: Mapping[str, str], file: io.BufferedReader) -> None:
         # The URL is signed: no key goes with it, and no content type that the signature does not know.
         try:
-            async with self.session.request(
+            async with self._uploads.request(
                 method, url, data=file, headers=headers, skip_auto_headers=("Content-Type",),
                 timeout=UPLOAD_TIMEOUT, allow_redirects=False,
             ) as answer:  # fmt: skip
@@ -156,15 +154,14 @@ class Platform:
         if not 200 <= answer.status < 300:
             _raise_for(answer.status if answer.status >= 400 else 502, body)
 
-    async def _post(self, url: str, body: str) -> tuple[int, bytes]:
-        headers = {**self._headers, "Content-Type": "application/json"}
-        try:
-            async with self.session.post(
-                url, data=_body(body), headers=headers, timeout=UPDATE_TIMEOUT, allow_redirects=False
-            ) as answer:
-                return answer.status, await answer.read()
-        except (aiohttp.ClientError, asyncio.TimeoutError, OSError) as error:
-            raise PlatformAwayError(describe(error)) from None
+    async def _post(self, path: str, body: str) -> tuple[int, bytes]:
+        answer = await self._wire.request(
+            "POST", path, body.encode(), headers=JSON_HEADERS, timeout_seconds=UPDATE_TIMEOUT_SECONDS
+        )
+        return answer.status, answer.body
+
+    def _claim_arrives(self) -> None:
+        self.claim_arriving = True
 
 
 def describe(error: BaseException) -> str:
@@ -222,9 +219,3 @@ def _reason(body: bytes) -> str:
         return str(error["message"] if isinstance(error, dict) else error)[:500]
     except (ValueError, KeyError, TypeError):
         return ""
-
-
-def _body(text: str) -> bytes | io.BytesIO:
-    # aiohttp sends a large `bytes` in one go and warns about it; a file-like body goes out in pieces.
-    data = text.encode()
-    return data if len(data) < LARGE_BODY_BYTES else io.BytesIO(data)

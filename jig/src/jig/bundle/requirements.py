@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from jig.config.file import PYPROJECT_FILE, read_toml
+from jig.config.file import PYPROJECT_FILE, read_toml, tool_tables
 from jig.errors import BundleError
 from jig.state import State
 from jig.uv import compile_arguments, export_arguments, run_uv
@@ -49,7 +50,7 @@ def lock(folder: Path, python_version: str, state: State) -> Requirements:
     wanted, source = wanted_lines(folder)
     if not wanted:
         return Requirements("", source)
-    key = input_key(wanted, python_version)
+    key = input_key([*wanted, *uv_settings(folder)], python_version)
     pinned = state.pinned_requirements(key)
     if pinned is None:
         printed = run_uv(compile_arguments(python_version), folder, "\n".join(wanted) + "\n")
@@ -66,6 +67,13 @@ def wanted_lines(folder: Path) -> tuple[list[str], str]:
     if (path := folder / REQUIREMENTS_FILE).is_file():
         return without_sprocket(path.read_text(encoding="utf-8").splitlines()), REQUIREMENTS_FILE
     return [], PYPROJECT_FILE
+
+
+def uv_settings(folder: Path) -> list[str]:
+    """What [tool.uv] says, which has its word in how requirements are resolved: overrides, constraints, sources."""
+    path = folder / PYPROJECT_FILE
+    settings = tool_tables(path).get("uv") if path.is_file() else None
+    return [json.dumps(settings, sort_keys=True, default=str)] if settings else []
 
 
 def project_dependencies(folder: Path) -> list[str]:

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 from cyclopts import Parameter
 
 from jig.bundle.pack import Bundle, bundle_warnings, pack
-from jig.bundle.requirements import lock
+from jig.bundle.requirements import Requirements, lock
 from jig.client import Client
 from jig.config.model import Config
 from jig.deployment import check_gpus, create_body, revision_of, update_body
@@ -70,7 +70,7 @@ def publish(session: Session, steps: Steps, tag: str) -> str:
     for warning in bundle_warnings(config):
         output.warn(warning)
     requirements = lock(config.directory, config.image.python_version, State(config.directory, config.name))
-    steps.done("requirements", f"{count(requirements.count, 'package')} from {requirements.source}")
+    steps.done("requirements", described(requirements))
     bundle = pack(config, requirements.text)
     with bundle.source_file:
         steps.done("bundle", f"{count(bundle.file_count, 'file')}, {size(bundle.source.size_bytes)}")
@@ -183,7 +183,14 @@ def outcome(deployment: dict[str, Any], reference: str, steps: Steps) -> dict[st
     return {"deployment": deployment, "image": reference, "seconds": seconds}
 
 
+def described(requirements: Requirements) -> str:
+    """How many packages there are, and who asked for them."""
+    if not requirements.count:
+        return "none but sprocket"
+    return f"{count(requirements.count, 'package')} from {requirements.source}"
+
+
 def next_steps(config: Config, steps: Steps) -> str:
     """What a person does now."""
     lines = [f"{config.name} is ready after {elapsed(steps.total_seconds)}. Give it a job:"]
-    return "\n".join([*lines, '  jig submit --prompt "..." --watch'])
+    return "\n".join([*lines, '  jig submit --payload \'{"prompt": "..."}\' --watch'])

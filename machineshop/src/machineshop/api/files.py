@@ -56,7 +56,13 @@ class FileRoutes:
         """Where to put a file's bytes."""
         base_url = f"{call.request.url.scheme}://{call.headers['host']}" if "host" in call.headers else None
         url = await self._service.upload_url(call.project_id, call.body.filename, base_url)
-        return json_response({"path": call.body.filename, "upload_url": {"url": url, "method": "PUT", "headers": {}}})
+        return json_response(
+            {
+                "path": call.body.filename,
+                "upload_url": {"url": url, "method": "PUT", "headers": {}},
+                "url": self._service.file_url(call.body.filename),
+            }
+        )
 
     async def get(self, call: Call) -> Response:
         """A file's bytes, or a range of them; for HEAD its headers."""

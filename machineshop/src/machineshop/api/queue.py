@@ -63,7 +63,7 @@ class UpdateRequest(msgspec.Struct):
     payload: msgspec.Raw = msgspec.Raw(b"{}")
     info: dict[str, Any] | None = None
     attempt_token: str | None = None
-    progress_age_seconds: float | None = None
+    progress_age_seconds: Annotated[float, msgspec.Meta(ge=0)] | None = None
 
 
 def routes(api: Api, queue: QueueService) -> list[Route]:
@@ -199,9 +199,7 @@ async def _apply_update(queue: QueueService, project_id: str, body: UpdateReques
     info = body.info or {}
     match body.status:
         case "running":
-            if body.progress_age_seconds is not None:
-                info = info | {"progress_age_seconds": body.progress_age_seconds}
-            return await queue.renew(project_id, body.request_id, holder, info)
+            return await queue.renew(project_id, body.request_id, holder, info, body.progress_age_seconds)
         case "done":
             await queue.finish(project_id, body.request_id, holder, body.payload, info)
         case "failed":
@@ -235,6 +233,7 @@ def job_view(job: Job) -> dict[str, Any]:
         "warnings": [],
         "created_at": iso(job.created_at),
         "claimed_at": iso(job.claimed_at),
+        "progress_at": iso(job.progress_at),
         "done_at": iso(job.done_at),
     }
 

@@ -8,6 +8,7 @@ import asyncio
 import logging
 from collections import Counter
 from collections.abc import AsyncIterator
+from typing import Protocol
 
 import aiohttp
 from starlette.datastructures import Headers
@@ -22,7 +23,7 @@ from machineshop.gateway.balancer import choose
 from machineshop.http import USER_SCOPES, bearer_token, error_response
 from machineshop.ids import new_id
 from machineshop.models import Deployment
-from machineshop.runtime.base import Replica, Runtime
+from machineshop.runtime.base import Replica
 from machineshop.services.deployments import DeploymentService
 from machineshop.services.identity import IdentityService
 
@@ -36,13 +37,21 @@ CONNECT_SECONDS = 5.0
 SILENCE_SECONDS = 3600.0
 
 
+class Replicas(Protocol):
+    """Who knows the replicas: the runtime."""
+
+    async def observe(self) -> list[Replica]:
+        """All of them."""
+        ...
+
+
 class Gateway:
     """The ASGI application behind the gateway's route."""
 
-    def __init__(self, identity: IdentityService, deployments: DeploymentService, runtime: Runtime) -> None:
+    def __init__(self, identity: IdentityService, deployments: DeploymentService, replicas: Replicas) -> None:
         self._identity = identity
         self._deployments = deployments
-        self._runtime = runtime
+        self._replicas = replicas
         self._in_flight: Counter[str] = Counter()
         self._session: aiohttp.ClientSession | None = None
 
@@ -102,7 +111,7 @@ class Gateway:
                     del self._in_flight[replica.id]
 
     async def _choose(self, deployment: Deployment, refused: frozenset[str]) -> Replica:
-        replicas = [r for r in await self._runtime.observe() if r.deployment_id == deployment.id]
+        replicas = [r for r in await self._replicas.observe() if r.deployment_id == deployment.id]
         replica = choose(replicas, self._in_flight, refused)
         if replica is None:
             raise NoReadyReplica(

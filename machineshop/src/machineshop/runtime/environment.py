@@ -62,7 +62,7 @@ class Environments:
         self._folder.mkdir(parents=True, exist_ok=True)
         async with _locked(folder.with_suffix(".lock")) as lock:
             if not (folder / READY).exists():
-                await self._make(_Uv(self._folder, self._variables, lock), folder, python_version, requirements, wheel)
+                await self._make(_Uv(self._variables, lock), folder, python_version, requirements, wheel)
         return folder
 
     def prune(self, used: frozenset[Path], now: float) -> None:
@@ -89,11 +89,13 @@ class Environments:
         await asyncio.to_thread(shutil.rmtree, folder, ignore_errors=True)
         python = await _interpreter(uv, python_version)
         await uv.do("make an environment", "venv", "--quiet", "--no-python-downloads", "--python", python, str(folder))
-        wanted = folder / "machineshop-requirements.txt"
-        wanted.write_text(requirements)
-        into = str(folder / "bin" / "python")
-        what = ("--requirements", str(wanted), str(wheel))
-        await uv.do("install the bundle's requirements", "pip", "install", "--python", into, *what)
+        into = ("pip", "install", "--python", str(folder / "bin" / "python"))
+        if requirements.strip():
+            wanted = folder / "machineshop-requirements.txt"
+            wanted.write_text(requirements)
+            # They are locked, so nothing is resolved again: a dependency that the lock leaves out stays out.
+            await uv.do("install the bundle's requirements", *into, "--no-deps", "--requirements", str(wanted))
+        await uv.do("install sprocket", *into, str(wheel))
         (folder / READY).touch()
         logger.info("environment made: folder=%s", folder.name)
 
@@ -101,8 +103,8 @@ class Environments:
 class _Uv:
     """Runs uv, which holds the lock too: should the server be killed, its successor waits for uv to end."""
 
-    def __init__(self, folder: Path, variables: dict[str, str], lock: int) -> None:
-        self._folder, self._variables, self._lock = folder, variables, lock
+    def __init__(self, variables: dict[str, str], lock: int) -> None:
+        self._variables, self._lock = variables, lock
 
     async def do(self, purpose: str, *arguments: str) -> None:
         """Run a command that must succeed."""
@@ -116,7 +118,7 @@ class _Uv:
         process = await asyncio.create_subprocess_exec(
             uv.find_uv_bin(),
             *arguments,
-            cwd=self._folder,
+            cwd="/",  # not below somebody's project, whose settings uv would take for ours
             env=self._variables,
             stdin=asyncio.subprocess.DEVNULL,
             stdout=asyncio.subprocess.PIPE,

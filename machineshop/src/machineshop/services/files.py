@@ -5,6 +5,7 @@ import secrets
 import time
 import unicodedata
 from collections.abc import AsyncIterable, Callable, Mapping
+from urllib.parse import quote
 
 from machineshop.blobs import Storage
 from machineshop.blobs.base import Blob, BlobMissing
@@ -68,6 +69,10 @@ class FileService:
         expires = int(self._clock()) + URL_LIFETIME_SECONDS
         path = signed_path(await self._key(), project_id, name, expires)
         return (base_url or self._base_url()).rstrip("/") + path
+
+    def file_url(self, name: str) -> str:
+        """Where a file is read, under the address by which workers know the platform: what a job's input names."""
+        return f"{self._base_url().rstrip('/')}/v1/storage/{quote(name)}"
 
     async def receive(
         self,

@@ -1,6 +1,7 @@
 """API keys: making them, telling whose they are, taking them back."""
 
 import hashlib
+import re
 import secrets
 import time
 from collections.abc import Callable
@@ -21,6 +22,10 @@ PRINTED_LENGTH = 10
 # How long a revoked key may go on working in a server that did not revoke it itself.
 CACHE_SECONDS = 2.0
 CACHE_LIMIT = 10_000
+
+MAX_NAME_LENGTH = 63
+# It is a namespace of the registry too.
+SLUG = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?")
 
 ADMIN_KEY_NAME = "admin"
 DEFAULT_SLUG = "default"
@@ -70,11 +75,16 @@ class IdentityService:
         """A new key of a project, which is made if need be; the key itself is returned here and never again.
 
         Raises:
-            InvalidRequest: The name or the project's slug is empty or too long.
+            InvalidRequest: The name is empty or too long, or the project cannot be a slug.
         """
-        for what, value in (("name", name), ("project", project_slug)):
-            if not 1 <= len(value) <= 63:
-                raise InvalidRequest(f"The key's {what} must have 1 to 63 characters.", param=what)
+        if not 1 <= len(name) <= MAX_NAME_LENGTH:
+            raise InvalidRequest(f"The key's name must have 1 to {MAX_NAME_LENGTH} characters.", param="name")
+        if not SLUG.fullmatch(project_slug):
+            raise InvalidRequest(
+                f"'{project_slug[:MAX_NAME_LENGTH]}' cannot be a project: use at most 63 lowercase letters, digits "
+                "and hyphens, with a letter or digit at both ends.",
+                param="project",
+            )
         return await self._database.write(_create_key, project_slug, name, scope, self._clock())
 
     async def create_worker_key(self, project_id: str, deployment_id: str, replica_id: str) -> str:

@@ -127,14 +127,25 @@ class QueueService:
         self._waiters[deployment.id].append(waiter)
         return await self._wait(deployment.id, waiter, timeout_seconds, disconnected)
 
-    async def renew(self, project_id: str, job_id: str, holder: Holder, info: dict[str, Any]) -> bool:
+    async def renew(
+        self,
+        project_id: str,
+        job_id: str,
+        holder: Holder,
+        info: dict[str, Any],
+        progress_age_seconds: float | None = None,
+    ) -> bool:
         """Keep a claim alive, with progress in `info`; True when the user asked for a cancel.
+
+        `progress_age_seconds` is how long ago the model last made itself heard.
 
         Raises:
             NotFound: No such job.
             StaleAttempt: Somebody else holds it, or it has ended.
         """
-        return await self._database.write(jobs.renew, project_id, job_id, holder, info, self._clock())
+        now = self._clock()
+        progress_at = None if progress_age_seconds is None else now - progress_age_seconds
+        return await self._database.write(jobs.renew, project_id, job_id, holder, info, progress_at, now)
 
     async def finish(
         self, project_id: str, job_id: str, holder: Holder, outputs: msgspec.Raw, info: dict[str, Any]

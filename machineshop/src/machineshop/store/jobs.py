@@ -108,14 +108,24 @@ def claim(
     return Claim(job, token)
 
 
-def renew(conn: Connection, project_id: str, job_id: str, holder: Holder, info: dict[str, Any], now: float) -> bool:
+def renew(
+    conn: Connection,
+    project_id: str,
+    job_id: str,
+    holder: Holder,
+    info: dict[str, Any],
+    progress_at: float | None,
+    now: float,
+) -> bool:
     """Extend the claim by its own length and merge `info`; True when a cancel was asked for.
 
     Raises:
         NotFound: No such job.
         StaleAttempt: The holder does not hold it.
     """
-    changed = {"info": _merged_info(conn, project_id, job_id, info)} if info else {}
+    changed: dict[str, Any] = {} if progress_at is None else {"progress_at": progress_at}
+    if info:
+        changed["info"] = _merged_info(conn, project_id, job_id, info)
     moved = _move(conn, JobVerb.RENEW, project_id, job_id, holder, now, changed)
     return bool(moved.cancel_requested)
 
@@ -284,7 +294,14 @@ def _move_statement(verb: JobVerb, conditions: tuple[str, ...], changed: tuple[s
 
 
 _UNCLAIMED = ["attempt_token = NULL", "claim_expires_at = NULL"]
-_BACK = ["state = 'pending'", "replica_id = NULL", "hostname = NULL", "claimed_at = NULL", *_UNCLAIMED]
+_BACK = [
+    "state = 'pending'",
+    "replica_id = NULL",
+    "hostname = NULL",
+    "claimed_at = NULL",
+    "progress_at = NULL",
+    *_UNCLAIMED,
+]
 
 
 def _ended(verb: JobVerb) -> list[str]:

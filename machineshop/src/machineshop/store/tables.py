@@ -150,6 +150,8 @@ jobs = Table(
     Column("hostname", String),
     Column("claim_timeout_seconds", Integer),
     Column("claim_expires_at", Timestamp),
+    # When the model last made itself heard, as its worker says.
+    Column("progress_at", Timestamp),
     Column("cancel_requested", Integer, nullable=False),
     Column("created_at", Timestamp, nullable=False),
     Column("claimed_at", Timestamp),

@@ -127,6 +127,7 @@ def upgrade() -> None:
         sa.Column("hostname", sa.String(), nullable=True),
         sa.Column("claim_timeout_seconds", sa.Integer(), nullable=True),
         sa.Column("claim_expires_at", sa.Float(precision=53), nullable=True),
+        sa.Column("progress_at", sa.Float(precision=53), nullable=True),
         sa.Column("cancel_requested", sa.Integer(), nullable=False),
         sa.Column("created_at", sa.Float(precision=53), nullable=False),
         sa.Column("claimed_at", sa.Float(precision=53), nullable=True),

@@ -1,0 +1,231 @@
+"""Requests to the platform over connections that stay open: the way that a job comes in and its result goes out."""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+from collections.abc import Callable, Mapping
+from urllib.parse import quote, urlsplit
+
+from .answer import Answer
+from .errors import PlatformAwayError
+
+CONNECT_SECONDS = 10.0
+"""TLS included; one of several addresses that does not answer must not eat up the whole time, hence the next line."""
+NEXT_ADDRESS_SECONDS = 0.25
+
+KEPT_CONNECTIONS = 2
+"""A heartbeat may overlap a result; more requests than that never run at a time."""
+KEPT_SECONDS = 60.0
+"""Firewalls forget a quiet connection without telling anybody."""
+
+RECEIVE_BYTES = 64 * 1024
+
+PATH_CHARACTERS = "/%:@!$&'()*+,;=~"
+
+
+class _UnansweredError(PlatformAwayError):
+    """The connection ended before a byte of the answer came."""
+
+
+class Wire:
+    """Speaks HTTP/1.1 to one server. Use inside a running event loop; `close` it.
+
+    Every request that goes through here may reach the server twice: polls and fenced updates stand that.
+
+    Args:
+        base_url: http(s)://host[:port][/path], as `config.normalize_base_url` gives it.
+        headers: sent with every request.
+    """
+
+    def __init__(self, base_url: str, headers: Mapping[str, str]) -> None:
+        url = urlsplit(base_url)
+        self._tls = ssl.create_default_context() if url.scheme == "https" else None
+        self._host = url.hostname or ""
+        self._port = url.port or (443 if self._tls else 80)
+        self._path = quote(url.path, safe=PATH_CHARACTERS)
+        netloc = url.netloc if url.netloc.isascii() else url.netloc.encode("idna").decode()
+        self._headers = _lines({"Host": netloc, "Accept-Encoding": "identity", **headers})
+        self._kept: list[_Connection] = []
+        self._used: set[_Connection] = set()
+
+    async def close(self) -> None:
+        """Close the connections."""
+        for connection in (*self._kept, *self._used):
+            connection.abort()
+        self._kept.clear()
+        await asyncio.sleep(0)  # The event loop closes a socket in its next turn.
+
+    async def request(
+        self,
+        method: str,
+        target: str,
+        body: bytes = b"",
+        *,
+        headers: Mapping[str, str] | None = None,
+        timeout_seconds: float,
+        on_arrival: Callable[[], object] | None = None,
+    ) -> Answer:
+        """Send a request and wait for the whole answer. A cancel closes the connection at once.
+
+        Args:
+            method: GET or POST.
+            target: the path below the base URL, with its query.
+            body: the body; empty for none.
+            headers: further headers.
+            timeout_seconds: for everything but connecting.
+            on_arrival: called when the first byte of the answer is there.
+
+        Raises:
+            PlatformAwayError: no connection, no answer in time, or one that is no HTTP.
+        """
+        length = f"Content-Length: {len(body)}\r\n" if method == "POST" else ""
+        head = f"{method} {self._path}{target} HTTP/1.1\r\n{self._headers}{_lines(headers or {})}{length}\r\n"
+        message = head.encode("latin-1") + body
+        kept = self._keeper()
+        if kept is not None:
+            try:
+                return await self._exchange(kept, message, timeout_seconds, on_arrival)
+            except _UnansweredError:
+                pass  # The server had closed it meanwhile, as it may.
+        return await self._exchange(await self._connect(), message, timeout_seconds, on_arrival)
+
+    def _keeper(self) -> _Connection | None:
+        """Take a kept connection that can still be used."""
+        while self._kept:
+            connection = self._kept.pop()
+            if connection.is_open and connection.quiet_seconds() < KEPT_SECONDS:
+                return connection
+            connection.abort()
+        return None
+
+    async def _connect(self) -> _Connection:
+        loop = asyncio.get_running_loop()
+        connecting = loop.create_connection(
+            lambda: _Connection(loop), self._host, self._port, ssl=self._tls, happy_eyeballs_delay=NEXT_ADDRESS_SECONDS
+        )
+        try:
+            _, connection = await asyncio.wait_for(connecting, CONNECT_SECONDS)
+        except (OSError, asyncio.TimeoutError) as error:
+            raise PlatformAwayError(f"cannot connect to {self._host}:{self._port} ({_reason(error)})") from None
+        return connection
+
+    async def _exchange(
+        self, connection: _Connection, message: bytes, timeout_seconds: float, on_arrival: Callable[[], object] | None
+    ) -> Answer:
+        self._used.add(connection)
+        try:
+            answer = await connection.exchange(message, timeout_seconds, on_arrival)
+        finally:
+            self._used.discard(connection)
+        if answer.reusable and connection.is_open and len(self._kept) < KEPT_CONNECTIONS:
+            self._kept.append(connection)
+        else:
+            connection.abort()
+        return answer
+
+
+class _Connection(asyncio.BufferedProtocol):
+    """One connection, with one request at a time."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = loop
+        # Read into a buffer of ours: for a protocol that takes bytes, asyncio allocates 256 KiB for every read, and
+        # fresh pages for that cost a worker that wakes from its sleep 0.06 ms.
+        self._buffer = memoryview(bytearray(RECEIVE_BYTES))
+        self._transport: asyncio.Transport | None = None
+        self._answer = Answer()
+        self._answered = False
+        self._waiter: asyncio.Future[Answer] | None = None
+        self._on_arrival: Callable[[], object] | None = None
+        self._quiet_since = loop.time()
+
+    @property
+    def is_open(self) -> bool:
+        """Whether a request can be sent: nobody has closed the connection, and the last request has left it."""
+        transport = self._transport
+        return transport is not None and not transport.is_closing() and not transport.get_write_buffer_size()
+
+    def quiet_seconds(self) -> float:
+        """Give the time since the last answer."""
+        return self._loop.time() - self._quiet_since
+
+    def abort(self) -> None:
+        """Close at once."""
+        if self._transport is not None:
+            self._transport.abort()
+
+    async def exchange(self, message: bytes, timeout_seconds: float, on_arrival: Callable[[], object] | None) -> Answer:
+        """Send a request, wait for its answer; whatever comes in between closes the connection."""
+        self._answer, self._answered, self._on_arrival = Answer(), False, on_arrival
+        self._waiter = waiter = self._loop.create_future()
+        if self._transport is None:
+            self._fail(_UnansweredError("the connection was closed"))
+        else:
+            self._transport.write(message)
+        timer = self._loop.call_later(timeout_seconds, self._fail, PlatformAwayError("timed out"))
+        try:
+            return await waiter
+        except BaseException:
+            self.abort()
+            raise
+        finally:
+            timer.cancel()
+            self._waiter = None
+            self._quiet_since = self._loop.time()
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Begin; asyncio has switched Nagle's delays off."""
+        assert isinstance(transport, asyncio.Transport)  # noqa: S101 - for the type checker
+        self._transport = transport
+
+    def get_buffer(self, sizehint: int) -> memoryview:
+        """Say where to put what arrives."""
+        return self._buffer
+
+    def buffer_updated(self, nbytes: int) -> None:
+        """Read what has arrived."""
+        waiter = self._waiter
+        if waiter is None:
+            self.abort()  # Nobody has asked for anything.
+            return
+        if not self._answered:
+            self._answered = True
+            if self._on_arrival is not None:
+                self._on_arrival()
+        try:
+            complete = self._answer.feed(self._buffer[:nbytes])
+        except PlatformAwayError as error:
+            self._fail(error)
+            return
+        if complete and not waiter.done():
+            waiter.set_result(self._answer)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Take note that nothing more will come."""
+        self._transport = None
+        waiter = self._waiter
+        if waiter is None or waiter.done():
+            return
+        if exc is None and self._answer.end():
+            waiter.set_result(self._answer)
+        elif self._answered:
+            self._fail(PlatformAwayError("the connection was closed"))
+        else:
+            self._fail(_UnansweredError("the connection was closed"))
+
+    def _fail(self, error: PlatformAwayError) -> None:
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_exception(error)
+
+
+def _lines(headers: Mapping[str, str]) -> str:
+    return "".join(f"{name}: {value}\r\n" for name, value in headers.items())
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, asyncio.TimeoutError):
+        return "timed out"
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return f"{error.verify_message}; SSL_CERT_FILE names the certificates to trust"
+    return str(getattr(error, "strerror", None) or error or type(error).__name__)
