@@ -7,10 +7,9 @@ import time
 from pathlib import Path
 from typing import Any
 
+from dispatch_systems.base import RESULT_LIMIT_SECONDS, Timing
 from harness.errors import BenchmarkError
 from harness.processes import Child
-
-from dispatch_systems.base import RESULT_LIMIT_SECONDS, Timing
 
 WORKERS = Path(__file__).parent.parent / "dispatch_workers"
 # What a worker that stands alone does not need: they cost start-up time and messages, and bring nothing here.

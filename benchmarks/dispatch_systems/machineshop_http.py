@@ -5,10 +5,9 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode
 
+from dispatch_systems.base import RESULT_LIMIT_SECONDS, Timing
 from harness.errors import BenchmarkError
 from harness.platform import Client, Platform, copy_project
-
-from dispatch_systems.base import RESULT_LIMIT_SECONDS, Timing
 
 PROJECT = Path(__file__).parent.parent / "dispatch_workers" / "machineshop_worker"
 DEPLOYMENT = "dispatch-benchmark"

@@ -4,14 +4,14 @@ import sys
 import time
 from pathlib import Path
 
-from harness.errors import BenchmarkError
-from harness.processes import Child
 from redis import Redis
 from redis.exceptions import RedisError
 from rq import Queue
 from rq.job import Job
 
 from dispatch_systems.base import RESULT_LIMIT_SECONDS, Timing
+from harness.errors import BenchmarkError
+from harness.processes import Child
 
 WORKERS = Path(__file__).parent.parent / "dispatch_workers"
 DOCUMENT = {"text": "hello"}

@@ -5,9 +5,9 @@ import tempfile
 from pathlib import Path
 
 import numpy as np
-import pictures
 from rapidocr_onnxruntime import RapidOCR
 
+import pictures
 import sprocket
 
 MIN_CONFIDENCE = 0.5

@@ -6,6 +6,7 @@ import sqlite3
 from pathlib import Path
 
 import pytest
+
 from platform_process import PlatformProcess, wait_for, write_worker
 
 # Says who it is, then works until the test lets it go on.

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 from PIL import Image, ImageDraw, ImageFont
+
 from platform_process import PlatformProcess, wait_for
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
