@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from platform_process import PlatformProcess
+from postgres_cluster import PostgresCluster, make_cluster
 
 
 @pytest.fixture(scope="session")
@@ -15,6 +16,14 @@ def platform(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PlatformProce
     process.start()
     yield process
     process.close()
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[PostgresCluster]:
+    """A Postgres server; where there is none, what needs it is skipped, but not in CI."""
+    cluster = make_cluster()
+    yield cluster
+    cluster.remove()
 
 
 @pytest.fixture

@@ -6,9 +6,13 @@ import json
 import re
 import tarfile
 import threading
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
 from urllib.parse import parse_qs, urlsplit
+
+JsonObject = dict[str, Any]
 
 KEY = "msk_the-secret-key"
 ORGANIZATION = "acme"
@@ -23,7 +27,7 @@ CRASHED = {
 }
 
 
-def already_set():
+def already_set() -> threading.Event:
     event = threading.Event()
     event.set()
     return event
@@ -33,12 +37,12 @@ def already_set():
 class Request:
     method: str
     path: str
-    query: dict
-    headers: dict
+    query: dict[str, str]
+    headers: dict[str, str]
     body: bytes
 
     @property
-    def json(self):
+    def json(self) -> Any:
         return json.loads(self.body)
 
 
@@ -52,40 +56,40 @@ class FakePlatform:
     """
 
     url: str = ""
-    runtime: dict = field(default_factory=lambda: {"runtime": "process", "accepts": ["bundle"], "gpus": 0})
-    rollout: list = field(default_factory=lambda: [WAITING, READY])
-    job_states: list = field(default_factory=lambda: [{"status": "done", "outputs": {"text": "hi"}}])
-    log_lines: list = field(default_factory=lambda: ["first line", "last line"])
-    failures: list = field(default_factory=list)
+    runtime: JsonObject = field(default_factory=lambda: {"runtime": "process", "accepts": ["bundle"], "gpus": 0})
+    rollout: list[dict[str, str]] = field(default_factory=lambda: [WAITING, READY])
+    job_states: list[JsonObject] = field(default_factory=lambda: [{"status": "done", "outputs": {"text": "hi"}}])
+    log_lines: list[str] = field(default_factory=lambda: ["first line", "last line"])
+    failures: list[tuple[str, int]] = field(default_factory=list)
     looks_until_gone: int = 2
     is_quiet: threading.Event = field(default_factory=already_set)
-    requests: list = field(default_factory=list)
-    blobs: dict = field(default_factory=dict)
-    manifests: dict = field(default_factory=dict)
-    files: dict = field(default_factory=dict)
-    deployments: dict = field(default_factory=dict)
-    jobs: dict = field(default_factory=dict)
-    looks: dict = field(default_factory=dict)
+    requests: list[Request] = field(default_factory=list)
+    blobs: dict[str, bytes] = field(default_factory=dict)
+    manifests: dict[str, bytes] = field(default_factory=dict)
+    files: dict[str, bytes] = field(default_factory=dict)
+    deployments: dict[str, JsonObject] = field(default_factory=dict)
+    jobs: dict[str, JsonObject] = field(default_factory=dict)
+    looks: dict[str, int] = field(default_factory=dict)
 
-    def sent(self, method, path):
+    def sent(self, method: str, path: str) -> list[Request]:
         """The requests of this method whose path starts like this."""
         return [each for each in self.requests if each.method == method and each.path.startswith(path)]
 
-    def bundle(self, image):
+    def bundle(self, image: str) -> tuple[JsonObject, dict[str, bytes]]:
         """The config, and the files by name, of a bundle that a deployment names by digest."""
         manifest = json.loads(self.manifests[image.partition("@")[2]])
         assert manifest["artifactType"] == "application/vnd.machineshop.bundle.v1"
         (layer,) = manifest["layers"]
         with tarfile.open(fileobj=io.BytesIO(self.blobs[layer["digest"]]), mode="r:gz") as archive:
-            files = {each.name: archive.extractfile(each).read() for each in archive if each.isfile()}
+            files = {each.name: content_of(archive, each) for each in archive if each.isfile()}
         return json.loads(self.blobs[manifest["config"]["digest"]]), files
 
-    def deploy(self, name):
+    def deploy(self, name: str) -> None:
         """Put a deployment there, as if it had been deployed."""
         values = {"image": f"registry/acme/{name}@sha256:{'0' * 64}", "min_replicas": 1, "environment_variables": []}
         self.deployments[name] = {"name": name, "revision": "rev-1", **values}
 
-    def deployment(self, name):
+    def deployment(self, name: str) -> JsonObject:
         """The deployment at this look."""
         known = self.deployments[name]
         self.looks[name] = self.looks.get(name, -1) + 1
@@ -108,14 +112,20 @@ class FakePlatform:
         }
 
 
+def content_of(archive: tarfile.TarFile, member: tarfile.TarInfo) -> bytes:
+    file = archive.extractfile(member)
+    assert file is not None
+    return file.read()
+
+
 class Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     platform: FakePlatform
 
-    def log_message(self, *args):
+    def log_message(self, *args: object) -> None:
         pass
 
-    def handle_any(self):
+    def handle_any(self) -> None:
         parts = urlsplit(self.path)
         body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
         query = {key: values[0] for key, values in parse_qs(parts.query).items()}
@@ -138,7 +148,7 @@ class Handler(BaseHTTPRequestHandler):
 
     do_GET = do_POST = do_PUT = do_PATCH = do_DELETE = do_HEAD = handle_any  # noqa: N815
 
-    def answer(self, status, document=None, **headers):
+    def answer(self, status: int, document: JsonObject | None = None, **headers: str) -> None:
         body = b"" if document is None else json.dumps(document).encode()
         self.send_response(status)
         for name, value in headers.items():
@@ -149,40 +159,40 @@ class Handler(BaseHTTPRequestHandler):
             self.wfile.write(body)
 
 
-def error(message, kind="invalid_request_error"):
+def error(message: str, kind: str = "invalid_request_error") -> JsonObject:
     return {"error": {"message": message, "type": kind, "param": None, "code": None}}
 
 
-def whoami(handler, request):
+def whoami(handler: Handler, request: Request) -> None:
     organization = {"id": "org-1", "name": "Acme"}
     project = {"id": "proj-1", "name": "Default", "slug": "default"}
     handler.answer(200, {"api_key": {"id": "key-1"}, "organization": organization, "project": project})
 
 
-def web_page(handler, request):
+def web_page(handler: Handler, request: Request) -> None:
     handler.send_response(200)
     handler.send_header("Content-Length", "13")
     handler.end_headers()
     handler.wfile.write(b"<html></html>")
 
 
-def runtime(handler, request):
+def runtime(handler: Handler, request: Request) -> None:
     handler.answer(200, handler.platform.runtime)
 
 
-def base_path(handler, request):
+def base_path(handler: Handler, request: Request) -> None:
     handler.answer(200, {"base-path": f"{handler.platform.url}/{ORGANIZATION}"})
 
 
-def head_blob(handler, request, digest):
+def head_blob(handler: Handler, request: Request, digest: str) -> None:
     handler.answer(200 if digest in handler.platform.blobs else 404)
 
 
-def start_upload(handler, request, repository):
+def start_upload(handler: Handler, request: Request, repository: str) -> None:
     handler.answer(202, Location=f"/v2/{repository}/blobs/uploads/1?_state=x")
 
 
-def put_blob(handler, request):
+def put_blob(handler: Handler, request: Request) -> None:
     digest = f"sha256:{hashlib.sha256(request.body).hexdigest()}"
     if digest != request.query["digest"]:
         handler.answer(400, {"errors": [{"code": "DIGEST_INVALID"}]})
@@ -191,7 +201,7 @@ def put_blob(handler, request):
     handler.answer(201, Docker_Content_Digest=digest)
 
 
-def put_manifest(handler, request, tag):
+def put_manifest(handler: Handler, request: Request, tag: str) -> None:
     manifest = request.json
     for each in [manifest["config"], *manifest["layers"]]:
         assert len(handler.platform.blobs[each["digest"]]) == each["size"]
@@ -200,16 +210,16 @@ def put_manifest(handler, request, tag):
     handler.answer(201, Docker_Content_Digest=digest)
 
 
-def list_deployments(handler, request):
+def list_deployments(handler: Handler, request: Request) -> None:
     data = [handler.platform.deployment(name) for name in handler.platform.deployments]
     handler.answer(200, {"object": "list", "data": data})
 
 
-def create(handler, request):
+def create(handler: Handler, request: Request) -> None:
     store(handler, request.json["name"], request.json)
 
 
-def get_deployment(handler, request, name):
+def get_deployment(handler: Handler, request: Request, name: str) -> None:
     platform = handler.platform
     if name in platform.deployments and platform.deployments[name].get("is_going"):
         platform.looks_until_gone -= 1
@@ -221,11 +231,11 @@ def get_deployment(handler, request, name):
     handler.answer(200, platform.deployment(name))
 
 
-def patch(handler, request, name):
+def patch(handler: Handler, request: Request, name: str) -> None:
     store(handler, name, {**handler.platform.deployments[name], **request.json})
 
 
-def store(handler, name, values):
+def store(handler: Handler, name: str, values: JsonObject) -> None:
     platform = handler.platform
     revision = f"rev-{int(platform.deployments.get(name, {}).get('revision', 'rev-0')[4:]) + 1}"
     platform.deployments[name] = {**values, "revision": revision}
@@ -233,12 +243,12 @@ def store(handler, name, values):
     handler.answer(200, platform.deployment(name))
 
 
-def delete(handler, request, name):
+def delete(handler: Handler, request: Request, name: str) -> None:
     handler.platform.deployments[name]["is_going"] = True
     handler.answer(200, {"object": "deployment", "deleted": True})
 
 
-def logs(handler, request, name):
+def logs(handler: Handler, request: Request, name: str) -> None:
     lines = handler.platform.log_lines
     if request.query.get("follow") != "true":
         handler.answer(200, {"lines": lines})
@@ -253,16 +263,16 @@ def logs(handler, request, name):
     handler.close_connection = True
 
 
-def prewarm(handler, request):
+def prewarm(handler: Handler, request: Request) -> None:
     handler.answer(200, {})
 
 
-def submit(handler, request):
+def submit(handler: Handler, request: Request) -> None:
     handler.platform.jobs["job-1"] = request.json
     handler.answer(200, {"requestId": "job-1", "request_id": "job-1", "status": "pending"})
 
 
-def job(handler, request):
+def job(handler: Handler, request: Request) -> None:
     platform = handler.platform
     if request.query["request_id"] != "job-1":
         handler.answer(404, error("There is no such job.", "not_found_error"))
@@ -272,7 +282,7 @@ def job(handler, request):
     handler.answer(200, {"request_id": "job-1", "inputs": {}, "created_at": "2026-01-01T00:00:00Z", **state})
 
 
-def cancel(handler, request):
+def cancel(handler: Handler, request: Request) -> None:
     status = handler.platform.job_states[0]["status"]
     if status == "pending":
         handler.answer(200, {"status": "canceled"})
@@ -282,26 +292,26 @@ def cancel(handler, request):
     handler.answer(409, {**body, "error": body, "status": status, **asked}, x_should_retry="false")
 
 
-def clear(handler, request):
+def clear(handler: Handler, request: Request) -> None:
     handler.answer(200, {"canceled_count": 3})
 
 
-def metrics(handler, request):
+def metrics(handler: Handler, request: Request) -> None:
     handler.answer(200, {"messages_running": 1, "messages_waiting": 2, "total_jobs": 3})
 
 
-def upload_request(handler, request):
+def upload_request(handler: Handler, request: Request) -> None:
     filename = request.json["filename"]
     url = f"{handler.platform.url}/signed/{filename}"
     handler.answer(200, {"path": filename, "upload_url": {"url": url, "method": "PUT"}})
 
 
-def put_file(handler, request, filename):
+def put_file(handler: Handler, request: Request, filename: str) -> None:
     handler.platform.files[filename] = request.body
     handler.answer(200, {})
 
 
-ROUTES = [
+ROUTES: list[tuple[str, str, Callable[..., None]]] = [
     ("GET", "/v3/whoami", whoami),
     ("GET", "/v1/runtime", runtime),
     ("GET", "/web/.*", web_page),
@@ -330,7 +340,7 @@ ROUTES = [
 class FakeServer:
     """The fake on a free port of this machine, from `start` to `stop`."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         self.platform = FakePlatform()
         handler = type("BoundHandler", (Handler,), {"platform": self.platform})
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
@@ -338,11 +348,11 @@ class FakeServer:
         self.platform.url = f"http://127.0.0.1:{self._server.server_port}"
         self._thread = threading.Thread(target=self._server.serve_forever, args=(0.02,))
 
-    def start(self):
+    def start(self) -> FakePlatform:
         self._thread.start()
         return self.platform
 
-    def stop(self):
+    def stop(self) -> None:
         self._server.shutdown()
         self._thread.join()
         self._server.server_close()

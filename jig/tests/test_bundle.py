@@ -4,6 +4,8 @@ import io
 import os
 import tarfile
 import zipfile
+from pathlib import Path
+from typing import Protocol
 
 import pytest
 
@@ -15,34 +17,41 @@ from jig.bundle.pack import bundle_warnings, pack
 from jig.bundle.requirements import lock, package_name, without_sprocket
 from jig.bundle.source import collect
 from jig.config.file import find_config
+from jig.config.model import Config
 from jig.errors import BundleError
 from jig.state import State
-from jig.uv import clean_environment
+from jig.uv import clean_environment, compile_arguments, run_uv
+
+
+class ReadConfig(Protocol):
+    """Writes the project's jig.toml with this text at its end, and reads it."""
+
+    def __call__(self, text: str = "") -> Config: ...
 
 
 @pytest.fixture
-def config(project):
-    def read(text=""):
+def config(project: Path) -> ReadConfig:
+    def read(text: str = "") -> Config:
         write(project, "jig.toml", f'name = "hello"\nworker = "w:H"\n{text}')
         return find_config(None, project)
 
     return read
 
 
-def write(folder, path, content="x"):
+def write(folder: Path, path: str, content: str = "x") -> Path:
     place = folder / path
     place.parent.mkdir(parents=True, exist_ok=True)
     place.write_text(content)
     return place
 
 
-def digest(config, requirements=""):
+def digest(config: Config, requirements: str = "") -> str:
     bundle = pack(config, requirements)
     with bundle.source_file:
         return bundle.digest
 
 
-def names(project, config, text=""):
+def names(project: Path, config: ReadConfig, text: str = "") -> list[str]:
     return [entry.path for entry in collect(project, config(text).image)]
 
 
@@ -60,11 +69,11 @@ def names(project, config, text=""):
         (["# *.log", ""], "a.log", False, False),
     ],
 )
-def test_the_last_pattern_that_fits_decides(lines, path, is_directory, expected):
+def test_the_last_pattern_that_fits_decides(lines: list[str], path: str, is_directory: bool, expected: bool) -> None:
     assert is_ignored(path, parse_patterns(lines), is_directory=is_directory) is expected
 
 
-def test_what_is_made_again_or_secret_stays_out(project, config):
+def test_what_is_made_again_or_secret_stays_out(project: Path, config: ReadConfig) -> None:
     for path in (
         ".git/HEAD",
         ".venv/bin/python",
@@ -84,7 +93,7 @@ def test_what_is_made_again_or_secret_stays_out(project, config):
     assert names(project, config) == [".env.example", "jig.toml", "pkg", "pkg/model.py", "worker.py"]
 
 
-def test_jigignore_leaves_out_more_and_takes_back(project, config):
+def test_jigignore_leaves_out_more_and_takes_back(project: Path, config: ReadConfig) -> None:
     write(project, "data/big.bin")
     write(project, "notes.txt")
     write(project, ".env")
@@ -92,7 +101,7 @@ def test_jigignore_leaves_out_more_and_takes_back(project, config):
     assert names(project, config) == [".env", "jig.toml", "worker.py"]
 
 
-def test_image_copy_limits_what_is_taken(project, config):
+def test_image_copy_limits_what_is_taken(project: Path, config: ReadConfig) -> None:
     write(project, "pkg/a.py")
     write(project, "pkg/sub/b.py")
     write(project, "extra/c.txt")
@@ -107,12 +116,12 @@ def test_image_copy_limits_what_is_taken(project, config):
 
 
 @pytest.mark.parametrize("path", ["missing.py", "/etc/passwd", "../outside.py"])
-def test_image_copy_of_what_is_not_there_is_an_error(project, config, path):
+def test_image_copy_of_what_is_not_there_is_an_error(project: Path, config: ReadConfig, path: str) -> None:
     with pytest.raises(BundleError, match=r"image\.copy names"):
         names(project, config, f'[image]\ncopy = ["{path}"]\n')
 
 
-def test_links_inside_are_kept_and_links_outside_refused(project, config):
+def test_links_inside_are_kept_and_links_outside_refused(project: Path, config: ReadConfig) -> None:
     (project / "link.py").symlink_to("worker.py")
     entries = {entry.path: entry for entry in collect(project, config().image)}
     assert entries["link.py"].link == "worker.py"
@@ -121,31 +130,35 @@ def test_links_inside_are_kept_and_links_outside_refused(project, config):
         collect(project, config().image)
 
 
-def test_too_many_files_are_named_by_their_folder(project, config, monkeypatch):
+def test_too_many_files_are_named_by_their_folder(
+    project: Path, config: ReadConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(source, "FILES_MAX", 5)
     for at in range(6):
         write(project, f"data/{at}.bin")
     with pytest.raises(BundleError) as caught:
         collect(project, config().image)
-    assert "Most are in data/" in caught.value.hint
+    assert "Most are in data/" in (caught.value.hint or "")
 
 
-def test_a_layer_over_the_limit_names_the_largest_files(project, config, monkeypatch):
+def test_a_layer_over_the_limit_names_the_largest_files(
+    project: Path, config: ReadConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(archive, "LAYER_BYTES_MAX", 1000)
     (project / "weights.bin").write_bytes(os.urandom(100_000))
     with pytest.raises(BundleError) as caught:
         write_archive(project, collect(project, config().image), io.BytesIO())
-    assert "weights.bin (97.7 KiB)" in caught.value.hint
+    assert "weights.bin (97.7 KiB)" in (caught.value.hint or "")
 
 
-def test_a_project_of_nothing_is_an_error(tmp_path, config):
+def test_a_project_of_nothing_is_an_error(tmp_path: Path, config: ReadConfig) -> None:
     empty = tmp_path / "empty"
     empty.mkdir()
     with pytest.raises(BundleError, match="nothing to deploy"):
         collect(empty, config().image)
 
 
-def test_times_owners_and_order_do_not_change_the_digest(project, config):
+def test_times_owners_and_order_do_not_change_the_digest(project: Path, config: ReadConfig) -> None:
     write(project, "a/one.py")
     write(project, "b.py")
     first = digest(config())
@@ -160,20 +173,22 @@ def test_times_owners_and_order_do_not_change_the_digest(project, config):
     assert digest(config(), "numpy==2.0\n") != first
 
 
-def test_the_archive_holds_bytes_modes_and_nothing_of_this_machine(project, config):
+def test_the_archive_holds_bytes_modes_and_nothing_of_this_machine(project: Path, config: ReadConfig) -> None:
     write(project, "run.sh", "#!/bin/sh\n").chmod(0o744)
     bundle = pack(config(), "")
     bundle.source_file.seek(0)
     with bundle.source_file as layer, tarfile.open(fileobj=layer, mode="r:gz") as packed:
         members = {each.name: each for each in packed}
-        assert packed.extractfile("run.sh").read() == b"#!/bin/sh\n"
+        script = packed.extractfile("run.sh")
+        assert script is not None
+        assert script.read() == b"#!/bin/sh\n"
     assert {each.mtime for each in members.values()} == {0}
     assert {(each.uid, each.gid, each.uname, each.gname) for each in members.values()} == {(0, 0, "", "")}
     assert members["run.sh"].mode == 0o755
     assert members["worker.py"].mode == 0o644
 
 
-def test_the_manifest_names_config_and_source():
+def test_the_manifest_names_config_and_source() -> None:
     config = config_blob(("python", "app.py"), "3.12", "numpy==2.0\n", {"A": "ä"})
     assert (
         config
@@ -187,7 +202,7 @@ def test_the_manifest_names_config_and_source():
     assert b'"schemaVersion":2' in text
 
 
-def test_what_only_an_image_can_have_is_warned_about(config):
+def test_what_only_an_image_can_have_is_warned_about(config: ReadConfig) -> None:
     assert bundle_warnings(config('[image]\nsystem_packages = ["git"]\n')) == [
         "image.system_packages has no effect on a bundle: it needs a container image."
     ]
@@ -202,23 +217,25 @@ def test_what_only_an_image_can_have_is_warned_about(config):
         ("sprocket-extra", "sprocket-extra"),
     ],
 )
-def test_package_names_are_read_from_requirement_lines(line, name):
+def test_package_names_are_read_from_requirement_lines(line: str, name: str) -> None:
     assert package_name(line) == name
 
 
-def test_sprocket_is_never_a_requirement():
+def test_sprocket_is_never_a_requirement() -> None:
     lines = ["sprocket==0.1.0", "# comment", "", "sprocket_extra", " numpy==2 "]
     assert without_sprocket(lines) == ["sprocket_extra", "numpy==2"]
 
 
-def test_nothing_to_lock_does_not_run_uv(project, monkeypatch):
-    monkeypatch.setenv("PATH", "")
+def test_nothing_to_lock_does_not_run_uv(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("UV_CONFIG_FILE", "/nowhere/uv.toml")
+    with pytest.raises(BundleError, match=r"/nowhere/uv\.toml"):  # so any run of uv would show
+        run_uv(compile_arguments("3.11"), project)
     write(project, "pyproject.toml", '[project]\nname = "a"\ndependencies = ["sprocket"]\n')
     assert lock(project, "3.11", State(project, "hello")).text == ""
 
 
 @pytest.fixture
-def wheels(tmp_path, monkeypatch):
+def wheels(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder with one package in two versions, and uv told to look nowhere else."""
     folder = tmp_path / "wheels"
     folder.mkdir()
@@ -235,7 +252,7 @@ def wheels(tmp_path, monkeypatch):
     return folder
 
 
-def test_dependencies_are_pinned_once_and_kept(project, wheels, monkeypatch):
+def test_dependencies_are_pinned_once_and_kept(project: Path, wheels: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write(project, "pyproject.toml", '[project]\nname = "a"\ndependencies = ["sprocket", "tinypackage"]\n')
     first = lock(project, "3.11", State(project, "hello"))
     assert (first.text, first.count, first.source) == ("tinypackage==2.0\n", 1, "pyproject.toml")
@@ -246,13 +263,13 @@ def test_dependencies_are_pinned_once_and_kept(project, wheels, monkeypatch):
     assert lock(project, "3.11", State(project, "hello")).text == "tinypackage==1.0\n"
 
 
-def test_requirements_txt_is_pinned_where_the_project_states_none(project, wheels):
+def test_requirements_txt_is_pinned_where_the_project_states_none(project: Path, wheels: Path) -> None:
     write(project, "requirements.txt", "# what we need\ntinypackage\nsprocket\n")
     pinned = lock(project, "3.11", State(project, "hello"))
     assert (pinned.text, pinned.source) == ("tinypackage==2.0\n", "requirements.txt")
 
 
-def test_a_package_that_does_not_exist_is_an_error_with_uvs_reason(project, wheels):
+def test_a_package_that_does_not_exist_is_an_error_with_uvs_reason(project: Path, wheels: Path) -> None:
     write(project, "requirements.txt", "no-such-package-here\n")
     with pytest.raises(BundleError, match="no-such-package-here"):
         lock(project, "3.11", State(project, "hello"))
@@ -283,7 +300,7 @@ source = { registry = "https://pypi.org/simple" }
 """
 
 
-def test_a_uv_lock_says_the_versions(project):
+def test_a_uv_lock_says_the_versions(project: Path) -> None:
     write(
         project,
         "pyproject.toml",
@@ -295,7 +312,7 @@ def test_a_uv_lock_says_the_versions(project):
     assert (pinned.text, pinned.source) == ("tinypackage==1.5\n", "uv.lock")
 
 
-def test_uv_never_sees_the_platforms_keys():
+def test_uv_never_sees_the_platforms_keys() -> None:
     environment = {
         "TOGETHER_API_KEY": "k",
         "MACHINESHOP_ADMIN_KEY": "k",

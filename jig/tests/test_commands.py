@@ -8,29 +8,33 @@ import threading
 from pathlib import Path
 
 import pytest
+from fake_platform import KEY, READY, FakePlatform
+from jig_process import INTERNAL_ERROR, Jig, finish
 
-from .fake_platform import KEY, READY
+from jig import cli
 
 
 @pytest.fixture
-def deployed(platform, project):
+def deployed(platform: FakePlatform, project: Path) -> FakePlatform:
     """A platform on which the project's deployment is ready."""
     platform.rollout = [READY]
     platform.deploy("hello")
     return platform
 
 
-def test_list_shows_a_table_and_json_the_answer(jig, deployed):
+def test_list_shows_a_table_and_json_the_answer(jig: Jig, deployed: FakePlatform) -> None:
     assert re.search(r"^hello +Ready +1/1 +- ", jig("list").out, re.MULTILINE)
     assert jig("list", "--json").json["data"][0]["name"] == "hello"
 
 
-def test_list_of_nothing_says_how_to_start(jig, platform):
+def test_list_of_nothing_says_how_to_start(jig: Jig, platform: FakePlatform) -> None:
     assert "jig init" in jig("list").out
     assert jig("--json", "list").json == {"object": "list", "data": []}
 
 
-def test_status_takes_the_name_from_the_config_or_from_the_command_line(jig, deployed, tmp_path):
+def test_status_takes_the_name_from_the_config_or_from_the_command_line(
+    jig: Jig, deployed: FakePlatform, tmp_path: Path
+) -> None:
     text = jig("status").out
     assert "hello" in text
     assert "r-1" in text
@@ -42,7 +46,7 @@ def test_status_takes_the_name_from_the_config_or_from_the_command_line(jig, dep
     assert "Which deployment?" in finished.err
 
 
-def test_an_unknown_deployment_is_an_error_in_both_forms(jig, platform):
+def test_an_unknown_deployment_is_an_error_in_both_forms(jig: Jig, platform: FakePlatform) -> None:
     finished = jig("status", "nobody")
     assert (finished.code, finished.out) == (1, "")
     assert "There is no deployment nobody." in finished.err
@@ -51,38 +55,38 @@ def test_an_unknown_deployment_is_an_error_in_both_forms(jig, platform):
     assert error["status"] == 404
 
 
-def test_logs_print_lines_and_their_tail(jig, deployed):
+def test_logs_print_lines_and_their_tail(jig: Jig, deployed: FakePlatform) -> None:
     assert jig("logs").out == "first line\nlast line\n"
     assert jig("logs", "--tail", "1").out == "last line\n"
     assert jig("logs", "--json").json == {"lines": ["first line", "last line"]}
 
 
-def test_logs_are_asked_for_as_the_options_say(jig, deployed):
+def test_logs_are_asked_for_as_the_options_say(jig: Jig, deployed: FakePlatform) -> None:
     jig("logs", "--replica_id", "r-1", "--revision", "rev-1", "--image-version", "abcd", "--tail", "5")
     query = deployed.sent("GET", "/v1/deployments/hello/logs")[0].query
     assert query == {"replica_id": "r-1", "revision": "rev-1", "version": "abcd", "tail": "5"}
 
 
-def test_followed_logs_come_line_by_line(jig, deployed):
+def test_followed_logs_come_line_by_line(jig: Jig, deployed: FakePlatform) -> None:
     assert jig("logs", "--follow").out == "first line\nlast line\n"
     pieces = jig("logs", "--follow", "--json").out.splitlines()
     assert [json.loads(piece) for piece in pieces] == [{"lines": ["first line"]}, {"lines": ["last line"]}]
 
 
-def test_endpoint_prints_only_the_url_on_stdout(jig, deployed):
+def test_endpoint_prints_only_the_url_on_stdout(jig: Jig, deployed: FakePlatform) -> None:
     finished = jig("endpoint")
     assert finished.out == f"{deployed.url}/v1/deployment-request/hello/generate\n"
     assert "curl" in finished.err
     assert KEY not in finished.err
 
 
-def test_submit_prints_the_id(jig, deployed):
+def test_submit_prints_the_id(jig: Jig, deployed: FakePlatform) -> None:
     finished = jig("submit", "--prompt", "-1 apples")
     assert finished.out == "job-1\n"
     assert deployed.jobs["job-1"] == {"model": "hello", "payload": {"prompt": "-1 apples"}, "priority": 0}
 
 
-def test_watch_follows_progress_and_prints_the_outputs(jig, deployed):
+def test_watch_follows_progress_and_prints_the_outputs(jig: Jig, deployed: FakePlatform) -> None:
     deployed.job_states = [
         {"status": "pending", "position": 2},
         {"status": "running", "info": {"progress": 0.5}},
@@ -94,7 +98,7 @@ def test_watch_follows_progress_and_prints_the_outputs(jig, deployed):
     assert "running: progress 0.5" in finished.err
 
 
-def test_a_watched_job_that_fails_is_an_error_with_its_reason(jig, deployed):
+def test_a_watched_job_that_fails_is_an_error_with_its_reason(jig: Jig, deployed: FakePlatform) -> None:
     deployed.job_states = [{"status": "failed", "info": {"error": "no such page"}}]
     finished = jig("submit", "--prompt", "x", "--watch")
     assert finished.code == 1
@@ -102,7 +106,7 @@ def test_a_watched_job_that_fails_is_an_error_with_its_reason(jig, deployed):
     assert jig("submit", "--prompt", "x", "--watch", "--json").json["error"]["job"]["status"] == "failed"
 
 
-def test_files_of_a_payload_are_uploaded_without_the_key(jig, deployed):
+def test_files_of_a_payload_are_uploaded_without_the_key(jig: Jig, deployed: FakePlatform) -> None:
     (jig.folder / "page 1.png").write_bytes(b"pixels")
     finished = jig("submit", "--payload", '{"image": "@page 1.png", "text": "@@me", "n": 1}')
     assert finished.code == 0, finished.err
@@ -126,14 +130,16 @@ def test_files_of_a_payload_are_uploaded_without_the_key(jig, deployed):
         (["--payload", '{"image": "@missing.png"}'], "missing.png, which does not exist"),
     ],
 )
-def test_a_wrong_payload_is_a_usage_error_and_nothing_is_sent(jig, deployed, words, said):
+def test_a_wrong_payload_is_a_usage_error_and_nothing_is_sent(
+    jig: Jig, deployed: FakePlatform, words: list[str], said: str
+) -> None:
     finished = jig("submit", *words)
     assert finished.code == 2
     assert said in finished.err
     assert not deployed.jobs
 
 
-def test_a_payload_comes_from_a_file_or_from_standard_input(jig, deployed):
+def test_a_payload_comes_from_a_file_or_from_standard_input(jig: Jig, deployed: FakePlatform) -> None:
     (jig.folder / "payload.json").write_text('{"n": 1}')
     jig("submit", "--payload", "@payload.json")
     assert deployed.jobs["job-1"]["payload"] == {"n": 1}
@@ -141,7 +147,7 @@ def test_a_payload_comes_from_a_file_or_from_standard_input(jig, deployed):
     assert deployed.jobs["job-1"]["payload"] == {"n": 2}
 
 
-def test_job_status_is_spelled_both_ways(jig, deployed):
+def test_job_status_is_spelled_both_ways(jig: Jig, deployed: FakePlatform) -> None:
     deployed.job_states = [{"status": "running", "info": {"page": 3}}]
     assert "running: page 3" in jig("job-status", "job-1").out
     assert jig("job_status", "--request-id", "job-1", "--json").json["status"] == "running"
@@ -152,14 +158,14 @@ def test_job_status_is_spelled_both_ways(jig, deployed):
     ("state", "code", "said"),
     [("pending", 0, "is canceled"), ("running", 0, "asked to stop"), ("done", 1, "The job is done.")],
 )
-def test_job_cancel_says_what_became_of_it(jig, deployed, state, code, said):
+def test_job_cancel_says_what_became_of_it(jig: Jig, deployed: FakePlatform, state: str, code: int, said: str) -> None:
     deployed.job_states = [{"status": state}]
     finished = jig("job-cancel", "job-1")
     assert finished.code == code
     assert said in finished.out + finished.err
 
 
-def test_queue_commands(jig, deployed):
+def test_queue_commands(jig: Jig, deployed: FakePlatform) -> None:
     assert jig("queue-status").out == "Running  1\nWaiting  2\nTotal    3\n"
     assert jig("queue_status", "--json").json["total_jobs"] == 3
     assert jig("queue-clear").code == 2
@@ -167,7 +173,7 @@ def test_queue_commands(jig, deployed):
     assert jig("queue-clear", "--yes").out == "3 jobs canceled.\n"
 
 
-def test_destroy_asks_first_and_waits_until_it_is_gone(jig, deployed):
+def test_destroy_asks_first_and_waits_until_it_is_gone(jig: Jig, deployed: FakePlatform) -> None:
     assert jig("destroy").code == 2
     assert "hello" in deployed.deployments
     finished = jig("destroy", "--yes")
@@ -176,12 +182,12 @@ def test_destroy_asks_first_and_waits_until_it_is_gone(jig, deployed):
     assert "hello" not in deployed.deployments
 
 
-def test_destroy_detached_does_not_wait(jig, deployed):
+def test_destroy_detached_does_not_wait(jig: Jig, deployed: FakePlatform) -> None:
     deployed.looks_until_gone = 1000
     assert jig("destroy", "--yes", "--detach", "--json").json == {"name": "hello", "destroyed": False}
 
 
-def test_login_checks_the_key_and_keeps_it_for_its_owner_alone(bare_jig, platform):
+def test_login_checks_the_key_and_keeps_it_for_its_owner_alone(bare_jig: Jig, platform: FakePlatform) -> None:
     finished = bare_jig("auth", "login", "--base-url", platform.url + "/v1/", "--api-key-stdin", stdin=KEY + "\n")
     assert finished.code == 0, finished.err
     assert KEY not in finished.out + finished.err
@@ -199,14 +205,14 @@ def test_login_checks_the_key_and_keeps_it_for_its_owner_alone(bare_jig, platfor
     assert bare_jig("list").code == 1
 
 
-def test_without_any_platform_it_says_how_to_get_one(bare_jig):
+def test_without_any_platform_it_says_how_to_get_one(bare_jig: Jig) -> None:
     finished = bare_jig("list")
     assert finished.code == 1
     assert "machineshop serve" in finished.err
     assert "jig auth login" in finished.err
 
 
-def test_a_wrong_key_is_not_kept(bare_jig, platform):
+def test_a_wrong_key_is_not_kept(bare_jig: Jig, platform: FakePlatform) -> None:
     finished = bare_jig("auth", "login", "--base-url", platform.url, "--api-key-stdin", stdin="wrong\n")
     assert finished.code == 1
     assert "not valid" in finished.err
@@ -214,7 +220,7 @@ def test_a_wrong_key_is_not_kept(bare_jig, platform):
     assert not Path(bare_jig.environment["JIG_CONTEXTS"]).exists()
 
 
-def test_contexts_are_switched_by_name(bare_jig, platform):
+def test_contexts_are_switched_by_name(bare_jig: Jig, platform: FakePlatform) -> None:
     contexts = {
         "current": "far",
         "contexts": {
@@ -232,24 +238,25 @@ def test_contexts_are_switched_by_name(bare_jig, platform):
     assert "Known: far, local" in bare_jig("context", "use", "lcal").err
 
 
-def test_something_else_at_the_base_url_is_said_to_be_no_platform(jig, platform):
+def test_something_else_at_the_base_url_is_said_to_be_no_platform(jig: Jig, platform: FakePlatform) -> None:
     finished = jig("list", TOGETHER_BASE_URL=f"{platform.url}/web")
     assert finished.code == 1
     assert "is no platform" in finished.err
 
 
-def test_ctrl_c_ends_following_without_a_word(jig, deployed):
+def test_ctrl_c_ends_following_without_a_word(jig: Jig, deployed: FakePlatform) -> None:
     deployed.log_lines = ["one line"]
     deployed.is_quiet = threading.Event()
-    process = jig.start("logs", "--follow")
-    assert process.stdout.readline() == "one line\n"
-    process.send_signal(signal.SIGINT)
-    _, err = process.communicate(timeout=20)
+    with jig.start("logs", "--follow") as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "one line\n"
+        process.send_signal(signal.SIGINT)
+        finished = finish(process)
     deployed.is_quiet.set()
-    assert (process.returncode, err) == (130, "")
+    assert (finished.code, finished.err) == (130, "")
 
 
-def test_what_may_be_repeated_is_tried_again(jig, platform):
+def test_what_may_be_repeated_is_tried_again(jig: Jig, platform: FakePlatform) -> None:
     platform.failures = [("", 503), ("", 500)]
     assert jig("list").code == 0
     platform.failures = [("", 500)]
@@ -257,14 +264,46 @@ def test_what_may_be_repeated_is_tried_again(jig, platform):
     assert len(platform.sent("POST", "/v1/queue/submit")) == 1
 
 
-@pytest.mark.parametrize("words", [["lst"], ["status", "--bogus"], ["status", "a", "b"], ["--json", "lst"]])
-def test_a_wrong_command_line_is_a_usage_error(jig, platform, words):
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["lst"], 'Unknown command "lst". Did you mean "list"?'),
+        (["status", "--bogus"], "Unknown option: --bogus."),
+        (["status", "a", "b"], "Unused Tokens: ['b']."),
+    ],
+    ids=["no such command", "no such option", "too many words"],
+)
+def test_a_wrong_command_line_is_a_usage_error(jig: Jig, platform: FakePlatform, words: list[str], said: str) -> None:
     finished = jig(*words)
-    assert finished.code == 2
-    assert "--json" not in words or finished.json["error"]["type"] == "usage_error"
+    assert (finished.code, finished.out) == (2, "")
+    assert f"jig: {said}" in finished.err
+    assert "See `jig --help`." in finished.err
+    finished = jig("--json", *words)
+    assert (finished.code, finished.err) == (2, "")
+    assert finished.json["error"]["type"] == "usage_error"
+    assert said in finished.json["error"]["message"]
+    assert not platform.requests
 
 
-def test_init_makes_a_project_that_deploys(jig, platform, folder):
+def test_an_error_that_nobody_foresaw_is_a_sentence(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def break_down(words: list[str]) -> None:
+        raise ValueError("no such thing")
+
+    monkeypatch.setattr(cli, "run", break_down)
+    monkeypatch.delenv("JIG_DEBUG", raising=False)
+    assert cli.main(["list"]) == 1
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert f"jig: {INTERNAL_ERROR}: ValueError: no such thing" in err
+    assert "JIG_DEBUG=1" in err
+    monkeypatch.setenv("JIG_DEBUG", "1")
+    with pytest.raises(ValueError, match="no such thing"):
+        cli.main(["list"])
+
+
+def test_init_makes_a_project_that_deploys(jig: Jig, platform: FakePlatform, folder: Path) -> None:
     finished = jig("init", "--json")
     assert finished.json["created"] == ["worker.py", "pyproject.toml", "README.md"]
     assert jig("deploy", "--detach").code == 0
@@ -275,7 +314,7 @@ def test_init_makes_a_project_that_deploys(jig, platform, folder):
     assert platform.deployments["hello"]["gpu_type"] == "none"
 
 
-def test_init_overwrites_nothing(jig, platform, folder):
+def test_init_overwrites_nothing(jig: Jig, platform: FakePlatform, folder: Path) -> None:
     (folder / "worker.py").write_text("mine\n")
     (folder / "pyproject.toml").write_text('[project]\nname = "mine"\n')
     finished = jig("init", "--json")
@@ -286,6 +325,6 @@ def test_init_overwrites_nothing(jig, platform, folder):
     assert jig("init", "--json").json["created"] == []
 
 
-def test_init_makes_the_folder_that_it_is_given(jig, platform, folder):
+def test_init_makes_the_folder_that_it_is_given(jig: Jig, platform: FakePlatform, folder: Path) -> None:
     assert "cd new && jig deploy" in jig("init", "new").out
     assert (folder / "new" / "worker.py").exists()

@@ -5,19 +5,19 @@ from pathlib import Path
 import pytest
 
 from jig.config.file import find_config
-from jig.config.model import EnvironmentVariable, ModelMount, VolumeMount
+from jig.config.model import Config, EnvironmentVariable, ModelMount, VolumeMount
 from jig.config.sections import slug
 from jig.errors import ConfigError
 
 
-def read(folder: Path, text: str, filename="jig.toml"):
+def read(folder: Path, text: str, filename: str = "jig.toml") -> Config:
     folder = folder if folder.name == "some-folder" else folder / "model"
     folder.mkdir(exist_ok=True)
     (folder / filename).write_text(text)
     return find_config(None, folder)
 
 
-def test_the_long_form_has_its_own_defaults(tmp_path):
+def test_the_long_form_has_its_own_defaults(tmp_path: Path) -> None:
     config = read(tmp_path, '[tool.jig]\nname = "model"\n', "pyproject.toml")
     deploy, image = config.deploy, config.image
     assert (deploy.gpu_type, deploy.gpu_count) == ("h100-80gb", 1)
@@ -29,7 +29,7 @@ def test_the_long_form_has_its_own_defaults(tmp_path):
     assert config.directory == tmp_path / "model"
 
 
-def test_the_short_form_is_a_worker_on_the_cpu(tmp_path):
+def test_the_short_form_is_a_worker_on_the_cpu(tmp_path: Path) -> None:
     config = read(tmp_path, 'name = "model"\nworker = "pkg.worker:Model"\n')
     assert (config.deploy.gpu_type, config.deploy.gpu_count) == ("none", 0)
     assert config.command == ("python", "-m", "sprocket", "pkg.worker:Model", "--queue")
@@ -50,27 +50,27 @@ def test_the_short_form_is_a_worker_on_the_cpu(tmp_path):
         ('[deploy]\ngpu_type = "none"', ("none", 0)),
     ],
 )
-def test_gpus_of_both_forms_merge(tmp_path, gpu, expected):
+def test_gpus_of_both_forms_merge(tmp_path: Path, gpu: str, expected: tuple[str, int]) -> None:
     config = read(tmp_path, f'name = "model"\nworker = "worker:Model"\n{gpu}\n')
     assert (config.deploy.gpu_type, config.deploy.gpu_count) == expected
 
 
-def test_a_long_form_on_the_cpu_has_no_gpu(tmp_path):
+def test_a_long_form_on_the_cpu_has_no_gpu(tmp_path: Path) -> None:
     config = read(tmp_path, 'name = "model"\n[deploy]\ngpu_type = "none"\n')
     assert config.deploy.gpu_count == 0
 
 
-def test_deploy_command_wins_over_the_worker(tmp_path):
+def test_deploy_command_wins_over_the_worker(tmp_path: Path) -> None:
     config = read(tmp_path, 'name = "model"\nworker = "w:M"\n[deploy]\ncommand = ["python", "own.py"]\n')
     assert config.command == ("python", "own.py")
 
 
-def test_the_command_of_an_image_is_split_like_a_shell_does(tmp_path):
+def test_the_command_of_an_image_is_split_like_a_shell_does(tmp_path: Path) -> None:
     config = read(tmp_path, 'name = "model"\n[image]\ncmd = "python app.py --name \'a b\'"\n')
     assert config.command == ("python", "app.py", "--name", "a b")
 
 
-def test_variables_are_values_or_secrets(tmp_path):
+def test_variables_are_values_or_secrets(tmp_path: Path) -> None:
     config = read(tmp_path, 'name = "model"\n[deploy.environment_variables]\nA = "1"\nB = {secret = "model-B"}\n')
     assert config.deploy.environment_variables == (
         EnvironmentVariable("A", value="1"),
@@ -78,7 +78,7 @@ def test_variables_are_values_or_secrets(tmp_path):
     )
 
 
-def test_mounts_and_scaling_are_read(tmp_path):
+def test_mounts_and_scaling_are_read(tmp_path: Path) -> None:
     config = read(
         tmp_path,
         'name = "model"\n'
@@ -95,20 +95,20 @@ def test_mounts_and_scaling_are_read(tmp_path):
     assert config.warnings == ()
 
 
-def test_deprecated_places_work_with_a_warning(tmp_path):
+def test_deprecated_places_work_with_a_warning(tmp_path: Path) -> None:
     config = read(tmp_path, 'name = "model"\nautoscaling = {metric = "CustomMetric", target = 2}\n')
     assert config.deploy.autoscaling["metric"] == "CustomMetric"
     assert config.warnings == ("autoscaling is deprecated: write deploy.autoscaling instead.",)
 
 
-def test_jig_toml_wins_over_pyproject(tmp_path):
+def test_jig_toml_wins_over_pyproject(tmp_path: Path) -> None:
     folder = tmp_path / "some-folder"
     folder.mkdir()
     (folder / "pyproject.toml").write_text('[tool.jig]\nname = "from-pyproject"\n')
     assert read(folder, 'name = "from-jig-toml"\n').name == "from-jig-toml"
 
 
-def test_the_name_falls_back_to_the_project_and_the_folder(tmp_path):
+def test_the_name_falls_back_to_the_project_and_the_folder(tmp_path: Path) -> None:
     folder = tmp_path / "some-folder"
     folder.mkdir()
     assert read(folder, '[project]\nname = "some-project"\n[tool.jig]\n', "pyproject.toml").name == "some-project"
@@ -142,14 +142,14 @@ def test_the_name_falls_back_to_the_project_and_the_folder(tmp_path):
         ("[deploy", "is not TOML"),
     ],
 )
-def test_what_is_wrong_is_named_with_its_key_and_file(tmp_path, text, said):
+def test_what_is_wrong_is_named_with_its_key_and_file(tmp_path: Path, text: str, said: str) -> None:
     with pytest.raises(ConfigError) as caught:
         read(tmp_path, text)
     assert said in caught.value.message
     assert "jig.toml" in caught.value.message
 
 
-def test_a_typo_gets_the_nearest_key(tmp_path):
+def test_a_typo_gets_the_nearest_key(tmp_path: Path) -> None:
     with pytest.raises(ConfigError) as caught:
         read(tmp_path, '[tool.jig.deploy]\nhealth_chek_path = "/"\n', "pyproject.toml")
     assert caught.value.message == "pyproject.toml: there is no key tool.jig.deploy.health_chek_path."
@@ -157,17 +157,17 @@ def test_a_typo_gets_the_nearest_key(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["abc", "Model", "-model", "my_model", "m" * 64])
-def test_a_name_that_breaks_the_rule_is_refused_with_one_that_does_not(tmp_path, name):
+def test_a_name_that_breaks_the_rule_is_refused_with_one_that_does_not(tmp_path: Path, name: str) -> None:
     with pytest.raises(ConfigError) as caught:
         read(tmp_path, f'name = "{name}"\n')
     assert "jig.toml: name must be 4 to 63 lowercase" in caught.value.message
 
 
-def test_a_slug_is_the_nearest_name():
+def test_a_slug_is_the_nearest_name() -> None:
     assert slug("My_Model 2") == "my-model-2"
 
 
-def test_no_config_is_an_error_that_says_how_to_start(tmp_path):
+def test_no_config_is_an_error_that_says_how_to_start(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"There is no jig.toml") as caught:
         find_config(None, tmp_path)
     assert caught.value.is_absent

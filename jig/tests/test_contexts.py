@@ -2,12 +2,15 @@
 
 import json
 import stat
+from dataclasses import asdict
+from pathlib import Path
 
 import pytest
 
 from jig.contexts import (
     Context,
     Contexts,
+    Target,
     context_name,
     contexts_path,
     normal_base_url,
@@ -33,12 +36,12 @@ BOTH = Contexts("local", {"local": LOCAL, "far": FAR})
         (" 127.0.0.1:1 ", "http://127.0.0.1:1"),
     ],
 )
-def test_base_urls_have_one_form(url, expected):
+def test_base_urls_have_one_form(url: str, expected: str) -> None:
     assert normal_base_url(url) == expected
 
 
 @pytest.mark.parametrize("url", ["", "ftp://x", "http://", "http://x:port"])
-def test_what_is_no_base_url_is_refused(url):
+def test_what_is_no_base_url_is_refused(url: str) -> None:
     with pytest.raises(ContextError):
         normal_base_url(url)
 
@@ -54,18 +57,29 @@ def test_what_is_no_base_url_is_refused(url):
         ({"TOGETHER_BASE_URL": "https://o.example.com", "TOGETHER_API_KEY": "own"}, "https://o.example.com", "own"),
     ],
 )
-def test_the_environment_overrides_and_no_key_goes_to_another_machine(environment, base_url, key):
+def test_the_environment_overrides_and_no_key_goes_to_another_machine(
+    environment: dict[str, str], base_url: str, key: str | None
+) -> None:
     target = resolve(BOTH, environment)
     assert (target.base_url, target.api_key) == (base_url, key)
-    assert "key" not in repr(target).replace("api_key", "")
 
 
-def test_without_anything_it_is_the_platform_of_this_machine():
+@pytest.mark.parametrize(
+    "holder",
+    [LOCAL, BOTH, resolve(BOTH, {}), resolve(Contexts(), {"TOGETHER_API_KEY": "local-key"})],
+    ids=["context", "contexts", "target of a context", "target of the environment"],
+)
+def test_a_key_never_shows_in_a_repr(holder: Context | Contexts | Target) -> None:
+    assert "local-key" in json.dumps(asdict(holder))
+    assert "local-key" not in repr(holder)
+
+
+def test_without_anything_it_is_the_platform_of_this_machine() -> None:
     target = resolve(Contexts(), {})
     assert (target.base_url, target.api_key, target.source) == ("http://127.0.0.1:8799", None, "default")
 
 
-def test_the_file_is_written_whole_and_private(tmp_path):
+def test_the_file_is_written_whole_and_private(tmp_path: Path) -> None:
     path = tmp_path / "deep" / "contexts.json"
     write_contexts(path, BOTH)
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
@@ -74,24 +88,24 @@ def test_the_file_is_written_whole_and_private(tmp_path):
 
 
 @pytest.mark.parametrize("text", ["{", "[]", '{"contexts": {"a": {}}}', json.dumps({"contexts": {"a": 1}})])
-def test_a_broken_file_is_an_error_that_names_it(tmp_path, text):
+def test_a_broken_file_is_an_error_that_names_it(tmp_path: Path, text: str) -> None:
     path = tmp_path / "contexts.json"
     path.write_text(text)
     with pytest.raises(ContextError, match=r"contexts\.json is not a contexts file"):
         read_contexts(path)
 
 
-def test_places_of_the_file(tmp_path):
+def test_places_of_the_file(tmp_path: Path) -> None:
     assert contexts_path({"JIG_CONTEXTS": "/a/b"}).as_posix() == "/a/b"
     assert contexts_path({"XDG_CONFIG_HOME": "/x"}).as_posix() == "/x/jig/contexts.json"
     assert contexts_path({}).parts[-3:] == (".config", "jig", "contexts.json")
 
 
-def test_contexts_are_named_after_their_host():
+def test_contexts_are_named_after_their_host() -> None:
     assert context_name("http://127.0.0.1:1") == context_name("http://localhost") == "local"
     assert context_name("https://far.example.com") == "far.example.com"
 
 
-def test_forgetting_the_current_context_leaves_the_others():
+def test_forgetting_the_current_context_leaves_the_others() -> None:
     assert BOTH.without("local") == Contexts("far", {"far": FAR})
     assert BOTH.without("far") == Contexts("local", {"local": LOCAL})

@@ -1,13 +1,21 @@
 """`jig deploy` as a user runs it, against a platform over a socket."""
 
-import json
 import signal
-import time
+from pathlib import Path
 
-from .fake_platform import CRASHED, KEY, READY, RUNNING, WAITING
+import pytest
+from fake_platform import CRASHED, KEY, READY, RUNNING, WAITING, FakePlatform
+from jig_process import Jig, finish, wait_until
+
+NOWHERE = "http://127.0.0.1:1"  # nothing may listen there
 
 
-def test_a_project_becomes_a_bundle_and_a_deployment(jig, platform, project):
+def is_followed(platform: FakePlatform) -> bool:
+    """True once jig has sent the deployment and looks how it comes up: its first look comes before it sends."""
+    return len(platform.sent("GET", "/v1/deployments/hello")) > 1
+
+
+def test_a_project_becomes_a_bundle_and_a_deployment(jig: Jig, platform: FakePlatform, project: Path) -> None:
     finished = jig("deploy")
     assert finished.code == 0, finished.err
     image = platform.deployments["hello"]["image"]
@@ -27,7 +35,7 @@ def test_a_project_becomes_a_bundle_and_a_deployment(jig, platform, project):
     assert "Making ready." in finished.err
 
 
-def test_a_second_deploy_sends_nothing_and_patches(jig, platform, project):
+def test_a_second_deploy_sends_nothing_and_patches(jig: Jig, platform: FakePlatform, project: Path) -> None:
     first = jig("deploy", "--json").json
     uploads = len(platform.sent("PUT", "/v2/acme/hello/blobs"))
     finished = jig("deploy")
@@ -37,20 +45,20 @@ def test_a_second_deploy_sends_nothing_and_patches(jig, platform, project):
     assert platform.deployments["hello"]["image"] == first["image"]
 
 
-def test_a_changed_file_changes_the_image(jig, platform, project):
+def test_a_changed_file_changes_the_image(jig: Jig, platform: FakePlatform, project: Path) -> None:
     first = jig("deploy", "--json").json["image"]
     (project / "worker.py").write_text("class Hello: pass\n")
     assert jig("deploy", "--json").json["image"] != first
 
 
-def test_json_is_one_document_and_stderr_is_silent(jig, platform, project):
+def test_json_is_one_document_and_stderr_is_silent(jig: Jig, platform: FakePlatform, project: Path) -> None:
     finished = jig("--json", "deploy")
     assert finished.err == ""
     assert finished.json["deployment"]["status"] == "Ready"
     assert set(finished.json["seconds"]) == {"requirements", "bundle", "push", "deployment", "ready"}
 
 
-def test_an_image_skips_the_bundle(jig, platform, project):
+def test_an_image_skips_the_bundle(jig: Jig, platform: FakePlatform, project: Path) -> None:
     finished = jig("deploy", "--image", "example.com/model:1", "--json")
     assert finished.code == 0, finished.out
     assert platform.deployments["hello"]["image"] == "example.com/model:1"
@@ -58,14 +66,14 @@ def test_an_image_skips_the_bundle(jig, platform, project):
     assert platform.sent("POST", "/v1/deployments/prewarm")[0].json == {"images": ["example.com/model:1"]}
 
 
-def test_detach_does_not_wait(jig, platform, project):
+def test_detach_does_not_wait(jig: Jig, platform: FakePlatform, project: Path) -> None:
     platform.rollout = [WAITING]
     finished = jig("deploy", "--detach")
     assert finished.code == 0
     assert "Updating" in finished.out
 
 
-def test_a_crash_loop_shows_the_last_log_lines(jig, platform, project):
+def test_a_crash_loop_shows_the_last_log_lines(jig: Jig, platform: FakePlatform, project: Path) -> None:
     platform.rollout = [WAITING, RUNNING, CRASHED]
     platform.log_lines = ["loading", "KeyError: 'weights'"]
     finished = jig("deploy")
@@ -74,7 +82,7 @@ def test_a_crash_loop_shows_the_last_log_lines(jig, platform, project):
     assert "Replica r-1 crashes again and again: It exited with code 1." in finished.err
 
 
-def test_a_replica_that_never_gets_ready_is_given_up(jig, platform, project):
+def test_a_replica_that_never_gets_ready_is_given_up(jig: Jig, platform: FakePlatform, project: Path) -> None:
     platform.rollout = [RUNNING]
     finished = jig("deploy", "--timeout", "0.3", "--json")
     assert finished.code == 1
@@ -82,7 +90,7 @@ def test_a_replica_that_never_gets_ready_is_given_up(jig, platform, project):
     assert finished.json["error"]["type"] == "deploy_error"
 
 
-def test_a_runtime_without_bundles_says_how_to_go_on(jig, platform, project):
+def test_a_runtime_without_bundles_says_how_to_go_on(jig: Jig, platform: FakePlatform, project: Path) -> None:
     platform.runtime = {"runtime": "kubernetes", "accepts": ["image"], "gpus": 0}
     finished = jig("deploy")
     assert finished.code == 1
@@ -90,7 +98,9 @@ def test_a_runtime_without_bundles_says_how_to_go_on(jig, platform, project):
     assert not platform.deployments
 
 
-def test_a_gpu_on_a_machine_without_one_is_refused_before_anything_is_sent(jig, platform, project):
+def test_a_gpu_on_a_machine_without_one_is_refused_before_anything_is_sent(
+    jig: Jig, platform: FakePlatform, project: Path
+) -> None:
     (project / "jig.toml").write_text('name = "hello"\nworker = "worker:Hello"\ngpu = "H100"\n')
     finished = jig("deploy")
     assert finished.code == 1
@@ -99,42 +109,67 @@ def test_a_gpu_on_a_machine_without_one_is_refused_before_anything_is_sent(jig, 
     assert not platform.blobs
 
 
-def test_an_upload_that_breaks_is_sent_again(jig, platform, project):
+def test_an_upload_that_breaks_is_sent_again(jig: Jig, platform: FakePlatform, project: Path) -> None:
     platform.failures = [("/blobs/uploads/", 503), ("/blobs/uploads/1", 500)]
     finished = jig("deploy", "--detach")
     assert finished.code == 0, finished.err
+    assert platform.failures == []
+    assert len(platform.sent("PUT", "/v2/acme/hello/blobs")) == 3
     assert len(platform.blobs) == 2
 
 
-def test_an_upload_that_is_refused_is_not_sent_again(jig, platform, project):
+def test_an_upload_that_is_refused_is_not_sent_again(jig: Jig, platform: FakePlatform, project: Path) -> None:
     platform.failures = [("/blobs/uploads/1", 413)]
     finished = jig("deploy", "--detach")
     assert finished.code == 1
     assert "The platform is unwell." in finished.err
+    assert len(platform.sent("PUT", "/v2/acme/hello/blobs")) == 1
     assert not platform.deployments
 
 
-def test_ctrl_c_leaves_the_rollout_alone(jig, platform, project):
+def test_ctrl_c_leaves_the_rollout_alone(jig: Jig, platform: FakePlatform, project: Path) -> None:
     platform.rollout = [WAITING]
-    process = jig.start("deploy")
-    deadline = time.monotonic() + 20
-    while not platform.sent("GET", "/v1/deployments/hello")[1:] and time.monotonic() < deadline:
-        time.sleep(0.02)
-    process.send_signal(signal.SIGINT)
-    _, err = process.communicate(timeout=20)
-    assert process.returncode == 130
-    assert "still being deployed" in err
-    assert "Traceback" not in err
+    with jig.start("deploy") as process:
+        wait_until(process, lambda: is_followed(platform), "the rollout is followed")
+        process.send_signal(signal.SIGINT)
+        finished = finish(process)
+    assert finished.code == 130
+    assert "still being deployed" in finished.err
     assert not platform.sent("DELETE", "/")
 
 
-def test_the_key_is_nowhere_in_the_output(jig, platform, project):
+@pytest.mark.parametrize(
+    ("failures", "environment", "said"),
+    [
+        ([], {}, "Replica r-1 crashes again and again: It exited with code 1."),
+        ([("/v1/runtime", 401)], {}, "Log in with `jig auth login`"),
+        ([("/blobs/uploads/1", 403)], {}, "The platform is unwell."),
+        ([], {"TOGETHER_BASE_URL": NOWHERE}, f"No platform answers at {NOWHERE}."),
+    ],
+    ids=["crash", "key refused", "upload refused", "nobody there"],
+)
+@pytest.mark.parametrize("words", [["deploy"], ["deploy", "--json"]], ids=" ".join)
+def test_the_key_is_nowhere_in_the_output_of_a_failure(
+    jig: Jig,
+    platform: FakePlatform,
+    project: Path,
+    words: list[str],
+    failures: list[tuple[str, int]],
+    environment: dict[str, str],
+    said: str,
+) -> None:
     platform.rollout = [CRASHED]
-    finished = jig("deploy", "--json")
+    platform.failures = list(failures)
+    finished = jig(*words, **environment)
+    assert finished.code == 1
+    assert said in finished.out + finished.err
     assert KEY not in finished.out + finished.err
+    assert all(request.headers["Authorization"] == f"Bearer {KEY}" for request in platform.requests)
 
 
-def test_an_unknown_key_of_the_config_is_an_error_with_the_nearest_one(jig, platform, project):
+def test_an_unknown_key_of_the_config_is_an_error_with_the_nearest_one(
+    jig: Jig, platform: FakePlatform, project: Path
+) -> None:
     (project / "jig.toml").write_text('name = "hello"\n[deploy]\nmin_replcas = 2\n')
     finished = jig("deploy")
     assert finished.code == 1
@@ -142,7 +177,7 @@ def test_an_unknown_key_of_the_config_is_an_error_with_the_nearest_one(jig, plat
     assert "Did you mean `min_replicas`?" in finished.err
 
 
-def test_environment_variables_reach_the_platform(jig, platform, project):
+def test_environment_variables_reach_the_platform(jig: Jig, platform: FakePlatform, project: Path) -> None:
     (project / "jig.toml").write_text(
         'name = "hello"\nworker = "worker:Hello"\n'
         '[image.environment]\nBAKED = "in"\n'
@@ -157,18 +192,18 @@ def test_environment_variables_reach_the_platform(jig, platform, project):
     assert platform.bundle(deployment["image"])[0]["environment"] == {"BAKED": "in"}
 
 
-def test_a_rollout_that_another_deploy_replaced_is_not_waited_for(jig, platform, project):
+def test_a_rollout_that_another_deploy_replaced_is_not_waited_for(
+    jig: Jig, platform: FakePlatform, project: Path
+) -> None:
     platform.rollout = [WAITING]
-    process = jig.start("deploy", "--json")
-    deadline = time.monotonic() + 20
-    while "hello" not in platform.deployments and time.monotonic() < deadline:
-        time.sleep(0.02)
-    platform.deployments["hello"]["revision"] = "rev-9"
-    out, _ = process.communicate(timeout=20)
-    assert process.returncode == 1
-    assert "Another deploy" in json.loads(out)["error"]["message"]
+    with jig.start("deploy", "--json") as process:
+        wait_until(process, lambda: is_followed(platform), "the rollout is followed")
+        platform.deployments["hello"]["revision"] = "rev-9"
+        finished = finish(process)
+    assert finished.code == 1
+    assert "Another deploy" in finished.json["error"]["message"]
 
 
-def test_ready_at_once_needs_no_waiting(jig, platform, project):
+def test_ready_at_once_needs_no_waiting(jig: Jig, platform: FakePlatform, project: Path) -> None:
     platform.rollout = [READY]
     assert jig("deploy", "--json").json["deployment"]["ready_replicas"] == 1

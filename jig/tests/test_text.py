@@ -1,6 +1,8 @@
 """The small pure parts: words of the command line, numbers as people read them, tables."""
 
+import io
 from datetime import UTC, datetime
+from pathlib import Path
 
 import pytest
 
@@ -30,16 +32,16 @@ NOW = datetime(2026, 1, 2, tzinfo=UTC)
         (["un_known"], ["un_known"]),
     ],
 )
-def test_global_options_may_come_first(words, expected):
+def test_global_options_may_come_first(words: list[str], expected: list[str]) -> None:
     assert normalize(words, ["list", "deploy", "job-status", "submit"]) == expected
 
 
-def test_json_is_seen_anywhere_among_the_options():
+def test_json_is_seen_anywhere_among_the_options() -> None:
     assert wants_json(["lst", "--json"])
     assert not wants_json(["submit", "--", "--json"])
 
 
-def test_numbers_are_short():
+def test_numbers_are_short() -> None:
     assert [coarse(value) for value in (5, 61, 7300, 200_000)] == ["5s", "1m", "2h", "2d"]
     assert [elapsed(value) for value in (0.034, 4.24, 185)] == ["0.03 s", "4.2 s", "3 min 05 s"]
     assert [size(value) for value in (512, 34_900, 5_000_000, 3_000_000_000)] == [
@@ -51,24 +53,24 @@ def test_numbers_are_short():
     assert [count(number, "file") for number in (0, 1, 2)] == ["0 files", "1 file", "2 files"]
 
 
-def test_ages_are_counted_from_now():
+def test_ages_are_counted_from_now() -> None:
     assert age("2026-01-01T23:59:30Z", NOW) == "30s"
     assert age("2026-01-01T12:00:00", NOW) == "12h"
     assert age("2027-01-01T00:00:00Z", NOW) == "0s"
     assert age(None, NOW) == age("yesterday", NOW) == "-"
 
 
-def test_columns_are_aligned_without_trailing_spaces():
+def test_columns_are_aligned_without_trailing_spaces() -> None:
     assert columns(("NAME", "STATUS"), [("a", "Ready"), ("longer", "")]) == "NAME    STATUS\na       Ready\nlonger"
 
 
-def test_fields_indent_what_has_several_lines():
+def test_fields_indent_what_has_several_lines() -> None:
     assert fields([("A", "1"), ("Long", "2\n3")]) == "A     1\nLong  2\n      3"
 
 
-def test_colours_only_on_a_terminal_that_wants_them():
-    class Terminal:
-        def isatty(self):
+def test_colours_only_on_a_terminal_that_wants_them() -> None:
+    class Terminal(io.StringIO):
+        def isatty(self) -> bool:
             return True
 
     assert has_colour(Terminal(), {})
@@ -86,19 +88,19 @@ def test_colours_only_on_a_terminal_that_wants_them():
         ("registry.example.com/a", "https://registry.example.com", "a/hello"),
     ],
 )
-def test_a_repository_lies_below_the_base_path(base_path, url, name):
+def test_a_repository_lies_below_the_base_path(base_path: str, url: str, name: str) -> None:
     repository = repository_at(base_path, "hello")
     assert (repository.url, repository.name) == (url, name)
     assert repository.image("sha256:1").endswith(f"/{name}@sha256:1")
 
 
-def test_pauses_double_and_obey_retry_after():
+def test_pauses_double_and_obey_retry_after() -> None:
     assert [round(pause_seconds(attempt, None, 0.5), 3) for attempt in (1, 2, 3)] == [0.2, 0.4, 0.8]
     assert pause_seconds(1, "3", 0.5) == 3
     assert pause_seconds(1, "600", 0.5) == 10
 
 
-def test_only_top_level_files_are_uploaded(tmp_path):
+def test_only_top_level_files_are_uploaded(tmp_path: Path) -> None:
     (tmp_path / "a.png").write_bytes(b"")
     payload = {"image": f"@{tmp_path}/a.png", "note": "@@home", "deep": {"image": "@b.png"}, "n": 1}
     assert with_uploads(payload, lambda path: f"url of {path.name}") == {
@@ -109,7 +111,7 @@ def test_only_top_level_files_are_uploaded(tmp_path):
     }
 
 
-def test_progress_is_one_line():
+def test_progress_is_one_line() -> None:
     job = {"status": "running", "retries": 1, "info": {"page": 2, "of": {"pages": 3}, "stage": "reading", "error": "x"}}
     assert progress_line(job) == 'running, retry 1: page 2, of {"pages": 3}, stage reading'
     assert progress_line({"status": "pending", "position": 0}) == "pending, position 0"

@@ -1,28 +1,30 @@
 """How a rollout is judged: values in, verdict out, no clock and no network."""
 
+from collections.abc import Mapping
+from functools import partial
+
 import pytest
+from fake_platform import CRASHED, READY, RUNNING, WAITING
 
 from jig.live import headline
 from jig.tracking import Tracking, Verdict, describe, track
 
-from .fake_platform import CRASHED, READY, RUNNING, WAITING
 
-
-def deployment(*events, revision="rev-2", **values):
+def deployment(*events: Mapping[str, str], revision: str = "rev-2", **values: object) -> dict[str, object]:
     own = {f"r-{at}": {"revision_id": "rev-2", **event} for at, event in enumerate(events)}
     variables = [{"name": "TOGETHER_DEPLOYMENT_REVISION_ID", "value": revision}]
     defaults = {"status": "Updating", "desired_replicas": 1, "min_replicas": 1}
     return {**defaults, "environment_variables": variables, "replica_events": own, **values}
 
 
-def follow(*looks, known=None, step=1.0):
+def follow(*looks: Mapping[str, object], known: Tracking | None = None, step: float = 1.0) -> Tracking:
     tracking = known or Tracking("rev-2", started_at=0.0)
     for at, look in enumerate(looks):
         tracking = track(tracking, look, at * step)
     return tracking
 
 
-def test_waiting_then_running_then_ready():
+def test_waiting_then_running_then_ready() -> None:
     tracking = follow(deployment(WAITING), deployment(RUNNING))
     assert tracking.verdict is Verdict.WAITING
     tracking = track(tracking, deployment(READY), 3.0)
@@ -30,13 +32,13 @@ def test_waiting_then_running_then_ready():
     assert tracking.reason == "1 of 1 replica"
 
 
-def test_the_first_ready_replica_is_enough():
+def test_the_first_ready_replica_is_enough() -> None:
     tracking = follow(deployment(WAITING, READY, desired_replicas=2))
     assert tracking.verdict is Verdict.READY
     assert tracking.reason == "1 of 2 replicas"
 
 
-def test_a_ready_replica_of_an_older_revision_does_not_count():
+def test_a_ready_replica_of_an_older_revision_does_not_count() -> None:
     old = {**READY, "revision_id": "rev-1"}
     tracking = follow(deployment(old, WAITING))
     assert tracking.verdict is Verdict.WAITING
@@ -44,20 +46,20 @@ def test_a_ready_replica_of_an_older_revision_does_not_count():
     assert "1 replica of earlier revisions still there" in headline(tracking, 2.0)
 
 
-def test_scaled_to_zero_is_ready_only_where_zero_was_asked_for():
-    asked = {"status": "ScaledToZero", "desired_replicas": 0}
-    assert follow(deployment(**asked, min_replicas=0)).verdict is Verdict.READY
-    assert follow(deployment(**asked, min_replicas=1)).verdict is Verdict.WAITING
+def test_scaled_to_zero_is_ready_only_where_zero_was_asked_for() -> None:
+    asked = partial(deployment, status="ScaledToZero", desired_replicas=0)
+    assert follow(asked(min_replicas=0)).verdict is Verdict.READY
+    assert follow(asked(min_replicas=1)).verdict is Verdict.WAITING
 
 
-def test_a_crash_loop_fails_with_the_replica():
+def test_a_crash_loop_fails_with_the_replica() -> None:
     tracking = follow(deployment(CRASHED))
     assert tracking.verdict is Verdict.FAILED
     assert tracking.failed_replica == "r-0"
     assert "It exited with code 1." in tracking.reason
 
 
-def test_running_but_not_ready_fails_after_its_timeout_and_not_before():
+def test_running_but_not_ready_fails_after_its_timeout_and_not_before() -> None:
     known = Tracking("rev-2", started_at=0.0, ready_timeout_seconds=10.0)
     tracking = follow(deployment(WAITING), deployment(RUNNING), known=known, step=50.0)
     assert track(tracking, deployment(RUNNING), 60.0).verdict is Verdict.WAITING
@@ -66,14 +68,14 @@ def test_running_but_not_ready_fails_after_its_timeout_and_not_before():
     assert late.failed_replica == "r-0"
 
 
-def test_a_restart_starts_the_timeout_again():
+def test_a_restart_starts_the_timeout_again() -> None:
     known = Tracking("rev-2", started_at=0.0, ready_timeout_seconds=10.0)
     tracking = follow(deployment(RUNNING), deployment(WAITING), deployment(RUNNING), known=known, step=9.0)
     assert track(tracking, deployment(RUNNING), 27.0).verdict is Verdict.WAITING
 
 
 @pytest.mark.parametrize("reason", ["ImagePullBackOff", "ErrImagePull"])
-def test_an_image_that_cannot_be_pulled_gets_some_patience(reason):
+def test_an_image_that_cannot_be_pulled_gets_some_patience(reason: str) -> None:
     event = {"replica_status": "Waiting", "replica_status_reason": reason, "replica_status_message": "no such tag"}
     tracking = follow(deployment(event), deployment(event), step=29.0)
     assert tracking.verdict is Verdict.WAITING
@@ -82,26 +84,26 @@ def test_an_image_that_cannot_be_pulled_gets_some_patience(reason):
     assert "no such tag" in tracking.reason
 
 
-def test_a_failed_deployment_says_why():
+def test_a_failed_deployment_says_why() -> None:
     tracking = follow(deployment(WAITING, status="Failed", status_message="No GPU is free."))
     assert (tracking.verdict, tracking.reason) == (Verdict.FAILED, "No GPU is free.")
 
 
-def test_the_whole_has_an_end():
+def test_the_whole_has_an_end() -> None:
     tracking = follow(deployment(), deployment(status_message="Waiting for a GPU."), step=601.0)
     assert tracking.verdict is Verdict.FAILED
     assert tracking.reason == "No replica was ready after 10m. Waiting for a GPU."
 
 
-def test_another_deploy_ends_it():
+def test_another_deploy_ends_it() -> None:
     assert follow(deployment(WAITING, revision="rev-3")).verdict is Verdict.FAILED
 
 
-def test_a_volume_that_loads_is_said():
+def test_a_volume_that_loads_is_said() -> None:
     tracking = follow(deployment({"replica_status": "Waiting", "volume_preload_status": "InProgress"}))
     assert describe(tracking.replicas[0]) == "waiting: loading its volume"
 
 
-def test_a_platform_that_does_not_say_its_revision_is_followed_all_the_same():
+def test_a_platform_that_does_not_say_its_revision_is_followed_all_the_same() -> None:
     bare = {"status": "Ready", "desired_replicas": 1, "replica_events": {"r-0": READY}}
     assert track(Tracking(None, 0.0), bare, 1.0).verdict is Verdict.READY

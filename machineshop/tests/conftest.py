@@ -1,7 +1,7 @@
 """What the platform's tests share: a store on disk, a project, a deployment, and jobs in any state."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
@@ -14,6 +14,7 @@ from machineshop.services.identity import IdentityService
 from machineshop.services.queue import QueueService
 from machineshop.store.database import Database, sqlite_url
 from machineshop.store.schema import migrate
+from postgres_cluster import PostgresCluster, make_cluster
 
 
 @pytest.fixture
@@ -21,11 +22,27 @@ def clock() -> Clock:
     return Clock()
 
 
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[PostgresCluster]:
+    """A Postgres server; where there is none, what needs it is skipped, but not in CI."""
+    cluster = make_cluster()
+    yield cluster
+    cluster.remove()
+
+
+@pytest.fixture(params=["sqlite", "postgres"])
+def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """An empty database of each kind."""
+    if request.param == "sqlite":
+        return sqlite_url(tmp_path / "machineshop.db")
+    cluster: PostgresCluster = request.getfixturevalue("postgres")
+    return cluster.create_database()
+
+
 @pytest.fixture
-async def database(tmp_path: Path) -> AsyncIterator[Database]:
-    url = sqlite_url(tmp_path / "machineshop.db")
-    migrate(url)
-    database = Database(url)
+async def database(database_url: str) -> AsyncIterator[Database]:
+    migrate(database_url)
+    database = Database(database_url)
     database.start()
     yield database
     await asyncio.to_thread(database.close)

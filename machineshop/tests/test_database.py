@@ -56,7 +56,7 @@ async def test_a_caller_that_goes_away_leaves_the_others_alone(database: Databas
 
 
 async def test_a_locked_database_is_said_to_be_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("machineshop.store.database.BUSY_TIMEOUT_SECONDS", 0.05)
+    monkeypatch.setattr("machineshop.store.engines.BUSY_TIMEOUT_SECONDS", 0.05)
     url = sqlite_url(tmp_path / "locked.db")
     migrate(url)
     database = Database(url)

@@ -125,6 +125,7 @@ class Platform:
         url = self.settings.database_url or sqlite_url(self.data_dir.database)
         migrate(url)
         self.database = Database(url)
+        self.database.claim_for_one_server()
         self.identity = IdentityService(self.database)
         self.storage = Storage(self.data_dir.path)
         self.registry = RegistryService(self.database, self.storage, lambda: self.base_url)

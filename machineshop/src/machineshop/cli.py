@@ -3,7 +3,6 @@
 import asyncio
 import json
 import os
-import sqlite3
 import sys
 from collections.abc import Coroutine
 from datetime import UTC, datetime
@@ -72,7 +71,8 @@ def serve(
         host: The address to listen on; 0.0.0.0 lets other machines in.
         port: The port to listen on; 0 takes a free one.
         runtime: auto, process, docker or kubernetes.
-        database_url: Another database than SQLite in the data directory.
+        database_url: Another database than SQLite in the data directory: postgresql://... or sqlite:///path. Where it
+            holds a password, set MACHINESHOP_DATABASE_URL instead: others can read a command line.
         public_url: The base URL at which clients reach the platform, where it is another than host and port.
         verbose: Log every event, not only warnings.
     """
@@ -82,7 +82,7 @@ def serve(
         host=host,
         port=port,
         runtime=runtime,
-        database_url=database_url,
+        database_url=database_url or os.environ.get("MACHINESHOP_DATABASE_URL") or None,
         public_url=public_url.rstrip("/") if public_url else None,
         admin_key=os.environ.get("MACHINESHOP_ADMIN_KEY") or None,
     )
@@ -167,19 +167,20 @@ def _announce(platform: Platform) -> None:
 
 
 def _with_identity(data_dir: Path | None, work: "Any") -> Any:
-    """Run `work(service)` on the store of a data directory, beside a running server or without one."""
+    """Run `work(service)` on the store that a server of this data directory uses, beside it or without it."""
 
     async def on_store() -> Any:
         database.start()
         return await work(IdentityService(database))
 
     path = DataDir(data_dir or default_data_dir()).database
+    url = os.environ.get("MACHINESHOP_DATABASE_URL") or sqlite_url(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        migrate(sqlite_url(path))
-    except (OSError, sqlite3.Error) as error:
+        migrate(url)
+    except OSError as error:
         raise _StoreUnreadable(path=path, cause=error) from error
-    database = Database(sqlite_url(path))
+    database = Database(url)
     try:
         return asyncio.run(on_store())
     finally:

@@ -9,6 +9,7 @@ from machineshop.errors import InvalidRequest
 
 DEFAULT_HOST = "127.0.0.1"
 DEFAULT_PORT = 8799
+DATABASE_SCHEMES = ("sqlite:///", "postgresql://", "postgres://")
 RUNTIMES = ("auto", "process", "docker", "kubernetes")
 
 
@@ -21,7 +22,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """0: a free port, the same as last time where that is free."""
     runtime: str = "auto"
     database_url: str | None = None
-    """None: SQLite in the data directory."""
+    """None: SQLite in the data directory. It may hold a password, so it is never logged."""
     public_url: str | None = None
     """The base URL that clients use, where it is not the one that the server listens on."""
     admin_key: str | None = None
@@ -59,9 +60,6 @@ def check(settings: Settings) -> Settings:
             f"The {settings.runtime} runtime is not in this version yet; use --runtime process, which runs bundles.",
             param="runtime",
         )
-    if settings.database_url is not None and not settings.database_url.startswith("sqlite:///"):
-        raise InvalidRequest(
-            "--database-url must begin with sqlite:/// in this version; Postgres is not supported yet.",
-            param="database_url",
-        )
+    if settings.database_url is not None and not settings.database_url.startswith(DATABASE_SCHEMES):
+        raise InvalidRequest(f"--database-url must begin with {' or '.join(DATABASE_SCHEMES)}.", param="database_url")
     return settings

@@ -31,12 +31,11 @@ class Attempt:
     """A claimed job and what this worker tells the platform about it."""
 
     def __init__(self, platform: Platform, claim: Claim, job: Job) -> None:
+        self.claim = claim
         self.job = job
-        self.number = claim.attempt
         self.dropped = False
         """The job is no longer ours: whatever comes of it is thrown away."""
         self._platform = platform
-        self._token = claim.attempt_token
         self._in_turn = asyncio.Lock()
 
     async def renew(self) -> None:
@@ -120,7 +119,7 @@ class Attempt:
     async def _update(self, status: str, info: dict[str, Any], **fields: str) -> bool:
         if info:
             fields["info"] = json.dumps(info)
-        return await self._platform.update(self.job.id, self._token, status, **fields)
+        return await self._platform.update(self.job.id, self.claim.attempt_token, status, **fields)
 
 
 class Heartbeat:
@@ -136,9 +135,11 @@ class Heartbeat:
         self._failures = 0
 
     def start(self) -> None:
-        """Begin; from now on emitted info is sent soon as well."""
-        self._attempt.job.on_info = self._hurry_from_any_thread
-        self._schedule(self._interval_seconds)
+        """Begin, in the event loop's next turn, so that a job is on its way to the model before that.
+
+        From then on emitted info is sent soon as well.
+        """
+        self._loop.call_soon(self._start)
 
     async def stop(self) -> None:
         """End; a beat on its way is given up."""
@@ -149,6 +150,14 @@ class Heartbeat:
         if self._beat is not None:
             self._beat.cancel()
             await asyncio.wait([self._beat])
+
+    def _start(self) -> None:
+        if self._stopped:
+            return
+        self._schedule(self._interval_seconds)
+        self._attempt.job.on_info = self._hurry_from_any_thread
+        if self._attempt.job.has_news:
+            self._hurry()
 
     def _schedule(self, delay_seconds: float) -> None:
         if self._timer is not None:

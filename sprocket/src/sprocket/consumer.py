@@ -82,7 +82,7 @@ class Consumer:
         """Claim and work on one job, if there is one; give the seconds to wait before the next round."""
         asked_at = time.monotonic()
         try:
-            claim = await self._claim()
+            attempt = await self._claim()
         except PlatformAwayError as error:
             return self._failed(AWAY_BACKOFF, error)
         except PlatformRefusedError as error:
@@ -90,49 +90,55 @@ class Consumer:
         if self._failures:
             log.info("the platform is back after %d failed polls", self._failures)
             self._failures = 0
-        if claim is None:
+        if attempt is None:
             return 0.0 if time.monotonic() - asked_at > EMPTY_ANSWER_SECONDS else EMPTY_ANSWER_SECONDS
-        if self._draining:
-            await self._hand_back(claim)
-        else:
-            await self._serve(claim)
+        try:
+            if self._draining and not self._workbench.has_begun(attempt.job):
+                await self.release(HAND_BACK_SECONDS)  # It arrived in the moment in which the drain began.
+            else:
+                await self._serve(attempt)
+        finally:
+            self._attempt = None
         self._idle_since = time.monotonic()
         return 0.0
 
-    async def _claim(self) -> Claim | None:
+    async def _claim(self) -> Attempt | None:
         self._waiting = True
         try:
-            return await self._platform.claim(time.monotonic() - self._idle_since)
+            return await self._platform.claim(time.monotonic() - self._idle_since, self._take_up)
         finally:
             self._waiting = False
 
-    async def _hand_back(self, claim: Claim) -> None:
-        """Release a job that arrived in the moment in which the drain began."""
-        self._attempt = Attempt(self._platform, claim, Job(claim.request_id, {}))
-        await self.release(HAND_BACK_SECONDS)
-        self._attempt = None
-
-    async def _serve(self, claim: Claim) -> None:
-        payload = claim.payload if isinstance(claim.payload, dict) else {}
-        job = Job(claim.request_id, payload, priority=claim.priority, info=claim.info)
+    def _take_up(self, claim: Claim) -> Attempt:
+        """Make an attempt of a claim, and have the model begin with it before anything else is done."""
+        workable = isinstance(claim.payload, dict)
+        job = Job(claim.request_id, claim.payload if workable else {}, priority=claim.priority, info=claim.info)
         self._attempt = attempt = Attempt(self._platform, claim, job)
+        if workable and not self._draining:
+            self._workbench.begin(job)
+        return attempt
+
+    async def _serve(self, attempt: Attempt) -> None:
+        job = attempt.job
         heartbeat = Heartbeat(attempt, self._platform.config.heartbeat_seconds)
         heartbeat.start()
         started_at = time.monotonic()
         try:
-            if claim.payload is not None and not isinstance(claim.payload, dict):
-                outcome: Outcome = Failed(f"the payload is not an object but {type(claim.payload).__name__}")
-            else:
-                outcome = await self._workbench.work(job)
+            outcome = await self._outcome_of(attempt)
             if not isinstance(outcome, Exited):
                 # An exiting worker reports nothing: the platform sees it go, and gives the job out anew as a retry.
                 result = type(outcome).__name__.lower() if await attempt.finish(outcome) else "dropped"
                 self._metrics.jobs[result] += 1
                 seconds = time.monotonic() - started_at
-                log.info("%s after %.3f s (attempt %d)", result, seconds, attempt.number, extra=job.tag)
+                log.info("%s after %.3f s (attempt %d)", result, seconds, attempt.claim.attempt, extra=job.tag)
         finally:
             await heartbeat.stop()
-            self._attempt = None
+
+    async def _outcome_of(self, attempt: Attempt) -> Outcome:
+        payload = attempt.claim.payload
+        if payload is not None and not isinstance(payload, dict):
+            return Failed(f"the payload is not an object but {type(payload).__name__}")
+        return await self._workbench.work(attempt.job)
 
     def _failed(self, backoff: Backoff, error: PlatformError) -> float:
         self._failures += 1

@@ -5,14 +5,15 @@ from __future__ import annotations
 import asyncio
 import io
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 from urllib.parse import quote, urlencode
 
 import aiohttp
 
+from .answer import Answer
 from .config import PlatformConfig
 from .errors import PlatformAwayError, PlatformRefusedError, StaleAttemptError
 from .version import __version__
@@ -28,6 +29,8 @@ JSON_HEADERS = {"Content-Type": "application/json"}
 
 AWAY_STATUSES = frozenset({408, 425, 429})
 STALE_STATUSES = frozenset({404, 409})
+
+Taken = TypeVar("Taken")
 
 
 @dataclass(frozen=True)
@@ -69,30 +72,36 @@ class Platform:
         await self._wire.close()
         await self._uploads.close()
 
-    async def claim(self, idle_seconds: float) -> Claim | None:
-        """Wait for a job, up to 20 s; None where there was none.
+    async def claim(self, idle_seconds: float, take: Callable[[Claim], Taken]) -> Taken | None:
+        """Wait for a job, up to 20 s.
+
+        Args:
+            idle_seconds: the time since the last job.
+            take: called with the claim as soon as it is there, one turn of the event loop before this returns.
+
+        Returns:
+            What `take` has returned; None where there was no job.
 
         Raises:
             PlatformAwayError: no answer, or one that makes no sense.
             PlatformRefusedError: a definite no: wrong key, unknown deployment.
         """
+
+        def read(answer: Answer) -> Taken | None:
+            claim = self._claim_in(answer)
+            return None if claim is None else take(claim)
+
         try:
-            answer = await self._wire.request(
+            return await self._wire.request(
                 "GET",
                 self._retrieve,
                 headers={"x-idle-time": f"{idle_seconds:.1f}"},
                 timeout_seconds=POLL_TIMEOUT_SECONDS,
+                read=read,
                 on_arrival=self._claim_arrives,
             )
         finally:
             self.claim_arriving = False
-        status, body = answer.status, answer.body
-        if status == 404:
-            raise PlatformRefusedError(404, f"there is no deployment {self.config.deployment!r} for this key")
-        _raise_for(status, body)
-        if status == 204 or not body:
-            return None
-        return _claim_of(_object(body))
 
     async def update(self, request_id: str, token: str | None, status: str, **fields: str) -> bool:
         """Report on a job that this worker holds: renews the claim, or ends it.
@@ -155,17 +164,29 @@ class Platform:
             _raise_for(answer.status if answer.status >= 400 else 502, body)
 
     async def _post(self, path: str, body: str) -> tuple[int, bytes]:
-        answer = await self._wire.request(
-            "POST", path, body.encode(), headers=JSON_HEADERS, timeout_seconds=UPDATE_TIMEOUT_SECONDS
+        return await self._wire.request(
+            "POST",
+            path,
+            body.encode(),
+            headers=JSON_HEADERS,
+            timeout_seconds=UPDATE_TIMEOUT_SECONDS,
+            read=lambda answer: (answer.status, answer.body),
         )
-        return answer.status, answer.body
 
     def _claim_arrives(self) -> None:
         self.claim_arriving = True
 
+    def _claim_in(self, answer: Answer) -> Claim | None:
+        if answer.status == 404:
+            raise PlatformRefusedError(404, f"there is no deployment {self.config.deployment!r} for this key")
+        _raise_for(answer.status, answer.body)
+        if answer.status == 204 or not answer.body:
+            return None
+        return _claim_of(_object(answer.body))
+
 
 def describe(error: BaseException) -> str:
-    """Say in a few words what went wrong with a connection; never with a URL, which may be signed."""
+    """Say in a few words what went wrong with a transfer; never with a URL, which may be signed."""
     if isinstance(error, asyncio.TimeoutError):
         return "timed out"
     if isinstance(error, aiohttp.ClientConnectorError):

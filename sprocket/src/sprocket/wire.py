@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import ssl
 from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple, TypeVar, cast
 from urllib.parse import quote, urlsplit
 
 from .answer import Answer
@@ -14,6 +15,8 @@ CONNECT_SECONDS = 10.0
 """TLS included; one of several addresses that does not answer must not eat up the whole time, hence the next line."""
 NEXT_ADDRESS_SECONDS = 0.25
 
+CLOSED = "the connection was closed"
+
 KEPT_CONNECTIONS = 2
 """A heartbeat may overlap a result; more requests than that never run at a time."""
 KEPT_SECONDS = 60.0
@@ -22,6 +25,9 @@ KEPT_SECONDS = 60.0
 RECEIVE_BYTES = 64 * 1024
 
 PATH_CHARACTERS = "/%:@!$&'()*+,;=~"
+
+
+Made = TypeVar("Made")
 
 
 class _UnansweredError(PlatformAwayError):
@@ -62,10 +68,11 @@ class Wire:
         target: str,
         body: bytes = b"",
         *,
-        headers: Mapping[str, str] | None = None,
+        headers: Mapping[str, str],
         timeout_seconds: float,
+        read: Callable[[Answer], Made],
         on_arrival: Callable[[], object] | None = None,
-    ) -> Answer:
+    ) -> Made:
         """Send a request and wait for the whole answer. A cancel closes the connection at once.
 
         Args:
@@ -74,21 +81,23 @@ class Wire:
             body: the body; empty for none.
             headers: further headers.
             timeout_seconds: for everything but connecting.
+            read: makes of the answer what is returned. It is called as soon as the answer is complete, one turn of
+                the event loop before the caller wakes; what it raises is raised here.
             on_arrival: called when the first byte of the answer is there.
 
         Raises:
             PlatformAwayError: no connection, no answer in time, or one that is no HTTP.
         """
         length = f"Content-Length: {len(body)}\r\n" if method == "POST" else ""
-        head = f"{method} {self._path}{target} HTTP/1.1\r\n{self._headers}{_lines(headers or {})}{length}\r\n"
-        message = head.encode("latin-1") + body
+        head = f"{method} {self._path}{target} HTTP/1.1\r\n{self._headers}{_lines(headers)}{length}\r\n"
+        request = _Request(head.encode("latin-1") + body, timeout_seconds, read, on_arrival)
         kept = self._keeper()
         if kept is not None:
             try:
-                return await self._exchange(kept, message, timeout_seconds, on_arrival)
+                return await self._carry(kept, request)
             except _UnansweredError:
                 pass  # The server had closed it meanwhile, as it may.
-        return await self._exchange(await self._connect(), message, timeout_seconds, on_arrival)
+        return await self._carry(await self._connect(), request)
 
     def _keeper(self) -> _Connection | None:
         """Take a kept connection that can still be used."""
@@ -101,28 +110,48 @@ class Wire:
 
     async def _connect(self) -> _Connection:
         loop = asyncio.get_running_loop()
-        connecting = loop.create_connection(
-            lambda: _Connection(loop), self._host, self._port, ssl=self._tls, happy_eyeballs_delay=NEXT_ADDRESS_SECONDS
+        connection = _Connection(loop)
+        connecting = asyncio.ensure_future(
+            loop.create_connection(
+                lambda: connection, self._host, self._port, ssl=self._tls, happy_eyeballs_delay=NEXT_ADDRESS_SECONDS
+            )
         )
         try:
-            _, connection = await asyncio.wait_for(connecting, CONNECT_SECONDS)
-        except (OSError, asyncio.TimeoutError) as error:
-            raise PlatformAwayError(f"cannot connect to {self._host}:{self._port} ({_reason(error)})") from None
+            await asyncio.wait([connecting], timeout=CONNECT_SECONDS)
+            if not connecting.done():
+                raise self._unreachable("timed out")
+            connecting.result()
+        except (OSError, UnicodeError) as error:
+            raise self._unreachable(_reason(error)) from None
+        except asyncio.CancelledError:
+            connection.abort()
+            raise
+        finally:
+            connecting.cancel()
         return connection
 
-    async def _exchange(
-        self, connection: _Connection, message: bytes, timeout_seconds: float, on_arrival: Callable[[], object] | None
-    ) -> Answer:
+    def _unreachable(self, reason: str) -> PlatformAwayError:
+        return PlatformAwayError(f"cannot connect to {self._host}:{self._port} ({reason})")
+
+    async def _carry(self, connection: _Connection, request: _Request) -> Any:
         self._used.add(connection)
         try:
-            answer = await connection.exchange(message, timeout_seconds, on_arrival)
+            return await connection.exchange(request)
         finally:
             self._used.discard(connection)
-        if answer.reusable and connection.is_open and len(self._kept) < KEPT_CONNECTIONS:
-            self._kept.append(connection)
-        else:
-            connection.abort()
-        return answer
+            if connection.is_open and len(self._kept) < KEPT_CONNECTIONS:
+                self._kept.append(connection)
+            else:
+                connection.abort()
+
+
+class _Request(NamedTuple):
+    """What `Wire.request` was asked for, ready to be sent."""
+
+    message: bytes
+    timeout_seconds: float
+    read: Callable[[Answer], Any]
+    on_arrival: Callable[[], object] | None
 
 
 class _Connection(asyncio.BufferedProtocol):
@@ -134,10 +163,10 @@ class _Connection(asyncio.BufferedProtocol):
         # fresh pages for that cost a worker that wakes from its sleep 0.06 ms.
         self._buffer = memoryview(bytearray(RECEIVE_BYTES))
         self._transport: asyncio.Transport | None = None
+        self._request: _Request | None = None
+        self._waiter: asyncio.Future[Any] = loop.create_future()
         self._answer = Answer()
         self._answered = False
-        self._waiter: asyncio.Future[Answer] | None = None
-        self._on_arrival: Callable[[], object] | None = None
         self._quiet_since = loop.time()
 
     @property
@@ -155,67 +184,70 @@ class _Connection(asyncio.BufferedProtocol):
         if self._transport is not None:
             self._transport.abort()
 
-    async def exchange(self, message: bytes, timeout_seconds: float, on_arrival: Callable[[], object] | None) -> Answer:
-        """Send a request, wait for its answer; whatever comes in between closes the connection."""
-        self._answer, self._answered, self._on_arrival = Answer(), False, on_arrival
-        self._waiter = waiter = self._loop.create_future()
+    async def exchange(self, request: _Request) -> Any:
+        """Send a request, wait for its answer; anything but a clean end of that closes the connection."""
+        self._request, self._answer, self._answered = request, Answer(), False
+        self._waiter = self._loop.create_future()
         if self._transport is None:
-            self._fail(_UnansweredError("the connection was closed"))
-        else:
-            self._transport.write(message)
-        timer = self._loop.call_later(timeout_seconds, self._fail, PlatformAwayError("timed out"))
+            raise _UnansweredError(CLOSED)
+        self._transport.write(request.message)
+        timer = self._loop.call_later(request.timeout_seconds, self._fail, PlatformAwayError("timed out"))
         try:
-            return await waiter
-        except BaseException:
-            self.abort()
-            raise
+            return await self._waiter
         finally:
             timer.cancel()
-            self._waiter = None
+            self._request = None
             self._quiet_since = self._loop.time()
+            if not self._answer.reusable:
+                self.abort()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Begin; asyncio has switched Nagle's delays off."""
-        assert isinstance(transport, asyncio.Transport)  # noqa: S101 - for the type checker
-        self._transport = transport
+        """Begin. asyncio has switched Nagle's delays off."""
+        self._transport = cast("asyncio.Transport", transport)
 
-    def get_buffer(self, sizehint: int) -> memoryview:
+    def get_buffer(self, sizehint: int) -> memoryview:  # noqa: ARG002 - the hint is always -1
         """Say where to put what arrives."""
         return self._buffer
 
     def buffer_updated(self, nbytes: int) -> None:
         """Read what has arrived."""
-        waiter = self._waiter
-        if waiter is None:
-            self.abort()  # Nobody has asked for anything.
+        request = self._request
+        if request is None or self._waiter.done():
+            self.abort()  # Nobody has asked for this.
             return
         if not self._answered:
             self._answered = True
-            if self._on_arrival is not None:
-                self._on_arrival()
+            if request.on_arrival is not None:
+                request.on_arrival()
         try:
-            complete = self._answer.feed(self._buffer[:nbytes])
+            complete = self._answer.feed(bytes(self._buffer[:nbytes]))
         except PlatformAwayError as error:
             self._fail(error)
             return
-        if complete and not waiter.done():
-            waiter.set_result(self._answer)
+        if complete:
+            self._deliver(request)
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Take note that nothing more will come."""
         self._transport = None
-        waiter = self._waiter
-        if waiter is None or waiter.done():
+        request = self._request
+        if request is None or self._waiter.done():
             return
-        if exc is None and self._answer.end():
-            waiter.set_result(self._answer)
-        elif self._answered:
-            self._fail(PlatformAwayError("the connection was closed"))
+        if not self._answered:
+            self._fail(_UnansweredError(CLOSED))
+        elif exc is None and self._answer.end():
+            self._deliver(request)
         else:
-            self._fail(_UnansweredError("the connection was closed"))
+            self._fail(PlatformAwayError(CLOSED))
 
-    def _fail(self, error: PlatformAwayError) -> None:
-        if self._waiter is not None and not self._waiter.done():
+    def _deliver(self, request: _Request) -> None:
+        try:
+            self._waiter.set_result(request.read(self._answer))
+        except Exception as error:  # noqa: BLE001 - raised where the answer is awaited
+            self._fail(error)
+
+    def _fail(self, error: Exception) -> None:
+        if not self._waiter.done():
             self._waiter.set_exception(error)
 
 
@@ -224,8 +256,8 @@ def _lines(headers: Mapping[str, str]) -> str:
 
 
 def _reason(error: Exception) -> str:
-    if isinstance(error, asyncio.TimeoutError):
-        return "timed out"
     if isinstance(error, ssl.SSLCertVerificationError):
         return f"{error.verify_message}; SSL_CERT_FILE names the certificates to trust"
-    return str(getattr(error, "strerror", None) or error or type(error).__name__)
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
+    return str(error) or type(error).__name__

@@ -9,9 +9,10 @@ import asyncio
 import base64
 import mimetypes
 import time
+from collections import deque
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from .backoff import Backoff
 from .config import Config
@@ -33,6 +34,51 @@ DATA_URI_LIMIT_BYTES = 64 * 1024**2
 """A bigger file in an HTTP answer would take several times its size in memory."""
 
 
+class Turn:
+    """Whose turn it is to use the model: the first to ask gets it first. Where it is free it can be had at once."""
+
+    def __init__(self) -> None:
+        self.taken = False
+        self._waiting: deque[asyncio.Future[None]] = deque()
+
+    def take_if_free(self) -> bool:
+        """Take the turn unless somebody has it; give whether it was free."""
+        if self.taken:
+            return False
+        self.taken = True
+        return True
+
+    async def take(self) -> None:
+        """Wait for the turn, and take it."""
+        if self.take_if_free():
+            return
+        mine: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._waiting.append(mine)
+        try:
+            await mine
+        except asyncio.CancelledError:
+            if mine.done() and not mine.cancelled():
+                self.give_back()
+            raise
+
+    def give_back(self) -> None:
+        """Pass the turn on to who has waited longest; free it where nobody waits."""
+        while self._waiting:
+            next_one = self._waiting.popleft()
+            if not next_one.done():
+                next_one.set_result(None)
+                return
+        self.taken = False
+
+
+class _Predict(NamedTuple):
+    """A job that has been handed to the model."""
+
+    job: Job
+    outcome: asyncio.Future[Outcome]
+    started_at: float
+
+
 class Workbench:
     """Runs jobs on the engine, one at a time."""
 
@@ -41,7 +87,8 @@ class Workbench:
         self._platform = platform
         self._metrics = metrics
         self._loop = asyncio.get_running_loop()
-        self._turn = asyncio.Lock()
+        self._turn = Turn()
+        self._begun: dict[Job, _Predict] = {}
         self._downloader = Downloader(config, platform)
         self._scratch = Scratch()
         self.exited: asyncio.Future[int] = self._loop.create_future()
@@ -50,7 +97,7 @@ class Workbench:
     @property
     def busy(self) -> bool:
         """Whether the model is in use."""
-        return self._turn.locked()
+        return self._turn.taken
 
     async def close(self) -> None:
         """Close connections, remove files."""
@@ -65,17 +112,31 @@ class Workbench:
         """Shut the model down; give what shutdown raised."""
         return await self._called_back(self._engine.stop)
 
+    def begin(self, job: Job) -> None:
+        """Hand a job to the model right now, where it needs no files and nobody is before it.
+
+        `work` must follow, and does the rest. That alone would do, but may have to wait for a turn of the event loop.
+        """
+        if not self._downloader.remote_names(job.payload) and self._turn.take_if_free():
+            self._begun[job] = self._start(job)
+
+    def has_begun(self, job: Job) -> bool:
+        """Whether `begin` has handed the job to the model."""
+        return job in self._begun
+
     async def work(self, job: Job) -> Outcome:
         """Take one job from its payload to its outcome; never raises for what the job does."""
         self._metrics.in_flight.add(job)
         directory: Path | None = None
         try:
-            if self._downloader.remote_names(job.payload):
-                directory = self._scratch.make()
-                await self._fetch(job, directory)
-            async with self._turn:
-                outcome = await self._predict(job)
-            return await self._publish(job, outcome)
+            predict = self._begun.pop(job, None)
+            if predict is None:
+                if self._downloader.remote_names(job.payload):
+                    directory = self._scratch.make()
+                    await self._fetch(job, directory)
+                await self._turn.take()
+                predict = self._start(job)
+            return await self._publish(job, await self._end_of(predict))
         except InputError as error:
             return Canceled() if job.cancel_requested else failure(error)
         except Exception as error:  # noqa: BLE001 - a full disk, or a mistake of ours: the worker goes on
@@ -97,13 +158,21 @@ class Workbench:
                     raise
                 raise InputError("cancelled") from None
 
-    async def _predict(self, job: Job) -> Outcome:
-        result: asyncio.Future[Outcome] = self._loop.create_future()
-        started_at = time.perf_counter()
-        self._engine.predict(job, self._carry_over(result))
-        with job.interruptible(lambda: self._engine.interrupt(job)):
-            outcome = await result
-        self._metrics.observe_predict(time.perf_counter() - started_at)
+    def _start(self, job: Job) -> _Predict:
+        """Hand the job to the model; the turn must have been taken."""
+        predict = _Predict(job, self._loop.create_future(), time.perf_counter())
+        self._engine.predict(job, self._carry_over(predict.outcome))
+        return predict
+
+    async def _end_of(self, predict: _Predict) -> Outcome:
+        """Wait until the model is done with the job, and give the turn back."""
+        job = predict.job
+        try:
+            with job.interruptible(lambda: self._engine.interrupt(job)):
+                outcome = await predict.outcome
+        finally:
+            self._turn.give_back()
+        self._metrics.observe_predict(time.perf_counter() - predict.started_at)
         if isinstance(outcome, Exited):
             log.error("predict ended the process with exit code %d", outcome.code, extra=job.tag)
             if not self.exited.done():

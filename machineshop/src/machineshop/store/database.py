@@ -10,30 +10,26 @@ import asyncio
 import contextlib
 import logging
 import queue
-import sqlite3
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
-from sqlalchemy import Connection, Engine, create_engine, event
-from sqlalchemy.exc import DBAPIError
-from sqlalchemy.pool import QueuePool
+from sqlalchemy import Connection
 
 from machineshop.errors import StoreUnavailable
-from machineshop.store.wal import WriteAheadLog
+from machineshop.store.engines import BUSY_TIMEOUT_SECONDS, READERS, Engines
 
 P = ParamSpec("P")
 T = TypeVar("T")
 
 log = logging.getLogger(__name__)
 
+# A number of our own among the advisory locks of a database.
+SERVER_LOCK = 0x6D73_7365
 # More callers than this in one transaction gain little and make the first of them wait for the last.
 GROUP_LIMIT = 200
-READERS = 4
-# How long another process (a CLI command beside the server) may hold the write lock before we give up.
-BUSY_TIMEOUT_SECONDS = 10
 
 
 class _Write:
@@ -70,16 +66,32 @@ class Database:
     """The store's connections and threads."""
 
     def __init__(self, url: str) -> None:
-        self.url = url
-        self._engine = _engine(url)
+        self._engines = Engines(url)
         self._writes: queue.SimpleQueue[_Write | None] = queue.SimpleQueue()
         self._writer = threading.Thread(target=self._write_loop, name="store-writer", daemon=True)
         self._readers = ThreadPoolExecutor(READERS, thread_name_prefix="store-reader")
         self._connection: Connection | None = None
-        # The driver's own idea of a transaction is too late for a writer: take the lock at once, or time out cleanly.
-        self._begin = "BEGIN IMMEDIATE" if url.startswith("sqlite") else "BEGIN"
-        self._log = WriteAheadLog(Path(self._engine.url.database or "")) if url.startswith("sqlite") else None
+        self._guard: Connection | None = None
         self._closing = False
+
+    def claim_for_one_server(self) -> None:
+        """Make sure that no other server works on this database.
+
+        The runtime of one server knows nothing of another's replicas. A file's database is guarded by the lock on its
+        data directory; a shared one by a lock that its server holds for us as long as we are connected.
+
+        Raises:
+            StoreUnavailable: Another server has it.
+        """
+        if self._engines.is_sqlite:
+            return
+        self._guard = self._engines.engine.connect()
+        if not self._guard.exec_driver_sql(f"SELECT pg_try_advisory_lock({SERVER_LOCK})").scalar():
+            self._guard.close()
+            raise StoreUnavailable(
+                "Another machineshop is using this database. Several servers on one database are not supported yet: "
+                "stop the other one, or name another with --database-url."
+            )
 
     def start(self) -> None:
         """Begin to take writes; the schema must be there (`migrate`)."""
@@ -124,10 +136,12 @@ class Database:
     def read_now(self, function: Callable[Concatenate[Connection, P], T], *args: P.args, **kwargs: P.kwargs) -> T:
         """`read` for callers that have no event loop."""
         try:
-            with self._engine.connect() as conn:
+            with self._engines.engine.connect() as conn:
                 return function(conn, *args, **kwargs)
-        except (DBAPIError, sqlite3.Error) as error:
-            raise _unavailable(error) from error
+        except Exception as error:
+            if self._engines.is_database(error):
+                raise _unavailable(error) from error
+            raise
 
     def close(self) -> None:
         """Commit what is queued and end the threads."""
@@ -137,9 +151,11 @@ class Database:
             self._writer.join(timeout=BUSY_TIMEOUT_SECONDS + 5)
         self._readers.shutdown()
         self._drop_connection()
-        self._engine.dispose()
-        if self._log is not None:
-            self._log.close()
+        if self._guard is not None:
+            with contextlib.suppress(Exception):
+                self._guard.invalidate()
+                self._guard.close()
+        self._engines.close()
 
     def _write_loop(self) -> None:
         closing = False
@@ -165,36 +181,62 @@ class Database:
     def _commit(self, group: list[_Write]) -> None:
         """One transaction for all of them, on disk when this returns."""
         try:
-            conn = self._writer_connection()
-            if self._log is not None and all(write.hand_over for write in group):
-                with self._log.synced_by_us(conn):
-                    self._transact(conn, group)
+            if self._engines.log is not None and all(write.hand_over for write in group):
+                with self._engines.log.synced_by_us(self._connected()):
+                    self._transact(group)
                     _on_loops(group, _Write.early)
             else:
-                self._transact(conn, group)
+                self._transact(group)
         except Exception as error:  # noqa: BLE001 - whatever broke the transaction is every caller's answer
             self._drop_connection()
             log.error("store.commit_failed writes=%d error=%s", len(group), error)  # noqa: TRY400 - no defect of ours
             for write in group:
                 write.error = write.error or _unavailable(error)
 
-    def _transact(self, conn: Connection, group: list[_Write]) -> None:
-        driver: Any = conn.connection.driver_connection
-        driver.execute(self._begin)
+    def _begun(self) -> Connection:
+        """The writer's connection, in a transaction; one that died while it was idle is replaced."""
+        try:
+            self._driver(self._connected()).execute(self._engines.begin)
+        except Exception as error:
+            if self._engines.is_sqlite or not self._engines.is_database(error):
+                raise
+            self._drop_connection()
+            self._driver(self._connected()).execute(self._engines.begin)
+        return self._connected()
+
+    def _connected(self) -> Connection:
+        """The writer's one connection, kept open; its transactions are begun and ended here alone."""
+        if self._connection is None:
+            self._connection = self._engines.engine.connect()
+        return self._connection
+
+    def _transact(self, group: list[_Write]) -> None:
+        conn = self._begun()
+        driver = self._driver(conn)
         try:
             for write in group:
-                _run(conn, driver, write)
+                self._run(conn, driver, write)
             driver.execute("COMMIT")
         except BaseException:
             with contextlib.suppress(Exception):  # some errors have rolled back already
                 driver.execute("ROLLBACK")
             raise
 
-    def _writer_connection(self) -> Connection:
-        """The writer's one connection, kept open; its transactions are begun and ended by `_commit` alone."""
-        if self._connection is None:
-            self._connection = self._engine.connect()
-        return self._connection
+    def _run(self, conn: Connection, driver: Any, write: _Write) -> None:
+        """One caller's work in its own savepoint: what it raises is its own answer and spoils nobody else's."""
+        driver.execute("SAVEPOINT caller")
+        try:
+            write.result = write.operation(conn)
+        except Exception as error:
+            if not self._engines.is_callers_own(error):
+                raise  # the transaction as a whole is in doubt
+            write.error = error
+            driver.execute("ROLLBACK TO SAVEPOINT caller")
+        driver.execute("RELEASE SAVEPOINT caller")
+
+    @staticmethod
+    def _driver(conn: Connection) -> Any:
+        return conn.connection.driver_connection
 
     def _drop_connection(self) -> None:
         if self._connection is not None:
@@ -202,25 +244,6 @@ class Database:
                 self._connection.invalidate()
                 self._connection.close()
             self._connection = None
-
-
-def _run(conn: Connection, driver: Any, write: _Write) -> None:
-    """One caller's work in its own savepoint: what it raises is its own answer and spoils nobody else's."""
-    driver.execute("SAVEPOINT caller")
-    try:
-        write.result = write.operation(conn)
-    except Exception as error:
-        if not _is_callers_own(error):
-            raise  # the transaction as a whole is in doubt
-        write.error = error
-        driver.execute("ROLLBACK TO caller")
-    driver.execute("RELEASE caller")
-
-
-def _is_callers_own(error: Exception) -> bool:
-    """Whether one caller's work failed, and not the database under all of them."""
-    cause = error.orig if isinstance(error, DBAPIError) else error
-    return not isinstance(cause, sqlite3.Error) or isinstance(cause, sqlite3.IntegrityError)
 
 
 def _on_loops(group: list[_Write], step: Callable[[_Write], None]) -> None:
@@ -239,27 +262,6 @@ def _step_all(step: Callable[[_Write], None], writes: list[_Write]) -> None:
 def _unavailable(error: BaseException) -> StoreUnavailable:
     cause = str(getattr(error, "orig", None) or error)
     return StoreUnavailable(f"The database cannot be used now ({cause}). Nothing was changed; try again.")
-
-
-def _engine(url: str) -> Engine:
-    """Connections that leave transactions to us: the writer begins and commits, a reader's statements see one each."""
-    if not url.startswith("sqlite"):
-        return create_engine(url, pool_pre_ping=True, isolation_level="AUTOCOMMIT")
-    engine = create_engine(
-        url,
-        poolclass=QueuePool,
-        pool_size=READERS + 1,
-        isolation_level="AUTOCOMMIT",
-        connect_args={"timeout": BUSY_TIMEOUT_SECONDS, "check_same_thread": False},
-    )
-    event.listen(engine, "connect", _prepare_sqlite)
-    return engine
-
-
-def _prepare_sqlite(connection: sqlite3.Connection, _record: object) -> None:
-    # FULL: a commit is acknowledged only once it is on disk, also when the machine loses power.
-    for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON", "cache_size=-65536", "temp_store=MEMORY"):
-        connection.execute(f"PRAGMA {pragma}")
 
 
 def sqlite_url(path: Path) -> str:

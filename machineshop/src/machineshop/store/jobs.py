@@ -12,7 +12,7 @@ from sqlalchemy import Connection
 from machineshop.errors import NotFound, StaleAttempt
 from machineshop.models import Claim, Job, Worker
 from machineshop.states import JobState, JobVerb, source, target
-from machineshop.store.statement import Statement
+from machineshop.store.statement import SKIP_LOCKED, Statement
 
 # A job whose worker was lost this often is taken for the cause of it.
 MAX_RETRIES = 3
@@ -363,7 +363,7 @@ _CLAIM = Statement(
     "claimed_at = :now, claim_expires_at = :expires_at "
     "WHERE sequence = (SELECT sequence FROM jobs "
     f"WHERE deployment_id = :deployment_id AND state = '{source(JobVerb.CLAIM)}' "
-    "ORDER BY priority DESC, sequence LIMIT 1) "
+    f"ORDER BY priority DESC, sequence LIMIT 1 {SKIP_LOCKED}) "
     f"AND state = '{source(JobVerb.CLAIM)}' RETURNING {_COLUMNS}"
 )
 

@@ -7,24 +7,38 @@ from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, create_engine, event
+from sqlalchemy.exc import OperationalError
 from sqlalchemy.pool import NullPool
 
 from machineshop.errors import StoreUnavailable
+from machineshop.store.engines import is_sqlite, with_driver
+
+# A number of our own among the advisory locks of a database.
+MIGRATION_LOCK = 0x6D73_6D69
 
 
 def migrate(url: str) -> None:
     """Apply the migrations that the database lacks, all or none.
 
     Raises:
-        StoreUnavailable: A newer version of the platform made this database.
+        StoreUnavailable: It cannot be opened, or a newer version of the platform made it.
     """
-    engine = create_engine(url, poolclass=NullPool, connect_args={"isolation_level": None} if _sqlite(url) else {})
-    if _sqlite(url):
+    sqlite = is_sqlite(url)
+    engine = create_engine(
+        with_driver(url), poolclass=NullPool, connect_args={"isolation_level": None} if sqlite else {}
+    )
+    if sqlite:
         event.listen(engine, "begin", lambda conn: conn.exec_driver_sql("BEGIN IMMEDIATE"))
-    with engine.begin() as conn:
-        _refuse_newer(conn)
-        command.upgrade(config(conn), "head")
-    engine.dispose()
+    try:
+        with engine.begin() as conn:
+            if not sqlite:  # servers that start at once migrate one after the other
+                conn.exec_driver_sql(f"SELECT pg_advisory_xact_lock({MIGRATION_LOCK})")
+            _refuse_newer(conn)
+            command.upgrade(config(conn), "head")
+    except OperationalError as error:
+        raise StoreUnavailable(f"The database cannot be reached or opened: {error.orig}".strip()) from error
+    finally:
+        engine.dispose()
 
 
 def config(conn: Connection) -> Config:
@@ -44,7 +58,3 @@ def _refuse_newer(conn: Connection) -> None:
             f"The database has the schema '{current}', which this version does not know: "
             "a newer machineshop has used it. Upgrade machineshop, or use another data directory."
         )
-
-
-def _sqlite(url: str) -> bool:
-    return url.startswith("sqlite")

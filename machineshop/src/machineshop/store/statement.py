@@ -10,6 +10,8 @@ from typing import Any, Protocol
 
 from sqlalchemy import Connection
 
+# What two servers reach for at once goes to one of them; SQLite has one writer anyway.
+SKIP_LOCKED = "/* skip locked */"
 _NAMED = re.compile(r"(?<!:):([a-z_]+)")
 
 
@@ -31,8 +33,8 @@ class Statement:
     __slots__ = ("_postgres", "_sqlite")
 
     def __init__(self, text: str) -> None:
-        self._sqlite = text
-        self._postgres = _NAMED.sub(r"%(\1)s", text)
+        self._sqlite = text.replace(SKIP_LOCKED, "")
+        self._postgres = _NAMED.sub(r"%(\1)s", text).replace(SKIP_LOCKED, "FOR UPDATE SKIP LOCKED")
 
     def run(self, conn: Connection, values: Mapping[str, Any]) -> Cursor:
         """Run it in the connection's transaction."""

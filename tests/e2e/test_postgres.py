@@ -1,0 +1,68 @@
+"""The platform on Postgres: the same line from deploy to result, and a database that goes away and comes back."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from platform_process import PlatformProcess, wait_for, write_worker
+from postgres_cluster import PostgresCluster
+
+ECHO = "import sprocket\n\nclass Worker(sprocket.Sprocket):\n    def predict(self, args):\n        return args\n"
+
+
+@pytest.fixture
+def on_postgres(postgres: PostgresCluster, tmp_path: Path) -> Iterator[PlatformProcess]:
+    process = PlatformProcess(tmp_path / "platform")
+    process.folder.mkdir()
+    process.environment["MACHINESHOP_DATABASE_URL"] = postgres.create_database()
+    process.start()
+    yield process
+    process.close()
+
+
+def test_from_deploy_to_result(on_postgres: PlatformProcess, tmp_path: Path) -> None:
+    on_postgres.deploy(write_worker(tmp_path / "echo", "echo", ECHO))
+    jobs = [on_postgres.submit("echo", {"number": number}) for number in range(20)]
+    assert [on_postgres.finished("echo", job)["outputs"]["number"] for job in jobs] == list(range(20))
+    assert not (on_postgres.data_dir / "machineshop.db").exists()
+    assert on_postgres.create_key("team-b").startswith("msk_")
+
+
+def test_a_database_that_restarts_is_found_again(
+    on_postgres: PlatformProcess, postgres: PostgresCluster, tmp_path: Path
+) -> None:
+    on_postgres.deploy(write_worker(tmp_path / "echo", "echo", ECHO))
+    before = on_postgres.submit("echo", {"number": 1})
+    postgres.stop()
+    with on_postgres.client() as client:
+        answer = client.post("/v1/queue/submit", json={"model": "echo", "payload": {"number": 2}})
+        assert answer.status_code == 503
+        assert answer.json()["error"]["code"] == "store_unavailable"
+        assert int(answer.headers["Retry-After"]) > 0
+    postgres.start()
+    wait_for(lambda: _submits(on_postgres), "jobs are taken again", 30)
+    assert on_postgres.finished("echo", before)["outputs"] == {"number": 1}
+    assert on_postgres.finished("echo", on_postgres.submit("echo", {"number": 3}))["outputs"] == {"number": 3}
+
+
+def test_a_database_has_one_server(on_postgres: PlatformProcess, tmp_path: Path) -> None:
+    second = on_postgres.machineshop("serve", "--data-dir", tmp_path / "other", "--port", "0")
+    assert second.returncode == 1
+    assert "Another machineshop is using this database" in second.stderr
+
+
+def test_a_database_that_is_not_there_is_said_to_be_so(tmp_path: Path) -> None:
+    platform = PlatformProcess(tmp_path)
+    options = ["--database-url", "postgresql://nobody:secret@127.0.0.1:1/none"]
+    finished = platform.machineshop("serve", "--data-dir", platform.data_dir, "--port", "0", *options)
+    assert finished.returncode == 1
+    assert finished.stderr.startswith("machineshop: The database cannot be reached or opened")
+    assert "secret" not in finished.stderr
+    assert "Traceback" not in finished.stderr
+
+
+def _submits(platform: PlatformProcess) -> bool:
+    with platform.client() as client:
+        answer = client.post("/v1/queue/submit", json={"model": "echo", "payload": {}})
+    return answer.status_code == 200
