@@ -328,3 +328,17 @@ def test_init_overwrites_nothing(jig: Jig, platform: FakePlatform, folder: Path)
 def test_init_makes_the_folder_that_it_is_given(jig: Jig, platform: FakePlatform, folder: Path) -> None:
     assert "cd new && jig deploy" in jig("init", "new").out
     assert (folder / "new" / "worker.py").exists()
+
+
+@pytest.mark.parametrize("key", [f"{KEY}\nmore", f"{KEY} more", f"{KEY}ä"])
+def test_a_key_that_no_header_can_hold_is_refused_unseen(jig: Jig, platform: FakePlatform, key: str) -> None:
+    finished = jig("list", TOGETHER_API_KEY=key)
+    assert finished.code == 1
+    assert f"The API key for {platform.url} holds" in finished.err
+    assert KEY not in finished.out + finished.err
+    assert not platform.requests
+
+
+@pytest.mark.parametrize("padding", ["\n", "\r\n", " "])
+def test_white_space_around_a_key_is_forgiven(jig: Jig, platform: FakePlatform, padding: str) -> None:
+    assert jig("list", TOGETHER_API_KEY=f"{KEY}{padding}").code == 0

@@ -50,6 +50,7 @@ class Expected:
     retries: int = 0
     token: str | None = None
     replica: str | None = None
+    last_replica: str | None = None
     expires_at: float = 0.0
     cancel_requested: bool = False
     outputs: bytes | None = None
@@ -102,8 +103,13 @@ class QueueModel(RuleBasedStateMachine):
                 "1, 1, 1, 1)"
             )
 
-    @rule(priority=st.integers(-2, 2))
-    def submit(self, priority: int) -> None:
+    @precondition(lambda self: len(self._waiting()) < 10)
+    @rule(priorities=st.lists(st.integers(-1, 1), min_size=1, max_size=4))
+    def submit(self, priorities: list[int]) -> None:
+        for priority in priorities:
+            self._submit(priority)
+
+    def _submit(self, priority: int) -> None:
         job = Job(
             id=new_id(),
             project_id=self.project,
@@ -117,12 +123,13 @@ class QueueModel(RuleBasedStateMachine):
         self._do(jobs.insert, job)
         self.jobs.append(Expected(job.id, priority, next(self.numbers)))
 
+    @precondition(lambda self: self._waiting() or len(self.jobs) == 0)
     @rule(replica=REPLICAS)
     def claim(self, replica: str) -> None:
         token, expires_at = new_id(), self.now + CLAIM_SECONDS
         worker = Worker(hostname=replica, replica_id=replica, claim_timeout_seconds=int(CLAIM_SECONDS))
         claim = self._do(jobs.claim, self.deployment, worker, token, self.now, expires_at)
-        waiting = [job for job in self.jobs if job.state is JobState.PENDING]
+        waiting = self._waiting()
         if not waiting:
             assert claim is None
             return
@@ -130,6 +137,7 @@ class QueueModel(RuleBasedStateMachine):
         assert claim is not None
         assert claim.job.id == first.id
         first.state, first.token, first.replica, first.expires_at = JobState.RUNNING, token, replica, expires_at
+        first.last_replica = replica
         first.outcomes.append(None)
 
     @precondition(lambda self: self._running())
@@ -156,6 +164,14 @@ class QueueModel(RuleBasedStateMachine):
         with pytest.raises(StaleAttempt):
             self._say(verb, job, Holder(token=data.draw(st.sampled_from(job.stale))))
 
+    @precondition(lambda self: any(job.last_replica and job.state in TERMINAL_STATES for job in self.jobs))
+    @rule(data=st.data(), verb=st.sampled_from(["finish", "fail"]))
+    def say_after_the_end_without_a_token(self, data: st.DataObject, verb: str) -> None:
+        ended = [job for job in self.jobs if job.last_replica and job.state in TERMINAL_STATES]
+        job = data.draw(st.sampled_from(ended))
+        with pytest.raises(StaleAttempt):
+            self._say(verb, job, Holder(replica_id=job.last_replica))
+
     @precondition(lambda self: self._running())
     @rule(data=st.data(), verb=st.sampled_from(["renew", "finish"]))
     def say_as_another_replica(self, data: st.DataObject, verb: str) -> None:
@@ -173,6 +189,7 @@ class QueueModel(RuleBasedStateMachine):
         elif job.state is JobState.RUNNING:
             job.cancel_requested = True
 
+    @precondition(lambda self: self._running())
     @rule(seconds=st.sampled_from([1.0, 50.0, 91.0]))
     def let_time_pass(self, seconds: float) -> None:
         self.now += seconds
@@ -181,6 +198,7 @@ class QueueModel(RuleBasedStateMachine):
             if job.expires_at <= self.now:
                 job.lose()
 
+    @precondition(lambda self: self._running())
     @rule(replica=REPLICAS)
     def lose_replica(self, replica: str) -> None:
         self._do(jobs.lose_replica, replica, self.now)
@@ -188,9 +206,10 @@ class QueueModel(RuleBasedStateMachine):
             if job.replica == replica:
                 job.lose()
 
+    @precondition(lambda self: len(self._waiting()) > 6)
     @rule()
     def clear(self) -> None:
-        waiting = [job for job in self.jobs if job.state is JobState.PENDING]
+        waiting = self._waiting()
         assert self._do(jobs.clear, self.project, self.deployment, self.now) == len(waiting)
         for job in waiting:
             job.state = JobState.CANCELED
@@ -208,6 +227,9 @@ class QueueModel(RuleBasedStateMachine):
                 rows = conn.exec_driver_sql(f"SELECT outcome FROM attempts WHERE job_id = '{job.id}' ORDER BY number")
                 assert list(rows.scalars()) == expected.outcomes
                 assert expected.outcomes.count(None) == (1 if job.state is JobState.RUNNING else 0)
+
+    def _waiting(self) -> list[Expected]:
+        return [job for job in self.jobs if job.state is JobState.PENDING]
 
     def _running(self) -> list[Expected]:
         return [job for job in self.jobs if job.state is JobState.RUNNING]

@@ -39,6 +39,10 @@ class Client:
     """
 
     def __init__(self, target: Target) -> None:
+        if target.api_key is not None and not is_header_value(target.api_key):
+            # The HTTP client would refuse it too, in words that show it.
+            message = f"The API key for {target.base_url} holds a space, a line break or a character that no key has."
+            raise UnauthorizedError(message, hint=LOGIN_HINT)
         self.target = target
         self._opened: dict[bool, httpx.Client] = {}
         self._has_answered = False
@@ -151,10 +155,13 @@ class Client:
     def _json(self, method: str, path: str, **options: Any) -> Json:
         response = self.request(method, path, **options)
         try:
-            return response.json()
-        except ValueError as error:
-            message = f"What answers at {self.url(path)} is no platform: it sent something that is not JSON."
-            raise PlatformError(message, status=response.status_code, hint="Check TOGETHER_BASE_URL.") from error
+            document = response.json()
+        except ValueError:
+            document = None
+        if not isinstance(document, dict):
+            message = f"What answers at {self.url(path)} is no platform: it sent no JSON object."
+            raise PlatformError(message, status=response.status_code, hint="Check TOGETHER_BASE_URL.")
+        return document
 
     def _http(self, path: str) -> httpx.Client:
         """The connections for plain or for encrypted URLs; loading the trusted authorities takes a while."""
@@ -235,3 +242,8 @@ def error_body(response: httpx.Response) -> dict[str, Any]:
     if isinstance(nested, str):
         return document | {"message": nested}
     return document | nested if isinstance(nested, dict) else document
+
+
+def is_header_value(key: str) -> bool:
+    """True for printable ASCII without spaces, which is all that a key can be in a header."""
+    return key.isascii() and key.isprintable() and " " not in key

@@ -131,7 +131,7 @@ def resolve(contexts: Contexts, environment: Mapping[str, str]) -> Target:
     a context of that platform lends its key.
     """
     current = contexts.contexts.get(contexts.current or "")
-    url, key = environment.get("TOGETHER_BASE_URL"), environment.get("TOGETHER_API_KEY")
+    url, key = environment.get("TOGETHER_BASE_URL"), (environment.get("TOGETHER_API_KEY") or "").strip() or None
     if url:
         base_url = normal_base_url(url)
         known = [context for context in (current, *contexts.contexts.values()) if context]
