@@ -11,6 +11,7 @@ from machineshop.errors import InvalidRequest, NotFound, StaleAttempt
 from machineshop.models import Worker
 from machineshop.services.queue import QueueService
 from machineshop.states import JobState
+from machineshop.store import jobs as store_jobs
 from machineshop.store.database import Database
 from machineshop.store.jobs import Holder
 from machineshop.store.tables import attempts
@@ -203,3 +204,66 @@ async def test_close_sends_waiting_workers_home(jobs: Jobs) -> None:
     jobs.queue.close()
     async with asyncio.timeout(5):
         assert await poll is None
+
+
+async def test_a_released_job_whose_cancel_was_asked_for_is_canceled(jobs: Jobs) -> None:
+    claim = await jobs.running()
+    await jobs.queue.cancel(jobs.project_id, "hello", claim.job.id)
+    await jobs.queue.release(jobs.project_id, claim.job.id, Holder(token=claim.token))
+    assert (await jobs.get(claim.job.id)).state is JobState.CANCELED
+
+
+async def test_no_job_of_a_deleted_deployment_goes_back_to_its_queue(
+    jobs: Jobs, queue: QueueService, clock: Clock
+) -> None:
+    released, lost, expired = [await jobs.running(worker) for worker in (WORKER, REPLICA_1, REPLICA_2)]
+    await queue._deployments.delete(jobs.project_id, "hello")
+    await queue.release(jobs.project_id, released.job.id, Holder(token=released.token))
+    await queue.lose_replica("replica-1")
+    clock.now += 91
+    await queue.expire(clock.now)
+    assert (await jobs.get(released.job.id)).state is JobState.CANCELED
+    for claim in (lost, expired):
+        job = await jobs.get(claim.job.id)
+        assert job.state is JobState.FAILED
+        assert "its deployment was deleted" in job.info["error"]
+
+
+async def test_jobs_left_in_a_deleted_deployment_are_found_and_ended(
+    jobs: Jobs, queue: QueueService, database: Database
+) -> None:
+    pending, running = await jobs.pending(), None
+    running = await jobs.claim()
+    assert running is not None
+    pending = await jobs.pending()
+    await database.write(
+        lambda conn: (
+            conn.exec_driver_sql("UPDATE deployments SET deleted_at = 1").rowcount
+        )  # as an older version left it
+    )
+    assert await database.read(store_jobs.deleted_deployments_with_jobs) == [(jobs.project_id, jobs.deployment.id)]
+    await database.write(store_jobs.lose_deployment, jobs.project_id, jobs.deployment.id, 2.0)
+    assert (await jobs.get(pending.id)).state is JobState.CANCELED
+    assert (await jobs.get(running.job.id)).state is JobState.FAILED
+    assert await database.read(store_jobs.deleted_deployments_with_jobs) == []
+
+
+async def test_a_queued_job_is_not_claimed_for_a_connection_that_is_closed(jobs: Jobs) -> None:
+    job = await jobs.pending()
+
+    async def disconnected() -> None:
+        return
+
+    assert await jobs.queue.retrieve(jobs.deployment, WORKER, 30, disconnected) is None
+    async with asyncio.timeout(5):
+        while (await jobs.get(job.id)).state is not JobState.PENDING:
+            await asyncio.sleep(0.005)
+    assert (await jobs.get(job.id)).retries == 0
+
+
+async def test_a_replica_that_never_renews_and_asks_again_has_lost_what_it_held(jobs: Jobs) -> None:
+    sync_worker = Worker(hostname="one", replica_id="replica-1")
+    claim = await jobs.running(sync_worker)
+    again = await jobs.claim(sync_worker)
+    assert again is not None
+    assert (again.job.id, again.job.attempt, again.job.retries) == (claim.job.id, 2, 1)

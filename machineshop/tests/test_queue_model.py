@@ -155,6 +155,8 @@ class QueueModel(RuleBasedStateMachine):
                 "abandon": JobState.CANCELED,
             }
             job.outputs = b'{"by":"holder"}' if verb == "finish" else None
+            if verb == "release" and job.cancel_requested:
+                verb = "abandon"  # nobody wants it any longer
             job.end_attempt(verb, ended[verb])
 
     @precondition(lambda self: any(job.stale for job in self.jobs))

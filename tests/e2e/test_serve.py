@@ -5,9 +5,11 @@ import os
 import signal
 import socket
 import stat
+from collections.abc import Callable
 from pathlib import Path
 
 import httpx
+import pytest
 
 from platform_process import PlatformProcess, wait_for, write_worker
 
@@ -147,3 +149,50 @@ def test_no_key_shows_in_a_command_line_or_the_log(own_platform: PlatformProcess
     for key in keys:
         assert key.encode() not in lines
         assert key not in logged
+
+
+@pytest.mark.parametrize(
+    ("arrange", "word"),
+    [
+        (lambda data: (data / "machineshop.db").write_bytes(b"this is no database at all" * 100), "database"),
+        (lambda data: (data / "admin-key").mkdir(), "admin-key"),
+        (lambda data: (data / "blobs").write_text("in the way"), "data directory"),
+    ],
+)
+def test_a_data_directory_in_disorder_is_refused_in_a_sentence(
+    tmp_path: Path, arrange: Callable[[Path], object], word: str
+) -> None:
+    platform = PlatformProcess(tmp_path)
+    platform.data_dir.mkdir()
+    arrange(platform.data_dir)
+    finished = platform.machineshop("serve", "--data-dir", platform.data_dir, "--port", "0")
+    assert finished.returncode == 1
+    assert finished.stderr.startswith("machineshop: ")
+    assert word in finished.stderr
+    assert "Traceback" not in finished.stderr
+
+
+@pytest.mark.parametrize("options", [["--public-url", "http://[::1"], ["--database-url", "postgresql://h:port/x"]])
+def test_urls_that_make_no_sense_are_refused(tmp_path: Path, options: list[str]) -> None:
+    platform = PlatformProcess(tmp_path)
+    finished = platform.machineshop("serve", "--data-dir", platform.data_dir, "--port", "0", *options)
+    assert finished.returncode == 1
+    assert "must look like" in finished.stderr
+
+
+def test_a_data_directory_is_closed_to_other_users(tmp_path: Path) -> None:
+    platform = PlatformProcess(tmp_path)
+    platform.data_dir.mkdir(mode=0o755)
+    platform.data_dir.chmod(0o755)
+    platform.start()
+    assert stat.S_IMODE(platform.data_dir.stat().st_mode) == 0o700
+    platform.close()
+
+
+def test_a_terminal_that_closes_ends_the_replicas(own_platform: PlatformProcess, tmp_path: Path) -> None:
+    own_platform.deploy(write_worker(tmp_path / "plain", "plain", PLAIN))
+    (replica,) = own_platform.deployment("plain")["replica_events"].values()
+    assert own_platform.signal(signal.SIGHUP) == 0
+    with pytest.raises(httpx.ConnectError):
+        httpx.get(f"http://127.0.0.1:{replica['replica_port']}/health")
+    assert "Stopping: 1 replica finishes what is in hand" in own_platform.log.read_text()

@@ -1,6 +1,7 @@
 """The command line's words before they are parsed. Pure.
 
-Options that every command takes may stand before the command too, and commands may be spelled with `_`.
+Options that every command takes may stand before the command too, commands may be spelled with `_`, and `help COMMAND`
+is `COMMAND --help`.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from collections.abc import Collection, Sequence
 VALUE_OPTIONS = ("-c", "--config")
 FLAGS = ("--json",)
 END_OF_OPTIONS = "--"
+HELP_COMMAND, HELP_OPTION = "help", "--help"
 
 
 def normalize(words: Sequence[str], commands: Collection[str]) -> list[str]:
@@ -20,6 +22,8 @@ def normalize(words: Sequence[str], commands: Collection[str]) -> list[str]:
         commands: the commands of the first level.
     """
     leading, rest = split_leading(words)
+    if rest and rest[0] == HELP_COMMAND:
+        rest = [*rest[1:], HELP_OPTION]
     if rest and rest[0].replace("_", "-") in commands:
         rest = [rest[0].replace("_", "-"), *rest[1:]]
     if not rest or not leading:

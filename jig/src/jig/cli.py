@@ -9,11 +9,12 @@ import os
 import sys
 from collections.abc import Sequence
 
-from cyclopts import App, CycloptsError
+from cyclopts import App, CycloptsError, UnusedCliTokensError
 
 from jig.arguments import normalize, wants_json
 from jig.errors import EXIT_ERROR, EXIT_INTERRUPTED, JigError, UsageError
 from jig.output import Output
+from jig.usage import left_over
 
 HELP = "Deploy models to Machineshop, and use them."
 
@@ -30,6 +31,7 @@ COMMANDS = (
     ("job-cancel", "jobs:job_cancel", "Cancel a job."),
     ("queue-status", "queue:queue_status", "Show how many jobs of a deployment run and wait."),
     ("queue-clear", "queue:queue_clear", "Cancel all jobs of a deployment that wait."),
+    ("download", "download:download", "Fetch a file from the platform's storage."),
     ("destroy", "deployments:destroy", "Stop a deployment's replicas and delete it."),
 )
 GROUPS = {
@@ -39,6 +41,7 @@ GROUPS = {
             ("login", "auth:login", "Check an API key and remember it for a platform."),
             ("logout", "auth:logout", "Forget the current context's key."),
             ("status", "auth:status", "Show which platform is used, with which key."),
+            ("key", "auth:key", "Print the API key in use."),
         ),
     ),
     "context": (
@@ -113,7 +116,15 @@ def run(words: list[str]) -> None:
     try:
         build_app()(words, exit_on_error=False, print_error=False, verbose=False, result_action="return_value")
     except CycloptsError as error:
-        raise UsageError(str(error), hint="See `jig --help`.") from error
+        raise usage_error(error) from error
+
+
+def usage_error(error: CycloptsError) -> UsageError:
+    """The parser's error in our words, where its own are no sentence."""
+    if isinstance(error, UnusedCliTokensError) and error.unused_tokens:
+        message, hint = left_over(tuple(error.command_chain or ()), error.unused_tokens)
+        return UsageError(message, hint=hint)
+    return UsageError(str(error), hint="See `jig --help`.")
 
 
 def unexpected(error: Exception) -> JigError:

@@ -7,6 +7,8 @@ import ssl
 import sys
 import time
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Self
 
@@ -17,6 +19,7 @@ import httpx  # noqa: E402  the line above must come first
 from jig.contexts import Target  # noqa: E402
 from jig.errors import ConflictError, JigError, NotFoundError, PlatformError, UnauthorizedError, UnreachableError  # noqa: E402
 
+CHUNK_BYTES = 256 * 1024
 CONNECT_TIMEOUT_SECONDS = 10.0
 READ_TIMEOUT_SECONDS = 60.0  # the platform answers in milliseconds; a registry that checks a large layer takes longer
 TRIES = 6  # a restart of the platform takes a second or two: 0.2 + 0.4 + ... + 3.2 s, or what Retry-After says
@@ -24,10 +27,25 @@ FIRST_PAUSE_SECONDS = 0.2
 LONGEST_PAUSE_SECONDS = 10.0
 RETRIED_STATUSES = frozenset({429, 500, 502, 503, 504})
 IDEMPOTENT_METHODS = frozenset({"GET", "HEAD", "PUT", "DELETE", "PATCH"})
+DEPLOYMENT_HINT = "`jig list` shows those that there are; `jig deploy` makes one of this folder's project."
+NO_DEPLOYMENT = "no deployment"  # the platform's words; its 404s have no code that tells what is missing
 LOGIN_HINT = "Log in with `jig auth login`, or set TOGETHER_API_KEY."
 
 Json = Any
 """A parsed answer: what it holds is checked where it is used."""
+
+
+@dataclass(frozen=True)
+class Download:
+    """A file on its way.
+
+    Args:
+        size_bytes: how many there will be, or None where the platform doesn't say.
+        chunks: the bytes, in pieces.
+    """
+
+    size_bytes: int | None
+    chunks: Iterator[bytes]
 
 
 class Client:
@@ -144,13 +162,36 @@ class Client:
                 if not response.is_success:
                     response.read()
                 checked(response)
-                yield from response.iter_lines()
+                yield from self._whole_lines(response)
+        except httpx.TransportError as error:
+            raise self._unreachable(error) from error
+
+    @contextmanager
+    def download(self, path: str) -> Iterator[Download]:
+        """A file's bytes as they arrive, within this block.
+
+        Raises:
+            PlatformError: any answer but a 2xx one, or the connection broke.
+        """
+        try:
+            with self._http(path).stream("GET", self.url(path)) as response:
+                if not response.is_success:
+                    response.read()
+                length = checked(response).headers.get("content-length", "")
+                yield Download(int(length) if length.isdecimal() else None, response.iter_bytes(CHUNK_BYTES))
         except httpx.TransportError as error:
             raise self._unreachable(error) from error
 
     def url(self, path: str) -> str:
         """The whole URL of a path on this platform."""
         return self.target.base_url + path if path.startswith("/") else path
+
+    def _whole_lines(self, response: httpx.Response) -> Iterator[str]:
+        try:
+            yield from response.iter_lines()
+        except httpx.TransportError as error:
+            message = f"The platform at {self.target.base_url} has stopped, or the connection to it broke."
+            raise UnreachableError(message, hint="To go on, run the same command again.") from error
 
     def _json(self, method: str, path: str, **options: Any) -> Json:
         response = self.request(method, path, **options)
@@ -226,8 +267,9 @@ def checked(response: httpx.Response) -> httpx.Response:
     message = str(body.get("message") or f"The platform answered {response.status_code} {response.reason_phrase}.")
     if response.status_code == 401:
         raise UnauthorizedError(message, status=401, body=body, hint=LOGIN_HINT)
+    hint = DEPLOYMENT_HINT if response.status_code == 404 and NO_DEPLOYMENT in message else None
     kind = {404: NotFoundError, 409: ConflictError}.get(response.status_code, PlatformError)
-    raise kind(message, status=response.status_code, body=body)
+    raise kind(message, status=response.status_code, body=body, hint=hint)
 
 
 def error_body(response: httpx.Response) -> dict[str, Any]:

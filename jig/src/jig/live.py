@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 
 from jig.output import Output
-from jig.tracking import Tracking, describe
-from jig.units import coarse, count, elapsed, size
+from jig.tracking import Replica, Tracking, describe
+from jig.units import coarse, count, elapsed, settled, size
 
 STATE_COLOURS = {"ready": "green", "starting": "cyan", "waiting": "yellow", "terminated": "red"}
 REDRAWS_PER_SECOND = 8
@@ -23,7 +23,7 @@ class TrackingView:
 
     def __init__(self, output: Output) -> None:
         self._output = output
-        self._said: set[str] = set()
+        self._said: dict[str, set[str]] = {}
         self._draw: Callable[[Tracking, float], None] = self._say_changes
 
     @contextmanager
@@ -63,10 +63,24 @@ class TrackingView:
 
     def _say_changes(self, tracking: Tracking, now: float) -> None:  # noqa: ARG002  lines carry no times
         for replica in tracking.replicas:
-            line = f"  replica {replica.id}: {describe(replica)}"
-            if line not in self._said:
-                self._said.add(line)
-                self._output.note(line)
+            if replica.id == tracking.failed_replica:
+                continue  # the error says it
+            line, said = describe(replica), self._said.setdefault(replica.id, set())
+            if not is_repeated(replica, said):
+                self._output.note(f"  replica {replica.id}: {line}")
+            said.add(settled(line))
+
+
+def is_repeated(replica: Replica, said: Collection[str]) -> bool:
+    """True where a replica's state has been said: in other numbers, or with the same reason at its end."""
+    line = settled(describe(replica))
+    return any(line == earlier or same_reason(earlier, line) for earlier in said)
+
+
+def same_reason(earlier: str, line: str) -> bool:
+    """True where a state with a reason comes back with words before it: `waiting: X`, then `waiting: again, X`."""
+    state, _, why = earlier.partition(": ")
+    return bool(why) and line.startswith(f"{state}: ") and line.endswith(why)
 
 
 def headline(tracking: Tracking, now: float) -> str:
@@ -80,8 +94,8 @@ def headline(tracking: Tracking, now: float) -> str:
 
 
 @contextmanager
-def upload_bar(output: Output, label: str, total_bytes: int) -> Iterator[Callable[[int], None]]:
-    """A progress bar for an upload; yields what to call with the bytes that have just gone out."""
+def transfer_bar(output: Output, label: str, total_bytes: int | None) -> Iterator[Callable[[int], None]]:
+    """A progress bar for bytes on their way; yields what to call with those that have just gone over the wire."""
     if not output.is_live:
         yield lambda count_bytes: None  # noqa: ARG005
         return
@@ -90,7 +104,7 @@ def upload_bar(output: Output, label: str, total_bytes: int) -> Iterator[Callabl
 
     shown = (TextColumn("  {task.description}"), BarColumn(), DownloadColumn(binary_units=True), TransferSpeedColumn())
     with Progress(*shown, console=Console(stderr=True), transient=True) as progress:
-        task = progress.add_task(f"{label} {size(total_bytes)}", total=total_bytes)
+        task = progress.add_task(label if total_bytes is None else f"{label} {size(total_bytes)}", total=total_bytes)
         yield lambda count_bytes: progress.advance(task, count_bytes)
 
 

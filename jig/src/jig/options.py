@@ -14,14 +14,21 @@ from cyclopts import Parameter
 class Globals:
     """What every command takes."""
 
-    config: Annotated[Path | None, Parameter(name=("--config", "-c"))] = None
-    """Config file. [default: jig.toml, else [tool.jig] in pyproject.toml]"""
-
     json: Annotated[bool, Parameter(name="--json", negative=(), show_default=False)] = False
     """Print one JSON document on stdout, errors included."""
 
 
+@Parameter(name="*")
+@dataclass(frozen=True)
+class ProjectGlobals(Globals):
+    """What every command about this folder's project takes."""
+
+    config: Annotated[Path | None, Parameter(name=("--config", "-c"))] = None
+    """Config file. [default: jig.toml, else [tool.jig] in pyproject.toml]"""
+
+
 DEFAULTS = Globals()
+PROJECT_DEFAULTS = ProjectGlobals()
 
 Name = Annotated[str | None, Parameter(name="--name", help="Deployment. [default: the name in the config]")]
 """The deployment that a command is about: `jig status NAME`, `jig status --name NAME`, or the config's."""

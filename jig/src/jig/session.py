@@ -6,13 +6,14 @@ import os
 import sys
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 
 from jig.client import LOGIN_HINT, Client
 from jig.config.file import find_config
 from jig.config.model import Config
 from jig.contexts import Target, contexts_path, read_contexts, resolve
 from jig.errors import ConfigError, UnauthorizedError, UsageError
-from jig.options import Globals
+from jig.options import Globals, ProjectGlobals
 from jig.output import Output
 
 
@@ -31,6 +32,11 @@ class Session:
         """Where answers and notes go."""
         return Output(json=self.options.json)
 
+    @property
+    def chosen_config(self) -> Path | None:
+        """The file of `--config`."""
+        return self.options.config if isinstance(self.options, ProjectGlobals) else None
+
     @cached_property
     def config(self) -> Config:
         """The config of this folder, or of `--config`; its warnings are said once.
@@ -38,7 +44,7 @@ class Session:
         Raises:
             ConfigError: there is none, or it is wrong.
         """
-        config = find_config(self.options.config)
+        config = find_config(self.chosen_config)
         for warning in config.warnings:
             self.output.warn(warning)
         return config
@@ -72,7 +78,7 @@ class Session:
         try:
             return self.config.name
         except ConfigError as error:
-            if self.options.config or not error.is_absent:
+            if self.chosen_config or not error.is_absent:
                 raise
             raise UsageError("Which deployment? There is no jig config here.", hint="Give its name.") from error
 

@@ -1,15 +1,52 @@
-"""Files into the platform's object storage."""
+"""Files into the platform's object storage, and where they are in it."""
 
 from __future__ import annotations
 
 import uuid
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
-from urllib.parse import quote
+from urllib.parse import quote, unquote, urlsplit
 
 from jig.client import Client
+from jig.contexts import is_same_platform
+from jig.errors import UsageError
 
 CHUNK_BYTES = 256 * 1024
+STORAGE_PATHS = ("/v1/storage/", "/v1/deployments/storage/")  # one place under two names
+
+
+@dataclass(frozen=True)
+class StoredFile:
+    """A file in the platform's storage.
+
+    Args:
+        path: of its URL on the platform.
+        filename: the last part of its name, for a copy on this machine.
+    """
+
+    path: str
+    filename: str
+
+
+def stored_file(named: str, base_url: str) -> StoredFile:
+    """The file of a URL, or of a name in the storage.
+
+    Only its path is taken from a URL: the key is sent to the platform at `base_url`, and nowhere else.
+
+    Raises:
+        UsageError: the URL is of another host, or of something else than a file.
+    """
+    path = f"{STORAGE_PATHS[0]}{quote(named)}"
+    if "://" in named:
+        if not is_same_platform(named, base_url):
+            hint = "Your key is sent to no other host. `jig context use` changes the platform."
+            raise UsageError(f"{named} is not at the platform of {base_url}.", hint=hint)
+        path = urlsplit(named).path.removeprefix(urlsplit(base_url).path)
+    filename = unquote(path).rpartition("/")[2]
+    if not path.startswith(STORAGE_PATHS) or filename in ("", ".", ".."):
+        raise UsageError(f"{named!r} names no file of the platform's storage.", hint="Files are at /v1/storage/NAME.")
+    return StoredFile(path, filename)
 
 
 def upload_file(client: Client, path: Path, progress: Callable[[int], None]) -> str:

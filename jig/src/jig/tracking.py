@@ -19,14 +19,18 @@ PREPARE_SECONDS = 480.0  # fetching an image or making an environment, before an
 # The registry may be slow to answer a first pull; a reference that is wrong stays wrong.
 IMAGE_PULL_TIMEOUT_SECONDS = 30.0
 CRASH_REASONS = frozenset({"CrashLoopBackOff"})
+REVISION_SHOWN = 8
 IMAGE_REASONS = frozenset({"ImagePullBackOff", "ErrImagePull", "InvalidImageName"})
+
+
+NO_REPLICA = "no replica runs: min_replicas is 0, and this version does not start one on demand"
 
 
 class Verdict(Enum):
     """What tracking says."""
 
     WAITING = "not ready yet"
-    READY = "serving, or scaled to zero as asked"
+    READY = "serving, or without a replica as asked"
     FAILED = "it will not get ready by itself"
 
 
@@ -128,7 +132,7 @@ def decide(seen: Tracking, deployment: Mapping[str, Any], now: float) -> Trackin
     if ready:
         return seen.ready(f"{ready} of {count(max(desired, ready), 'replica')}")
     if deployment.get("status") == "ScaledToZero" and desired == 0 and deployment.get("min_replicas") == 0:
-        return seen.ready("scaled to zero: the first job or request starts a replica")
+        return seen.ready(NO_REPLICA)
     for replica in seen.replicas:
         if reason := give_up(replica, seen.ready_timeout_seconds, now):
             return seen.failed(reason, replica.id)
@@ -152,6 +156,35 @@ def give_up(replica: Replica, ready_timeout_seconds: float, now: float) -> str |
     if replica.status == "Running" and age_seconds > ready_timeout_seconds:
         return f"Replica {replica.id} has been running for {coarse(age_seconds)} and is not ready{because}"
     return None
+
+
+def goes_on_serving(deployment: Mapping[str, Any], failed: str | None) -> str | None:
+    """One sentence about the earlier revisions that serve although this one failed, or None where there are none.
+
+    Args:
+        deployment: as the platform tells it.
+        failed: the revision that did not get ready; nothing is said where the platform names none, or wants another.
+    """
+    if failed is None or revision_of(deployment) != failed:
+        return None
+    events = (deployment.get("replica_events") or {}).values()
+    ready = {short_revision(each) for each in events if each.get("replica_ready_since") and is_running(each)}
+    earlier = sorted(ready - {failed[-REVISION_SHOWN:]})
+    if not earlier:
+        return None
+    if len(earlier) > 1:
+        return f"The revisions before, {' and '.join(earlier)}, go on serving."
+    return f"The revision before, {earlier[0]}, goes on serving."
+
+
+def is_running(event: Mapping[str, Any]) -> bool:
+    """True for a replica that is there."""
+    return event.get("replica_status") == "Running"
+
+
+def short_revision(event: Mapping[str, Any]) -> str:
+    """As much of a replica's revision as people compare."""
+    return str(event.get("revision_id") or "-")[-REVISION_SHOWN:]
 
 
 def describe(replica: Replica) -> str:

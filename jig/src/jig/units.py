@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from datetime import datetime
 
 SECONDS_PER_MINUTE = 60
 SECONDS_PER_HOUR = 3600
 SECONDS_PER_DAY = 86_400
+NUMBER = re.compile(r"\d+(\.\d+)?")
 
 
 def age(timestamp: str | None, now: datetime) -> str:
@@ -52,6 +54,22 @@ def size(count_bytes: float) -> str:
         if count_bytes < 1024:
             return f"{count_bytes:.1f} {unit}"
     return f"{count_bytes / 1024:.1f} GiB"
+
+
+def rounded(value: object) -> object:
+    """A JSON value with its fractions cut to what a person reads: 3 decimals, or 3 digits of what is smaller."""
+    if isinstance(value, dict):
+        return {key: rounded(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [rounded(item) for item in value]
+    if not isinstance(value, float):
+        return value
+    return round(value, 3) if abs(value) >= 1 else float(f"{value:.3g}")
+
+
+def settled(line: str) -> str:
+    """The line without its numbers: one that only counts on, or names another port, says nothing new."""
+    return NUMBER.sub("N", line)
 
 
 def count(number: int, noun: str) -> str:

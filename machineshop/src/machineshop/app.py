@@ -33,13 +33,14 @@ from machineshop.contexts import leave_context, write_private
 from machineshop.control.loop import Loop
 from machineshop.control.reclaimer import Reclaimer
 from machineshop.control.reconciler import PlatformWatcher, Reconciler
-from machineshop.datadir import DataDir
+from machineshop.datadir import DataDir, DataDirUnusable
 from machineshop.errors import MachineshopError, MethodNotAllowed, NotFound
 from machineshop.front import Front
 from machineshop.gateway.proxy import Gateway
 from machineshop.http import error_response, json_response
+from machineshop.protocol import BoundedHttpProtocol, raise_open_files_limit
 from machineshop.registry import app as registry_app
-from machineshop.runtime.base import ArtifactKind
+from machineshop.runtime.base import ArtifactKind, ReplicaStatus
 from machineshop.runtime.process import ProcessRuntime
 from machineshop.services.deployments import DeploymentService
 from machineshop.services.files import FileService
@@ -71,6 +72,7 @@ class Platform:
         self.settings = check(settings)
         self.data_dir = DataDir(settings.data_dir)
         self.made_admin_key: str | None = None
+        self.context_name: str | None = None
         self._address_file = self.data_dir.path / "server.json"
 
     async def start(self) -> None:
@@ -92,7 +94,7 @@ class Platform:
         await self._start_server()
         for loop in self.loops:
             loop.start()
-        leave_context(contexts_path(), self.base_url, self.admin_key)
+        self.context_name = leave_context(contexts_path(), self.base_url, self.admin_key)
         write_private(self._address_file, json.dumps({"pid": os.getpid(), "base_url": self.base_url}) + "\n")
 
     @property
@@ -100,6 +102,10 @@ class Platform:
         """The port that the server listens on."""
         port: int = self.socket.getsockname()[1]
         return port
+
+    async def running_replicas(self) -> int:
+        """How many replicas run now."""
+        return sum(replica.status is ReplicaStatus.RUNNING for replica in await self.runtime.observe())
 
     async def stop(self, *, end_replicas: bool) -> None:
         """End in the order in which things need one another.
@@ -175,7 +181,7 @@ class Platform:
             base_url = json.loads(self._address_file.read_text())["base_url"]
             port = urlsplit(base_url).port or 0
             _listen(self.settings.host, port).close()
-        except (OSError, ValueError, KeyError, PortTaken):
+        except (OSError, ValueError, KeyError, TypeError, PortTaken):
             return 0
         return port
 
@@ -184,16 +190,20 @@ class Platform:
         if self.settings.admin_key:
             return self.settings.admin_key
         path = self.data_dir.admin_key
-        if not path.exists():
-            self.made_admin_key = new_key()
-            write_private(path, self.made_admin_key + "\n")
-        return path.read_text().strip()
+        try:
+            if not path.exists():
+                self.made_admin_key = new_key()
+                write_private(path, self.made_admin_key + "\n")
+            return path.read_text().strip()
+        except (OSError, UnicodeDecodeError) as error:
+            raise DataDirUnusable(path=path, cause=getattr(error, "strerror", None) or str(error)) from error
 
     async def _start_server(self) -> None:
+        raise_open_files_limit()
         config = uvicorn.Config(
             self.asgi,
             loop="uvloop",
-            http="httptools",
+            http=BoundedHttpProtocol,
             ws="none",
             lifespan="off",
             log_config=None,
@@ -219,29 +229,38 @@ class _Server(uvicorn.Server):
         yield
 
 
-async def run(settings: Settings, announce: Callable[[Platform], None]) -> None:
-    """Serve until a signal: Ctrl-C ends the replicas too, SIGTERM leaves them to the next start.
+async def run(settings: Settings, announce: Callable[[Platform], None], say: Callable[[str], None]) -> None:
+    """Serve until a signal.
 
-    A second Ctrl-C ends at once.
+    Ctrl-C and a terminal that closes (SIGHUP) come from a person who is done: they end the replicas too. SIGTERM comes
+    from a service manager, and leaves them to the next start. A second signal ends the server at once.
+
+    Args:
+        settings: What was asked for.
+        announce: Called once the platform serves.
+        say: Called with a line for the person at the terminal.
     """
+    loop = asyncio.get_running_loop()
+    received: asyncio.Queue[signal.Signals] = asyncio.Queue()
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):  # one that comes during the start waits for its end
+        loop.add_signal_handler(number, received.put_nowait, number)
     platform = Platform(settings)
     await platform.start()
     gc.collect()
     gc.freeze()  # what the start made stays; looking through it again and again makes answers late
     announce(platform)
-    loop = asyncio.get_running_loop()
-    received: asyncio.Queue[signal.Signals] = asyncio.Queue()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        loop.add_signal_handler(number, received.put_nowait, number)
-    first = await received.get()
-    stopping = asyncio.create_task(platform.stop(end_replicas=first is signal.SIGINT))
+    end_replicas = await received.get() is not signal.SIGTERM
+    if end_replicas and (running := await platform.running_replicas()):
+        replicas = "1 replica finishes" if running == 1 else f"{running} replicas finish"
+        say(f"Stopping: {replicas} what is in hand, {STOP_GRACE_SECONDS:.0f} s at most. Ctrl-C again leaves them.")
+    stopping = asyncio.create_task(platform.stop(end_replicas=end_replicas))
     impatient = asyncio.create_task(received.get())
     await asyncio.wait([stopping, impatient], return_when=asyncio.FIRST_COMPLETED)
     impatient.cancel()
     if stopping.done():
         stopping.result()
     else:
-        log.warning("server.stopped_at_once")
+        say("Stopped at once. What still runs is adopted by the next start.")
         os._exit(130)
 
 

@@ -20,7 +20,7 @@ from machineshop.app import Platform, run
 from machineshop.config import DEFAULT_HOST, DEFAULT_PORT, Settings, contexts_path, default_data_dir
 from machineshop.datadir import DataDir
 from machineshop.doctor import examine
-from machineshop.errors import MachineshopError
+from machineshop.errors import InvalidRequest, MachineshopError
 from machineshop.models import ApiKey, Scope
 from machineshop.services.identity import DEFAULT_SLUG, IdentityService
 from machineshop.store.database import Database, sqlite_url
@@ -49,6 +49,15 @@ def main() -> None:
         sys.exit(1)
     except KeyboardInterrupt:
         sys.exit(130)
+    except Exception as error:
+        if os.environ.get("MACHINESHOP_DEBUG"):
+            raise
+        print(
+            f"machineshop: Something went wrong inside: {type(error).__name__}: {error}. That is a defect; "
+            "MACHINESHOP_DEBUG=1 shows where it is.",
+            file=sys.stderr,
+        )
+        sys.exit(70)  # EX_SOFTWARE
 
 
 @app.command
@@ -65,7 +74,7 @@ def serve(
     """Run the platform: one process, one port.
 
     The admin key comes from MACHINESHOP_ADMIN_KEY, or is made at the first start and kept in the data directory.
-    Ctrl-C ends the replicas too; SIGTERM leaves them running, and the next start adopts them.
+    Ctrl-C, or closing the terminal, ends the replicas too; SIGTERM leaves them running, and the next start adopts them.
 
     Args:
         host: The address to listen on; 0.0.0.0 lets other machines in.
@@ -86,7 +95,7 @@ def serve(
         public_url=public_url.rstrip("/") if public_url else None,
         admin_key=os.environ.get("MACHINESHOP_ADMIN_KEY") or None,
     )
-    _run(run(settings, _announce))
+    _run(run(settings, _announce, lambda line: print(line, flush=True)))
 
 
 @keys.command
@@ -106,7 +115,7 @@ def create(
         project: The slug of its project, which is made if there is none.
     """
     if scope not in {Scope.ADMIN, Scope.PROJECT}:
-        raise cyclopts.ValidationError(msg=f"--scope is '{scope}'; it must be admin or project.")
+        raise InvalidRequest(f"--scope is '{scope}'; it must be admin or project.", param="scope")
     record, key = _with_identity(data_dir, lambda service: service.create_key(project, name, Scope(scope)))
     if as_json:
         print(json.dumps({**_key_view(record), "key": key}))
@@ -121,10 +130,10 @@ def list_keys(*, data_dir: DataDirOption = None, as_json: JsonOption = False) ->
     if as_json:
         print(json.dumps([_key_view(record) for record in records]))
         return
-    table = Table("KEY", "NAME", "SCOPE", "CREATED", "STATE", box=None, pad_edge=False)
+    table = Table("KEY", "NAME", "SCOPE", "CREATED", "STATE", "ID", box=None, pad_edge=False)
     for record in records:
         view = _key_view(record)
-        table.add_row(view["prefix"] + "…", record.name, record.scope, view["created_at"], view["state"])
+        table.add_row(view["prefix"] + "…", record.name, record.scope, view["created_at"], view["state"], record.id)
     Console().print(table)
 
 
@@ -162,7 +171,8 @@ def _announce(platform: Platform) -> None:
     print(f"  data       {platform.data_dir.path}")
     if platform.made_admin_key is not None:
         print(f"  admin key  {platform.made_admin_key}  (shown this once, kept in {platform.data_dir.admin_key})")
-    print(f"  jig        knows it as the context 'local' in {contexts_path()}: try `jig list`")
+    if platform.context_name is not None:
+        print(f"  jig        knows it as the context '{platform.context_name}' in {contexts_path()}: try `jig list`")
     print("Ctrl-C stops it and its replicas.", flush=True)
 
 
@@ -173,10 +183,11 @@ def _with_identity(data_dir: Path | None, work: "Any") -> Any:
         database.start()
         return await work(IdentityService(database))
 
-    path = DataDir(data_dir or default_data_dir()).database
+    folder = DataDir(data_dir or default_data_dir())
+    path = folder.database
     url = os.environ.get("MACHINESHOP_DATABASE_URL") or sqlite_url(path)
     try:
-        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        folder.make_private()
         migrate(url)
     except OSError as error:
         raise _StoreUnreadable(path=path, cause=error) from error

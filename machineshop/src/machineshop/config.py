@@ -2,6 +2,7 @@
 
 import os
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import msgspec
 
@@ -60,6 +61,19 @@ def check(settings: Settings) -> Settings:
             f"The {settings.runtime} runtime is not in this version yet; use --runtime process, which runs bundles.",
             param="runtime",
         )
+    if settings.public_url is not None and not _is_http_url(settings.public_url):
+        raise InvalidRequest(
+            f"--public-url is '{settings.public_url}'; it must look like http://host:port or https://host.",
+            param="public_url",
+        )
     if settings.database_url is not None and not settings.database_url.startswith(DATABASE_SCHEMES):
         raise InvalidRequest(f"--database-url must begin with {' or '.join(DATABASE_SCHEMES)}.", param="database_url")
     return settings
+
+
+def _is_http_url(text: str) -> bool:
+    try:
+        url = urlsplit(text)
+        return url.scheme in {"http", "https"} and bool(url.hostname) and url.port != 0
+    except ValueError:
+        return False

@@ -6,24 +6,53 @@ The file's format is jig's (docs/configuration.md); the two packages share the f
 import json
 import logging
 import os
+import socket
 import tempfile
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 log = logging.getLogger(__name__)
 
 CONTEXT_NAME = "local"
+# How long to wait for an answer from the platform of an older context, on this machine as a rule.
+LOOK_SECONDS = 0.2
 
 
-def leave_context(path: Path, base_url: str, api_key: str) -> bool:
-    """Add or renew the context `local`, and make it the current one where there is none; False where it can't be."""
+def leave_context(path: Path, base_url: str, api_key: str) -> str | None:
+    """Add or renew a context for this platform; the current one stays current where its platform still answers.
+
+    It is called `local`; where that is another platform that runs beside this one, `local-PORT`.
+
+    Returns:
+        Its name; None where the file cannot be written.
+    """
     try:
         contexts = _read(path)
-        contexts.setdefault("contexts", {})[CONTEXT_NAME] = {"base_url": base_url, "api_key": api_key}
-        contexts["current"] = contexts.get("current") or CONTEXT_NAME
+        known = contexts.setdefault("contexts", {})
+        name = _context_name(known, base_url, api_key)
+        known[name] = {"base_url": base_url, "api_key": api_key}
+        contexts["current"] = contexts.get("current") or name
         write_private(path, json.dumps(contexts, indent=2) + "\n")
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, AttributeError) as error:
         log.warning("context.not_written path=%s error=%s", path, error)
+        return None
+    return name
+
+
+def _context_name(known: dict[str, Any], base_url: str, api_key: str) -> str:
+    local = known.get(CONTEXT_NAME)
+    if local is None or local.get("api_key") == api_key or not _answers(local.get("base_url", "")):
+        return CONTEXT_NAME
+    return CONTEXT_NAME if local["base_url"] == base_url else f"{CONTEXT_NAME}-{urlsplit(base_url).port}"
+
+
+def _answers(base_url: str) -> bool:
+    """Whether somebody listens there."""
+    address = urlsplit(base_url)
+    try:
+        socket.create_connection((address.hostname or "", address.port or 80), LOOK_SECONDS).close()
+    except (OSError, ValueError):
         return False
     return True
 

@@ -15,6 +15,8 @@ from typing import IO
 
 from machineshop.errors import MachineshopError
 
+PARTS = ("blobs", "uploads", "runtime")
+
 
 class DataDirUnusable(MachineshopError):
     """The data directory {path} cannot be used: {cause}. Choose another with --data-dir, or mend its permissions."""
@@ -31,6 +33,16 @@ class DataDir:
         self.path = path.absolute()
         self._lock: IO[str] | None = None
 
+    def make_private(self) -> None:
+        """Make the directory if need be, and close it to other users: it holds keys, variables and payloads.
+
+        Raises:
+            OSError: It cannot be made, or is not ours to close.
+        """
+        self.path.mkdir(parents=True, exist_ok=True, mode=0o700)
+        if self.path.stat().st_mode & 0o077:
+            self.path.chmod(0o700)
+
     def open(self) -> None:
         """Make the directory if need be, and lock it.
 
@@ -39,7 +51,9 @@ class DataDir:
             DataDirInUse: Another server holds it.
         """
         try:
-            self.path.mkdir(parents=True, exist_ok=True, mode=0o700)
+            self.make_private()
+            for part in PARTS:
+                (self.path / part).mkdir(exist_ok=True, mode=0o700)
             self._lock = (self.path / "lock").open("a+")
         except OSError as error:
             raise DataDirUnusable(path=self.path, cause=error.strerror or str(error)) from error

@@ -14,6 +14,7 @@
     ├── MethodNotAllowed          405
     ├── Conflict                  409  the request is sound, the state of things forbids it
     │   ├── AlreadyExists
+    │   ├── ChangedMeanwhile
     │   ├── NotCancelable
     │   └── StaleAttempt
     ├── ReplicaUnreachable        502
@@ -114,6 +115,10 @@ class Conflict(MachineshopError):
 
 class AlreadyExists(Conflict):
     """A {what} named '{name}' already exists in this project."""
+
+
+class ChangedMeanwhile(Conflict):
+    """The {what} '{name}' was changed by others at the same time, again and again: nothing was changed. Try again."""
 
 
 class NotCancelable(Conflict):

@@ -106,7 +106,9 @@ class World(Protocol):
     async def end(self, replica: Replica, code: int) -> None: ...
     async def print(self, replica: Replica, text: str) -> None: ...
     async def set_healthy(self, replica: Replica, healthy: bool) -> None: ...
-    async def restart_server(self, while_away: Callable[[], Awaitable[None]] | None = None) -> None: ...
+    async def restart_server(
+        self, while_away: Callable[[], Awaitable[None]] | None = None, platform_url: str = PLATFORM_URL
+    ) -> None: ...
     async def close(self) -> None: ...
 
 
@@ -133,10 +135,13 @@ class FakeWorld:
     async def set_healthy(self, replica: Replica, healthy: bool) -> None:
         self.engine.behaviours[replica.revision_id] = Behaviour(healthy=healthy)
 
-    async def restart_server(self, while_away: Callable[[], Awaitable[None]] | None = None) -> None:
+    async def restart_server(
+        self, while_away: Callable[[], Awaitable[None]] | None = None, platform_url: str = PLATFORM_URL
+    ) -> None:
         await self.runtime.close()
         if while_away is not None:
             await while_away()
+        self.engine.url = platform_url
         self.runtime = FakeRuntime(self.watcher, self.engine)
         await self.runtime.start()
 
@@ -148,6 +153,7 @@ class FakeWorld:
 class ProcessWorld:
     def __init__(self, data_dir: Path, environments: Path) -> None:
         self.data_dir, self.registry, self.watcher = data_dir, Registry(), Watcher()
+        self.platform_url = PLATFORM_URL
         # Making an environment takes half a second, and all tests need the same one.
         data_dir.mkdir(exist_ok=True)
         (data_dir / "environments").symlink_to(environments)
@@ -160,6 +166,8 @@ class ProcessWorld:
             variables["EXIT_CODE"] = str(behaviour.exit_code)
         if behaviour.ignores_terminate:
             variables["IGNORE_TERMINATE"] = "1"
+        if behaviour.has_job_in_hand:
+            variables["HAS_JOB_IN_HAND"] = "1"
         given = fields.pop("environment", {})
         assert isinstance(given, dict)
         image = self.image if behaviour.preparation_failure is None else "127.0.0.1:8799/org/nothing@sha256:00"
@@ -187,10 +195,13 @@ class ProcessWorld:
         finally:
             writer.close()
 
-    async def restart_server(self, while_away: Callable[[], Awaitable[None]] | None = None) -> None:
+    async def restart_server(
+        self, while_away: Callable[[], Awaitable[None]] | None = None, platform_url: str = PLATFORM_URL
+    ) -> None:
         await self.runtime.close()
         if while_away is not None:
             await while_away()
+        self.platform_url = platform_url
         self.runtime = self._runtime()
         await self.runtime.start()
 
@@ -207,7 +218,7 @@ class ProcessWorld:
 
     def _runtime(self) -> LocalRuntime:
         return ProcessRuntime(
-            self.data_dir, bundles=self.registry, watcher=self.watcher, platform_url=lambda: PLATFORM_URL
+            self.data_dir, bundles=self.registry, watcher=self.watcher, platform_url=lambda: self.platform_url
         )
 
 

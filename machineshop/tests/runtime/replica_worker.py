@@ -24,6 +24,9 @@ if "EXIT_CODE" in os.environ:
     sys.exit(int(os.environ["EXIT_CODE"]))
 if "IGNORE_TERMINATE" in os.environ:
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
+if "HAS_JOB_IN_HAND" in os.environ:
+    asked = threading.Event()
+    signal.signal(signal.SIGTERM, lambda *_: os._exit(0) if asked.is_set() else asked.set())
 
 
 def chatter() -> None:

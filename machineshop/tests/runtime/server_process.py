@@ -1,18 +1,25 @@
 """A server that owns a process runtime, as a program of its own, so that a test can kill it.
 
-Usage: server_process.py DATA_DIR IMAGE CONFIG LAYER; prints a line of JSON about its replica once that is ready.
+Usage: server_process.py DATA_DIR IMAGE CONFIG LAYER [VARIABLES]; prints a line of JSON about its replica once that is
+ready. With VARIABLES, a JSON object, it then rolls out a second revision that has these in its environment, and prints
+a second line as soon as that crashes again and again.
 """
 
 import asyncio
 import json
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
+import msgspec
 import uvloop
 
-from machineshop.runtime.base import Bundle, RevisionSpec
+from machineshop.runtime import replica as lives
+from machineshop.runtime.base import Bundle, Replica, RevisionSpec
 from machineshop.runtime.process import ProcessRuntime
+
+lives.FIRST_BACK_OFF_SECONDS = 0.25
+PLATFORM_URL = "http://127.0.0.1:8799"
 
 
 class OneBundle:
@@ -34,22 +41,28 @@ class Silent:
         pass
 
 
-async def main(data_dir: Path, image: str, config: bytes, layer: bytes) -> None:
-    runtime = ProcessRuntime(
-        data_dir, bundles=OneBundle(config, layer), watcher=Silent(), platform_url=lambda: "http://127.0.0.1:1"
-    )
+async def tell_of(runtime: ProcessRuntime, condition: Callable[[Replica], bool]) -> None:
+    while not (found := [replica for replica in await runtime.observe() if condition(replica)]):
+        await asyncio.sleep(0.01)
+    (replica,) = found
+    print(json.dumps({"id": replica.id, "port": replica.port, "ready_since": replica.ready_since}), flush=True)
+
+
+async def main(data_dir: Path, image: str, bundle: OneBundle, variables: dict[str, str] | None) -> None:
+    runtime = ProcessRuntime(data_dir, bundles=bundle, watcher=Silent(), platform_url=lambda: PLATFORM_URL)
     await runtime.start()
     spec = RevisionSpec(
         deployment_id="dep-1", deployment_name="hello", project_id="project-1", revision_id="r1", image=image
     )
     await runtime.apply(spec, 1)
-    while not any(replica.ready_since for replica in await runtime.observe()):
-        await asyncio.sleep(0.01)
-    (replica,) = await runtime.observe()
-    print(json.dumps({"id": replica.id, "port": replica.port, "ready_since": replica.ready_since}), flush=True)
+    await tell_of(runtime, lambda replica: replica.ready_since is not None)
+    if variables is not None:
+        await runtime.apply(msgspec.structs.replace(spec, revision_id="r2", environment=variables), 1)
+        await tell_of(runtime, lambda replica: replica.reason == "CrashLoopBackOff")
     await asyncio.Event().wait()
 
 
 if __name__ == "__main__":
-    data_dir, image, config, layer = sys.argv[1:]
-    uvloop.run(main(Path(data_dir), image, Path(config).read_bytes(), Path(layer).read_bytes()))
+    data_dir, image, config, layer, *variables = sys.argv[1:]
+    bundle = OneBundle(Path(config).read_bytes(), Path(layer).read_bytes())
+    uvloop.run(main(Path(data_dir), image, bundle, json.loads(variables[0]) if variables else None))

@@ -149,6 +149,16 @@ async def test_from_the_second_crash_on_it_is_a_crash_loop(world: World) -> None
     assert "exited with code 3" in (replica.message or "")
 
 
+async def test_a_crash_loop_that_is_over_speaks_of_no_next_start(world: World) -> None:
+    crashing = world.spec(behaviour=Behaviour(exit_code=3))
+    await world.runtime.apply(crashing, 1)
+    assert "next start" in ((await one(world.runtime, lambda r: r.reason == "CrashLoopBackOff")).message or "")
+    await world.runtime.apply(crashing, 0)
+    ended = await one(world.runtime, lambda r: r.status is ReplicaStatus.TERMINATED)
+    assert "next start" not in (ended.message or "")
+    assert "exited with code 3" in (ended.message or "")
+
+
 async def test_a_replica_that_ends_with_code_0_starts_again_too(world: World) -> None:
     await world.runtime.apply(world.spec(), 1)
     (replica,) = await ready(world.runtime, 1)
@@ -190,7 +200,48 @@ async def test_stopping_all_takes_no_longer_than_it_may(world: World) -> None:
     began = time.monotonic()
     await world.runtime.stop_all(0.5)
     assert time.monotonic() - began < 3
-    assert {r.status for r in await world.runtime.observe()} == {ReplicaStatus.TERMINATED}
+    replicas = await world.runtime.observe()
+    assert {(r.status, r.reason, r.exit_code) for r in replicas} == {(ReplicaStatus.TERMINATED, "Error", 137)}
+    assert {r.message for r in replicas} == {"It did not end within its grace period of 0.5 s and was killed."}
+
+
+async def test_stopping_all_leaves_a_replica_the_time_to_let_go_of_its_job(world: World) -> None:
+    at_work = world.spec(behaviour=Behaviour(has_job_in_hand=True), grace_period_seconds=300)
+    await world.runtime.apply(at_work, 1)
+    await ready(world.runtime, 1)
+    began = time.monotonic()
+    await world.runtime.stop_all(2.0)
+    assert 1.0 <= time.monotonic() - began < 2.0
+    (ended,) = await world.runtime.observe()
+    assert (ended.status, ended.reason, ended.exit_code) == (ReplicaStatus.TERMINATED, "Completed", 0)
+
+
+async def test_stopping_all_hurries_a_drain_that_goes_on(world: World) -> None:
+    at_work = world.spec(behaviour=Behaviour(has_job_in_hand=True), grace_period_seconds=300)
+    await world.runtime.apply(at_work, 1)
+    await ready(world.runtime, 1)
+    await world.runtime.apply(at_work, 0)
+    await one(world.runtime, lambda r: r.draining)
+    await asyncio.sleep(0.5)
+    await world.runtime.stop_all(1.0)
+    (ended,) = await world.runtime.observe()
+    assert (ended.status, ended.reason) == (ReplicaStatus.TERMINATED, "Completed")
+
+
+async def test_a_server_that_comes_back_late_still_lets_a_replica_let_go_of_its_job(world: World) -> None:
+    at_work = world.spec(behaviour=Behaviour(has_job_in_hand=True), grace_period_seconds=300)
+    await world.runtime.apply(at_work, 1)
+    await ready(world.runtime, 1)
+    stopping = asyncio.create_task(world.runtime.stop_all(1.0))
+    await one(world.runtime, lambda r: r.draining)
+    stopping.cancel()
+
+    async def stay_away() -> None:
+        await asyncio.sleep(1.1)
+
+    await world.restart_server(stay_away)
+    ended = await one(world.runtime, lambda r: r.status is ReplicaStatus.TERMINATED)
+    assert (ended.reason, ended.exit_code) == ("Completed", 0)
 
 
 async def test_a_deleted_deployment_ends_and_is_remembered_for_a_while(world: World) -> None:
@@ -273,6 +324,27 @@ async def test_an_adopted_replica_of_an_old_revision_serves_until_it_is_replaced
     await one(world.runtime, lambda r: r.revision_id == "r2" and r.status is ReplicaStatus.RUNNING)
     assert (await one(world.runtime, lambda r: r.revision_id == "r1")).ready_since is not None
     await ready(world.runtime, 1, "r2")
+
+
+@pytest.mark.parametrize("busy", [False, True], ids=["idle", "with a job in hand"])
+async def test_an_adopted_replica_that_looks_for_the_platform_elsewhere_is_replaced(
+    world: World, monkeypatch: pytest.MonkeyPatch, busy: bool
+) -> None:
+    monkeypatch.setattr("machineshop.runtime.local.STRANDED_GRACE_SECONDS", 0.8)
+    spec = world.spec(behaviour=Behaviour(has_job_in_hand=busy), grace_period_seconds=300)
+    await world.runtime.apply(spec, 1)
+    (stranded,) = await ready(world.runtime, 1)
+    await world.restart_server(platform_url="http://127.0.0.1:8801")
+    (seen,) = await world.runtime.observe()
+    assert seen.ready_since is None
+    assert seen.draining
+    await world.runtime.apply(spec, 1)
+    (new,) = await ready(world.runtime, 1)
+    ended = await one(world.runtime, lambda r: r.id == stranded.id)
+    why = "It was started with the platform at http://127.0.0.1:8799, which is now at http://127.0.0.1:8801."
+    assert (ended.status, ended.message) == (ReplicaStatus.TERMINATED, f"{why} It was asked to end, and did.")
+    await world.restart_server(platform_url="http://127.0.0.1:8801")
+    assert [r.id for r in await ready(world.runtime, 1)] == [new.id]
 
 
 async def test_the_platform_is_told_of_an_exit_until_it_takes_note(world: World) -> None:

@@ -2,12 +2,12 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 
 import pytest
 
 from machineshop.runtime import health
-from machineshop.runtime.health import Answer, Probe, Readiness, interval_seconds, judge, probe
+from machineshop.runtime.health import Answer, Probe, Readiness, describe, interval_seconds, judge, probe
 
 HEALTHY, UNHEALTHY, SILENT = Probe(Answer.HEALTHY), Probe(Answer.UNHEALTHY), Probe(Answer.SILENT)
 Handler = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
@@ -36,6 +36,14 @@ async def listening(answer: bytes | None) -> AsyncIterator[int]:
         (b"HTTP/1.1 503 Service Unavailable\r\n\r\n", Answer.UNHEALTHY),
         (b"HTTP/1.1 404 Not Found\r\n\r\n", Answer.UNHEALTHY),
         (b"HTTP/1.1 302 Found\r\n\r\n", Answer.UNHEALTHY),
+        (b'HTTP/1.1 503 No\r\na: b\r\n\r\n{"status": "starting"}', Answer.STARTING),
+        (b'HTTP/1.1 503 No\r\na: b\r\n\r\n{"status": "draining"}', Answer.DRAINING),
+        (b'HTTP/1.1 503 No\r\na: b\r\n\r\n{"status": "healthy"}', Answer.UNHEALTHY),
+        (b'HTTP/1.1 500 No\r\na: b\r\n\r\n{"status": "starting"}', Answer.UNHEALTHY),
+        (b'HTTP/1.1 503 No\r\na: b\r\n\r\n{"status": "\xff"}', Answer.UNHEALTHY),
+        (b'HTTP/1.1 503 No\r\na: b\r\n\r\n["starting"]', Answer.UNHEALTHY),
+        (b"HTTP/1.1 503 No\r\na: " + b"b" * 9000, Answer.UNHEALTHY),
+        (b"HTTP/1.1 503 No\r\na: b\r\n\r\n" + b"x" * 9000, Answer.UNHEALTHY),
         (b"SSH-2.0-server\r\n", Answer.UNHEALTHY),
         (b"HTTP/1.1\r\n", Answer.UNHEALTHY),
         (b"x" * 5000, Answer.UNHEALTHY),
@@ -53,6 +61,49 @@ async def test_silence_and_absence_are_told_apart(monkeypatch: pytest.MonkeyPatc
         silent = await probe("127.0.0.1", port, "/health")
     assert (silent.answer, silent.detail) == (Answer.SILENT, f"GET /health on port {port}: no answer within 0.1 s")
     assert (await probe("127.0.0.1", port, "/health")).answer is Answer.UNREACHABLE
+
+
+async def test_an_answer_whose_end_does_not_come_is_judged_by_its_status(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(health, "BODY_TIMEOUT_SECONDS", 0.05)
+    closed = asyncio.Event()
+
+    async def stall(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"HTTP/1.1 503 No\r\na: b\r\n\r\n{")
+        with suppress(ConnectionError):
+            await reader.read()
+        writer.close()
+        with suppress(ConnectionError):
+            await writer.wait_closed()
+        closed.set()
+
+    server = await asyncio.start_server(stall, "127.0.0.1", 0)
+    async with server:
+        port = server.sockets[0].getsockname()[1]
+        seen = await probe("127.0.0.1", port, "/health")
+        await closed.wait()
+    assert seen == Probe(Answer.UNHEALTHY, f"GET /health on port {port}: status 503")
+
+
+@pytest.mark.parametrize(
+    ("seconds", "expected"),
+    [
+        (3, "its setup() is still running"),
+        (25, "its setup() is still running (20 s)"),
+        (59.9, "its setup() is still running (50 s)"),
+        (150, "its setup() is still running (2 min)"),
+    ],
+)
+def test_a_replica_that_sets_up_says_for_how_long(seconds: float, expected: str) -> None:
+    assert describe(Probe(Answer.STARTING, "status 503"), Readiness(), seconds) == expected
+
+
+def test_not_to_listen_is_a_normal_start_at_first_and_a_problem_later() -> None:
+    unreachable = Probe(Answer.UNREACHABLE, "GET /health on port 1: nothing listens there")
+    assert describe(unreachable, Readiness(), 2.0) == "its program is starting and does not listen yet"
+    assert describe(unreachable, Readiness(), health.STARTING_SECONDS) == unreachable.detail
+    assert describe(unreachable, Readiness(ready=False, failures=3), 2.0) == unreachable.detail
+    assert "draining" in describe(Probe(Answer.DRAINING), Readiness(), 2.0)
 
 
 def judged(*probes: Probe, busy: bool = False) -> bool:

@@ -7,7 +7,19 @@ import msgspec
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from machineshop.runtime.planner import Action, Create, Desired, Drain, Kill, Observed, Phase, Start, next_change, plan
+from machineshop.runtime.planner import (
+    Action,
+    Create,
+    Desired,
+    Drain,
+    Insist,
+    Kill,
+    Observed,
+    Phase,
+    Start,
+    next_change,
+    plan,
+)
 
 NOW = 1000.0
 _numbers = itertools.count()
@@ -125,6 +137,12 @@ def test_a_revision_that_has_worked_may_crash_once_and_still_be_given_room() -> 
 def test_what_outlives_its_grace_period_is_killed() -> None:
     over, within = up(draining=True, kill_at=NOW), up(draining=True, kill_at=NOW + 1)
     assert planned(0, over, within) == [Kill(over.id)]
+
+
+def test_what_has_less_time_than_it_believes_is_asked_again() -> None:
+    due, later = up(draining=True, insist_at=NOW), up(draining=True, insist_at=NOW + 1)
+    assert planned(0, due, later) == [Insist(due.id)]
+    assert next_change([due, later], NOW) == NOW + 1
 
 
 def test_time_alone_changes_the_plan_at_the_end_of_back_offs_and_grace_periods() -> None:

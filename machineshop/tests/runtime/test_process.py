@@ -15,6 +15,7 @@ import pytest
 
 from machineshop.errors import RuntimeUnavailable
 from machineshop.runtime.base import Replica, ReplicaStatus
+from machineshop.runtime.fake import Behaviour
 from machineshop.runtime.process import ProcessRuntime
 from runtime.harness import PLATFORM_URL, WORKER, ProcessWorld, Registry, Watcher, eventually, kill, one, ready, runs
 
@@ -195,19 +196,43 @@ async def test_a_line_that_never_ends_shows_in_pieces(machine: ProcessWorld) -> 
     assert len(waiting.message or "") < 500
 
 
-async def test_a_killed_server_leaves_its_replicas_to_the_next_one(machine: ProcessWorld, tmp_path: Path) -> None:
+async def told_by_a_server_that_is_then_killed(
+    machine: ProcessWorld, folder: Path, variables: dict[str, str] | None = None
+) -> list[dict[str, object]]:
     config, layer = machine.registry.bundles[machine.image]
-    (tmp_path / "config").write_bytes(config)
-    (tmp_path / "layer").write_bytes(layer)
+    (folder / "config").write_bytes(config)
+    (folder / "layer").write_bytes(layer)
     server = await asyncio.create_subprocess_exec(
         *(sys.executable, str(Path(__file__).with_name("server_process.py"))),
-        *(str(machine.data_dir), machine.image, str(tmp_path / "config"), str(tmp_path / "layer")),
+        *(str(machine.data_dir), machine.image, str(folder / "config"), str(folder / "layer")),
+        *([] if variables is None else [json.dumps(variables)]),
         stdout=asyncio.subprocess.PIPE,
     )
     assert server.stdout is not None
-    told = json.loads(await asyncio.wait_for(server.stdout.readline(), 30))
+    lines = [await asyncio.wait_for(server.stdout.readline(), 30) for _ in range(1 if variables is None else 2)]
     server.kill()
     await server.wait()
+    return [json.loads(line) for line in lines]
+
+
+async def test_a_server_killed_in_a_failing_rollout_leaves_the_old_replica_serving(
+    machine: ProcessWorld, tmp_path: Path
+) -> None:
+    old, new = await told_by_a_server_that_is_then_killed(machine, tmp_path, {"EXIT_CODE": "3"})
+    await machine.restart_server()
+    await machine.runtime.apply(machine.spec("r2", Behaviour(exit_code=3), grace_period_seconds=300), 1)
+    crashing = await one(machine.runtime, lambda r: r.id == new["id"] and r.restarts >= 3)
+    assert (crashing.revision_id, crashing.ready_since) == ("r2", None)
+    serving = await one(machine.runtime, lambda r: r.id == old["id"])
+    assert (serving.port, serving.ready_since) == (old["port"], old["ready_since"])
+    assert not serving.draining
+    assert await machine.get(serving, "/health") == ""
+    await machine.runtime.apply(machine.spec("r3"), 1)
+    await ready(machine.runtime, 1, "r3")
+
+
+async def test_a_killed_server_leaves_its_replicas_to_the_next_one(machine: ProcessWorld, tmp_path: Path) -> None:
+    (told,) = await told_by_a_server_that_is_then_killed(machine, tmp_path)
     await machine.restart_server()
     (replica,) = await ready(machine.runtime, 1)
     assert told == {"id": replica.id, "port": replica.port, "ready_since": replica.ready_since}

@@ -16,7 +16,8 @@ NEW = replica.created("hello-1", SPEC, 100.0)
 
 
 def started(record: Record = NEW, at: float = 100.0) -> Record:
-    return replica.running(replica.starting(record, port=4000, gpus=(1,), now=at))
+    begun = replica.starting(record, port=4000, gpus=(1,), platform_url="http://127.0.0.1:8799", now=at)
+    return replica.running(begun)
 
 
 def crashed(times: int) -> Record:
@@ -86,6 +87,72 @@ def test_a_drained_replica_that_obeyed_is_completed_and_one_that_did_not_is_not(
     assert (ended.reason, ended.phase, ended.ended_at) == ("Error", Phase.ENDED, 135.0)
     crashed = replica.settled(replica.exited(draining), Exit(at=106.0, code=2))
     assert (crashed.reason, crashed.exit_code) == ("Error", 2)
+
+
+def deadlines(record: Record) -> tuple[float | None, float | None]:
+    seen = replica.observed(record, prepared=True)
+    return seen.insist_at, seen.kill_at
+
+
+def test_a_replica_that_has_less_time_than_it_was_told_is_asked_again_before_it_is_killed() -> None:
+    hurried = replica.draining(started(), 100.0, within_seconds=10)
+    assert deadlines(hurried) == (108.0, None)
+    assert deadlines(replica.insisted(hurried, 108.0)) == (None, 110.0)
+    assert deadlines(replica.insisted(hurried, 500.0)) == (None, 502.0)  # the server was away
+    assert deadlines(replica.draining(started(), 100.0, within_seconds=1)) == (100.5, None)
+    assert deadlines(replica.draining(started(), 100.0, within_seconds=0)) == (100.0, None)
+
+
+def test_a_replica_that_has_all_its_time_sees_to_its_job_itself() -> None:
+    assert deadlines(replica.draining(started(), 100.0)) == (None, 130.0)
+    assert deadlines(replica.draining(started(), 100.0, within_seconds=30)) == (None, 130.0)
+    assert deadlines(replica.exited(replica.draining(started(), 100.0))) == (None, None)
+
+
+def test_a_drain_that_goes_on_can_be_hurried_and_never_prolonged() -> None:
+    draining = replica.draining(started(), 100.0)
+    hurried = replica.draining(draining, 112.0, within_seconds=10)
+    assert (hurried.draining_since, deadlines(hurried)) == (100.0, (120.0, None))
+    assert deadlines(replica.draining(draining, 125.0, within_seconds=10)) == (None, 130.0)
+
+
+def test_a_replica_that_was_killed_in_a_hurry_is_said_to_have_had_that_time() -> None:
+    record = msgspec.structs.replace(replica.draining(started(), 100.0, within_seconds=10), killed=True)
+    ended = replica.settled(replica.exited(record), Exit(at=110.0, signal=9))
+    assert ended.message == "It did not end within its grace period of 10 s and was killed."
+    obeyed = replica.settled(replica.exited(record), Exit(at=110.0, code=0))
+    assert (obeyed.reason, obeyed.message) == ("Completed", "It was asked to end, and did.")
+
+
+def test_a_run_that_was_told_another_address_is_stranded() -> None:
+    assert replica.stranded(started(), "http://127.0.0.1:8799") is None
+    assert replica.stranded(msgspec.structs.replace(started(), platform_url=None), "http://127.0.0.1:1") is None
+    why = replica.stranded(started(), "http://127.0.0.1:1")
+    assert why == "It was started with the platform at http://127.0.0.1:8799, which is now at http://127.0.0.1:1."
+    draining = replica.draining(started(), 105.0, within_seconds=5, why=why)
+    assert draining.message == why
+    ended = replica.settled(replica.exited(draining), Exit(at=106.0, code=0))
+    assert (ended.reason, ended.message) == ("Completed", f"{why} It was asked to end, and did.")
+
+
+def test_only_a_replica_that_will_start_again_speaks_of_a_next_start() -> None:
+    waiting = crashed(3)
+    view = replica.view(waiting)
+    wait = f"{replica.back_off_seconds(3):g} s"
+    assert view.message is not None
+    assert view.message.startswith(f"It ended 3 times in a row, the next start is {wait} after the last. The process")
+    for ended in (replica.draining(waiting, 200.0), replica.abandoned(waiting, 200.0, "It cannot be started again.")):
+        view = replica.view(ended)
+        assert (view.status, view.reason) == (ReplicaStatus.TERMINATED, "Error")
+        assert "next start" not in (view.message or "")
+    again = replica.view(started(waiting))
+    assert (again.reason, again.message) == (None, None)
+    assert "3 times in a row. The process exited" in (replica.draining(waiting, 200.0).message or "")
+
+
+def test_a_replica_that_was_never_started_says_so() -> None:
+    ended = replica.draining(NEW, 105.0)
+    assert (ended.reason, ended.message) == ("Completed", "It was asked to end before it was started.")
 
 
 @pytest.mark.parametrize("phase", Phase)

@@ -17,7 +17,7 @@ BODY_LIMIT_BYTES = 64 * 1024**2
 START = re.compile(rb"HTTP/1\.([01]) ([1-5][0-9][0-9])[ \r]")
 FRAMING = re.compile(rb"\n(content-length|transfer-encoding|connection)[ \t]*:[ \t]*([^\r\n]*)", re.IGNORECASE)
 """The header fields that say how far an answer goes, and whether another may follow."""
-LENGTH = re.compile(rb"[0-9]{1,15}")
+LENGTH_LIMIT_DIGITS = 15
 
 CHUNK_SIZE = re.compile(rb"([0-9A-Fa-f]{1,8})[ \t]*(?:;.*)?")
 CHUNK_LINE_LIMIT_BYTES = 4096
@@ -102,8 +102,8 @@ class Answer:
     def _frame(self, name: bytes, value: bytes) -> None:
         """Heed one of the fields that `FRAMING` finds."""
         if name == b"content-length":
-            if not LENGTH.fullmatch(value) or self._length_bytes not in (None, int(value)):
-                raise _malformed("its length is no number")
+            if not value.isdigit() or len(value) > LENGTH_LIMIT_DIGITS or self._length_bytes is not None:
+                raise _malformed("its length makes no sense")
             self._length_bytes = int(value)
             _check_size(self._length_bytes)
         elif name == b"connection":

@@ -113,9 +113,9 @@ class Consumer:
         """Make an attempt of a claim, and have the model begin with it before anything else is done."""
         workable = isinstance(claim.payload, dict)
         job = Job(claim.request_id, claim.payload if workable else {}, priority=claim.priority, info=claim.info)
-        self._attempt = attempt = Attempt(self._platform, claim, job)
         if workable and not self._draining:
             self._workbench.begin(job)
+        self._attempt = attempt = Attempt(self._platform, claim, job)
         return attempt
 
     async def _serve(self, attempt: Attempt) -> None:

@@ -117,17 +117,20 @@ _current: ContextVar[Job | None] = ContextVar("sprocket_job", default=None)
 _active: set[Job] = set()
 
 
-@contextlib.contextmanager
-def active(job: Job) -> Iterator[None]:
-    """Make `job` the current one of this thread or task, for the time of its predict."""
-    token = _current.set(job)
-    _active.add(job)
-    job.touch()
-    try:
-        yield
-    finally:
-        _active.discard(job)
-        _current.reset(token)
+class active:  # noqa: N801 - reads as what it is: `with active(job):`
+    """Make a job the current one of this thread or task, for the time of its predict."""
+
+    def __init__(self, job: Job) -> None:
+        self._job = job
+
+    def __enter__(self) -> None:
+        self._token = _current.set(self._job)
+        _active.add(self._job)
+        self._job.touch()
+
+    def __exit__(self, *_: object) -> None:
+        _active.discard(self._job)
+        _current.reset(self._token)
 
 
 def current_job() -> Job | None:

@@ -32,6 +32,8 @@ class FileOutput:
         return f"FileOutput({str(self.path)!r})"
 
 
+_to_json = json.JSONEncoder(allow_nan=False, separators=(",", ":")).encode
+
 Encoded = dict[str, str | FileOutput]
 """Outputs by their top-level name, each as JSON text or as a file that still has to be published."""
 
@@ -66,7 +68,7 @@ def _encode(name: str, item: Any) -> str | FileOutput:
             raise OutputError(f"outputs[{name!r}] is a FileOutput, but there is no file at {item.path}")
         return item
     try:
-        return json.dumps(item, allow_nan=False, separators=(",", ":"))
+        return _to_json(item)
     except (TypeError, ValueError, RecursionError) as error:
         raise OutputError(_complaint(f"outputs[{name!r}]", item, depth=0) or f"outputs[{name!r}]: {error}") from None
 

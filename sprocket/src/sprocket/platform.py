@@ -6,9 +6,8 @@ import asyncio
 import io
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 from urllib.parse import quote, urlencode
 
 import aiohttp
@@ -27,14 +26,16 @@ UPLOAD_TIMEOUT = aiohttp.ClientTimeout(total=1800, sock_connect=10, sock_read=30
 
 JSON_HEADERS = {"Content-Type": "application/json"}
 
+_decode = json.JSONDecoder().raw_decode
+"""What `json.loads` comes down to; the way there costs a worker that wakes for a claim another 0.03 ms."""
+
 AWAY_STATUSES = frozenset({408, 425, 429})
 STALE_STATUSES = frozenset({404, 409})
 
 Taken = TypeVar("Taken")
 
 
-@dataclass(frozen=True)
-class Claim:
+class Claim(NamedTuple):
     """A job as the queue hands it over. `attempt_token` is None where the platform fences by host name."""
 
     request_id: str
@@ -122,8 +123,8 @@ class Platform:
         fixed = {"model": self.config.deployment, "request_id": request_id, "status": status}
         if token is not None:
             fixed["attempt_token"] = token
-        texts = {**{key: json.dumps(value) for key, value in fixed.items()}, "payload": "{}", **fields}
-        body = "{" + ",".join(f'"{key}":{text}' for key, text in texts.items()) + "}"
+        further = ",".join(f'"{name}":{text}' for name, text in {"payload": "{}", **fields}.items())
+        body = f"{json.dumps(fixed)[:-1]},{further}}}"
         code, answer = await self._post("/internal/v1/videos/status", body)
         if code in (401, 403):
             # Whoever could claim may report: a key that is being rotated must not cost a finished job.
@@ -215,8 +216,11 @@ def _claim_of(answer: Mapping[str, Any]) -> Claim | None:
 
 def _object(body: bytes) -> dict[str, Any]:
     try:
-        value = json.loads(body)
-    except ValueError:
+        text = body.decode().strip()
+        value, end = _decode(text)
+        if end != len(text):
+            value = None
+    except (ValueError, RecursionError):
         value = None
     if not isinstance(value, dict):
         raise PlatformAwayError("the answer is not a JSON object")

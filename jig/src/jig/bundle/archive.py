@@ -6,6 +6,7 @@ import gzip
 import hashlib
 import tarfile
 from collections.abc import Iterable
+from io import BytesIO
 from pathlib import Path
 from typing import IO, cast
 
@@ -79,6 +80,9 @@ def add(archive: tarfile.TarFile, folder: Path, entry: Entry) -> None:
     header = tar_header(entry)
     if not entry.is_file:
         archive.addfile(header)
+        return
+    if entry.content is not None:
+        archive.addfile(header, BytesIO(entry.content))
         return
     try:
         with (folder / entry.path).open("rb") as content:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
@@ -35,7 +35,11 @@ DEFAULT_PATTERNS = (
     ".netrc",
     "id_rsa*",
     "id_ed25519*",
-    # jig's own
+    # what tells people about the project, and jig how to deploy it, changes nothing that runs
+    "/README",
+    "/README.*",
+    "/*.md",
+    "/jig.toml",
     ".jig.json",
     IGNORE_FILE,
     ".DS_Store",
@@ -44,7 +48,7 @@ DEFAULT_PATTERNS = (
 
 @dataclass(frozen=True)
 class Pattern:
-    """One line: `*.log`, `data/`, `/build`, `docs/*.pdf`, or `!keep.log`.
+    """One line: `*.log`, `data/`, `/build`, `docs/*.pdf`, `docs/**/*.pdf`, or `!keep.log`.
 
     Args:
         glob: what the name, or with a slash inside the whole path, must look like.
@@ -62,7 +66,18 @@ class Pattern:
         """True where this pattern speaks about the path, relative and with forward slashes."""
         if self.is_directory and not is_directory:
             return False
-        return fnmatchcase(path if self.is_whole_path else path.rpartition("/")[2], self.glob)
+        if self.is_whole_path:
+            return parts_fit(path.split("/"), self.glob.split("/"))
+        return fnmatchcase(path.rpartition("/")[2], self.glob)
+
+
+def parts_fit(parts: Sequence[str], globs: Sequence[str]) -> bool:
+    """True where each part of a path looks like its glob; `**` stands for any number of parts."""
+    if not globs:
+        return not parts
+    if globs[0] == "**":
+        return any(parts_fit(parts[at:], globs[1:]) for at in range(len(parts) + 1))
+    return bool(parts) and fnmatchcase(parts[0], globs[0]) and parts_fit(parts[1:], globs[1:])
 
 
 def parse_patterns(lines: Iterable[str]) -> list[Pattern]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import stat
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -25,12 +25,14 @@ class Entry:
         mode: its kind and permission bits, as lstat gives them.
         size_bytes: of a file; 0 for folders and links.
         link: where a symlink points, else None.
+        content: what is packed in place of the file's bytes, or None.
     """
 
     path: str
     mode: int
     size_bytes: int = 0
     link: str | None = None
+    content: bytes | None = None
 
     @property
     def is_file(self) -> bool:
@@ -38,17 +40,18 @@ class Entry:
         return stat.S_ISREG(self.mode)
 
 
-def collect(folder: Path, image: ImageConfig) -> list[Entry]:
+def collect(folder: Path, image: ImageConfig, left_out: Sequence[str] = ()) -> list[Entry]:
     """The project's files, folders and links, sorted by path.
 
     Args:
         folder: the project's folder.
         image: its `copy` and `auto_include_git` limit what is taken.
+        left_out: patterns beside jig's own; those of the project come after them.
 
     Raises:
         BundleError: there are too many files, a link leaves the project, or a path of `copy` does not exist.
     """
-    patterns = read_patterns(folder)
+    patterns = read_patterns(folder, left_out)
     roots = chosen_paths(folder, image)
     found: dict[str, Entry] = {}
     for root in [folder] if roots is None else roots:
@@ -61,13 +64,13 @@ def collect(folder: Path, image: ImageConfig) -> list[Entry]:
     return sorted(with_parents(folder, found).values())
 
 
-def read_patterns(folder: Path) -> list[Pattern]:
-    """Jig's own patterns, then the project's."""
+def read_patterns(folder: Path, left_out: Sequence[str]) -> list[Pattern]:
+    """Jig's own patterns, then the caller's, then the project's."""
     try:
         lines = (folder / IGNORE_FILE).read_text(encoding="utf-8").splitlines()
     except FileNotFoundError:
         lines = []
-    return parse_patterns([*DEFAULT_PATTERNS, *lines])
+    return parse_patterns([*DEFAULT_PATTERNS, *left_out, *lines])
 
 
 def chosen_paths(folder: Path, image: ImageConfig) -> list[Path] | None:

@@ -1,4 +1,4 @@
-"""Keys: `jig auth login`, `logout` and `status`."""
+"""Keys: `jig auth login`, `logout`, `status` and `key`."""
 
 from __future__ import annotations
 
@@ -7,14 +7,17 @@ import sys
 from collections.abc import Mapping
 from dataclasses import replace
 from getpass import getpass
+from itertools import chain, count
 from typing import Annotated, Any
 
 from cyclopts import Parameter
 
 from jig.client import Client
+from jig.config.sections import slug
 from jig.contexts import (
     DEFAULT_BASE_URL,
     Context,
+    Contexts,
     Target,
     context_name,
     contexts_path,
@@ -22,17 +25,19 @@ from jig.contexts import (
     read_contexts,
     write_contexts,
 )
-from jig.errors import ContextError, UsageError
+from jig.errors import ContextError, PlatformError, UnauthorizedError, UsageError
 from jig.options import DEFAULTS, Globals
 from jig.session import Session
 from jig.tables import fields
 
+NAME = "The context's name. [default: `local` on this machine, else the host, with the project where it is taken]"
 API_KEY_STDIN = "Read the key from standard input instead of asking for it."
 
 
 def login(
     *,
     base_url: Annotated[str | None, Parameter(help="The platform. [default: the current one]")] = None,
+    name: Annotated[str | None, Parameter(help=NAME)] = None,
     api_key_stdin: Annotated[bool, Parameter(negative=(), show_default=False, help=API_KEY_STDIN)] = False,
     options: Globals = DEFAULTS,
 ) -> None:
@@ -42,12 +47,17 @@ def login(
     contexts = read_contexts(path)
     url = normal_base_url(base_url) if base_url else current_url(session)
     key = read_key(url, from_stdin=api_key_stdin)
-    with Client(Target(base_url=url, api_key=key, source="login")) as client:
-        identity = client.get("/v3/whoami")
-    name = context_name(url)
-    write_contexts(path, contexts.with_context(name, Context(base_url=url, api_key=key)))
+    context = Context(base_url=url, api_key=key)
+    identity = checked_identity(context)
+    name = name or free_name(contexts, context, identity)
+    before = contexts.contexts.get(name)
+    write_contexts(path, contexts.with_context(name, context))
     document = {"context": name, "base_url": url, "identity": identity}
-    session.output.result(document, f"Logged in to {url} as {who(identity)}; the key is in {path}.")
+    session.output.result(document, f"Logged in to {url} as {who(identity)}: context {name} of {path}.")
+    if before and before != context:
+        session.output.note(f"Its key for {before.base_url} is replaced.")
+    elif name != context_name(url) and not before:
+        session.output.note("The contexts that there were stay as they are: `jig context list`.")
 
 
 def logout(*, options: Globals = DEFAULTS) -> None:
@@ -76,6 +86,58 @@ def status(*, options: Globals = DEFAULTS) -> None:
     ]
     document = {"base_url": target.base_url, "source": target.source, "identity": identity}
     session.output.result(document, fields((key, value) for key, value in pairs if value))
+
+
+def key(*, options: Globals = DEFAULTS) -> None:
+    """Print the API key in use, for other programs."""
+    session = Session(options)
+    target = session.client.target
+    session.output.result({"base_url": target.base_url, "api_key": target.api_key}, str(target.api_key))
+
+
+def checked_identity(context: Context) -> Mapping[str, Any]:
+    """Whose key it is.
+
+    Raises:
+        UnauthorizedError: nobody's.
+    """
+    try:
+        return whoami(context)
+    except UnauthorizedError as error:
+        message = f"This key is not valid at {context.base_url}: it is unknown there, or revoked."
+        hint = "See that it is whole, and of this platform. Where it runs, `machineshop keys create` makes one."
+        raise UnauthorizedError(message if error.status else error.message, status=error.status, hint=hint) from error
+
+
+def whoami(context: Context) -> Mapping[str, Any]:
+    """The organization and the project of a context's key."""
+    with Client(Target(base_url=context.base_url, api_key=context.api_key, source="login")) as client:
+        identity: Mapping[str, Any] = client.get("/v3/whoami")
+    return identity
+
+
+def free_name(contexts: Contexts, context: Context, identity: Mapping[str, Any]) -> str:
+    """A name under which nothing else is forgotten: the host's, else with the project, else with a number too."""
+    for name, known in contexts.contexts.items():
+        if known == context:
+            return name
+    host = context_name(context.base_url)
+    longer = f"{host}-{slug(named(identity, 'project'))}".rstrip("-")
+    names = chain([host, longer], (f"{longer}-{number}" for number in count(2)))
+    return next(name for name in names if may_replace(contexts.contexts.get(name), identity))
+
+
+def may_replace(known: Context | None, identity: Mapping[str, Any]) -> bool:
+    """True where a context's place is free: there is none, its key is dead, or it is of the same project."""
+    if known is None:
+        return True
+    try:
+        theirs = whoami(known)
+    except UnauthorizedError:
+        return True
+    except PlatformError:
+        return False  # a platform that does not run now may run again
+    return (theirs.get("project") or {}).get("id") == (identity.get("project") or {}).get("id")
 
 
 def current_url(session: Session) -> str:

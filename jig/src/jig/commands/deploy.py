@@ -14,13 +14,13 @@ from jig.client import Client
 from jig.config.model import Config
 from jig.deployment import check_gpus, create_body, revision_of, update_body
 from jig.errors import DeployError, NotFoundError, PlatformError, WatchInterruptedError
-from jig.live import Steps, TrackingView, upload_bar
-from jig.options import DEFAULTS, Globals
+from jig.live import Steps, TrackingView, transfer_bar
+from jig.options import PROJECT_DEFAULTS, ProjectGlobals
 from jig.output import Output
 from jig.registry import Pushed, find_repository, push
 from jig.session import Session
 from jig.state import State
-from jig.tracking import READY_TIMEOUT_SECONDS, Tracking, Verdict, track
+from jig.tracking import NO_REPLICA, READY_TIMEOUT_SECONDS, Tracking, Verdict, goes_on_serving, track
 from jig.units import count, elapsed, size
 
 FAST_POLL_SECONDS = 0.2
@@ -37,7 +37,7 @@ def deploy(
     timeout: Annotated[
         float, Parameter(help="Seconds that a replica may run without getting ready.")
     ] = READY_TIMEOUT_SECONDS,
-    options: Globals = DEFAULTS,
+    options: ProjectGlobals = PROJECT_DEFAULTS,
 ) -> None:
     """Deploy this project and wait until it is ready."""
     session = Session(options)
@@ -56,7 +56,7 @@ def deploy(
         return
     tracked, deployment = wait_until_ready(session, deployment, timeout)
     steps.done("ready", tracked.reason)
-    output.result(outcome(deployment, reference, steps), next_steps(config, steps))
+    output.result(outcome(deployment, reference, steps), next_steps(config, steps, tracked))
 
 
 def publish(session: Session, steps: Steps, tag: str) -> str:
@@ -100,7 +100,7 @@ def push_bundle(client: Client, output: Output, config: Config, bundle: Bundle, 
     """Push under a progress bar."""
     repository = find_repository(client, config.name)
     total_bytes = bundle.source.size_bytes + bundle.config_blob.size_bytes
-    with upload_bar(output, "push", total_bytes) as progress:
+    with transfer_bar(output, "push", total_bytes) as progress:
         return push(client, repository, bundle, tag, progress)
 
 
@@ -160,8 +160,15 @@ def wait_until_ready(
         ) from error
     if tracking.verdict is Verdict.FAILED:
         show_logs(client, output, name, tracking.failed_replica)
-        raise DeployError(tracking.reason, hint=f"More: jig logs {name}, jig status {name}")
+        raise DeployError(tracking.reason, hint=after_failure(name, deployment, tracking))
     return tracking, deployment
+
+
+def after_failure(name: str, deployment: dict[str, Any], tracking: Tracking) -> str:
+    """What still serves, and where to read on."""
+    serving = goes_on_serving(deployment, tracking.revision)
+    more = f"More: jig logs {name}, jig status {name}"
+    return f"{serving}\n{more}" if serving else more
 
 
 def show_logs(client: Client, output: Output, name: str, replica: str | None) -> None:
@@ -190,7 +197,10 @@ def described(requirements: Requirements) -> str:
     return f"{count(requirements.count, 'package')} from {requirements.source}"
 
 
-def next_steps(config: Config, steps: Steps) -> str:
+def next_steps(config: Config, steps: Steps, tracked: Tracking) -> str:
     """What a person does now."""
+    if tracked.reason == NO_REPLICA:
+        mend = f"To run one, write min_replicas = 1 under deploy in {config.path.name}, and deploy again."
+        return f"{config.name} is deployed, and no replica runs. {mend}"
     lines = [f"{config.name} is ready after {elapsed(steps.total_seconds)}. Give it a job:"]
-    return "\n".join([*lines, '  jig submit --payload \'{"prompt": "..."}\' --watch'])
+    return "\n".join([*lines, "  jig submit --payload '{...}' --watch"])

@@ -12,14 +12,16 @@ from cyclopts import Parameter
 from jig.client import Client
 from jig.deployment import REVISION_VARIABLE
 from jig.errors import DeployError, NotFoundError, WatchInterruptedError
-from jig.options import DEFAULTS, Globals, Name, Yes
+from jig.options import DEFAULTS, PROJECT_DEFAULTS, Globals, Name, ProjectGlobals, Yes
 from jig.session import Session
 from jig.tables import columns, fields
+from jig.tracking import short_revision
 from jig.units import age
 
 POLL_SECONDS = 0.3
 # A replica may take its whole grace period to drain; this much more is for everything else.
 DESTROY_MARGIN_SECONDS = 30
+ENDED_SHOWN = 3
 DIGEST_SHOWN = len("sha256:") + 12
 
 
@@ -30,14 +32,14 @@ def list_deployments(*, options: Globals = DEFAULTS) -> None:
     session.output.result(answer, listing(answer["data"], datetime.now(UTC)))
 
 
-def status(name: Name = None, *, options: Globals = DEFAULTS) -> None:
+def status(name: Name = None, *, options: ProjectGlobals = PROJECT_DEFAULTS) -> None:
     """Show a deployment: its replicas, its configuration, and why it is not ready."""
     session = Session(options)
     deployment = session.client.get(f"/v1/deployments/{session.deployment_name(name)}")
     session.output.result(deployment, summary(deployment, datetime.now(UTC)))
 
 
-def endpoint(name: Name = None, *, options: Globals = DEFAULTS) -> None:
+def endpoint(name: Name = None, *, options: ProjectGlobals = PROJECT_DEFAULTS) -> None:
     """Print the URL at which a deployment answers requests, and how to call it."""
     session = Session(options)
     name = session.deployment_name(name)
@@ -52,7 +54,7 @@ def destroy(
     *,
     yes: Yes = False,
     detach: Annotated[bool, Parameter(negative=(), show_default=False, help="Do not wait until it is gone.")] = False,
-    options: Globals = DEFAULTS,
+    options: ProjectGlobals = PROJECT_DEFAULTS,
 ) -> None:
     """Stop a deployment's replicas and delete it."""
     session = Session(options)
@@ -115,7 +117,7 @@ def summary(item: Mapping[str, Any], now: datetime) -> str:
         parts.append("Environment\n" + indent(fields(variables)))
     events = item.get("replica_events") or {}
     if events:
-        rows = [replica_row(key, event, now) for key, event in sorted(events.items())]
+        rows = [replica_row(key, event, now) for key, event in sorted(worth_showing(events).items())]
         parts.append("Replicas\n" + indent(columns(("ID", "STATE", "READY", "REVISION", "WHY"), rows)))
     return "\n\n".join(parts)
 
@@ -152,13 +154,19 @@ def visible_variables(item: Mapping[str, Any]) -> list[tuple[str, str]]:
     ]
 
 
+def worth_showing(events: Mapping[str, Mapping[str, Any]]) -> dict[str, Mapping[str, Any]]:
+    """The replicas without all but the last few that have ended; the platform lists the oldest first."""
+    ended = [key for key, event in events.items() if event.get("replica_status") == "Terminated"]
+    old = set(ended[:-ENDED_SHOWN])
+    return {key: event for key, event in events.items() if key not in old}
+
+
 def replica_row(key: str, event: Mapping[str, Any], now: datetime) -> tuple[str, ...]:
     """One line of the replicas' table."""
     why = event.get("replica_status_message") or event.get("replica_status_reason") or ""
     ready_since = event.get("replica_ready_since")
     state = str(event.get("replica_status", "-"))
-    revision = str(event.get("revision_id") or "-")
-    return (key, state, age(ready_since, now), revision[-8:], "" if ready_since else str(why))
+    return (key, state, age(ready_since, now), short_revision(event), "" if ready_since else str(why))
 
 
 def replica_count(item: Mapping[str, Any]) -> str:
@@ -180,9 +188,9 @@ def short_image(image: str | None) -> str:
 def example_call(url: str) -> str:
     """A call that can be pasted into a shell."""
     return (
-        f"Call it with your API key:\n"
-        f'  curl {url} \\\n    -H "Authorization: Bearer $TOGETHER_API_KEY" \\\n'
-        f'    -H "Content-Type: application/json" -d \'{{"prompt": "hi"}}\''
+        f"Call it with your API key and a payload of your worker's:\n"
+        f'  curl {url} \\\n    -H "Authorization: Bearer $(jig auth key)" \\\n'
+        f"    -H \"Content-Type: application/json\" -d '{{}}'"
     )
 
 

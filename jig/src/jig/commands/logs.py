@@ -9,7 +9,7 @@ from cyclopts import Parameter
 from cyclopts.types import PositiveInt
 
 from jig.errors import PlatformError
-from jig.options import DEFAULTS, Globals, Name
+from jig.options import PROJECT_DEFAULTS, Name, ProjectGlobals
 from jig.session import Session
 
 FOLLOW = "Go on with new lines until Ctrl-C. With --json: one JSON object a line."
@@ -24,7 +24,7 @@ def logs(
     revision: Annotated[str | None, Parameter(help="Of this revision alone.")] = None,
     image_version: Annotated[str | None, Parameter(help=IMAGE_VERSION)] = None,
     tail: Annotated[PositiveInt | None, Parameter(help="The last so many lines.")] = None,
-    options: Globals = DEFAULTS,
+    options: ProjectGlobals = PROJECT_DEFAULTS,
 ) -> None:
     """Print what a deployment's replicas have written."""
     session = Session(options)

@@ -36,13 +36,13 @@ def find_config(chosen: Path | None, folder: Path | None = None) -> Config:
 
 
 def load_config(path: Path) -> Config:
-    """The config of one file: a pyproject.toml keeps it in `[tool.jig]`, any other file holds nothing else.
+    """The config of one file: what has a `[tool.jig]`, as a pyproject.toml has, keeps it there; else it is the whole.
 
     Raises:
         ConfigError: the file cannot be read, or what it says is wrong.
     """
     path = path.resolve()
-    if not path.name.endswith(PYPROJECT_FILE):
+    if not path.name.endswith(PYPROJECT_FILE) and "jig" not in tool_tables(path):
         return read_config(read_toml(path), path, "", path.parent.name)
     project = read_toml(path).get("project")
     name = project.get("name") if isinstance(project, dict) else None

@@ -13,6 +13,7 @@ from machineshop.errors import InvalidRequest
 from machineshop.http import json_response
 from machineshop.models import Deployment, DeploymentConfig, RevisionEvent
 from machineshop.runtime.base import LogLine, Replica, Runtime
+from machineshop.runtime.logs import in_batches
 from machineshop.services.deployments import DeploymentService
 from machineshop.services.status import standing
 
@@ -132,38 +133,38 @@ class _Deployments:
             tail=min(_number(call, "tail", DEFAULT_TAIL) or 0, MAX_TAIL),
             follow=follow,
         )
-        lines = await self._of_revision(call, deployment, lines)
+        batches = await self._of_revision(call, deployment, in_batches(lines))
         if follow:
-            return StreamingResponse(_ndjson(lines), media_type="application/x-ndjson")
-        return json_response({"lines": [line.text async for line in lines]})
+            return StreamingResponse(_ndjson(batches), media_type="application/x-ndjson")
+        return StreamingResponse(_one_object(batches), media_type="application/json")
 
     async def _of_revision(
-        self, call: Call, deployment: Deployment, lines: AsyncIterator[LogLine]
-    ) -> AsyncIterator[LogLine]:
+        self, call: Call, deployment: Deployment, batches: AsyncIterator[list[LogLine]]
+    ) -> AsyncIterator[list[LogLine]]:
         """The lines of the replicas of one revision, or of one image by the last digits of its digest."""
         revision, version = call.query.get("revision"), call.query.get("version")
         revision_id = None
         if revision:
             revision_id = (await self._deployments.get_revision(call.project_id, deployment.id, revision)).id
         if not revision_id and not version:
-            return lines
-        return self._filtered(deployment.id, revision_id, version, lines)
+            return batches
+        return self._filtered(deployment.id, revision_id, version, batches)
 
     async def _filtered(
-        self, deployment_id: str, revision_id: str | None, version: str | None, lines: AsyncIterator[LogLine]
-    ) -> AsyncIterator[LogLine]:
+        self, deployment_id: str, revision_id: str | None, version: str | None, batches: AsyncIterator[list[LogLine]]
+    ) -> AsyncIterator[list[LogLine]]:
         def matches(replica: Replica) -> bool:
             return (revision_id is None or replica.revision_id == revision_id) and (
                 not version or _is_version(replica.image, version)
             )
 
         wanted: dict[str, bool] = {}
-        async for line in lines:
-            if line.replica_id not in wanted:
-                replicas = await self._replicas(deployment_id)
-                wanted |= {replica.id: matches(replica) for replica in replicas}
-            if wanted.get(line.replica_id, False):
-                yield line
+        async for batch in batches:
+            if any(line.replica_id not in wanted for line in batch):
+                wanted |= {replica.id: matches(replica) for replica in await self._replicas(deployment_id)}
+            kept = [line for line in batch if wanted.get(line.replica_id, False)]
+            if kept:
+                yield kept
 
     async def _find(self, call: Call) -> Deployment:
         return await self._deployments.get(call.project_id, call.path["deployment"])
@@ -241,6 +242,16 @@ def _number(call: Call, name: str, default: int | None) -> int | None:
     return int(text)
 
 
-async def _ndjson(lines: AsyncIterator[LogLine]) -> AsyncIterator[bytes]:
-    async for line in lines:
-        yield msgspec.json.encode({"lines": [line.text]}) + b"\n"
+async def _ndjson(batches: AsyncIterator[list[LogLine]]) -> AsyncIterator[bytes]:
+    """An object for each line, and one piece of the answer for each batch."""
+    async for batch in batches:
+        yield b"".join(msgspec.json.encode({"lines": [line.text]}) + b"\n" for line in batch)
+
+
+async def _one_object(batches: AsyncIterator[list[LogLine]]) -> AsyncIterator[bytes]:
+    """All lines as one object. It may be long, and making it at once would keep everybody waiting."""
+    before = b'{"lines":['
+    async for batch in batches:
+        yield before + msgspec.json.encode([line.text for line in batch])[1:-1]
+        before = b","
+    yield b"]}" if before == b"," else before + b"]}"

@@ -17,6 +17,7 @@ from starlette.routing import Route
 from starlette.types import Receive, Send
 from starlette.types import Scope as AsgiScope
 
+from machineshop.api.shape import check_shape
 from machineshop.errors import (
     InvalidRequest,
     MachineshopError,
@@ -158,6 +159,7 @@ def decode(body: bytes, decoder: "msgspec.json.Decoder[T]") -> T:
         MalformedBody: It is not JSON, or a field is missing or has the wrong type; `param` names the field.
     """
     try:
+        check_shape(body)
         body.decode()  # a field that is kept as it came would be skipped over, whatever its bytes are
         return decoder.decode(body)
     except msgspec.ValidationError as error:

@@ -21,6 +21,7 @@ DEFAULT_POLL_SECONDS = 5.0
 MAX_POLL_SECONDS = 60.0
 MAX_CLAIM_SECONDS = 3600
 MAX_HOSTNAME_LENGTH = 253
+MAX_PROGRESS_AGE_SECONDS = 366 * 86400
 PAYLOAD_LIMIT_BYTES = 1024 * 1024
 RESULT_LIMIT_BYTES = 16 * 1024 * 1024
 
@@ -63,7 +64,7 @@ class UpdateRequest(msgspec.Struct):
     payload: msgspec.Raw = msgspec.Raw(b"{}")
     info: dict[str, Any] | None = None
     attempt_token: str | None = None
-    progress_age_seconds: Annotated[float, msgspec.Meta(ge=0)] | None = None
+    progress_age_seconds: Annotated[float, msgspec.Meta(ge=0, le=MAX_PROGRESS_AGE_SECONDS)] | None = None
 
 
 def routes(api: Api, queue: QueueService) -> list[Route]:

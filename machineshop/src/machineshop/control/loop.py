@@ -6,6 +6,8 @@ import logging
 import time
 from collections.abc import Awaitable, Callable
 
+from machineshop.errors import Unavailable
+
 log = logging.getLogger(__name__)
 
 # A loop that fails comes back: soon at first, at most this much later.
@@ -50,6 +52,9 @@ class Loop:
             try:
                 await self._run_once(self._clock())
                 failures = 0
+            except Unavailable as error:
+                failures += 1
+                log.warning("loop.failed name=%s failures=%d error=%s", self.name, failures, error)
             except Exception:
                 failures += 1
                 log.exception("loop.failed name=%s failures=%d", self.name, failures)

@@ -37,9 +37,9 @@ class Reconciler:
     async def _end_jobs_of_gone(self, replicas: list[Replica], now: float) -> None:
         """Jobs of a deleted deployment may finish while its replicas drain; after that nobody will."""
         live = {replica.deployment_id for replica in replicas if replica.status is not ReplicaStatus.TERMINATED}
-        for deployment_id in await self._database.read(jobs.deleted_deployments_with_jobs):
+        for project_id, deployment_id in await self._database.read(jobs.deleted_deployments_with_jobs):
             if deployment_id not in live:
-                await self._database.write(jobs.lose_deployment, deployment_id, now)
+                await self._database.write(jobs.lose_deployment, project_id, deployment_id, now)
                 log.info("deployment.jobs_ended deployment_id=%s", deployment_id)
 
 

@@ -1,5 +1,6 @@
-"""Which headers pass through the gateway. Pure."""
+"""Which headers pass through the gateway, byte for byte. Pure."""
 
+import re
 from collections.abc import Iterable
 
 Header = tuple[bytes, bytes]
@@ -22,21 +23,44 @@ HOP_BY_HOP = frozenset(
 WITHHELD = frozenset({b"authorization", b"host", b"cookie"})
 # Our own server sends these.
 REPLACED = frozenset({b"date", b"server", b"x-request-id"})
+# Answers that never have a body, whatever their headers say of its length.
+BODILESS = frozenset({204, 304})
+
+_NAME = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+_VALUE = re.compile(rb"[^\x00-\x08\x0a-\x1f\x7f]*")
 
 
 def to_replica(headers: Iterable[Header], client: str, request_id: str) -> list[tuple[str, str]]:
-    """A request's headers for the replica."""
+    """A request's headers for the replica, as Latin-1 text: a character is a byte."""
     headers = list(headers)
     dropped = HOP_BY_HOP | WITHHELD | _named_by_connection(headers) | {b"x-forwarded-for", b"x-request-id"}
     kept = [(name.decode("latin-1"), value.decode("latin-1")) for name, value in headers if name not in dropped]
     return [*kept, ("x-forwarded-for", client), ("x-request-id", request_id)]
 
 
-def to_client(headers: Iterable[Header], request_id: str) -> list[Header]:
+def to_client(headers: Iterable[Header], status: int, request_id: str) -> list[Header]:
     """A response's headers for the caller."""
     lowered = [(name.lower(), value) for name, value in headers]
     dropped = HOP_BY_HOP | REPLACED | _named_by_connection(lowered)
-    return [*(header for header in lowered if header[0] not in dropped), (b"x-request-id", request_id.encode())]
+    if status in BODILESS:  # our server would hold it to a length
+        dropped |= {b"content-length"}
+    return [
+        *(header for header in lowered if header[0] not in dropped),
+        (b"x-request-id", request_id.encode("latin-1")),
+    ]
+
+
+def malformed(headers: Iterable[Header]) -> str | None:
+    """The name of the first header that no HTTP message may have."""
+    bad = (name for name, value in headers if not (_NAME.fullmatch(name) and _VALUE.fullmatch(value)))
+    return next((ascii(name.decode("latin-1")) for name in bad), None)
+
+
+def asks_for_websocket(headers: Iterable[Header]) -> bool:
+    """Whether a request wants its connection to become a WebSocket."""
+    headers = list(headers)
+    upgrades = {value.strip().lower() for name, value in headers if name == b"upgrade"}
+    return b"websocket" in upgrades and b"upgrade" in _named_by_connection(headers)
 
 
 def _named_by_connection(headers: Iterable[Header]) -> set[bytes]:

@@ -113,7 +113,7 @@ class Runtime(Protocol):
         """End the loop and leave the replicas running, to be adopted by the next start."""
 
     async def stop_all(self, grace_seconds: float) -> None:
-        """Drain and end every replica, within `grace_seconds` at most."""
+        """Drain and end every replica, within `grace_seconds` at most; jobs that take longer are handed back."""
 
     async def apply(self, spec: RevisionSpec, replicas: int, busy: frozenset[str] = frozenset()) -> None:
         """Declare what should run of this deployment; returns at once, the runtime's loop makes it so.

@@ -1,34 +1,27 @@
 """Bundles on this machine: fetched from the registry once, unpacked with distrust, kept by digest.
 
-Place in the flow: `process.py` asks for the bundle of a revision and gets a folder and a configuration. The archive
-comes from whoever may push, so nothing in it may reach outside its folder or fill the disk.
+Place in the flow: `process.py` asks for the bundle of a revision and gets a folder and a configuration.
 """
 
 import asyncio
 import logging
 import os
 import shutil
-import tarfile
 from collections.abc import AsyncIterator
-from pathlib import Path, PurePosixPath
-from tempfile import TemporaryDirectory
-from typing import BinaryIO, Literal
+from pathlib import Path
+from tempfile import mkdtemp
+from typing import Literal
 
 import msgspec
 
 from machineshop.errors import MachineshopError
+from machineshop.runtime.archive import UnsafeArchive, unpack
 from machineshop.runtime.base import Bundle, BundleSource, RevisionSpec
 from machineshop.runtime.engine import PreparationFailed
 
 LARGEST_LAYER_BYTES = 512 * 1024**2
-LARGEST_SOURCE_BYTES = 4 * 1024**3
-"""Unpacked. A layer within its limit could otherwise hold a thousand times as much."""
-MOST_FILES = 20_000
-LONGEST_PATH = 1024
 UNFINISHED = "new-"
 UNUSED_KEPT_SECONDS = 7 * 86_400.0
-_COPY_BYTES = 1024 * 1024
-
 logger = logging.getLogger(__name__)
 
 
@@ -41,16 +34,25 @@ class BundleConfig(msgspec.Struct, frozen=True):
     requirements: str = ""
     environment: dict[str, str] = {}
 
+    def __post_init__(self) -> None:
+        if not self.command or not self.command[0]:
+            raise ValueError("`command` is empty; it says which program to start")
+        if any("\0" in word for word in self.command):
+            raise ValueError("`command` holds a NUL character, which no command line can")
+        for name, value in self.environment.items():
+            if not name or "=" in name or "\0" in name:
+                raise ValueError(f"`environment` names a variable {name[:200]!r}, which no environment can hold")
+            if "\0" in value:
+                raise ValueError(f"`environment` has a NUL character in {name[:200]!r}, which no environment can hold")
+        if "\0" in self.python_version or self.python_version.startswith("-"):
+            raise ValueError("`python_version` is none")
+
 
 class UnpackedBundle(msgspec.Struct, frozen=True):
     """A bundle on this machine. The source is shared: copy it, never run in it."""
 
     config: BundleConfig
     source: Path
-
-
-class UnsafeArchive(Exception):
-    """An archive holds what no bundle may; the message says which entry and why."""
 
 
 class Bundles:
@@ -64,6 +66,8 @@ class Bundles:
     def __init__(self, folder: Path, registry: BundleSource) -> None:
         self._folder, self._registry = folder, registry
         self._locks: dict[str, asyncio.Lock] = {}
+        self._unsound: dict[str, str] = {}
+        """Why, by digest: what is wrong with these bytes stays wrong, so they are not fetched again."""
 
     async def fetch(self, spec: RevisionSpec) -> UnpackedBundle:
         """Get a revision's bundle. The registry is asked even when it is here, as it knows whose it is.
@@ -97,14 +101,28 @@ class Bundles:
             os.utime(source)
             await _close(bundle.layer)
             return source
-        self._folder.mkdir(parents=True, exist_ok=True)
-        with TemporaryDirectory(dir=self._folder, prefix=UNFINISHED) as scratch:
-            archive = Path(scratch) / "layer.tar.gz"
-            await _download(bundle.layer, archive)
-            await asyncio.to_thread(_unpack_file, archive, Path(scratch) / "source")
-            (Path(scratch) / "source").rename(source)
+        if bundle.digest in self._unsound:
+            await _close(bundle.layer)
+            raise UnsafeArchive(self._unsound[bundle.digest])
+        try:
+            await self._unpack(bundle, source)
+        except UnsafeArchive as error:
+            self._unsound[bundle.digest] = str(error)
+            raise
         logger.info("bundle unpacked: digest=%s", bundle.digest)
         return source
+
+    async def _unpack(self, bundle: Bundle, source: Path) -> None:
+        self._folder.mkdir(parents=True, exist_ok=True)
+        scratch = Path(mkdtemp(dir=self._folder, prefix=UNFINISHED))
+        try:
+            archive = scratch / "layer.tar.gz"
+            await _download(bundle.layer, archive)
+            await asyncio.to_thread(_unpack_file, archive, scratch / "source")
+            (scratch / "source").rename(source)
+        finally:
+            # Removing many files takes a while, in which others want to be served.
+            await asyncio.to_thread(shutil.rmtree, scratch, ignore_errors=True)
 
 
 async def _download(layer: AsyncIterator[bytes], archive: Path) -> None:
@@ -126,77 +144,3 @@ async def _close(layer: AsyncIterator[bytes]) -> None:
 def _unpack_file(archive: Path, target: Path) -> None:
     with archive.open("rb") as file:
         unpack(file, target)
-
-
-def unpack(archive: BinaryIO, target: Path) -> None:
-    """Unpack a gzipped tar into a new folder: regular files, folders, and links that stay inside.
-
-    Raises:
-        UnsafeArchive: It holds anything else, too much of it, or is broken.
-    """
-    target.mkdir()
-    seen: dict[PurePosixPath, bool] = {}
-    room = LARGEST_SOURCE_BYTES
-    try:
-        with tarfile.open(fileobj=archive, mode="r|gz") as tar:
-            for member in tar:
-                path = _safe_path(member, seen)
-                room -= member.size if member.isreg() else 0
-                if room < 0:
-                    raise UnsafeArchive(f"it unpacks to more than {LARGEST_SOURCE_BYTES // 1024**3} GiB")
-                if len(seen) > MOST_FILES:
-                    raise UnsafeArchive(f"it holds more than {MOST_FILES:,} entries")
-                _unpack_member(tar, member, target / path)
-    except (tarfile.TarError, EOFError, ValueError, OverflowError) as error:
-        raise UnsafeArchive(f"its archive is broken ({error})") from error
-    except OSError as error:
-        # Python's gzip reports a broken stream as an OSError without a number; a full disk has one.
-        if error.errno is None:
-            raise UnsafeArchive(f"its archive is broken ({error})") from error
-        raise
-
-
-def _safe_path(member: tarfile.TarInfo, seen: dict[PurePosixPath, bool]) -> PurePosixPath:
-    """The entry's path below the target. `seen` holds the earlier ones, and whether each is a folder."""
-    path = PurePosixPath(member.name)
-    shown = repr(member.name[:200])
-    if path.is_absolute() or ".." in path.parts or "\0" in member.name or len(member.name) > LONGEST_PATH:
-        raise UnsafeArchive(f"the path {shown} does not stay inside")
-    if not (member.isreg() or member.isdir() or member.issym()):
-        raise UnsafeArchive(f"{shown} is neither a file nor a folder nor a symbolic link")
-    if any(not seen.get(parent, True) for parent in path.parents):
-        raise UnsafeArchive(f"{shown} lies below something that is not a folder")
-    if path in seen and not (seen[path] and member.isdir()):
-        raise UnsafeArchive(f"{shown} is there twice")
-    if member.issym() and not _stays_inside(path, PurePosixPath(member.linkname)):
-        raise UnsafeArchive(f"the link {shown} points outside")
-    seen[path] = member.isdir()
-    return path
-
-
-def _stays_inside(link: PurePosixPath, to: PurePosixPath) -> bool:
-    """Whether a link leads to a place inside, whatever other links are on the way.
-
-    It may climb only at its beginning: up from a real folder is where the path says, up from behind a link is not.
-    """
-    climbs = 0
-    for part in to.parts:
-        if part != "..":
-            break
-        climbs += 1
-    return not to.is_absolute() and ".." not in to.parts[climbs:] and climbs <= len(link.parent.parts)
-
-
-def _unpack_member(tar: tarfile.TarFile, member: tarfile.TarInfo, path: Path) -> None:
-    if member.isdir():
-        path.mkdir(parents=True, exist_ok=True)
-        return
-    path.parent.mkdir(parents=True, exist_ok=True)
-    if member.issym():
-        path.symlink_to(member.linkname)
-        return
-    content = tar.extractfile(member)
-    with path.open("xb") as file:
-        if content is not None:
-            shutil.copyfileobj(content, file, _COPY_BYTES)
-    path.chmod(0o755 if member.mode & 0o100 else 0o644)

@@ -60,6 +60,10 @@ class Engine(Protocol):
         """A port for a replica to listen on, none of `taken`."""
         ...
 
+    def platform_url(self) -> str:
+        """The address at which replicas that start now reach the platform."""
+        ...
+
     async def prepare(self, spec: RevisionSpec) -> None:
         """Bring the artifact to this machine, ready to run; quick when it is there already.
 
@@ -69,7 +73,7 @@ class Engine(Protocol):
         ...
 
     async def launch(self, record: Record, spec: RevisionSpec, key: str) -> None:
-        """Start the replica's process with this worker key.
+        """Start the replica's process with this worker key; it is told `record.platform_url`.
 
         Raises:
             PreparationFailed: Its artifact is no longer there.
@@ -86,7 +90,10 @@ class Engine(Protocol):
         ...
 
     def terminate(self, record: Record) -> None:
-        """Ask the process to finish and end; the engine itself sees to it that the grace period is kept."""
+        """Ask the process to finish and end; asked again, it is to let go of what it has in hand and end at once.
+
+        The engine itself sees to it that it does not outlive the grace period it was started with.
+        """
         ...
 
     def kill(self, record: Record) -> None:

@@ -26,6 +26,8 @@ class Behaviour(msgspec.Struct, frozen=True, kw_only=True):
     exit_code: int | None = None
     """Ends by itself with this code as soon as it has started."""
     ignores_terminate: bool = False
+    has_job_in_hand: bool = False
+    """Asked to end it goes on with its job; asked again it lets go of it and ends."""
     preparation_failure: str | None = None
     """The artifact cannot be made ready, with this message."""
 
@@ -48,9 +50,12 @@ class FakeEngine:
         """The worker key that each replica was started with last."""
         self.specs: dict[str, RevisionSpec] = {}
         """What each replica was started with last."""
+        self.url = "http://127.0.0.1:8799"
+        """Where replicas that start now reach the platform."""
         self._gpus, self._port, self._ports_given = gpus, port, 0
         self._saved: dict[str, Record] = {}
         self._exits: dict[tuple[str, int], asyncio.Future[Exit]] = {}
+        self._asked_to_end: set[tuple[str, int]] = set()
         self._lines: dict[str, list[LogLine]] = {}
 
     def end(self, replica_id: str, *, code: int | None = None, signal: int | None = None) -> None:
@@ -80,6 +85,10 @@ class FakeEngine:
         self._ports_given += 1
         return self._port or 20_000 + self._ports_given
 
+    def platform_url(self) -> str:
+        """The address at which replicas that start now reach the platform."""
+        return self.url
+
     async def prepare(self, spec: RevisionSpec) -> None:
         """Succeed, unless the behaviour says otherwise."""
         failure = self._behaviour(spec).preparation_failure
@@ -103,12 +112,15 @@ class FakeEngine:
         """Healthy once the start is over."""
         behaviour = self._behaviour(record.spec)
         if time.time() - (record.started_at or 0.0) < behaviour.start_seconds:
-            return Probe(Answer.UNREACHABLE, "nothing listens there yet")
+            return Probe(Answer.UNREACHABLE, "nothing listens there")
         return Probe(Answer.HEALTHY) if behaviour.healthy else Probe(Answer.UNHEALTHY, "status 503")
 
     def terminate(self, record: Record) -> None:
         """End the run, unless the behaviour says otherwise."""
-        if not self._behaviour(record.spec).ignores_terminate:
+        behaviour, run = self._behaviour(record.spec), (record.id, record.runs)
+        goes_on = behaviour.has_job_in_hand and run not in self._asked_to_end
+        self._asked_to_end.add(run)
+        if not behaviour.ignores_terminate and not goes_on:
             self._finish(record, Exit(at=time.time(), code=0))
 
     def kill(self, record: Record) -> None:

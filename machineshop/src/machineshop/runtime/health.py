@@ -6,6 +6,7 @@ and a check that gets no answer from a replica with a job in hand says nothing a
 
 import asyncio
 from enum import Enum
+from http import HTTPStatus
 
 import msgspec
 
@@ -16,8 +17,14 @@ SLOW_STARTING_INTERVAL_SECONDS = 0.25
 """After `SLOW_STARTING_AFTER_SECONDS`: it is loading something large, and probing should cost nothing."""
 SLOW_STARTING_AFTER_SECONDS = 30.0
 STEADY_INTERVAL_SECONDS = 1.0
+STARTING_SECONDS = 10.0
+"""So long a program may take to listen and nobody should think that anything is wrong: large libraries load slowly."""
 FAILURES_UNTIL_NOT_READY = 3
-_STATUS_LINE_BYTES = 1024
+BODY_TIMEOUT_SECONDS = 0.5
+"""For the rest of an answer whose status has told what counts."""
+_STEP_SECONDS = 10
+_HEAD_BYTES = 4096
+_BODY_BYTES = 1024
 
 
 class Answer(Enum):
@@ -25,9 +32,16 @@ class Answer(Enum):
 
     HEALTHY = "healthy"
     UNHEALTHY = "unhealthy"
+    STARTING = "starting"
+    """It says so itself: its setup is running."""
+    DRAINING = "draining"
+    """It says so itself."""
     SILENT = "silent"
     """The connection was taken and nothing came back in time."""
     UNREACHABLE = "unreachable"
+
+
+_STATES = {"starting": Answer.STARTING, "draining": Answer.DRAINING}
 
 
 class Probe(msgspec.Struct, frozen=True):
@@ -35,6 +49,10 @@ class Probe(msgspec.Struct, frozen=True):
 
     answer: Answer
     detail: str = ""
+
+
+class _Body(msgspec.Struct, frozen=True):
+    status: str = ""
 
 
 class Readiness(msgspec.Struct, frozen=True):
@@ -64,24 +82,52 @@ def interval_seconds(readiness: Readiness, running_seconds: float) -> float:
 
 
 async def probe(host: str, port: int, path: str) -> Probe:
-    """GET `path`: any 2xx is healthy."""
+    """GET `path`: any 2xx is healthy; of other answers only a worker's own JSON `{"status": "starting"}` is read."""
     where, timeout_seconds = f"GET {path} on port {port}", PROBE_TIMEOUT_SECONDS
     try:
         async with asyncio.timeout(timeout_seconds):
-            status = await _status(host, port, path)
+            status, state = await _ask(host, port, path)
     except TimeoutError:
         return Probe(Answer.SILENT, f"{where}: no answer within {timeout_seconds:g} s")
     except OSError:
-        return Probe(Answer.UNREACHABLE, f"{where}: nothing listens there yet")
+        return Probe(Answer.UNREACHABLE, f"{where}: nothing listens there")
     except ValueError:
         return Probe(Answer.UNHEALTHY, f"{where}: the answer is not HTTP")
     if 200 <= status < 300:
         return Probe(Answer.HEALTHY)
-    return Probe(Answer.UNHEALTHY, f"{where}: status {status}")
+    return Probe(_STATES.get(state, Answer.UNHEALTHY), f"{where}: status {status}")
 
 
-async def _status(host: str, port: int, path: str) -> int:
-    reader, writer = await asyncio.open_connection(host, port, limit=_STATUS_LINE_BYTES)
+def describe(probe: Probe, readiness: Readiness, running_seconds: float) -> str:
+    """Why a replica is not ready, for people.
+
+    Args:
+        probe: The last check.
+        readiness: What the checks add up to, with this one.
+        running_seconds: How long its process has been running.
+    """
+    if probe.answer is Answer.STARTING:
+        return f"its setup() is still running{_for_so_long(running_seconds)}"
+    if probe.answer is Answer.DRAINING:
+        return "it is draining: it was asked to end, and not by the platform"
+    never_answered = probe.answer is Answer.UNREACHABLE and not readiness.failures
+    if never_answered and running_seconds < STARTING_SECONDS:
+        return "its program is starting and does not listen yet"
+    return probe.detail
+
+
+def _for_so_long(seconds: float) -> str:
+    """In steps, so that whoever prints each new message prints few."""
+    if seconds < _STEP_SECONDS:
+        return ""
+    if seconds < 60:
+        return f" ({seconds // _STEP_SECONDS * _STEP_SECONDS:.0f} s)"
+    return f" ({seconds // 60:.0f} min)"
+
+
+async def _ask(host: str, port: int, path: str) -> tuple[int, str]:
+    """The status of the answer, and where that is 503 the state that its body names."""
+    reader, writer = await asyncio.open_connection(host, port, limit=_HEAD_BYTES)
     try:
         request = f"GET /{path.lstrip('/')} HTTP/1.1\r\nHost: {host}:{port}\r\nAccept: */*\r\nConnection: close\r\n\r\n"
         writer.write(request.encode())
@@ -89,6 +135,19 @@ async def _status(host: str, port: int, path: str) -> int:
         protocol, status, *_ = [*line.split(), b"", b""]
         if not protocol.startswith(b"HTTP/"):
             raise ValueError(line)
-        return int(status)
+        return int(status), await _state(reader) if int(status) == HTTPStatus.SERVICE_UNAVAILABLE else ""
     finally:
         writer.transport.abort()
+
+
+async def _state(reader: asyncio.StreamReader) -> str:
+    """The `status` of an answer's JSON; empty where there is none."""
+    try:
+        async with asyncio.timeout(BODY_TIMEOUT_SECONDS):
+            await reader.readuntil(b"\r\n\r\n")
+            body = b""
+            while len(body) < _BODY_BYTES and (chunk := await reader.read(_BODY_BYTES)):
+                body += chunk
+        return msgspec.json.decode(body, type=_Body).status
+    except (TimeoutError, OSError, EOFError, asyncio.LimitOverrunError, ValueError):
+        return ""

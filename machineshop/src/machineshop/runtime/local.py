@@ -23,6 +23,7 @@ from machineshop.runtime.planner import (
     Create,
     Desired,
     Drain,
+    Insist,
     Kill,
     Observed,
     Phase,
@@ -39,6 +40,8 @@ IDLE_SECONDS = 1.0
 """How long the loop sleeps at most; whatever it waits for wakes it earlier."""
 KILL_SLACK_SECONDS = 10.0
 """How long `stop_all` waits beyond the grace period for killed replicas to be gone."""
+STRANDED_GRACE_SECONDS = 5.0
+"""For replicas that cannot reach the platform any more: nothing they finish would arrive, but `shutdown()` may run."""
 
 logger = logging.getLogger(__name__)
 
@@ -73,6 +76,8 @@ class LocalRuntime:
             self._ledger.note(record)
             if record.phase in (Phase.STARTING, Phase.RUNNING, Phase.EXITED):
                 self._runs.adopt(record)
+            if record.phase in (Phase.STARTING, Phase.RUNNING):
+                self._drain_stranded(record)
         self._loop = asyncio.create_task(self._run_forever(), name=f"{self.name} runtime")
 
     async def close(self) -> None:
@@ -88,9 +93,7 @@ class LocalRuntime:
         """Drain and end every replica, within `grace_seconds` at most."""
         self._stopping = True
         for record in self._ledger.live():
-            grace = min(grace_seconds, record.grace_period_seconds)
-            self._ledger.put(msgspec.structs.replace(record, grace_period_seconds=grace))
-            self._drain(record.id, time.time())
+            self._drain(record.id, time.time(), within_seconds=grace_seconds)
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(grace_seconds + KILL_SLACK_SECONDS):
                 while self._ledger.live():  # noqa: ASYNC110 - the loop clears the event that tells of changes
@@ -189,6 +192,8 @@ class LocalRuntime:
                 self._start(self._ledger[replica_id], now)
             case Drain(replica_id):
                 self._drain(replica_id, now)
+            case Insist(replica_id):
+                self._insist(self._ledger[replica_id], now)
             case Kill(replica_id):
                 self._kill(self._ledger[replica_id])
 
@@ -202,16 +207,35 @@ class LocalRuntime:
         spec = self._spec(record)
         taken = frozenset(other.port for other in self._ledger if other.port is not None)
         gpus = self._free_gpus()[: spec.gpu_count]
-        record = replica.starting(record, port=self._engine.free_port(taken), gpus=gpus, now=now)
+        port, platform_url = self._engine.free_port(taken), self._engine.platform_url()
+        record = replica.starting(record, port=port, gpus=gpus, platform_url=platform_url, now=now)
         self._ledger.put(record)
         self._runs.begin(record, spec)
 
-    def _drain(self, replica_id: str, now: float) -> None:
+    def _drain(
+        self, replica_id: str, now: float, *, within_seconds: float | None = None, why: str | None = None
+    ) -> None:
         record = self._ledger[replica_id]
-        if record.draining_since is not None:
+        first = record.draining_since is None
+        if not first and within_seconds is None:
             return
-        logger.info("replica draining: replica=%s", replica_id)
-        self._ledger.put(replica.draining(record, now))
+        self._ledger.put(replica.draining(record, now, within_seconds=within_seconds, why=why))
+        if first:
+            logger.info("replica draining: replica=%s", replica_id)
+        if first and record.phase is Phase.RUNNING:
+            self._engine.terminate(record)
+        self._changed.set()
+
+    def _drain_stranded(self, record: Record) -> None:
+        """End an adopted replica that looks for the platform where it no longer is; another takes its place."""
+        why = replica.stranded(record, self._engine.platform_url())
+        if why is not None:
+            logger.warning("replica cannot reach the platform: replica=%s %s", record.id, why)
+            self._drain(record.id, time.time(), within_seconds=STRANDED_GRACE_SECONDS, why=why)
+
+    def _insist(self, record: Record, now: float) -> None:
+        logger.info("replica told to end at once: replica=%s", record.id)
+        self._ledger.put(replica.insisted(record, now))
         if record.phase is Phase.RUNNING:
             self._engine.terminate(record)
         self._changed.set()
@@ -261,5 +285,5 @@ class LocalRuntime:
             message = f"It needs {needed} GPU{plural}; {free} of this machine's {there_are} are free."
             return replica.view(record, reason="Insufficient GPU", message=message)
         if not self._preparations.is_ready(self._spec(record)):
-            return replica.view(record, message=record.message or "Its artifact is being made ready.")
+            return replica.view(record, message=None if record.message else "Its artifact is being made ready.")
         return replica.view(record)

@@ -5,7 +5,8 @@ reads a clock, a file or a socket.
 
 The rules, in the order in which they are applied:
 
-1. A draining replica that is still there at the end of its grace period is killed.
+1. A draining replica whose time is shorter than it was told at its start is asked once more shortly before the end of
+   that time. One that is still there at the end is killed.
 2. Replicas of an old revision that never got ready go at once. Those that did stay until replicas of the new revision
    are ready in their place, so the number of ready replicas never falls below what was asked for.
 3. More replicas of the current revision than asked for: those not ready go first, the newest of them before the others,
@@ -67,6 +68,8 @@ class Observed(msgspec.Struct, frozen=True, kw_only=True):
     gpu_count: int = 0
     """GPUs that it holds while it runs, and needs for that."""
     draining: bool = False
+    insist_at: float | None = None
+    """While draining, and not told yet: when to tell it that it must end at once."""
     kill_at: float | None = None
     """While draining: the end of its grace period."""
 
@@ -92,13 +95,19 @@ class Drain(msgspec.Struct, frozen=True):
     replica_id: str
 
 
+class Insist(msgspec.Struct, frozen=True):
+    """Ask a draining replica once more: it has less time than it believes, and is to let go of what it has in hand."""
+
+    replica_id: str
+
+
 class Kill(msgspec.Struct, frozen=True):
     """End a replica whose grace period is over."""
 
     replica_id: str
 
 
-Action = Create | Start | Drain | Kill
+Action = Create | Start | Drain | Insist | Kill
 
 
 def plan(desired: Desired, observed: Sequence[Observed], *, now: float, free_gpus: int) -> list[Action]:
@@ -124,15 +133,20 @@ def plan(desired: Desired, observed: Sequence[Observed], *, now: float, free_gpu
 
 
 def next_change(observed: Sequence[Observed], now: float) -> float | None:
-    """When time alone may next change the plan: the end of a back-off or of a grace period."""
+    """When time alone may next change the plan: the end of a back-off or of a grace period, or shortly before that."""
     starts = [replica.start_at for replica in observed if replica.phase is Phase.WAITING and replica.start_at > now]
-    kills = [replica.kill_at for replica in observed if replica.kill_at is not None and replica.kill_at > now]
-    return min(starts + kills, default=None)
+    ends = [at for replica in observed for at in (replica.insist_at, replica.kill_at) if at is not None and at > now]
+    return min(starts + ends, default=None)
 
 
 def overdue(observed: Sequence[Observed], now: float) -> list[Action]:
     """The part of a plan that needs no desired state: ending what outlives its grace period."""
-    return [Kill(replica.id) for replica in observed if replica.kill_at is not None and replica.kill_at <= now]
+    insisted = [Insist(replica.id) for replica in observed if _is_past(replica.insist_at, now)]
+    return [*insisted, *(Kill(replica.id) for replica in observed if _is_past(replica.kill_at, now))]
+
+
+def _is_past(at: float | None, now: float) -> bool:
+    return at is not None and at <= now
 
 
 class _Rollout:

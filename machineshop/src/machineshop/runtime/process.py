@@ -119,6 +119,10 @@ class ProcessEngine:
             if port not in taken:
                 return port
 
+    def platform_url(self) -> str:
+        """The address at which replicas that start now reach the platform."""
+        return self._platform_url()
+
     async def prepare(self, spec: RevisionSpec) -> None:
         """Fetch the bundle and make its environment."""
         config = (await self._bundles.fetch(spec)).config
@@ -135,7 +139,7 @@ class ProcessEngine:
         order = {
             "command": [*(spec.command or bundle.config.command), *spec.args],
             "cwd": str(folder / "work"),
-            "env": {**self._own_variables(environment), **_chosen_variables(bundle.config, spec), **platform},
+            "env": {**self._own_variables(record, environment), **_chosen_variables(bundle.config, spec), **platform},
             "grace_seconds": spec.grace_period_seconds,
             "memory_bytes": int(spec.memory_gib * 1024**3),
             "log_bytes": LOG_FILE_BYTES,
@@ -190,9 +194,9 @@ class ProcessEngine:
     def _supervisor(self, record: Record) -> Supervisor:
         return self._supervisors.setdefault(record.id, Supervisor(self._replicas / record.id, record.runs))
 
-    def _own_variables(self, environment: Path) -> dict[str, str]:
+    def _own_variables(self, record: Record, environment: Path) -> dict[str, str]:
         """What every replica gets first; the bundle and the deployment may override it."""
-        host = urlsplit(self._platform_url()).hostname or HOST
+        host = urlsplit(record.platform_url or "").hostname or HOST
         # A proxy for the world outside must not stand between a replica and the platform.
         direct = {
             name: ",".join(filter(None, [self._inherited.get(name), host, HOST])) for name in ("no_proxy", "NO_PROXY")
@@ -206,7 +210,7 @@ class ProcessEngine:
             "PORT": str(record.port),
             "MACHINESHOP_REPLICA_ID": record.id,
             "TOGETHER_API_KEY": key,
-            "TOGETHER_API_BASE_URL": self._platform_url(),
+            "TOGETHER_API_BASE_URL": record.platform_url or self._platform_url(),
             "TOGETHER_DEPLOYMENT_NAME": spec.deployment_name,
             "TOGETHER_DEPLOYMENT_REVISION_ID": spec.revision_id,
             "TERMINATION_GRACE_PERIOD_SECONDS": str(spec.grace_period_seconds),

@@ -14,8 +14,12 @@ FIRST_BACK_OFF_SECONDS = 1.0
 LONGEST_BACK_OFF_SECONDS = 300.0
 STEADY_RUN_SECONDS = 600.0
 """After a run of this length a crash counts as the first one again."""
+CRASH_LOOP = "CrashLoopBackOff"
 ENDED_KEPT_SECONDS = 600.0
 ENDED_KEPT_COUNT = 5
+INSIST_SECONDS = 2.0
+"""How long before it is killed a replica that has less time than it believes is asked to end at once. Handing a job
+back takes a worker milliseconds, and it gives up on a platform that does not answer after as many seconds."""
 LONGEST_QUOTE = 300
 """Characters of a replica's last line in a message; the rest is in its log."""
 
@@ -34,10 +38,17 @@ class Record(msgspec.Struct, frozen=True, kw_only=True):
     port: int | None = None
     gpus: tuple[int, ...] = ()
     started_at: float | None = None
+    platform_url: str | None = None
+    """The address of the platform that its present or last run was told."""
     ready_since: float | None = None
     was_ready: bool = False
     draining_since: float | None = None
+    draining_because: str | None = None
+    """A sentence, where the reason is none of those that a user gives."""
     grace_period_seconds: float = 300.0
+    """How long it may take to end. It was told `spec.grace_period_seconds`, which may be more."""
+    insisted_at: float | None = None
+    """While draining: when it was told to end at once."""
     killed: bool = False
     ended_at: float | None = None
     exit_code: int | None = None
@@ -87,7 +98,7 @@ def created(replica_id: str, spec: RevisionSpec, now: float) -> Record:
     )
 
 
-def starting(record: Record, *, port: int, gpus: tuple[int, ...], now: float) -> Record:
+def starting(record: Record, *, port: int, gpus: tuple[int, ...], platform_url: str, now: float) -> Record:
     """A run is about to begin."""
     return msgspec.structs.replace(
         record,
@@ -95,6 +106,7 @@ def starting(record: Record, *, port: int, gpus: tuple[int, ...], now: float) ->
         runs=record.runs + 1,
         port=port,
         gpus=gpus,
+        platform_url=platform_url,
         started_at=now,
         ready_since=None,
         exit_code=None,
@@ -118,12 +130,40 @@ def not_ready(record: Record, message: str) -> Record:
     return msgspec.structs.replace(record, ready_since=None, message=message)
 
 
-def draining(record: Record, now: float) -> Record:
-    """It was asked to end; one that does not run ends at once."""
-    record = msgspec.structs.replace(record, draining_since=now, ready_since=None)
+def draining(record: Record, now: float, *, within_seconds: float | None = None, why: str | None = None) -> Record:
+    """It was asked to end; one that does not run ends at once.
+
+    Args:
+        record: The replica, which may be draining already.
+        now: Seconds since the epoch.
+        within_seconds: From now, where that is sooner than its grace period.
+        why: A sentence, where no user has asked for it.
+    """
+    since, grace_seconds = record.draining_since or now, record.grace_period_seconds
+    if within_seconds is not None:
+        grace_seconds = min(grace_seconds, now + within_seconds - since)
+    record = msgspec.structs.replace(
+        record,
+        draining_since=since,
+        draining_because=record.draining_because or why,
+        grace_period_seconds=grace_seconds,
+        ready_since=None,
+    )
     if record.phase is Phase.WAITING:
-        return _ended(record, now, reason=record.reason or "Completed", message=record.message)
-    return record
+        return _ended_waiting(record, now)
+    return msgspec.structs.replace(record, message=record.draining_because)
+
+
+def insisted(record: Record, now: float) -> Record:
+    """It was told to end at once."""
+    return msgspec.structs.replace(record, insisted_at=now)
+
+
+def stranded(record: Record, platform_url: str) -> str | None:
+    """Why a run that an earlier server began is of no use to this one; None where it is."""
+    if record.platform_url in (None, platform_url):
+        return None
+    return f"It was started with the platform at {record.platform_url}, which is now at {platform_url}."
 
 
 def exited(record: Record) -> Record:
@@ -139,18 +179,29 @@ def settled(record: Record, end: Exit | StartFailed) -> Record:
         return _ended(record, end.at, reason=reason, message=message)
     steady = end.at - (record.started_at or end.at) >= STEADY_RUN_SECONDS
     crashes = 1 if steady else record.crashes + 1
-    wait = back_off_seconds(crashes)
-    if crashes > 1:
-        message = f"It ended {crashes} times in a row, the next start is {wait:g} s after the last. {message}"
-        reason = "CrashLoopBackOff" if isinstance(end, Exit) else reason
+    if crashes > 1 and isinstance(end, Exit):
+        reason = CRASH_LOOP
+    start_at = end.at + back_off_seconds(crashes)
     return msgspec.structs.replace(
-        record, phase=Phase.WAITING, crashes=crashes, start_at=end.at + wait, reason=reason, message=message
+        record, phase=Phase.WAITING, crashes=crashes, start_at=start_at, reason=reason, message=message
     )
 
 
 def abandoned(record: Record, now: float, message: str) -> Record:
     """It cannot be started again."""
-    return _ended(record, now, reason=record.reason or "Error", message=message)
+    return _ended(record, now, reason=_last_reason(record), message=message)
+
+
+def _ended_waiting(record: Record, now: float) -> Record:
+    if not record.runs:
+        return _ended(record, now, reason="Completed", message="It was asked to end before it was started.")
+    times = f"It ended {record.crashes} times in a row. " if record.crashes > 1 else ""
+    return _ended(record, now, reason=_last_reason(record), message=f"{times}{record.message}")
+
+
+def _last_reason(record: Record) -> str:
+    """Why it last ended; nothing that has ended for good is backing off."""
+    return "Error" if record.reason in (None, CRASH_LOOP) else record.reason
 
 
 def _ended(record: Record, now: float, *, reason: str | None, message: str | None) -> Record:
@@ -162,11 +213,12 @@ def _ended(record: Record, now: float, *, reason: str | None, message: str | Non
 def _explain(record: Record, end: Exit | StartFailed) -> tuple[str, str, int | None]:
     if isinstance(end, StartFailed):
         return end.reason, end.message, None
-    if record.killed:
-        seconds = f"{record.grace_period_seconds:g} s"
-        return "Error", f"It did not end within its grace period of {seconds} and was killed.", end.exit_code
+    why = f"{record.draining_because} " if record.draining_because else ""
     if record.draining_since is not None and (end.code == 0 or end.signal == Signals.SIGTERM):
-        return "Completed", "It was asked to end, and did.", end.exit_code
+        return "Completed", f"{why}It was asked to end, and did.", end.exit_code
+    if record.killed:
+        seconds = f"{round(record.grace_period_seconds, 1):g} s"
+        return "Error", f"{why}It did not end within its grace period of {seconds} and was killed.", end.exit_code
     reason = end.reason or ("Completed" if end.code == 0 else "Error")
     return reason, end.message or _describe(end), end.exit_code
 
@@ -192,9 +244,7 @@ def _signal_name(number: int) -> str:
 
 def observed(record: Record, *, prepared: bool) -> Observed:
     """What the planner needs to know of it."""
-    kill_at = None
-    if record.draining_since is not None and record.phase is not Phase.ENDED:
-        kill_at = record.draining_since + record.grace_period_seconds
+    insist_at, kill_at = _deadlines(record)
     return Observed(
         id=record.id,
         revision_id=record.spec.revision_id,
@@ -207,8 +257,23 @@ def observed(record: Record, *, prepared: bool) -> Observed:
         crashes=record.crashes,
         gpu_count=record.spec.gpu_count,
         draining=record.draining_since is not None,
+        insist_at=insist_at,
         kill_at=kill_at,
     )
+
+
+def _deadlines(record: Record) -> tuple[float | None, float | None]:
+    """When to insist on a draining replica's end, and when to kill it."""
+    if record.draining_since is None or record.phase not in (Phase.STARTING, Phase.RUNNING):
+        return None, None
+    end = record.draining_since + record.grace_period_seconds
+    if record.grace_period_seconds >= record.spec.grace_period_seconds:
+        return None, end
+    margin_seconds = min(INSIST_SECONDS, record.grace_period_seconds / 2)
+    if record.insisted_at is None:
+        return end - margin_seconds, None
+    # A server that was away, or a machine that was asleep, may be late: the job still gets its moment.
+    return None, max(end, record.insisted_at + margin_seconds)
 
 
 _STATUSES = {
@@ -229,7 +294,7 @@ def view(record: Record, *, reason: str | None = None, message: str | None = Non
         image=record.spec.image,
         status=_STATUSES[record.phase],
         reason=reason or record.reason,
-        message=message or record.message,
+        message=message or _message(record),
         port=record.port,
         created_at=record.created_at,
         started_at=record.started_at,
@@ -239,6 +304,13 @@ def view(record: Record, *, reason: str | None = None, message: str | None = Non
         restarts=max(0, record.runs - 1),
         draining=record.draining_since is not None,
     )
+
+
+def _message(record: Record) -> str | None:
+    if record.phase is not Phase.WAITING or record.crashes < 2:
+        return record.message
+    wait = f"{back_off_seconds(record.crashes):g} s"
+    return f"It ended {record.crashes} times in a row, the next start is {wait} after the last. {record.message}"
 
 
 def forgettable(records: list[Record], now: float) -> list[Record]:

@@ -8,6 +8,8 @@ from machineshop.runtime.base import LogLine
 
 READ_BYTES = 256 * 1024
 """How much to take at a time, so that a replica that prints without end cannot stop whoever reads along."""
+READ_LINES = 1000
+"""The same for lines, as reading a line takes its time however short it is."""
 BLOCK_BYTES = 64 * 1024
 
 
@@ -62,7 +64,7 @@ class FileLog:
                 text = file.read(READ_BYTES)
         except OSError:
             return b""
-        text = text[: text.rfind(b"\n") + 1]
+        text = _first_lines(text)
         self._offset += len(text)
         return text
 
@@ -106,3 +108,9 @@ def _last_blocks(file: BinaryIO, count: int) -> bytes:
         file.seek(start)
         text = file.read(size) + text
     return text
+
+
+def _first_lines(text: bytes) -> bytes:
+    """The first whole lines of a text, as many as are read at a time."""
+    rest = text.split(b"\n", READ_LINES)[-1]
+    return text[: len(text) - len(rest)]

@@ -148,13 +148,15 @@ class Runs:
     def _take_readiness(self, record: Record, readiness: health.Readiness, probe: health.Probe) -> None:
         if record.draining_since is not None or record.phase is not Phase.RUNNING:
             return
+        now = time.time()
+        why = health.describe(probe, readiness, now - (record.started_at or now))
         if not readiness.ready and record.ready_since is None:
-            self._ledger.note(replica.not_ready(record, probe.detail))
+            self._ledger.note(replica.not_ready(record, why))
         elif not readiness.ready:
-            logger.warning("replica no longer ready: replica=%s %s", record.id, probe.detail)
-            self._ledger.put(replica.not_ready(record, probe.detail))
+            logger.warning("replica no longer ready: replica=%s %s", record.id, why)
+            self._ledger.put(replica.not_ready(record, why))
             self._changed()
         elif record.ready_since is None:
             logger.info("replica ready: replica=%s", record.id)
-            self._ledger.put(replica.ready(record, time.time()))
+            self._ledger.put(replica.ready(record, now))
             self._changed()

@@ -10,7 +10,8 @@ any later server can tell that it is alive. It starts the command, stamps and ro
     exit-<n>.json   how the run ended, written when nothing of it is left
     log.<k>         `<seconds since the epoch> <line>`; the two newest are kept
 
-SIGTERM: passed on to the command's process group; after the grace period the group is killed, server or no server.
+SIGTERM: passed on to the command's process group, each time it comes; a grace period after the first the group is
+killed, server or no server.
 SIGUSR1: the group is killed at once. The standard library is all it may import, and little of that: it must start fast.
 """
 
@@ -38,6 +39,8 @@ LAST_WORDS_SECONDS = 2.0
 """How long to read on after the end from a pipe that something still holds open."""
 MEMORY_CHECK_SECONDS = 1.0
 COULD_NOT_START = 127
+LONGEST_QUOTE = 200
+"""Characters of a program's name; what a pipe takes in one piece has an end."""
 
 
 class Log:
@@ -178,9 +181,10 @@ class Run:
 
     def _take_signals(self) -> None:
         for number in os.read(self.signals, 256):
-            if number == signal.SIGTERM and self.kill_at is None:
+            if number == signal.SIGTERM:
                 self._signal_group(signal.SIGTERM)
-                self.kill_at = time.monotonic() + float(self.order["grace_seconds"]) + GRACE_SLACK_SECONDS
+                if self.kill_at is None:
+                    self.kill_at = time.monotonic() + float(self.order["grace_seconds"]) + GRACE_SLACK_SECONDS
             elif number == signal.SIGUSR1:
                 self._signal_group(signal.SIGKILL)
             elif number == signal.SIGCHLD:
@@ -305,8 +309,8 @@ def _signal_pipe() -> int:
 
 def _become_command(order: dict[str, Any], output: int, failed: int) -> None:
     """The child's side of the fork: never returns."""
-    command = [str(word) for word in order["command"]]
     try:
+        command = [str(word) for word in order["command"]]
         supervisor = os.getppid()
         os.setpgid(0, 0)
         _prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
@@ -320,11 +324,22 @@ def _become_command(order: dict[str, Any], output: int, failed: int) -> None:
         os.dup2(output, 2)
         os.chdir(order["cwd"])
         os.execvpe(command[0], command, order["env"])  # noqa: S606 - the deployment's own command
-    except OSError as error:
-        reason = "no such program" if error.errno == errno.ENOENT else os.strerror(error.errno or 0)
-        os.write(failed, f"cannot start {command[0]!r}: {reason}".encode())
+    except Exception as error:
+        os.write(failed, _why_not_started(order, error).encode(errors="backslashreplace"))
     finally:
         os._exit(COULD_NOT_START)
+
+
+def _why_not_started(order: dict[str, Any], error: Exception) -> str:
+    command = order["command"]
+    if not command:
+        return "cannot start anything: the command is empty"
+    if isinstance(error, OSError):
+        why = "no such program" if error.errno == errno.ENOENT else os.strerror(error.errno or 0)
+    else:
+        # Python itself refuses what the system cannot be told: a NUL, a variable's name with "=" in it.
+        why = f"the command or its environment cannot be passed on ({error})"
+    return f"cannot start {str(command[0])[:LONGEST_QUOTE]!r}: {why}"
 
 
 def _prctl(option: int, value: int) -> None:

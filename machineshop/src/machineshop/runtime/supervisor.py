@@ -88,7 +88,7 @@ class Supervisor:
         self._reap()
 
     def terminate(self) -> None:
-        """Ask the run to end."""
+        """Ask the run to end; each call reaches the command."""
         self._signal(signal.SIGTERM)
 
     def kill(self) -> None:

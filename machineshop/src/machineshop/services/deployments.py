@@ -6,7 +6,7 @@ from typing import Any, Protocol
 
 import msgspec
 
-from machineshop.errors import ArtifactMissing, InvalidRequest, NotFound
+from machineshop.errors import ArtifactMissing, ChangedMeanwhile, InvalidRequest, NotFound
 from machineshop.ids import new_id
 from machineshop.models import Deployment, Revision, RevisionEvent
 from machineshop.runtime.base import ArtifactKind, Capacity
@@ -18,6 +18,7 @@ from machineshop.store.database import Database
 CACHE_SECONDS = 1.0
 CACHE_LIMIT = 10_000
 MAX_EVENTS = 100
+UPDATE_TRIES = 20
 
 
 class ArtifactResolver(Protocol):
@@ -122,23 +123,14 @@ class DeploymentService:
         Raises:
             NotFound: The project has none such.
             InvalidRequest: A field is wrong, or the artifact does not exist; `param` names the field.
+            ChangedMeanwhile: Others changed it at the same time, again and again.
         """
-        old = await self._fresh(project_id, name_or_id)
-        config = rules.patched(old.config, changes)
-        rules.check_capacity(config, self._capacity().gpus)
-        if config.image != old.config.image:
-            config = msgspec.structs.replace(config, image=await self._resolve(project_id, config.image))
-        now = self._clock()
-        new = msgspec.structs.replace(old, config=config, updated_at=now)
-        action = None
-        if rules.makes_revision(old.config, config):
-            action = "update"
-            new = msgspec.structs.replace(
-                new, revision_id=new_id(), revision_number=old.revision_number + 1, rollout_started_at=now
-            )
-        await self._database.write(deployments.update, new, old.updated_at, action)
-        self._changed()
-        return new
+        for _ in range(UPDATE_TRIES - 1):
+            try:
+                return await self._update(project_id, name_or_id, changes)
+            except ChangedMeanwhile:
+                continue  # the changes are laid over what it is now
+        return await self._update(project_id, name_or_id, changes)
 
     async def delete(self, project_id: str, name_or_id: str) -> Deployment:
         """Delete a deployment and cancel what waits for it; its replicas drain.
@@ -173,6 +165,24 @@ class DeploymentService:
         if revision is None:
             raise NotFound(what=f"revision of '{deployment.name}'", id=number_or_id)
         return revision
+
+    async def _update(self, project_id: str, name_or_id: str, changes: dict[str, Any]) -> Deployment:
+        old = await self._fresh(project_id, name_or_id)
+        config = rules.patched(old.config, changes)
+        rules.check_capacity(config, self._capacity().gpus)
+        if config.image != old.config.image:
+            config = msgspec.structs.replace(config, image=await self._resolve(project_id, config.image))
+        now = self._clock()
+        new = msgspec.structs.replace(old, config=config, updated_at=now)
+        action = None
+        if rules.makes_revision(old.config, config):
+            action = "update"
+            new = msgspec.structs.replace(
+                new, revision_id=new_id(), revision_number=old.revision_number + 1, rollout_started_at=now
+            )
+        await self._database.write(deployments.update, new, old, action)
+        self._changed()
+        return new
 
     async def _fresh(self, project_id: str, name_or_id: str) -> Deployment:
         self._cache.pop((project_id, name_or_id), None)

@@ -5,6 +5,7 @@ own transaction, which stores the job and claims it at once: both are answered a
 """
 
 import asyncio
+import logging
 import secrets
 import time
 from collections import Counter, defaultdict, deque
@@ -14,7 +15,7 @@ from typing import Any
 import msgspec
 from sqlalchemy import Connection
 
-from machineshop.errors import InvalidRequest, NotFound
+from machineshop.errors import InvalidRequest, NotFound, StaleAttempt, StoreUnavailable
 from machineshop.ids import new_id
 from machineshop.models import ApiKey, Claim, Deployment, Job, Worker
 from machineshop.services.deployments import DeploymentService
@@ -28,6 +29,9 @@ UNRENEWED_CLAIM_SECONDS = 24 * 3600
 # The same, of a replica: it is freed when the replica ends, so this bound only has to exist.
 REPLICA_CLAIM_SECONDS = 365 * 24 * 3600
 MAX_PRIORITY = 2**31 - 1
+TAKE_BACK_PAUSES_SECONDS = (0.1, 0.5, 2.0, 5.0, 10.0, 30.0)
+
+log = logging.getLogger(__name__)
 
 
 class _Waiter:
@@ -114,18 +118,38 @@ class QueueService:
 
         `disconnected` returns once the worker has closed its connection: it is handed no job then.
         """
+        hung_up = asyncio.ensure_future(disconnected())
+        try:
+            claim = await self._claim_or_wait(deployment.id, worker, timeout_seconds, hung_up)
+            if claim is None or not hung_up.done():
+                return claim
+            self._spawn(self._take_back(claim))
+            return None
+        finally:
+            hung_up.cancel()
+
+    async def _claim_or_wait(
+        self, deployment_id: str, worker: Worker, timeout_seconds: float, hung_up: "asyncio.Future[None]"
+    ) -> Claim | None:
         while True:
-            arrivals = self._arrivals[deployment.id]
-            claim = await self._claim(deployment.id, worker)
+            arrivals = self._arrivals[deployment_id]
+            claim = await self._claim(deployment_id, worker)
             if claim is not None:
                 return claim
-            if arrivals == self._arrivals[deployment.id]:
+            if arrivals == self._arrivals[deployment_id]:
                 break
-        if timeout_seconds <= 0 or self._closing:
+        if timeout_seconds <= 0 or self._closing or hung_up.done():
             return None
         waiter = _Waiter(worker)
-        self._waiters[deployment.id].append(waiter)
-        return await self._wait(deployment.id, waiter, timeout_seconds, disconnected)
+        self._waiters[deployment_id].append(waiter)
+        hung_up.add_done_callback(waiter.send_home)
+        timer = asyncio.get_running_loop().call_later(timeout_seconds, waiter.send_home)
+        try:
+            return await waiter.handed
+        finally:
+            timer.cancel()
+            waiter.send_home()
+            self._forget(deployment_id, waiter)
 
     async def renew(
         self,
@@ -304,31 +328,17 @@ class QueueService:
             waiter.handed.set_result(claim)
 
     async def _take_back(self, claim: Claim) -> None:
-        """Free a claim whose worker hung up before it got it."""
-        await self.release(claim.job.project_id, claim.job.id, Holder(token=claim.token))
-
-    async def _wait(
-        self,
-        deployment_id: str,
-        waiter: _Waiter,
-        timeout_seconds: float,
-        disconnected: Callable[[], Awaitable[None]],
-    ) -> Claim | None:
-        hung_up = asyncio.ensure_future(disconnected())
-        hung_up.add_done_callback(waiter.send_home)
-        timer = asyncio.get_running_loop().call_later(timeout_seconds, waiter.send_home)
-        try:
-            claim = await waiter.handed
-        finally:
-            timer.cancel()
-            lost = hung_up.done()
-            hung_up.cancel()
-            waiter.send_home()
-            self._forget(deployment_id, waiter)
-        if claim is not None and lost:
-            await self._take_back(claim)
-            return None
-        return claim
+        """Free a claim whose worker hung up before it got it; a store that is away for a moment is waited for."""
+        for pause_seconds in TAKE_BACK_PAUSES_SECONDS:
+            try:
+                await self.release(claim.job.project_id, claim.job.id, Holder(token=claim.token))
+            except StoreUnavailable:
+                await asyncio.sleep(pause_seconds)
+            except (NotFound, StaleAttempt):
+                return
+            else:
+                return
+        log.error("claim.not_taken_back job=%s", claim.job.id)
 
     def _next_waiter(self, deployment_id: str) -> _Waiter | None:
         line = self._waiters[deployment_id]

@@ -20,6 +20,7 @@ from sqlalchemy import Connection
 
 from machineshop.errors import StoreUnavailable
 from machineshop.store.engines import BUSY_TIMEOUT_SECONDS, READERS, Engines
+from machineshop.store.wal import LogNotOnDisk
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -187,6 +188,10 @@ class Database:
                     _on_loops(group, _Write.early)
             else:
                 self._transact(group)
+        except LogNotOnDisk as error:
+            self._drop_connection()
+            for write in group:
+                write.error = write.error or error
         except Exception as error:  # noqa: BLE001 - whatever broke the transaction is every caller's answer
             self._drop_connection()
             log.error("store.commit_failed writes=%d error=%s", len(group), error)  # noqa: TRY400 - no defect of ours
@@ -244,6 +249,8 @@ class Database:
                 self._connection.invalidate()
                 self._connection.close()
             self._connection = None
+        if self._engines.log is not None:
+            self._engines.log.close()  # the next connection may make another file of that name
 
 
 def _on_loops(group: list[_Write], step: Callable[[_Write], None]) -> None:

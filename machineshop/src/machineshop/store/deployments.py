@@ -6,7 +6,7 @@ import msgspec
 from sqlalchemy import Connection, and_, func, or_, select
 from sqlalchemy.exc import IntegrityError
 
-from machineshop.errors import AlreadyExists, NotFound
+from machineshop.errors import AlreadyExists, ChangedMeanwhile, NotFound
 from machineshop.models import Deployment, DeploymentConfig, Revision, RevisionEvent
 from machineshop.store.tables import deployments, jobs, revision_events, revisions
 
@@ -46,15 +46,16 @@ def list_of_all_projects(conn: Connection) -> list[Deployment]:
     return [_deployment(row) for row in conn.execute(select(deployments).where(_LIVE)).mappings()]
 
 
-def update(conn: Connection, deployment: Deployment, expected_updated_at: float, action: str | None) -> None:
-    """Store a changed deployment; with `action`, its revision is a new one and becomes the active one.
+def update(conn: Connection, deployment: Deployment, old: Deployment, action: str | None) -> None:
+    """Put a changed deployment in the place of `old`; with `action`, its revision is new and becomes the active one.
 
     Raises:
-        NotFound: It was changed or deleted since it was read.
+        ChangedMeanwhile: It was changed or deleted since it was read.
     """
-    guard = and_(deployments.c.id == deployment.id, deployments.c.updated_at == expected_updated_at, _LIVE)
+    same = and_(deployments.c.config == _encode(old.config), deployments.c.revision_id == old.revision_id)
+    guard = and_(deployments.c.id == deployment.id, same, _LIVE)
     if conn.execute(deployments.update().where(guard).values(**_row(deployment))).rowcount == 0:
-        raise NotFound(what="deployment", id=deployment.name)
+        raise ChangedMeanwhile(what="deployment", name=deployment.name)
     if action is not None:
         _activate(conn, deployment, action)
 

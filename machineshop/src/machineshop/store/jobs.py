@@ -51,6 +51,7 @@ class _Lost(NamedTuple):
     retries: int
     info: str
     cancel_requested: bool
+    deployment_deleted: bool
 
 
 def insert(conn: Connection, job: Job) -> None:
@@ -79,7 +80,13 @@ def insert(conn: Connection, job: Job) -> None:
 def claim(
     conn: Connection, deployment_id: str, worker: Worker, token: str, now: float, expires_at: float
 ) -> Claim | None:
-    """Hand the next job to a worker: a new attempt, fenced by `token`."""
+    """Hand the next job to a worker: a new attempt, fenced by `token`.
+
+    A replica that never renews works on one job at a time: what it still holds when it asks again, it has lost.
+    """
+    if worker.replica_id is not None and worker.claim_timeout_seconds is None:
+        held = {"replica_id": worker.replica_id, "hostname": worker.hostname}
+        _lose(conn, _HELD_UNRENEWED, held, "its worker asked for another job without ending it", now)
     row = _CLAIM.one(
         conn,
         {
@@ -157,8 +164,13 @@ def abandon(conn: Connection, project_id: str, job_id: str, holder: Holder, info
 
 
 def release(conn: Connection, project_id: str, job_id: str, holder: Holder, now: float) -> str:
-    """Put the job back unharmed, and return its deployment's id. Raises as `renew`."""
-    return _move(conn, JobVerb.RELEASE, project_id, job_id, holder, now, {}).deployment_id
+    """Put the job back unharmed, and return its deployment's id. Raises as `renew`.
+
+    Where nobody wants it any longer, because it is to be canceled or its deployment is gone, it is canceled instead.
+    """
+    unwanted = _UNWANTED.one(conn, {"project_id": project_id, "job_id": job_id})
+    verb = JobVerb.ABANDON if unwanted is not None and unwanted[0] else JobVerb.RELEASE
+    return _move(conn, verb, project_id, job_id, holder, now, {}).deployment_id
 
 
 def cancel(conn: Connection, project_id: str, model: str, job_id: str, now: float) -> Job:
@@ -198,9 +210,9 @@ def busy_replicas(conn: Connection) -> frozenset[str]:
     return frozenset(replica_id for (replica_id,) in _BUSY_REPLICAS.run(conn, {}).fetchall())
 
 
-def deleted_deployments_with_jobs(conn: Connection) -> frozenset[str]:
-    """The deployments that are deleted and still have a running job."""
-    return frozenset(deployment_id for (deployment_id,) in _RUNNING_IN_DELETED.run(conn, {}).fetchall())
+def deleted_deployments_with_jobs(conn: Connection) -> list[tuple[str, str]]:
+    """Project and id of the deployments that are deleted and still have a job that has not ended."""
+    return [(project_id, deployment_id) for project_id, deployment_id in _LIVE_IN_DELETED.run(conn, {}).fetchall()]
 
 
 def expire(conn: Connection, now: float) -> set[str]:
@@ -213,8 +225,9 @@ def lose_replica(conn: Connection, replica_id: str, now: float) -> set[str]:
     return _lose(conn, _HELD_BY, {"replica_id": replica_id}, "its replica ended in the middle of it", now)
 
 
-def lose_deployment(conn: Connection, deployment_id: str, now: float) -> None:
+def lose_deployment(conn: Connection, project_id: str, deployment_id: str, now: float) -> None:
     """End the jobs of a deployment that is gone with all its replicas."""
+    clear(conn, project_id, deployment_id, now)
     for row in _HELD_IN.run(conn, {"deployment_id": deployment_id}).fetchall():
         _end_lost(conn, _Lost(*row), "its deployment was deleted", now, may_retry=False)
 
@@ -222,7 +235,8 @@ def lose_deployment(conn: Connection, deployment_id: str, now: float) -> None:
 def _lose(conn: Connection, query: Statement, where: dict[str, Any], cause: str, now: float) -> set[str]:
     woken = set()
     for lost in [_Lost(*row) for row in query.run(conn, where).fetchall()]:
-        if _end_lost(conn, lost, cause, now, may_retry=lost.retries < MAX_RETRIES) is JobVerb.LOSE:
+        may_retry = lost.retries < MAX_RETRIES and not lost.deployment_deleted
+        if _end_lost(conn, lost, cause, now, may_retry=may_retry) is JobVerb.LOSE:
             woken.add(lost.deployment_id)
     return woken
 
@@ -236,7 +250,8 @@ def _end_lost(conn: Connection, lost: "_Lost", cause: str, now: float, *, may_re
         verb = JobVerb.LOSE
     else:
         verb = JobVerb.GIVE_UP
-        error = f"The job was lost in attempt {lost.attempt}: {cause}."
+        why = "its deployment was deleted" if lost.deployment_deleted else cause
+        error = f"The job was lost in attempt {lost.attempt}: {why}."
         changed = {"info": _encode(_decode(lost.info) | {"error": error})}
     _move(conn, verb, lost.project_id, lost.id, Holder(token=lost.attempt_token), now, changed)
     return verb
@@ -400,13 +415,21 @@ _COUNT = Statement(
     "WHERE project_id = :project_id AND deployment_id = :deployment_id AND state = 'running'"
 )
 _BUSY_REPLICAS = Statement("SELECT DISTINCT replica_id FROM jobs WHERE state = 'running' AND replica_id IS NOT NULL")
-_RUNNING_IN_DELETED = Statement(
-    "SELECT DISTINCT jobs.deployment_id FROM jobs JOIN deployments ON deployments.id = jobs.deployment_id "
-    "WHERE jobs.state = 'running' AND deployments.deleted_at IS NOT NULL"
+_LIVE_IN_DELETED = Statement(
+    "SELECT project_id, id FROM deployments WHERE deleted_at IS NOT NULL AND ("
+    "EXISTS (SELECT 1 FROM jobs WHERE jobs.deployment_id = deployments.id AND jobs.state = 'pending') "
+    "OR EXISTS (SELECT 1 FROM jobs WHERE jobs.deployment_id = deployments.id AND jobs.state = 'running'))"
 )
-_LOST_COLUMNS = ", ".join(_Lost._fields)
+# Of a job: the user wants it canceled, or its deployment is deleted.
+_DELETED = "EXISTS (SELECT 1 FROM deployments d WHERE d.id = jobs.deployment_id AND d.deleted_at IS NOT NULL)"
+_UNWANTED = Statement(f"SELECT cancel_requested = 1 OR {_DELETED} FROM jobs WHERE {_ONE}")
+_LOST_COLUMNS = ", ".join(_Lost._fields).replace("deployment_deleted", _DELETED)
 _EXPIRED = Statement(
     f"SELECT {_LOST_COLUMNS} FROM jobs WHERE state = 'running' AND claim_expires_at <= :now LIMIT 1000"
 )
 _HELD_BY = Statement(f"SELECT {_LOST_COLUMNS} FROM jobs WHERE state = 'running' AND replica_id = :replica_id")
+_HELD_UNRENEWED = Statement(
+    f"SELECT {_LOST_COLUMNS} FROM jobs WHERE state = 'running' AND replica_id = :replica_id "
+    "AND hostname = :hostname AND claim_timeout_seconds IS NULL"
+)
 _HELD_IN = Statement(f"SELECT {_LOST_COLUMNS} FROM jobs WHERE state = 'running' AND deployment_id = :deployment_id")

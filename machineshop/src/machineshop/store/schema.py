@@ -7,7 +7,7 @@ from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, create_engine, event
-from sqlalchemy.exc import OperationalError
+from sqlalchemy.exc import ArgumentError, DatabaseError
 from sqlalchemy.pool import NullPool
 
 from machineshop.errors import StoreUnavailable
@@ -24,9 +24,14 @@ def migrate(url: str) -> None:
         StoreUnavailable: It cannot be opened, or a newer version of the platform made it.
     """
     sqlite = is_sqlite(url)
-    engine = create_engine(
-        with_driver(url), poolclass=NullPool, connect_args={"isolation_level": None} if sqlite else {}
-    )
+    try:
+        options = {"isolation_level": None} if sqlite else {}
+        engine = create_engine(with_driver(url), poolclass=NullPool, connect_args=options)
+    except (ArgumentError, ValueError) as error:  # the text of either may hold the password
+        raise StoreUnavailable(
+            "The database URL cannot be understood; it must look like postgresql://user:password@host:5432/name "
+            "or sqlite:////path/to/file."
+        ) from error
     if sqlite:
         event.listen(engine, "begin", lambda conn: conn.exec_driver_sql("BEGIN IMMEDIATE"))
     try:
@@ -35,7 +40,7 @@ def migrate(url: str) -> None:
                 conn.exec_driver_sql(f"SELECT pg_advisory_xact_lock({MIGRATION_LOCK})")
             _refuse_newer(conn)
             command.upgrade(config(conn), "head")
-    except OperationalError as error:
+    except DatabaseError as error:
         raise StoreUnavailable(f"The database cannot be reached or opened: {error.orig}".strip()) from error
     finally:
         engine.dispose()

@@ -13,6 +13,12 @@ from typing import Any
 
 from sqlalchemy import Connection
 
+from machineshop.errors import StoreUnavailable
+
+
+class LogNotOnDisk(StoreUnavailable):
+    """{message}"""
+
 
 class WriteAheadLog:
     """The log of one database file. It exists as long as a connection is open, which the writer's is."""
@@ -26,7 +32,7 @@ class WriteAheadLog:
         """Commits in this block return before they are on disk; at its end they are.
 
         Raises:
-            OSError: The disk refused; whether what was committed is on disk is not known.
+            LogNotOnDisk: The disk refused.
         """
         driver: Any = conn.connection.driver_connection
         driver.execute("PRAGMA synchronous=NORMAL")
@@ -35,9 +41,14 @@ class WriteAheadLog:
         finally:
             driver.execute("PRAGMA synchronous=FULL")
         # Closing it would be safe as well: SQLite's locks are on its other files.
-        if self._fd is None:
-            self._fd = os.open(self._path, os.O_RDONLY)
-        os.fdatasync(self._fd)
+        try:
+            if self._fd is None:
+                self._fd = os.open(self._path, os.O_RDONLY)
+            os.fdatasync(self._fd)
+        except OSError as error:
+            raise LogNotOnDisk(
+                f"The disk refused to keep the job ({error.strerror}); look whether it is there."
+            ) from error
 
     def close(self) -> None:
         """Let the file go."""

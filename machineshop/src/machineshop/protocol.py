@@ -1,0 +1,221 @@
+"""The bounds of what a connection may send before anyone has looked at its key.
+
+uvicorn's HTTP protocol sets none: one endless header would keep the server busy and fill its memory, and requests that
+never become whole would use up its file descriptors. `BoundedHttpProtocol` is that protocol with limits; past its head,
+a request is the application's affair.
+"""
+
+import logging
+import resource
+from asyncio import BaseTransport, TimerHandle, Transport
+from typing import Any, cast
+
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
+
+from machineshop.errors import InvalidRequest
+from machineshop.http import error_response
+
+log = logging.getLogger(__name__)
+
+# More than this serves nobody on one machine, and programs that walk through all descriptors get slow with it.
+MAX_OPEN_FILES = 1 << 20
+
+
+class HeadTooLarge(InvalidRequest):
+    """{message}"""
+
+
+class UrlTooLong(InvalidRequest):
+    """{message}"""
+
+
+class HeadTooSlow(InvalidRequest):
+    """{message}"""
+
+
+class MalformedRequest(InvalidRequest):
+    """{message}"""
+
+
+STATUSES: dict[type[InvalidRequest], int] = {
+    HeadTooLarge: 431,
+    UrlTooLong: 414,
+    HeadTooSlow: 408,
+    MalformedRequest: 400,
+}
+
+
+class BoundedHttpProtocol(HttpToolsProtocol):
+    """uvicorn's HTTP protocol with limits on a request's head, and errors in the API's form.
+
+    `_unread_bytes` carries it all: how many bytes came since the last piece of a body or the end of a message. It is
+    0 while requests come whole and bodies flow, so that the price of the limits is one look at it for each read.
+    """
+
+    # Keys, cookies and traces fit in a tenth of each.
+    max_head_bytes = 64 * 1024
+    max_url_bytes = 16 * 1024
+    max_headers = 200
+    # How long a new connection may say nothing, and how long a head may take from its first byte on.
+    head_timeout_seconds = 20.0
+    # How long a refused caller is listened to: closing at once would reset the connection, and lose the answer.
+    linger_seconds = 1.0
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._unread_bytes = 0
+        self._in_head = False
+        self._refused = False
+        self._fault: InvalidRequest | None = None
+        self._timer: TimerHandle | None = None
+
+    def connection_made(self, transport: BaseTransport) -> None:
+        """Expect the first request."""
+        super().connection_made(cast("Transport", transport))
+        self._start_timer(self.head_timeout_seconds)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Forget the connection."""
+        self._stop_timer()
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        """Read on, and look closer where that did not end in a whole head or in a body."""
+        if self._refused:
+            return
+        self._unread_bytes += len(data)
+        super().data_received(data)
+        if self._unread_bytes and not self._refused:
+            self._watch()
+
+    def on_message_begin(self) -> None:
+        """The first byte of a request."""
+        self._stop_timer()
+        self._in_head = True
+        # Behind another request in the same read, how much of that read is this head is not known: it is not counted.
+        self._unread_bytes = self._unread_bytes or 1
+        super().on_message_begin()
+
+    def on_headers_complete(self) -> None:
+        """The end of a head.
+
+        Raises:
+            InvalidRequest: It breaks a limit; the parser makes its own error of that, and `send_400_response` follows.
+        """
+        self._fault = self._fault_of_head(whole=True)
+        if self._fault is not None:
+            raise self._fault
+        super().on_headers_complete()
+        self._stop_timer()
+        self._in_head = False
+        self._unread_bytes = 0
+
+    def on_body(self, body: bytes) -> None:
+        """A piece of a body."""
+        super().on_body(body)
+        self._unread_bytes = int(self._idle)
+
+    def on_message_complete(self) -> None:
+        """The end of a request."""
+        super().on_message_complete()
+        self._unread_bytes = int(self._idle)
+
+    def send_400_response(self, msg: str) -> None:
+        """Answer what the parser gave up on."""
+        self._refuse(self._fault or MalformedRequest(f"{msg} The server speaks HTTP/1.1 with the standard methods."))
+
+    @property
+    def _idle(self) -> bool:
+        """Whether no request awaits its answer; what comes then of a body already answered is not wanted."""
+        cycle: RequestResponseCycle | None = self.cycle  # uvicorn declares it without the None that it begins with
+        return cycle is None or cycle.response_complete
+
+    def _watch(self) -> None:
+        """Hold what has come so far of a head or of a body's trailer to the limits."""
+        if (fault := self._fault_of_head(whole=False)) is not None:
+            self._refuse(fault)
+        elif self._timer is None and (self._in_head or self._idle):
+            # Any byte ends uvicorn's own wait for the next request; when it began none, the wait goes on here.
+            self._start_timer(self.head_timeout_seconds if self._in_head else self.timeout_keep_alive)
+
+    def _fault_of_head(self, *, whole: bool) -> InvalidRequest | None:
+        if self._in_head and len(self.url) > self.max_url_bytes:
+            return UrlTooLong(f"The URL is longer than {self.max_url_bytes} bytes.")
+        if self._in_head and len(self.headers) > self.max_headers:
+            return HeadTooLarge(f"The request has more than {self.max_headers} headers.")
+        size = self._unread_bytes
+        if whole and (size == 1 or size > self.max_head_bytes):  # it left out the beginning, or holds some of the body
+            size = self._size_of_head()
+        if size > self.max_head_bytes:
+            return HeadTooLarge(f"The request's headers are larger than {self.max_head_bytes} bytes in all.")
+        return None
+
+    def _size_of_head(self) -> int:
+        lines = sum(len(name) + len(value) + len(b": \r\n") for name, value in self.headers)
+        return len(self.url) + len(b"GET  HTTP/1.1\r\n\r\n") + lines
+
+    def _refuse(self, error: InvalidRequest) -> None:
+        """Read nothing more, and say why, unless that would end up inside of another answer."""
+        self._refused = True
+        self._stop_timer()
+        log.info("request refused: %s", error.message)
+        if self._idle:
+            self._say(error)
+        elif self._in_head:  # the requests before it get their answers, and then the connection ends
+            self.cycle.keep_alive = False
+        elif self.pipeline or self.cycle.response_started:
+            self.transport.close()
+        else:  # the rest of its body will not come
+            self.cycle.disconnected = True
+            self.cycle.message_event.set()
+            self._say(error)
+
+    def _say(self, error: InvalidRequest) -> None:
+        body = bytes(error_response(error).body)
+        headers = [
+            *self.server_state.default_headers,
+            (b"content-type", b"application/json"),
+            (b"content-length", str(len(body)).encode()),
+            (b"connection", b"close"),
+        ]
+        lines = b"".join(name + b": " + value + b"\r\n" for name, value in headers)
+        self.transport.write(STATUS_LINE[STATUSES[type(error)]] + lines + b"\r\n" + body)
+        self.transport.write_eof()
+        self._timer = self.loop.call_later(self.linger_seconds, self.transport.close)
+
+    def _start_timer(self, seconds: float) -> None:
+        self._timer = self.loop.call_later(seconds, self._time_is_up)
+
+    def _stop_timer(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def _time_is_up(self) -> None:
+        self._timer = None
+        if self.transport.is_closing():
+            return
+        if self.flow.read_paused:  # it may have come long ago: it is the server that does not read
+            self._start_timer(self.head_timeout_seconds)
+        elif self._in_head:
+            self._refuse(HeadTooSlow(f"The request's headers took longer than {self.head_timeout_seconds:g} s."))
+        else:
+            self.transport.close()
+
+
+def raise_open_files_limit() -> int:
+    """Let this process open as many files and connections as it may.
+
+    Returns:
+        The limit from now on.
+    """
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = MAX_OPEN_FILES if hard == resource.RLIM_INFINITY else min(hard, MAX_OPEN_FILES)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        try:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+        except (OSError, ValueError) as error:  # some systems allow less than they say
+            log.warning("the limit of open files stays at %s: %s", soft, error)
+            return soft
+        return wanted
+    return soft
