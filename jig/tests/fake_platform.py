@@ -15,6 +15,7 @@ from urllib.parse import parse_qs, urlsplit
 JsonObject = dict[str, Any]
 
 KEY = "msk_the-secret-key"
+OTHER_KEY = "msk_the-key-of-another-project"
 ORGANIZATION = "acme"
 SECONDS_MAX = 20
 WAITING = {"replica_status": "Waiting", "replica_status_reason": "Preparing", "replica_status_message": "Making ready."}
@@ -52,7 +53,9 @@ class FakePlatform:
 
     `rollout` holds the replica's event at each look at a deployment, `job_states` the job's state at each look at it;
     the last of each stays. `failures` are pairs (end of a path, status): the next request for such a path gets that
-    status instead of an answer. Followed logs end when `is_quiet` is set.
+    status instead of an answer. `told` is what a deployment's answer says besides, or instead. Followed logs end when
+    `is_quiet` is set: as they should, or with `is_stopping` as those of a server that goes away. `missing_bytes` is how
+    many bytes too early a download ends. `projects` holds the keys, each with its project's name.
     """
 
     url: str = ""
@@ -63,6 +66,10 @@ class FakePlatform:
     failures: list[tuple[str, int]] = field(default_factory=list)
     looks_until_gone: int = 2
     is_quiet: threading.Event = field(default_factory=already_set)
+    told: JsonObject = field(default_factory=dict)
+    is_stopping: bool = False
+    missing_bytes: int = 0
+    projects: dict[str, str] = field(default_factory=lambda: {KEY: "Default", OTHER_KEY: "Vision"})
     requests: list[Request] = field(default_factory=list)
     blobs: dict[str, bytes] = field(default_factory=dict)
     manifests: dict[str, bytes] = field(default_factory=dict)
@@ -109,6 +116,7 @@ class FakePlatform:
                 {"name": "TOGETHER_DEPLOYMENT_REVISION_ID", "value": known["revision"]},
             ],
             "replica_events": {"r-1": {**event, "revision_id": known["revision"]}},
+            **self.told,
         }
 
 
@@ -136,7 +144,7 @@ class Handler(BaseHTTPRequestHandler):
                 self.platform.failures.remove(failure)
                 self.answer(failure[1], error("The platform is unwell."))
                 return
-        if not parts.path.startswith("/signed/") and self.headers.get("Authorization") != f"Bearer {KEY}":
+        if not parts.path.startswith("/signed/") and self.key not in self.platform.projects:
             self.answer(401, error("This API key is not valid.", "authentication_error"))
             return
         for method, pattern, route in ROUTES:
@@ -147,6 +155,10 @@ class Handler(BaseHTTPRequestHandler):
         self.answer(404, error(f"No route {self.command} {parts.path}."))
 
     do_GET = do_POST = do_PUT = do_PATCH = do_DELETE = do_HEAD = handle_any  # noqa: N815
+
+    @property
+    def key(self) -> str:
+        return (self.headers.get("Authorization") or "").removeprefix("Bearer ")
 
     def answer(self, status: int, document: JsonObject | None = None, **headers: str) -> None:
         body = b"" if document is None else json.dumps(document).encode()
@@ -165,7 +177,8 @@ def error(message: str, kind: str = "invalid_request_error") -> JsonObject:
 
 def whoami(handler: Handler, request: Request) -> None:
     organization = {"id": "org-1", "name": "Acme"}
-    project = {"id": "proj-1", "name": "Default", "slug": "default"}
+    name = handler.platform.projects[handler.key]
+    project = {"id": f"proj-{name}", "name": name, "slug": name.lower()}
     handler.answer(200, {"api_key": {"id": "key-1"}, "organization": organization, "project": project})
 
 
@@ -254,12 +267,15 @@ def logs(handler: Handler, request: Request, name: str) -> None:
         handler.answer(200, {"lines": lines})
         return
     handler.send_response(200)
-    handler.send_header("Connection", "close")
+    handler.send_header("Transfer-Encoding", "chunked")
     handler.end_headers()
     for line in lines:
-        handler.wfile.write(json.dumps({"lines": [line]}).encode() + b"\n")
+        piece = json.dumps({"lines": [line]}).encode() + b"\n"
+        handler.wfile.write(b"%x\r\n%s\r\n" % (len(piece), piece))
         handler.wfile.flush()
     handler.platform.is_quiet.wait(SECONDS_MAX)
+    if not handler.platform.is_stopping:
+        handler.wfile.write(b"0\r\n\r\n")
     handler.close_connection = True
 
 
@@ -311,6 +327,18 @@ def put_file(handler: Handler, request: Request, filename: str) -> None:
     handler.answer(200, {})
 
 
+def get_file(handler: Handler, request: Request, filename: str) -> None:
+    content = handler.platform.files.get(filename)
+    if content is None:
+        handler.answer(404, error(f"There is no file {filename}.", "not_found_error"))
+        return
+    handler.send_response(200)
+    handler.send_header("Content-Length", str(len(content)))
+    handler.end_headers()
+    handler.wfile.write(content[: len(content) - handler.platform.missing_bytes])
+    handler.close_connection = True
+
+
 ROUTES: list[tuple[str, str, Callable[..., None]]] = [
     ("GET", "/v3/whoami", whoami),
     ("GET", "/v1/runtime", runtime),
@@ -334,6 +362,7 @@ ROUTES: list[tuple[str, str, Callable[..., None]]] = [
     ("GET", "/v1/queue/metrics", metrics),
     ("POST", "/v1/storage/upload-request", upload_request),
     ("PUT", r"/signed/(.+)", put_file),
+    ("GET", r"/v1/storage/(.+)", get_file),
 ]
 
 

@@ -14,6 +14,7 @@ from jig.bundle.archive import write_archive
 from jig.bundle.ignore import is_ignored, parse_patterns
 from jig.bundle.manifest import SOURCE_TYPE, blob_of, config_blob, manifest
 from jig.bundle.pack import bundle_warnings, pack
+from jig.bundle.pyproject import without_jig_tables
 from jig.bundle.requirements import lock, package_name, without_sprocket
 from jig.bundle.source import collect
 from jig.config.file import find_config
@@ -65,6 +66,11 @@ def names(project: Path, config: ReadConfig, text: str = "") -> list[str]:
         (["/dist"], "dist", True, True),
         (["/dist"], "pkg/dist", True, False),
         (["docs/*.pdf"], "docs/a.pdf", False, True),
+        (["docs/*.pdf"], "docs/deep/a.pdf", False, False),
+        (["docs/**/*.pdf"], "docs/deep/er/a.pdf", False, True),
+        (["docs/**/*.pdf"], "docs/a.pdf", False, True),
+        (["/*.md"], "NOTES.md", False, True),
+        (["/*.md"], "pkg/prompt.md", False, False),
         (["*.log", "!keep.log"], "keep.log", False, False),
         (["# *.log", ""], "a.log", False, False),
     ],
@@ -90,7 +96,7 @@ def test_what_is_made_again_or_secret_stays_out(project: Path, config: ReadConfi
         write(project, path)
     for path in (".env.example", "pkg/model.py"):
         write(project, path)
-    assert names(project, config) == [".env.example", "jig.toml", "pkg", "pkg/model.py", "worker.py"]
+    assert names(project, config) == [".env.example", "pkg", "pkg/model.py", "worker.py"]
 
 
 def test_jigignore_leaves_out_more_and_takes_back(project: Path, config: ReadConfig) -> None:
@@ -98,7 +104,54 @@ def test_jigignore_leaves_out_more_and_takes_back(project: Path, config: ReadCon
     write(project, "notes.txt")
     write(project, ".env")
     write(project, ".jigignore", "data/\n*.txt\n!.env\n")
-    assert names(project, config) == [".env", "jig.toml", "worker.py"]
+    assert names(project, config) == [".env", "worker.py"]
+
+
+def test_what_only_tells_people_stays_out_unless_it_is_taken_back(project: Path, config: ReadConfig) -> None:
+    for path in ("README", "README.rst", "NOTES.md", "README_data/a.bin", "pkg/README.md"):
+        write(project, path)
+    kept = ["README_data", "README_data/a.bin", "pkg", "pkg/README.md", "worker.py"]
+    assert names(project, config) == kept
+    write(project, ".jigignore", "!/NOTES.md\n")
+    assert names(project, config) == ["NOTES.md", *kept]
+    assert names(project, config, '[image]\ncopy = ["README", "*.py"]\n') == ["README", "worker.py"]
+
+
+def test_how_it_is_deployed_does_not_change_what_is_deployed(project: Path, config: ReadConfig) -> None:
+    first = digest(config())
+    assert digest(config("[deploy]\nmin_replicas = 0\n")) == first
+    (project / "jig.toml").rename(project / "staging.toml")
+    assert digest(find_config(Path("staging.toml"), project)) == first
+    assert digest(config('[image]\nenvironment = {A = "1"}\n')) != first
+
+
+def test_the_jig_tables_of_a_pyproject_change_nothing_either(project: Path) -> None:
+    (project / "jig.toml").unlink()
+
+    def digest_of(tables: str, dependency: str = "sprocket") -> str:
+        head = f'[project]\nname = "hello"\ndependencies = ["{dependency}"]\n\n'
+        write(project, "pyproject.toml", f'{head}[tool.jig]\nworker = "w:H"\n{tables}\n[tool.other]\nx = 1\n')
+        return digest(find_config(None, project))
+
+    first = digest_of("")
+    assert digest_of("# how many\n[tool.jig.deploy]\nmin_replicas = 0\n") == first
+    assert digest_of("", "numpy") != first
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ('[project]\nname = "a"\n\n[tool.jig]\nname = "b"\n', '[project]\nname = "a"\n'),
+        ("[tool.jig.deploy]\ncpu = 1\n[[ tool . jig . x ]]\n[tool.jigsaw]\na = 1\n", "[tool.jigsaw]\na = 1\n"),
+        ("[tool.jig]\nrun = [\n  [1],\n]\n", "[tool.jig]\nrun = [\n  [1],\n]\n"),
+        ("tool.jig.name = 'a'\n", "tool.jig.name = 'a'\n"),
+        ('[a]\nb = """\n[tool.jig]\n"""\n', '[a]\nb = """\n[tool.jig]\n"""\n'),
+        ("not toml", "not toml"),
+    ],
+    ids=["alone", "tables below it", "a list of lists", "dotted keys", "in a string", "not TOML"],
+)
+def test_jig_tables_are_cut_out_only_where_nothing_else_goes_with_them(text: str, expected: str) -> None:
+    assert without_jig_tables(text) == expected
 
 
 def test_image_copy_limits_what_is_taken(project: Path, config: ReadConfig) -> None:

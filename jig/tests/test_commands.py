@@ -53,6 +53,9 @@ def test_an_unknown_deployment_is_an_error_in_both_forms(jig: Jig, platform: Fak
     error = jig("status", "nobody", "--json").json["error"]
     assert error["type"] == "not_found_error"
     assert error["status"] == 404
+    assert "`jig list`" in error["hint"]
+    assert "`jig deploy`" in finished.err
+    assert "hint" not in jig("job-status", "unknown", "nobody", "--json").json["error"]
 
 
 def test_logs_print_lines_and_their_tail(jig: Jig, deployed: FakePlatform) -> None:
@@ -76,8 +79,10 @@ def test_followed_logs_come_line_by_line(jig: Jig, deployed: FakePlatform) -> No
 def test_endpoint_prints_only_the_url_on_stdout(jig: Jig, deployed: FakePlatform) -> None:
     finished = jig("endpoint")
     assert finished.out == f"{deployed.url}/v1/deployment-request/hello/generate\n"
-    assert "curl" in finished.err
+    assert '-H "Authorization: Bearer $(jig auth key)"' in finished.err
     assert KEY not in finished.err
+    assert jig("auth", "key").out == f"{KEY}\n"
+    assert jig("auth", "key", "--json").json == {"base_url": deployed.url, "api_key": KEY}
 
 
 def test_submit_prints_the_id(jig: Jig, deployed: FakePlatform) -> None:
@@ -166,7 +171,7 @@ def test_job_cancel_says_what_became_of_it(jig: Jig, deployed: FakePlatform, sta
 
 
 def test_queue_commands(jig: Jig, deployed: FakePlatform) -> None:
-    assert jig("queue-status").out == "Running  1\nWaiting  2\nTotal    3\n"
+    assert jig("queue-status").out == "Running  1\nWaiting  2\n"
     assert jig("queue_status", "--json").json["total_jobs"] == 3
     assert jig("queue-clear").code == 2
     assert not deployed.sent("POST", "/v1/queue/clear")
@@ -215,8 +220,8 @@ def test_without_any_platform_it_says_how_to_get_one(bare_jig: Jig) -> None:
 def test_a_wrong_key_is_not_kept(bare_jig: Jig, platform: FakePlatform) -> None:
     finished = bare_jig("auth", "login", "--base-url", platform.url, "--api-key-stdin", stdin="wrong\n")
     assert finished.code == 1
-    assert "not valid" in finished.err
-    assert "jig auth login" in finished.err
+    assert "This key is not valid at" in finished.err
+    assert "jig auth login" not in finished.err
     assert not Path(bare_jig.environment["JIG_CONTEXTS"]).exists()
 
 
@@ -256,6 +261,30 @@ def test_ctrl_c_ends_following_without_a_word(jig: Jig, deployed: FakePlatform) 
     assert (finished.code, finished.err) == (130, "")
 
 
+def test_a_server_that_stops_ends_following_with_a_sentence(jig: Jig, deployed: FakePlatform) -> None:
+    deployed.is_stopping = True
+    finished = jig("logs", "--follow")
+    assert (finished.code, finished.out) == (1, "first line\nlast line\n")
+    assert f"The platform at {deployed.url} has stopped, or the connection to it broke." in finished.err
+
+
+def test_status_shows_only_the_last_replicas_that_ended(jig: Jig, deployed: FakePlatform) -> None:
+    ended = {f"r-{9 - at}": {"replica_status": "Terminated", "revision_id": "rev-1"} for at in range(5)}
+    deployed.told = {"replica_events": {"r-1": {**READY, "revision_id": "rev-1"}, **ended}}
+    shown = re.findall(r"^  (r-\d)", jig("status").out, re.MULTILINE)
+    assert shown == ["r-1", "r-5", "r-6", "r-7"]
+    assert len(jig("status", "--json").json["replica_events"]) == 6
+
+
+def test_help_is_a_command_too(jig: Jig, platform: FakePlatform) -> None:
+    assert jig("help").out == jig("--help").out
+    assert "REQUEST-ID" in jig("help", "job_status").out
+
+
+def test_a_command_about_no_project_takes_no_config(jig: Jig, platform: FakePlatform) -> None:
+    assert jig("list", "--config", "x.toml").code == 2
+
+
 def test_what_may_be_repeated_is_tried_again(jig: Jig, platform: FakePlatform) -> None:
     platform.failures = [("", 503), ("", 500)]
     assert jig("list").code == 0
@@ -269,15 +298,17 @@ def test_what_may_be_repeated_is_tried_again(jig: Jig, platform: FakePlatform) -
     [
         (["lst"], 'Unknown command "lst". Did you mean "list"?'),
         (["status", "--bogus"], "Unknown option: --bogus."),
-        (["status", "a", "b"], "Unused Tokens: ['b']."),
+        (["status", "a", "b"], 'jig status takes fewer words: "b" is too much.'),
+        (["context", "use", "a", "b", "c"], 'jig context use takes fewer words: "b", "c" are too much.'),
+        (["deploy", "w/greeter"], 'jig deploy takes no folder: "w/greeter" has no meaning here.'),
     ],
-    ids=["no such command", "no such option", "too many words"],
+    ids=["no such command", "no such option", "too many words", "in a group", "a folder"],
 )
 def test_a_wrong_command_line_is_a_usage_error(jig: Jig, platform: FakePlatform, words: list[str], said: str) -> None:
     finished = jig(*words)
     assert (finished.code, finished.out) == (2, "")
     assert f"jig: {said}" in finished.err
-    assert "See `jig --help`." in finished.err
+    assert "--help`." in finished.err or "cd there first, or name its config with --config." in finished.err
     finished = jig("--json", *words)
     assert (finished.code, finished.err) == (2, "")
     assert finished.json["error"]["type"] == "usage_error"
@@ -310,7 +341,7 @@ def test_init_makes_a_project_that_deploys(jig: Jig, platform: FakePlatform, fol
     config, files = platform.bundle(platform.deployments["hello"]["image"])
     assert config["command"] == ["python", "-m", "sprocket", "worker:Hello", "--queue"]
     assert config["requirements"] == ""
-    assert set(files) == {"worker.py", "pyproject.toml", "README.md"}
+    assert set(files) == {"worker.py", "pyproject.toml"}
     assert platform.deployments["hello"]["gpu_type"] == "none"
 
 

@@ -108,6 +108,12 @@ def test_jig_toml_wins_over_pyproject(tmp_path: Path) -> None:
     assert read(folder, 'name = "from-jig-toml"\n').name == "from-jig-toml"
 
 
+def test_a_copy_of_a_pyproject_is_read_like_one(tmp_path: Path) -> None:
+    (tmp_path / "staging.toml").write_text('[project]\nname = "mine"\n[tool.jig]\nworker = "w:H"\n')
+    config = find_config(Path("staging.toml"), tmp_path)
+    assert (config.name, config.worker) == ("mine", "w:H")
+
+
 def test_the_name_falls_back_to_the_project_and_the_folder(tmp_path: Path) -> None:
     folder = tmp_path / "some-folder"
     folder.mkdir()

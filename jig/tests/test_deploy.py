@@ -28,8 +28,8 @@ def test_a_project_becomes_a_bundle_and_a_deployment(jig: Jig, platform: FakePla
         "requirements": "",
         "environment": {},
     }
-    assert set(files) == {"worker.py", "jig.toml"}
-    assert "jig submit" in finished.out
+    assert set(files) == {"worker.py"}
+    assert "\n  jig submit --payload '{...}' --watch\n" in finished.out
     for step in ("requirements", "bundle", "push", "deployment", "ready"):
         assert step in finished.err
     assert "Making ready." in finished.err
@@ -49,6 +49,23 @@ def test_a_changed_file_changes_the_image(jig: Jig, platform: FakePlatform, proj
     first = jig("deploy", "--json").json["image"]
     (project / "worker.py").write_text("class Hello: pass\n")
     assert jig("deploy", "--json").json["image"] != first
+
+
+def test_the_number_of_replicas_does_not_change_the_image(jig: Jig, platform: FakePlatform, project: Path) -> None:
+    first = jig("deploy", "--json").json["image"]
+    (project / "jig.toml").write_text('name = "hello"\nworker = "worker:Hello"\n[deploy]\nmax_replicas = 2\n')
+    assert jig("deploy", "--json").json["image"] == first
+    assert platform.deployments["hello"]["max_replicas"] == 2
+
+
+def test_without_a_replica_it_says_that_none_starts_by_itself(jig: Jig, platform: FakePlatform, project: Path) -> None:
+    (project / "jig.toml").write_text('name = "hello"\nworker = "worker:Hello"\n[deploy]\nmin_replicas = 0\n')
+    platform.rollout = [WAITING]
+    finished = jig("deploy")
+    assert finished.code == 0, finished.err
+    assert "no replica runs: min_replicas is 0, and this version does not start one on demand" in finished.err
+    assert "write min_replicas = 1 under deploy in jig.toml" in finished.out
+    assert "jig submit" not in finished.out
 
 
 def test_json_is_one_document_and_stderr_is_silent(jig: Jig, platform: FakePlatform, project: Path) -> None:
@@ -80,6 +97,33 @@ def test_a_crash_loop_shows_the_last_log_lines(jig: Jig, platform: FakePlatform,
     assert finished.code == 1
     assert "KeyError: 'weights'" in finished.err
     assert "Replica r-1 crashes again and again: It exited with code 1." in finished.err
+
+
+def test_each_state_is_said_once(jig: Jig, platform: FakePlatform, project: Path) -> None:
+    ended = {"replica_status": "Waiting", "replica_status_message": "It exited with code 1."}
+    again = {**CRASHED, "replica_status_message": "It ended 2 times, the next start is in 4 s. It exited with code 1."}
+    first, second = ({**RUNNING, "replica_status_message": f"Nothing listens on port {port}."} for port in (1, 2))
+    platform.rollout = [first, ended, second, {**again, "replica_status_reason": "Error"}, again]
+    finished = jig("deploy")
+    said = [line for line in finished.err.splitlines() if line.startswith("  replica ")]
+    assert said == [
+        "  replica r-1: starting: Nothing listens on port 1.",
+        "  replica r-1: waiting: It exited with code 1.",
+    ]
+    assert "jig: Replica r-1 crashes again and again: It ended 2 times" in finished.err
+
+
+def test_a_failed_deploy_says_what_goes_on_serving(jig: Jig, platform: FakePlatform, project: Path) -> None:
+    platform.deploy("hello")
+    platform.told = {
+        "replica_events": {
+            "r-1": {**READY, "revision_id": "01a2091b-4b24-rev-one1"},
+            "r-2": {**CRASHED, "revision_id": "rev-2"},
+        }
+    }
+    finished = jig("deploy")
+    assert finished.code == 1
+    assert "The revision before, rev-one1, goes on serving.\n" in finished.err
 
 
 def test_a_replica_that_never_gets_ready_is_given_up(jig: Jig, platform: FakePlatform, project: Path) -> None:

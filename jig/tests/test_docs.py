@@ -8,7 +8,7 @@ import pytest
 
 from jig.cli import COMMANDS, GROUPS, build_app
 from jig.config import model
-from jig.options import Globals
+from jig.options import ProjectGlobals
 
 DOCS = Path(__file__).parents[2] / "docs" / "cli.md"
 PATHS: list[tuple[str, ...]] = [(name,) for name, _, _ in COMMANDS] + [
@@ -35,13 +35,17 @@ def first_cells(text: str) -> set[str]:
 
 
 def options_of(path: tuple[str, ...]) -> set[str]:
-    """The options of a command, without those that all commands share."""
+    """The options of a command, without those that many commands share."""
+    shared = {f"--{field.name}" for field in fields(ProjectGlobals)}
+    return {name for names in names_of(path) if not shared & set(names) for name in names if name != "*"}
+
+
+def names_of(path: tuple[str, ...]) -> list[tuple[str, ...]]:
+    """The options of a command, each with all its names."""
     command = build_app()
     for name in path:
         command = command[name]
-    shared = {f"--{field.name}" for field in fields(Globals)}
-    arguments = command.assemble_argument_collection()
-    return {name for each in arguments if not shared & set(each.names) for name in each.names if name != "*"}
+    return [each.names for each in command.assemble_argument_collection()]
 
 
 @pytest.mark.parametrize("path", PATHS, ids=" ".join)
@@ -56,6 +60,12 @@ def test_no_command_is_documented_that_does_not_exist() -> None:
 
 def test_shared_options_are_documented_once() -> None:
     assert first_cells(section("What holds for every command")) == {"--config", "-c", "--json"}
+
+
+def test_commands_about_no_project_take_no_config() -> None:
+    without = {path for path in PATHS if ("--config", "-c") not in names_of(path)}
+    grouped = {path for path in PATHS if path[0] in GROUPS}
+    assert without == {("init",), ("list",), ("download",), *grouped}
 
 
 @pytest.mark.parametrize("title", SECTIONS)

@@ -13,7 +13,7 @@ from jig.output import has_colour, paint
 from jig.payload import with_uploads
 from jig.registry import repository_at
 from jig.tables import columns, fields
-from jig.units import age, coarse, count, elapsed, size
+from jig.units import age, coarse, count, elapsed, rounded, size
 
 NOW = datetime(2026, 1, 2, tzinfo=UTC)
 
@@ -30,6 +30,9 @@ NOW = datetime(2026, 1, 2, tzinfo=UTC)
         (["--json"], ["--json"]),
         (["-c"], ["-c"]),
         (["un_known"], ["un_known"]),
+        (["help"], ["--help"]),
+        (["help", "job_status"], ["job-status", "--help"]),
+        (["--json", "help", "list"], ["list", "--help", "--json"]),
     ],
 )
 def test_global_options_may_come_first(words: list[str], expected: list[str]) -> None:
@@ -51,6 +54,15 @@ def test_numbers_are_short() -> None:
         "2.8 GiB",
     ]
     assert [count(number, "file") for number in (0, 1, 2)] == ["0 files", "1 file", "2 files"]
+
+
+def test_fractions_are_cut_to_what_is_read() -> None:
+    assert rounded({"a": 1 / 3, "b": [1234.56789, 0.00001234], "c": 7, "d": True}) == {
+        "a": 0.333,
+        "b": [1234.568, 0.0000123],
+        "c": 7,
+        "d": True,
+    }
 
 
 def test_ages_are_counted_from_now() -> None:
@@ -114,4 +126,5 @@ def test_only_top_level_files_are_uploaded(tmp_path: Path) -> None:
 def test_progress_is_one_line() -> None:
     job = {"status": "running", "retries": 1, "info": {"page": 2, "of": {"pages": 3}, "stage": "reading", "error": "x"}}
     assert progress_line(job) == 'running, retry 1: page 2, of {"pages": 3}, stage reading'
+    assert progress_line({"status": "running", "info": {"progress": 0.1 + 0.2}}) == "running: progress 0.3"
     assert progress_line({"status": "pending", "position": 0}) == "pending, position 0"

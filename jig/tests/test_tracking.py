@@ -7,7 +7,7 @@ import pytest
 from fake_platform import CRASHED, READY, RUNNING, WAITING
 
 from jig.live import headline
-from jig.tracking import Tracking, Verdict, describe, track
+from jig.tracking import NO_REPLICA, Tracking, Verdict, describe, goes_on_serving, track
 
 
 def deployment(*events: Mapping[str, str], revision: str = "rev-2", **values: object) -> dict[str, object]:
@@ -50,6 +50,21 @@ def test_scaled_to_zero_is_ready_only_where_zero_was_asked_for() -> None:
     asked = partial(deployment, status="ScaledToZero", desired_replicas=0)
     assert follow(asked(min_replicas=0)).verdict is Verdict.READY
     assert follow(asked(min_replicas=1)).verdict is Verdict.WAITING
+
+
+def test_a_replica_that_drains_is_none_where_zero_was_asked_for() -> None:
+    tracking = follow(deployment(READY, status="Scaling", desired_replicas=0, min_replicas=0))
+    assert (tracking.verdict, tracking.reason) == (Verdict.READY, NO_REPLICA)
+
+
+def test_what_serves_beside_a_failed_revision_is_named() -> None:
+    old, older = {**READY, "revision_id": "rev-1"}, {**READY, "revision_id": "rev-0"}
+    gone = {**READY, "revision_id": "rev-9", "replica_status": "Terminated"}
+    assert goes_on_serving(deployment(CRASHED, old, gone), "rev-2") == "The revision before, rev-1, goes on serving."
+    assert goes_on_serving(deployment(old, older), "rev-2") == "The revisions before, rev-0 and rev-1, go on serving."
+    assert goes_on_serving(deployment(CRASHED, READY), "rev-2") is None
+    assert goes_on_serving(deployment(old, revision="rev-3"), "rev-2") is None
+    assert goes_on_serving(deployment(old), None) is None
 
 
 def test_a_crash_loop_fails_with_the_replica() -> None:

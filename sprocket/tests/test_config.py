@@ -32,7 +32,20 @@ def test_base_urls_get_one_form(text: str, url: str) -> None:
     assert normalize_base_url(text) == url
 
 
-@pytest.mark.parametrize("text", ["ftp://api.example", "https://", "https:///v1", "http://a b", "http://user:pw@host"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "ftp://api.example",
+        "https://",
+        "https:///v1",
+        "http://a b",
+        "http://user:pw@host",
+        "http://host:port",
+        "http://host:0",
+        "http://[::1",
+        "http://a..b",
+    ],
+)
 def test_a_wrong_base_url_is_named(text: str) -> None:
     with pytest.raises(ConfigError, match="TOGETHER_API_BASE_URL"):
         normalize_base_url(text)
@@ -76,11 +89,13 @@ def test_queue_mode_names_everything_that_is_missing() -> None:
         ("PORT", "70000"),
         ("TERMINATION_GRACE_PERIOD_SECONDS", "soon"),
         ("SPROCKET_MAX_INPUT_BYTES", "-1"),
+        ("TOGETHER_API_KEY", "k-secret\n"),
+        ("TOGETHER_API_KEY", "k\u00e9y"),
     ],
 )
 def test_a_wrong_setting_is_named(key: str, text: str) -> None:
     with pytest.raises(ConfigError, match=key):
-        read({key: text})
+        read({**PLATFORM, key: text})
 
 
 def test_the_key_is_not_printed() -> None:

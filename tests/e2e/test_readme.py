@@ -65,7 +65,7 @@ def test_the_transcript_of_the_first_five_minutes_is_true(own_platform: Platform
             folder = folder / command.removeprefix("cd ")
             continue
         if command.startswith("export KEY="):
-            environment["KEY"] = own_platform.api_key
+            environment["KEY"] = own_platform.jig("auth", "key", cwd=folder).stdout.strip()
             continue
         line = command.replace("http://127.0.0.1:8799", own_platform.base_url)
         finished = subprocess.run(

@@ -128,11 +128,11 @@ def look(key: str, event: Mapping[str, Any], earlier: Replica | None, now: float
 def decide(seen: Tracking, deployment: Mapping[str, Any], now: float) -> Tracking:
     """The verdict on what was seen: success first, then the reasons to give up, the surest first."""
     desired = deployment.get("desired_replicas") or 0
+    if desired == 0 and deployment.get("min_replicas") == 0:
+        return seen.ready(NO_REPLICA)  # those that there still are drain
     ready = sum(replica.is_ready for replica in seen.replicas)
     if ready:
         return seen.ready(f"{ready} of {count(max(desired, ready), 'replica')}")
-    if deployment.get("status") == "ScaledToZero" and desired == 0 and deployment.get("min_replicas") == 0:
-        return seen.ready(NO_REPLICA)
     for replica in seen.replicas:
         if reason := give_up(replica, seen.ready_timeout_seconds, now):
             return seen.failed(reason, replica.id)

@@ -27,3 +27,9 @@ def configure(*, verbose: bool) -> None:
     )
     logging.basicConfig(level=logging.INFO if verbose else logging.WARNING, handlers=[handler], force=True)
     logging.getLogger("alembic").setLevel(logging.WARNING)
+    logging.getLogger("uvicorn.error").addFilter(_is_news)
+
+
+def _is_news(record: logging.LogRecord) -> bool:
+    """Whether uvicorn says what nobody else does: the gateway has told of an answer that it had to cut."""
+    return not record.getMessage().startswith("ASGI callable returned without completing response")

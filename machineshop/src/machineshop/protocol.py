@@ -48,8 +48,8 @@ STATUSES: dict[type[InvalidRequest], int] = {
 class BoundedHttpProtocol(HttpToolsProtocol):
     """uvicorn's HTTP protocol with limits on a request's head, and errors in the API's form.
 
-    `_unread_bytes` carries it all: how many bytes came since the last piece of a body or the end of a message. It is
-    0 while requests come whole and bodies flow, so that the price of the limits is one look at it for each read.
+    Requests that come whole and bodies that flow pay a few comparisons each. `_unread_bytes` is what came since the
+    last end of a head and the last piece of a body: all of it belongs to a head, or to what frames a body.
     """
 
     # Keys, cookies and traces fit in a tenth of each.
@@ -64,8 +64,9 @@ class BoundedHttpProtocol(HttpToolsProtocol):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._unread_bytes = 0
-        self._in_head = False
         self._refused = False
+        self._begun: object = None  # the scope of the last request whose head is whole
+        self._timed: object = None  # the scope of the request whose head the timer is for
         self._fault: InvalidRequest | None = None
         self._timer: TimerHandle | None = None
 
@@ -80,21 +81,13 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
-        """Read on, and look closer where that did not end in a whole head or in a body."""
+        """Read on, and look closer where that ended neither in a body nor with a whole head."""
         if self._refused:
             return
         self._unread_bytes += len(data)
         super().data_received(data)
-        if self._unread_bytes and not self._refused:
+        if self._unread_bytes or self.scope is not self._begun:
             self._watch()
-
-    def on_message_begin(self) -> None:
-        """The first byte of a request."""
-        self._stop_timer()
-        self._in_head = True
-        # Behind another request in the same read, how much of that read is this head is not known: it is not counted.
-        self._unread_bytes = self._unread_bytes or 1
-        super().on_message_begin()
 
     def on_headers_complete(self) -> None:
         """The end of a head.
@@ -102,50 +95,59 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         Raises:
             InvalidRequest: It breaks a limit; the parser makes its own error of that, and `send_400_response` follows.
         """
-        self._fault = self._fault_of_head(whole=True)
-        if self._fault is not None:
-            raise self._fault
+        if (
+            len(self.headers) > self.max_headers
+            or len(self.url) > self.max_url_bytes
+            # Of a head behind another request in the same read nothing is counted, and a body's first bytes are.
+            or not 0 < self._unread_bytes <= self.max_head_bytes
+        ):
+            self._fault = self._fault_of_head(self._size_of_head())
+            if self._fault is not None:
+                raise self._fault
         super().on_headers_complete()
-        self._stop_timer()
-        self._in_head = False
+        self._begun = self.scope
         self._unread_bytes = 0
+        if self._timer is not None:
+            self._stop_timer()
 
     def on_body(self, body: bytes) -> None:
-        """A piece of a body."""
+        """A piece of a body; a request that has its answer is watched while the rest of it comes."""
         super().on_body(body)
-        self._unread_bytes = int(self._idle)
-
-    def on_message_complete(self) -> None:
-        """The end of a request."""
-        super().on_message_complete()
-        self._unread_bytes = int(self._idle)
+        self._unread_bytes = 1 if self.cycle.response_complete else 0
 
     def send_400_response(self, msg: str) -> None:
         """Answer what the parser gave up on."""
         self._refuse(self._fault or MalformedRequest(f"{msg} The server speaks HTTP/1.1 with the standard methods."))
 
     @property
+    def _in_head(self) -> bool:
+        return self.scope is not self._begun  # each request begins with a scope of its own
+
+    @property
     def _idle(self) -> bool:
-        """Whether no request awaits its answer; what comes then of a body already answered is not wanted."""
+        """Whether no request awaits its answer."""
         cycle: RequestResponseCycle | None = self.cycle  # uvicorn declares it without the None that it begins with
         return cycle is None or cycle.response_complete
 
     def _watch(self) -> None:
-        """Hold what has come so far of a head or of a body's trailer to the limits."""
-        if (fault := self._fault_of_head(whole=False)) is not None:
+        """Hold what has come so far of a head, or of what frames a body, to the limits."""
+        if self._refused:
+            return
+        if (fault := self._fault_of_head(self._unread_bytes)) is not None:
             self._refuse(fault)
-        elif self._timer is None and (self._in_head or self._idle):
+        elif self._in_head:
+            if self._timed is not self.scope:
+                self._start_timer(self.head_timeout_seconds)
+                self._timed = self.scope
+        elif self._idle and self._timer is None:
             # Any byte ends uvicorn's own wait for the next request; when it began none, the wait goes on here.
-            self._start_timer(self.head_timeout_seconds if self._in_head else self.timeout_keep_alive)
+            self._start_timer(self.timeout_keep_alive)
 
-    def _fault_of_head(self, *, whole: bool) -> InvalidRequest | None:
+    def _fault_of_head(self, size: int) -> InvalidRequest | None:
         if self._in_head and len(self.url) > self.max_url_bytes:
             return UrlTooLong(f"The URL is longer than {self.max_url_bytes} bytes.")
         if self._in_head and len(self.headers) > self.max_headers:
             return HeadTooLarge(f"The request has more than {self.max_headers} headers.")
-        size = self._unread_bytes
-        if whole and (size == 1 or size > self.max_head_bytes):  # it left out the beginning, or holds some of the body
-            size = self._size_of_head()
         if size > self.max_head_bytes:
             return HeadTooLarge(f"The request's headers are larger than {self.max_head_bytes} bytes in all.")
         return None
@@ -184,6 +186,7 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         self._timer = self.loop.call_later(self.linger_seconds, self.transport.close)
 
     def _start_timer(self, seconds: float) -> None:
+        self._stop_timer()
         self._timer = self.loop.call_later(seconds, self._time_is_up)
 
     def _stop_timer(self) -> None:

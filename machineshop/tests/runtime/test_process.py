@@ -14,6 +14,7 @@ import aiohttp
 import pytest
 
 from machineshop.errors import RuntimeUnavailable
+from machineshop.runtime import supervisor
 from machineshop.runtime.base import Replica, ReplicaStatus
 from machineshop.runtime.fake import Behaviour
 from machineshop.runtime.process import ProcessRuntime
@@ -99,6 +100,33 @@ async def test_a_program_that_is_not_there_is_named(machine: ProcessWorld) -> No
     replica = await one(machine.runtime, lambda r: r.reason == "Error")
     assert replica.exit_code == 127
     assert "cannot start 'no-such-program': no such program" in (replica.message or "")
+
+
+@pytest.mark.parametrize(
+    ("spec", "said"),
+    [
+        ({"command": ("sh", "-c", "a\0b")}, "cannot start 'sh': the command or its environment cannot be passed on"),
+        ({"command": ("\0" * 5000,)}, "cannot be passed on (embedded null byte)"),
+        ({"environment": {"A=B": "1"}}, "cannot start 'python': the command or its environment cannot be passed on"),
+        ({"command": ("x" * 200_000,)}, "cannot start 'xxx"),
+    ],
+    ids=["a NUL", "only NULs", "a variable's name", "a long name"],
+)
+async def test_what_cannot_be_started_is_said(machine: ProcessWorld, spec: dict[str, Any], said: str) -> None:
+    await machine.runtime.apply(machine.spec(**spec), 1)
+    replica = await one(machine.runtime, lambda r: r.reason == "Error")
+    assert replica.exit_code == 127
+    assert said in (replica.message or "")
+
+
+async def test_a_supervisor_told_to_start_nothing_says_so(tmp_path: Path) -> None:
+    order = {"command": [], "cwd": "/", "env": {}, "grace_seconds": 1, "memory_bytes": 0, "log_bytes": 1000}
+    run = await asyncio.to_thread(supervisor.spawn, tmp_path, 1, order)
+    async with asyncio.timeout(10):
+        await run.gone()
+    note = run.exit_note()
+    assert note is not None
+    assert (note.code, note.last_line) == (127, "cannot start anything: the command is empty")
 
 
 async def test_a_killed_worker_is_seen_and_started_again(machine: ProcessWorld) -> None:

@@ -117,3 +117,13 @@ def check_tail(reader: FileLog, written: Log, chunks: list[list[int]], tail: int
         while new := texts(reader.read_new()):
             read += new
     assert read[len(read) - (len(said) - before) :] == said[before:]
+
+
+def test_lines_are_read_some_at_a_time_however_short_they_are(log: OpenLog, tmp_path: Path) -> None:
+    written, reader = log(tmp_path, 1_000_000), FileLog(tmp_path, "r")
+    written.take(b"".join(b"%d\n" % number for number in range(2500)))
+    batches = []
+    while new := texts(reader.read_new()):
+        batches.append(new)
+    assert [len(batch) for batch in batches] == [1000, 1000, 500]
+    assert [text for batch in batches for text in batch] == [str(number) for number in range(2500)]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import socket
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from urllib.parse import urlsplit
 
 from .errors import ConfigError
 
@@ -93,9 +94,17 @@ def normalize_base_url(text: str) -> str:
     if url.endswith("/v1"):
         url = url[: -len("/v1")].rstrip("/")
     scheme, _, rest = url.partition("://")
-    if scheme not in ("http", "https") or not rest or rest.startswith("/") or any(c in rest for c in " ?#@"):
+    if scheme not in ("http", "https") or any(c in rest for c in " ?#@") or not _names_a_server(url):
         raise ConfigError(f"TOGETHER_API_BASE_URL must look like https://host or http://host:port, not {text!r}")
     return url
+
+
+def _names_a_server(url: str) -> bool:
+    try:
+        parts = urlsplit(url)
+        return parts.port != 0 and bool((parts.hostname or "").encode("idna"))
+    except ValueError:
+        return False
 
 
 def _platform(environ: Mapping[str, str], deployment: str, *, required: bool) -> PlatformConfig | None:
@@ -109,6 +118,8 @@ def _platform(environ: Mapping[str, str], deployment: str, *, required: bool) ->
         raise ConfigError(f"--queue needs {', '.join(missing)} to be set: that is how the worker finds its queue")
     if not wanted["TOGETHER_API_KEY"] or not wanted["TOGETHER_API_BASE_URL"]:
         return None
+    if not all("!" <= character <= "~" for character in wanted["TOGETHER_API_KEY"]):
+        raise ConfigError("TOGETHER_API_KEY has a character that no key has: is there a line break at its end?")
     claim_timeout_seconds = int(_number(environ, "SPROCKET_CLAIM_TIMEOUT_SECONDS", CLAIM_TIMEOUT_SECONDS))
     heartbeat_seconds = _number(environ, "SPROCKET_HEARTBEAT_SECONDS", HEARTBEAT_SECONDS)
     return PlatformConfig(

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import contextlib
 import mimetypes
 import time
 from collections import deque
@@ -115,10 +116,12 @@ class Workbench:
     def begin(self, job: Job) -> None:
         """Hand a job to the model right now, where it needs no files and nobody is before it.
 
-        `work` must follow, and does the rest. That alone would do, but may have to wait for a turn of the event loop.
+        `work` must follow, and does the rest. It would do all of it, but only when the event loop comes to it.
         """
         if not self._downloader.remote_names(job.payload) and self._turn.take_if_free():
-            self._begun[job] = self._start(job)
+            # What goes wrong here goes wrong in `work` again, which can tell.
+            with contextlib.suppress(Exception):
+                self._begun[job] = self._start(job)
 
     def has_begun(self, job: Job) -> bool:
         """Whether `begin` has handed the job to the model."""
@@ -161,7 +164,11 @@ class Workbench:
     def _start(self, job: Job) -> _Predict:
         """Hand the job to the model; the turn must have been taken."""
         predict = _Predict(job, self._loop.create_future(), time.perf_counter())
-        self._engine.predict(job, self._carry_over(predict.outcome))
+        try:
+            self._engine.predict(job, self._carry_over(predict.outcome))
+        except BaseException:
+            self._turn.give_back()
+            raise
         return predict
 
     async def _end_of(self, predict: _Predict) -> Outcome:

@@ -35,15 +35,15 @@ DEFAULT_PATTERNS = (
     ".netrc",
     "id_rsa*",
     "id_ed25519*",
-    # what tells people about the project, and jig how to deploy it, changes nothing that runs
-    "/README",
-    "/README.*",
-    "/*.md",
+    # jig's own
     "/jig.toml",
     ".jig.json",
     IGNORE_FILE,
     ".DS_Store",
 )
+
+# What tells people about the project changes nothing that runs; a project that lists what it needs has the last word.
+DOCUMENT_PATTERNS = ("/README", "/README.*", "/*.md")
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from jig.bundle.ignore import DEFAULT_PATTERNS, IGNORE_FILE, Pattern, is_ignored, parse_patterns
+from jig.bundle.ignore import DEFAULT_PATTERNS, DOCUMENT_PATTERNS, IGNORE_FILE, Pattern, is_ignored, parse_patterns
 from jig.config.model import ImageConfig
 from jig.errors import BundleError
 
@@ -51,7 +51,7 @@ def collect(folder: Path, image: ImageConfig, left_out: Sequence[str] = ()) -> l
     Raises:
         BundleError: there are too many files, a link leaves the project, or a path of `copy` does not exist.
     """
-    patterns = read_patterns(folder, left_out)
+    patterns = read_patterns(folder, [*(() if image.copy else DOCUMENT_PATTERNS), *left_out])
     roots = chosen_paths(folder, image)
     found: dict[str, Entry] = {}
     for root in [folder] if roots is None else roots:

@@ -49,6 +49,7 @@ def login(
     key = read_key(url, from_stdin=api_key_stdin)
     context = Context(base_url=url, api_key=key)
     identity = checked_identity(context)
+    is_chosen = name is not None
     name = name or free_name(contexts, context, identity)
     before = contexts.contexts.get(name)
     write_contexts(path, contexts.with_context(name, context))
@@ -56,7 +57,7 @@ def login(
     session.output.result(document, f"Logged in to {url} as {who(identity)}: context {name} of {path}.")
     if before and before != context:
         session.output.note(f"Its key for {before.base_url} is replaced.")
-    elif name != context_name(url) and not before:
+    elif not (is_chosen or before or name == context_name(url)):
         session.output.note("The contexts that there were stay as they are: `jig context list`.")
 
 

@@ -101,13 +101,15 @@ class FileLog:
 
 def _last_blocks(file: BinaryIO, count: int) -> bytes:
     """The end of a file, with at least `count` lines and a piece of the one before, if it has that many."""
-    start, text = file.seek(0, 2), b""
-    while start > 0 and text.count(b"\n") <= count:
+    start, ends = file.seek(0, 2), 0
+    blocks: list[bytes] = []
+    while start > 0 and ends <= count:
         size = min(BLOCK_BYTES, start)
         start -= size
         file.seek(start)
-        text = file.read(size) + text
-    return text
+        blocks.append(file.read(size))
+        ends += blocks[-1].count(b"\n")
+    return b"".join(reversed(blocks))
 
 
 def _first_lines(text: bytes) -> bytes:

@@ -324,7 +324,7 @@ def _become_command(order: dict[str, Any], output: int, failed: int) -> None:
         os.dup2(output, 2)
         os.chdir(order["cwd"])
         os.execvpe(command[0], command, order["env"])  # noqa: S606 - the deployment's own command
-    except Exception as error:
+    except Exception as error:  # noqa: BLE001 - whatever it is, this is the only one who can tell
         os.write(failed, _why_not_started(order, error).encode(errors="backslashreplace"))
     finally:
         os._exit(COULD_NOT_START)

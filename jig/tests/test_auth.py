@@ -1,0 +1,85 @@
+"""`jig auth login` and the names under which it keeps keys: nobody's is forgotten in silence."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from fake_platform import KEY, OTHER_KEY, FakePlatform, FakeServer
+from jig_process import Finished, Jig
+
+
+class Login:
+    """Logs in to a platform with a key on standard input."""
+
+    def __init__(self, jig: Jig, platform: FakePlatform) -> None:
+        self.jig = jig
+        self.platform = platform
+
+    def __call__(self, key: str, *words: str) -> Finished:
+        return self.jig("auth", "login", "--base-url", self.platform.url, "--api-key-stdin", *words, stdin=f"{key}\n")
+
+    @property
+    def contexts(self) -> dict[str, Any]:
+        contexts: dict[str, Any] = json.loads(Path(self.jig.environment["JIG_CONTEXTS"]).read_text())
+        return contexts
+
+    @property
+    def keys(self) -> dict[str, str]:
+        return {name: context["api_key"] for name, context in self.contexts["contexts"].items()}
+
+
+@pytest.fixture
+def login(bare_jig: Jig, platform: FakePlatform) -> Login:
+    return Login(bare_jig, platform)
+
+
+def test_the_context_that_was_written_is_named(login: Login) -> None:
+    assert "context local of " in login(KEY).out
+    assert "context work of " in login(KEY, "--name", "work").out
+    assert login.keys == {"local": KEY, "work": KEY}
+    assert login.contexts["current"] == "work"
+
+
+def test_a_key_of_another_project_gets_a_context_of_its_own(login: Login) -> None:
+    login(KEY)
+    finished = login(OTHER_KEY)
+    assert "context local-vision of " in finished.out
+    assert "stay as they are" in finished.err
+    assert login.keys == {"local": KEY, "local-vision": OTHER_KEY}
+    login(KEY)
+    login(OTHER_KEY)
+    assert login.keys == {"local": KEY, "local-vision": OTHER_KEY}
+    assert login.contexts["current"] == "local-vision"
+
+
+def test_a_new_key_of_the_same_project_replaces_the_old_one_and_says_so(login: Login) -> None:
+    login(KEY)
+    login.platform.projects["msk_new"] = "Default"
+    finished = login("msk_new")
+    assert f"Its key for {login.platform.url} is replaced." in finished.err
+    assert login.keys == {"local": "msk_new"}
+
+
+def test_a_key_that_is_dead_makes_room(login: Login) -> None:
+    login(KEY)
+    del login.platform.projects[KEY]
+    assert "is replaced." in login(OTHER_KEY).err
+    assert login.keys == {"local": OTHER_KEY}
+
+
+def test_the_key_of_a_platform_that_does_not_run_is_kept(login: Login) -> None:
+    gone = FakeServer()
+    gone.start()
+    Login(login.jig, gone.platform)(KEY)
+    gone.stop()
+    login(KEY)
+    assert set(login.contexts["contexts"]) == {"local", "local-default"}
+
+
+def test_a_chosen_name_is_taken_and_what_it_replaces_is_said(login: Login) -> None:
+    login(KEY)
+    finished = login(OTHER_KEY, "--name", "local", "--json")
+    assert finished.json["context"] == "local"
+    assert login.keys == {"local": OTHER_KEY}
+    assert "is replaced." in login(KEY, "--name", "local").err
