@@ -36,8 +36,11 @@ check: .venv/.ready-dev ## lint, types and import layers alone
 	@.venv/bin/ruff check .
 	@.venv/bin/ruff format --check .
 	@.venv/bin/mypy sprocket/src jig/src machineshop/src scripts
-	@MYPYPATH=tests:machineshop/tests:sprocket/tests:jig/tests:benchmarks .venv/bin/mypy tests machineshop/tests sprocket/tests benchmarks
-	@MYPYPATH=tests:jig/tests .venv/bin/mypy jig/tests
+	@MYPYPATH=tests:machineshop/tests .venv/bin/mypy tests
+	@MYPYPATH=machineshop/tests .venv/bin/mypy machineshop/tests
+	@MYPYPATH=sprocket/tests .venv/bin/mypy sprocket/tests
+	@MYPYPATH=jig/tests .venv/bin/mypy jig/tests
+	@MYPYPATH=benchmarks .venv/bin/mypy benchmarks
 	@.venv/bin/mypy --python-version 3.10 sprocket/src
 	@.venv/bin/lint-imports --no-cache
 

@@ -106,7 +106,7 @@ async def test_a_program_that_is_not_there_is_named(machine: ProcessWorld) -> No
     ("spec", "said"),
     [
         ({"command": ("sh", "-c", "a\0b")}, "cannot start 'sh': the command or its environment cannot be passed on"),
-        ({"command": ("\0" * 5000,)}, "cannot be passed on (embedded null byte)"),
+        ({"command": ("\0" * 5000,)}, "its environment cannot be passed on ("),
         ({"environment": {"A=B": "1"}}, "cannot start 'python': the command or its environment cannot be passed on"),
         ({"command": ("x" * 200_000,)}, "cannot start 'xxx"),
     ],

@@ -39,8 +39,8 @@ LAST_WORDS_SECONDS = 2.0
 """How long to read on after the end from a pipe that something still holds open."""
 MEMORY_CHECK_SECONDS = 1.0
 COULD_NOT_START = 127
-LONGEST_QUOTE = 200
-"""Characters of a program's name; what a pipe takes in one piece has an end."""
+LONGEST_QUOTE = 100
+"""Characters of a program's name in a message, which is cut elsewhere and should still say what is wrong."""
 
 
 class Log:
@@ -339,7 +339,7 @@ def _why_not_started(order: dict[str, Any], error: Exception) -> str:
     else:
         # Python itself refuses what the system cannot be told: a NUL, a variable's name with "=" in it.
         why = f"the command or its environment cannot be passed on ({error})"
-    return f"cannot start {str(command[0])[:LONGEST_QUOTE]!r}: {why}"
+    return f"cannot start {repr(command[0])[:LONGEST_QUOTE]}: {why}"
 
 
 def _prctl(option: int, value: int) -> None:
