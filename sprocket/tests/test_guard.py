@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from sprocket.guard import BlockedAddressError, GuardedResolver, is_public
+from sprocket.guard import BlockedAddressError, GuardedResolver, is_ip_address, is_public
 
 
 @pytest.mark.parametrize(
@@ -59,3 +59,11 @@ async def test_names_and_odd_spellings_of_private_addresses_are_blocked(host: st
     with pytest.raises(BlockedAddressError):
         await resolver.resolve(host, 443)
     await resolver.close()
+
+
+@pytest.mark.parametrize(
+    "host", ["127.000.000.001", "2130706433", "0177.0.0.1", "10.000.000.001", "1.2.3", "1.2.3.4.5"]
+)
+def test_odd_spellings_of_addresses_do_not_pass_for_names(host: str) -> None:
+    assert is_ip_address(host)
+    assert not is_public(host)

@@ -36,7 +36,12 @@ def is_public(address: str) -> bool:
 
 
 def is_ip_address(host: str) -> bool:
-    """Whether a URL's host is an IP address rather than a name."""
+    """Whether a URL's host is an IP address rather than a name, or may be taken for one, as `127.000.000.001` is.
+
+    Some HTTP clients hand these to the system without asking a resolver, so they must not pass for names.
+    """
+    if host.replace(".", "").isdigit():
+        return True
     try:
         ipaddress.ip_address(host)
     except ValueError:
