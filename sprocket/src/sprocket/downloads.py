@@ -41,7 +41,8 @@ class Downloader:
         self._base_url = platform.config.base_url if platform else None
         self._origin = URL(self._base_url).origin() if self._base_url else None
         self._storage_prefix = f"{self._base_url}{STORAGE_PATH}" if self._base_url else None
-        self._timeout = aiohttp.ClientTimeout(total=config.input_timeout_seconds, sock_connect=10, sock_read=60)
+        # The whole fetch is bounded by `_fetch_one`; a second clock of the same length would go off first at times.
+        self._timeout = aiohttp.ClientTimeout(total=None, sock_connect=10, sock_read=60)
         self._guarded = _session(GuardedResolver())
         self._open = _session(None)
 
