@@ -344,12 +344,12 @@ requires-dist = [{ name = "sprocket" }, { name = "tinypackage" }]
 [[package]]
 name = "sprocket"
 version = "0.1.0"
-source = { registry = "https://pypi.org/simple" }
+source = { registry = "https://index.example/simple" }
 
 [[package]]
 name = "tinypackage"
 version = "1.5"
-source = { registry = "https://pypi.org/simple" }
+source = { registry = "https://index.example/simple" }
 """
 
 
