@@ -99,8 +99,8 @@ class QueueModel(RuleBasedStateMachine):
             execute(f"INSERT INTO projects VALUES ('{self.project}', '{organization}', 'p', 'p', 1)")
             execute(
                 "INSERT INTO deployments (id, project_id, name, config, revision_id, revision_number, created_at, "
-                f"updated_at, rollout_started_at) VALUES ('{self.deployment}', '{self.project}', 'm', '{{}}', 'r', "
-                "1, 1, 1, 1)"
+                f"updated_at) VALUES ('{self.deployment}', '{self.project}', 'm', '{{}}', 'r', "
+                "1, 1, 1)"
             )
 
     @precondition(lambda self: len(self._waiting()) < 10)

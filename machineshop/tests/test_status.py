@@ -23,7 +23,6 @@ def a_deployment(replicas: int = 1) -> Deployment:
         revision_number=2,
         created_at=NOW,
         updated_at=NOW,
-        rollout_started_at=NOW,
     )
 
 

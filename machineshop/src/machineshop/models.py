@@ -125,7 +125,6 @@ class Deployment(msgspec.Struct, frozen=True, kw_only=True):
     revision_number: int
     created_at: float
     updated_at: float
-    rollout_started_at: float
     deleted_at: float | None = None
 
     @property

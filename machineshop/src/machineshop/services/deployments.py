@@ -76,7 +76,6 @@ class DeploymentService:
             revision_number=1,
             created_at=now,
             updated_at=now,
-            rollout_started_at=now,
         )
         await self._database.write(deployments.insert, deployment)
         self._changed()
@@ -177,9 +176,7 @@ class DeploymentService:
         action = None
         if rules.makes_revision(old.config, config):
             action = "update"
-            new = msgspec.structs.replace(
-                new, revision_id=new_id(), revision_number=old.revision_number + 1, rollout_started_at=now
-            )
+            new = msgspec.structs.replace(new, revision_id=new_id(), revision_number=old.revision_number + 1)
         await self._database.write(deployments.update, new, old, action)
         self._changed()
         return new

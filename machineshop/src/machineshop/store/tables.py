@@ -95,7 +95,6 @@ deployments = Table(
     Column("revision_number", Integer, nullable=False),
     Column("created_at", Timestamp, nullable=False),
     Column("updated_at", Timestamp, nullable=False),
-    Column("rollout_started_at", Timestamp, nullable=False),
     Column("deleted_at", Timestamp),
 )
 Index(

@@ -83,7 +83,6 @@ def upgrade() -> None:
         sa.Column("revision_number", sa.Integer(), nullable=False),
         sa.Column("created_at", sa.Float(precision=53), nullable=False),
         sa.Column("updated_at", sa.Float(precision=53), nullable=False),
-        sa.Column("rollout_started_at", sa.Float(precision=53), nullable=False),
         sa.Column("deleted_at", sa.Float(precision=53), nullable=True),
         sa.ForeignKeyConstraint(["project_id"], ["projects.id"], name=op.f("fk_deployments_project_id")),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_deployments")),
