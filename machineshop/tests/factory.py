@@ -4,13 +4,15 @@ import asyncio
 import itertools
 import time
 from collections.abc import Callable
+from typing import Any
 
 import msgspec
 
 from machineshop.models import Claim, Deployment, Job, Worker
-from machineshop.services.queue import QueueService
-from machineshop.states import JobState
-from machineshop.store.jobs import Holder
+from machineshop.services.queue import QueueService, Submission
+from machineshop.states import JobState, JobVerb
+from machineshop.store.attempts import Holder
+from machineshop.store.turns import Told, Update
 
 ADMIN_KEY = "a-key-that-only-tests-use"
 WORKER = Worker(hostname="host-1", claim_timeout_seconds=90)
@@ -46,12 +48,43 @@ class Jobs:
         self.project_id = deployment.project_id
         self._numbers = itertools.count()
 
-    async def pending(self, *, priority: int = 0) -> Job:
+    def submission(self, **fields: Any) -> Submission:
         payload = msgspec.Raw(msgspec.json.encode({"number": next(self._numbers)}))
-        return await self.queue.submit(self.project_id, self.deployment.name, payload, priority)
+        return Submission(**{"model": self.deployment.name, "payload": payload, **fields})
+
+    async def pending(self, **fields: Any) -> Job:
+        return (await self.queue.submit(self.project_id, self.submission(**fields))).job
 
     async def claim(self, worker: Worker = WORKER) -> Claim | None:
-        return await self.queue.retrieve(self.deployment, worker, 0, never_disconnected)
+        claims = await self.claim_many(1, worker)
+        return claims[0] if claims else None
+
+    async def claim_many(self, number: int, worker: Worker = WORKER) -> list[Claim]:
+        return await self.queue.retrieve(self.deployment, worker, 0, never_disconnected, number)
+
+    async def say(self, verb: JobVerb, job_id: str, holder: Holder, **fields: Any) -> Told:
+        """What a worker says of a job."""
+        said = Update(verb=verb, job_id=job_id, token=holder.token, **fields)
+        return await self.queue.update(self.project_id, msgspec.structs.replace(holder, token=None), said)
+
+    async def finish(self, job_id: str, holder: Holder, outputs: bytes = b"{}", **info: Any) -> None:
+        await self.say(JobVerb.FINISH, job_id, holder, outputs=msgspec.Raw(outputs), info=info)
+
+    async def fail(self, job_id: str, holder: Holder, error: str = "x") -> None:
+        await self.say(JobVerb.FAIL, job_id, holder, info={"error": error})
+
+    async def renew(self, job_id: str, holder: Holder, **info: Any) -> bool:
+        return (await self.say(JobVerb.RENEW, job_id, holder, info=info)).cancel_requested
+
+    async def release(self, job_id: str, holder: Holder) -> None:
+        await self.say(JobVerb.RELEASE, job_id, holder)
+
+    async def abandon(self, job_id: str, holder: Holder) -> None:
+        await self.say(JobVerb.ABANDON, job_id, holder)
+
+    def polls(self) -> bool:
+        """Whether a worker waits for a job."""
+        return self.queue.dispatcher.waiters.count(self.deployment.id) > 0
 
     async def running(self, worker: Worker = WORKER) -> Claim:
         await self.pending()
@@ -72,9 +105,9 @@ class Jobs:
         claim = await self.running()
         holder = Holder(token=claim.token)
         if state is JobState.DONE:
-            await self.queue.finish(self.project_id, claim.job.id, holder, msgspec.Raw(b"{}"), {})
+            await self.finish(claim.job.id, holder)
         elif state is JobState.FAILED:
-            await self.queue.fail(self.project_id, claim.job.id, holder, {"error": "x"})
+            await self.fail(claim.job.id, holder)
         return claim.job.id, claim.token
 
 

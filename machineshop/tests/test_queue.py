@@ -13,10 +13,10 @@ from machineshop.services.queue import QueueService
 from machineshop.states import JobState
 from machineshop.store import jobs as store_jobs
 from machineshop.store.database import Database
-from machineshop.store.jobs import Holder
+from machineshop.store.attempts import Holder
 from machineshop.store.tables import attempts
 
-RESULT = msgspec.Raw(b'{"answer": 42}')
+RESULT = b'{"answer": 42}'
 REPLICA_1 = Worker(hostname="one", replica_id="replica-1", claim_timeout_seconds=90)
 REPLICA_2 = Worker(hostname="two", replica_id="replica-2", claim_timeout_seconds=90)
 
@@ -30,15 +30,14 @@ async def test_jobs_come_in_order_of_priority_then_of_submission(jobs: Jobs) -> 
 
 async def test_a_waiting_worker_is_handed_the_job_at_once(jobs: Jobs) -> None:
     poll = asyncio.create_task(jobs.queue.retrieve(jobs.deployment, WORKER, 30, never_disconnected))
-    await eventually(lambda: any(jobs.queue._waiters.values()))
+    await eventually(jobs.polls)
     job = await jobs.pending()
-    claim = await poll
-    assert claim is not None
+    (claim,) = await poll
     assert (claim.job.id, claim.job.state, claim.job.attempt) == (job.id, JobState.RUNNING, 1)
 
 
 async def test_a_poll_ends_empty_when_nothing_comes(jobs: Jobs) -> None:
-    assert await jobs.queue.retrieve(jobs.deployment, WORKER, 0.01, never_disconnected) is None
+    assert await jobs.queue.retrieve(jobs.deployment, WORKER, 0.01, never_disconnected) == []
     job = await jobs.pending()  # nobody waits any longer
     claim = await jobs.claim()
     assert claim is not None
@@ -48,8 +47,9 @@ async def test_a_poll_ends_empty_when_nothing_comes(jobs: Jobs) -> None:
 async def test_many_workers_and_jobs_lose_no_wake_up(jobs: Jobs) -> None:
     async def work() -> list[str]:
         done = []
-        while claim := await jobs.queue.retrieve(jobs.deployment, WORKER, 0.5, never_disconnected):
-            await jobs.queue.finish(jobs.project_id, claim.job.id, Holder(token=claim.token), RESULT, {})
+        while claims := await jobs.queue.retrieve(jobs.deployment, WORKER, 2, never_disconnected):
+            (claim,) = claims
+            await jobs.finish(claim.job.id, Holder(token=claim.token), RESULT)
             done.append(claim.job.id)
         return done
 
@@ -66,10 +66,10 @@ async def test_a_worker_that_hung_up_is_handed_nothing(jobs: Jobs) -> None:
         await hung_up.wait()
 
     poll = asyncio.create_task(jobs.queue.retrieve(jobs.deployment, WORKER, 30, disconnected))
-    await eventually(lambda: any(jobs.queue._waiters.values()))
+    await eventually(jobs.polls)
     hung_up.set()
     job = await jobs.pending()
-    assert await poll is None
+    assert await poll == []
     job_now = await jobs.get(job.id)
     async with asyncio.timeout(5):
         while job_now.state is not JobState.PENDING:
@@ -80,24 +80,24 @@ async def test_a_worker_that_hung_up_is_handed_nothing(jobs: Jobs) -> None:
 async def test_a_stale_attempt_changes_nothing(jobs: Jobs, clock: Clock) -> None:
     stale = await jobs.running(REPLICA_1)
     clock.now += 91
-    assert await jobs.queue.expire(clock.now) == 1
+    await jobs.queue.reclaim(clock.now)
     fresh = await jobs.claim(REPLICA_2)
     assert fresh is not None
     assert fresh.job.attempt == 2
     for holder in (Holder(token=stale.token), Holder(replica_id="replica-1")):
         with pytest.raises(StaleAttempt):
-            await jobs.queue.finish(jobs.project_id, stale.job.id, holder, msgspec.Raw(b'{"answer": 1}'), {})
+            await jobs.finish(stale.job.id, holder, b'{"answer": 1}')
         with pytest.raises(StaleAttempt):
-            await jobs.queue.renew(jobs.project_id, stale.job.id, holder, {"progress": 1})
-    await jobs.queue.finish(jobs.project_id, fresh.job.id, Holder(token=fresh.token), RESULT, {})
+            await jobs.renew(stale.job.id, holder, progress=1)
+    await jobs.finish(fresh.job.id, Holder(token=fresh.token), RESULT)
     job = await jobs.get(fresh.job.id)
-    assert (job.state, job.outputs, job.info) == (JobState.DONE, RESULT, {})
+    assert (job.state, job.outputs, job.info) == (JobState.DONE, msgspec.Raw(RESULT), {})
 
 
 async def test_the_first_terminal_state_stays(jobs: Jobs) -> None:
     job_id, token = await jobs.in_state(JobState.DONE)
     with pytest.raises(StaleAttempt):
-        await jobs.queue.fail(jobs.project_id, job_id, Holder(token=token), {"error": "late"})
+        await jobs.fail(job_id, Holder(token=token))
     assert (await jobs.get(job_id)).state is JobState.DONE
 
 
@@ -105,10 +105,10 @@ async def test_renewals_extend_the_claim_and_merge_info(jobs: Jobs, clock: Clock
     claim = await jobs.running()
     holder = Holder(token=claim.token)
     clock.now += 60
-    await jobs.queue.renew(jobs.project_id, claim.job.id, holder, {"step": 1, "kept": True})
+    await jobs.renew(claim.job.id, holder, step=1, kept=True)
     clock.now += 60
-    await jobs.queue.expire(clock.now)
-    await jobs.queue.renew(jobs.project_id, claim.job.id, holder, {"step": 2})
+    await jobs.queue.reclaim(clock.now)
+    await jobs.renew(claim.job.id, holder, step=2)
     job = await jobs.get(claim.job.id)
     assert job.state is JobState.RUNNING
     assert job.info == {"step": 2, "kept": True}
@@ -117,7 +117,7 @@ async def test_renewals_extend_the_claim_and_merge_info(jobs: Jobs, clock: Clock
 async def test_a_claim_without_a_time_out_is_held_until_its_replica_is_gone(jobs: Jobs, clock: Clock) -> None:
     claim = await jobs.running(Worker(hostname="one", replica_id="replica-1"))
     clock.now += 30 * 24 * 3600
-    await jobs.queue.expire(clock.now)
+    await jobs.queue.reclaim(clock.now)
     assert (await jobs.get(claim.job.id)).state is JobState.RUNNING
     await jobs.queue.lose_replica("replica-1")
     job = await jobs.get(claim.job.id)
@@ -135,20 +135,19 @@ async def test_a_lost_replica_frees_only_what_it_held(jobs: Jobs) -> None:
 async def test_a_released_job_goes_to_the_next_worker_without_a_retry(jobs: Jobs) -> None:
     claim = await jobs.running()
     poll = asyncio.create_task(jobs.queue.retrieve(jobs.deployment, WORKER, 30, never_disconnected))
-    await eventually(lambda: any(jobs.queue._waiters.values()))
-    await jobs.queue.release(jobs.project_id, claim.job.id, Holder(token=claim.token))
-    again = await poll
-    assert again is not None
+    await eventually(jobs.polls)
+    await jobs.release(claim.job.id, Holder(token=claim.token))
+    (again,) = await poll
     assert (again.job.id, again.job.attempt, again.job.retries) == (claim.job.id, 2, 0)
 
 
 async def test_a_cancel_reaches_the_worker_with_its_next_renewal(jobs: Jobs) -> None:
     claim = await jobs.running()
     holder = Holder(token=claim.token)
-    assert await jobs.queue.renew(jobs.project_id, claim.job.id, holder, {}) is False
+    assert await jobs.renew(claim.job.id, holder) is False
     await jobs.queue.cancel(jobs.project_id, "hello", claim.job.id)
-    assert await jobs.queue.renew(jobs.project_id, claim.job.id, holder, {}) is True
-    await jobs.queue.abandon(jobs.project_id, claim.job.id, holder, {})
+    assert await jobs.renew(claim.job.id, holder) is True
+    await jobs.abandon(claim.job.id, holder)
     assert (await jobs.get(claim.job.id)).state is JobState.CANCELED
 
 
@@ -178,7 +177,7 @@ async def test_deleting_a_deployment_cancels_what_waits_and_refuses_more(jobs: J
 @pytest.mark.parametrize("payload", [b"[]", b"1", b'"text"', b"null", b" [1]"])
 async def test_a_payload_that_is_no_object_is_refused(jobs: Jobs, payload: bytes) -> None:
     with pytest.raises(InvalidRequest) as refused:
-        await jobs.queue.submit(jobs.project_id, "hello", msgspec.Raw(payload))
+        await jobs.pending(payload=msgspec.Raw(payload))
     assert refused.value.param == "payload"
 
 
@@ -187,7 +186,7 @@ async def test_every_claim_leaves_an_attempt_with_its_outcome(jobs: Jobs, databa
     await jobs.queue.lose_replica("replica-1")
     again = await jobs.claim(REPLICA_2)
     assert again is not None
-    await jobs.queue.finish(jobs.project_id, again.job.id, Holder(token=again.token), RESULT, {})
+    await jobs.finish(again.job.id, Holder(token=again.token), RESULT)
     rows = await database.read(
         lambda conn: conn.execute(
             select(attempts.c.number, attempts.c.replica_id, attempts.c.outcome).where(
@@ -200,16 +199,16 @@ async def test_every_claim_leaves_an_attempt_with_its_outcome(jobs: Jobs, databa
 
 async def test_close_sends_waiting_workers_home(jobs: Jobs) -> None:
     poll = asyncio.create_task(jobs.queue.retrieve(jobs.deployment, WORKER, 30, never_disconnected))
-    await eventually(lambda: any(jobs.queue._waiters.values()))
+    await eventually(jobs.polls)
     jobs.queue.close()
     async with asyncio.timeout(5):
-        assert await poll is None
+        assert await poll == []
 
 
 async def test_a_released_job_whose_cancel_was_asked_for_is_canceled(jobs: Jobs) -> None:
     claim = await jobs.running()
     await jobs.queue.cancel(jobs.project_id, "hello", claim.job.id)
-    await jobs.queue.release(jobs.project_id, claim.job.id, Holder(token=claim.token))
+    await jobs.release(claim.job.id, Holder(token=claim.token))
     assert (await jobs.get(claim.job.id)).state is JobState.CANCELED
 
 
@@ -218,10 +217,10 @@ async def test_no_job_of_a_deleted_deployment_goes_back_to_its_queue(
 ) -> None:
     released, lost, expired = [await jobs.running(worker) for worker in (WORKER, REPLICA_1, REPLICA_2)]
     await queue._deployments.delete(jobs.project_id, "hello")
-    await queue.release(jobs.project_id, released.job.id, Holder(token=released.token))
+    await jobs.release(released.job.id, Holder(token=released.token))
     await queue.lose_replica("replica-1")
     clock.now += 91
-    await queue.expire(clock.now)
+    await queue.reclaim(clock.now)
     assert (await jobs.get(released.job.id)).state is JobState.CANCELED
     for claim in (lost, expired):
         job = await jobs.get(claim.job.id)
@@ -242,7 +241,7 @@ async def test_jobs_left_in_a_deleted_deployment_are_found_and_ended(
         )  # as an older version left it
     )
     assert await database.read(store_jobs.deleted_deployments_with_jobs) == [(jobs.project_id, jobs.deployment.id)]
-    await database.write(store_jobs.lose_deployment, jobs.project_id, jobs.deployment.id, 2.0)
+    await queue.end_all(jobs.deployment.id)
     assert (await jobs.get(pending.id)).state is JobState.CANCELED
     assert (await jobs.get(running.job.id)).state is JobState.FAILED
     assert await database.read(store_jobs.deleted_deployments_with_jobs) == []
@@ -254,7 +253,7 @@ async def test_a_queued_job_is_not_claimed_for_a_connection_that_is_closed(jobs:
     async def disconnected() -> None:
         return
 
-    assert await jobs.queue.retrieve(jobs.deployment, WORKER, 30, disconnected) is None
+    assert await jobs.queue.retrieve(jobs.deployment, WORKER, 30, disconnected) == []
     async with asyncio.timeout(5):
         while (await jobs.get(job.id)).state is not JobState.PENDING:
             await asyncio.sleep(0.005)

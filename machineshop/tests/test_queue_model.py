@@ -24,18 +24,22 @@ from hypothesis.stateful import (
 )
 from sqlalchemy import Connection
 
-from machineshop.errors import StaleAttempt
+from machineshop.errors import IdempotencyConflict, QueueFull, StaleAttempt
 from machineshop.ids import new_id
-from machineshop.models import Job, Worker
+from machineshop.models import FairKey, Job, Worker
 from machineshop.states import TERMINAL_STATES, JobState
-from machineshop.store import jobs
+from machineshop.store import attempts, claims, jobs, queues, withdrawals
+from machineshop.store.attempts import MAX_RELEASES, MAX_RETRIES, Holder
+from machineshop.store.claims import Wanted
 from machineshop.store.database import sqlite_url
 from machineshop.store.engines import Engines
-from machineshop.store.jobs import MAX_RETRIES, Holder
 from machineshop.store.schema import migrate
 
 T = TypeVar("T")
 CLAIM_SECONDS = 90.0
+MAX_PENDING, CAP = 10, 2
+CAPPED = FairKey(weight=2.0, max_running=CAP)
+KEYS = ["", "", "free", "capped"]
 REPLICAS = st.sampled_from(["replica-1", "replica-2", "replica-3"])
 
 
@@ -46,8 +50,15 @@ class Expected:
     id: str
     priority: int
     number: int
+    fair_key: str = ""
+    deadline_at: float | None = None
+    idempotency_key: str | None = None
+    has_webhook: bool = False
+    missed: bool = False
     state: JobState = JobState.PENDING
     retries: int = 0
+    releases: int = 0
+    cancel_due_at: float | None = None
     token: str | None = None
     replica: str | None = None
     last_replica: str | None = None
@@ -63,6 +74,17 @@ class Expected:
         self.token = self.replica = None
         self.outcomes[-1] = outcome
         self.state = state
+        if state is JobState.PENDING:
+            self.cancel_due_at = None
+
+    def release(self) -> None:
+        if self.cancel_requested:
+            self.end_attempt("abandon", JobState.CANCELED)  # nobody wants it any longer
+        elif self.releases < MAX_RELEASES:
+            self.releases += 1
+            self.end_attempt("release", JobState.PENDING)
+        else:
+            self.lose()
 
     def lose(self) -> None:
         if self.cancel_requested:
@@ -86,6 +108,9 @@ class QueueModel(RuleBasedStateMachine):
         self.numbers = itertools.count()
         self.jobs: list[Expected] = []
         self.project = self.deployment = ""
+        self.payloads: dict[str, int] = {}
+        self.seen = (0, 0)
+        self.followed: dict[str, JobState] = {}
 
     def teardown(self) -> None:
         self.engines.close()
@@ -102,43 +127,108 @@ class QueueModel(RuleBasedStateMachine):
                 f"updated_at) VALUES ('{self.deployment}', '{self.project}', 'm', '{{}}', 'r', "
                 "1, 1, 1)"
             )
+            queues.create(conn, self.deployment)
+            queues.change_settings(conn, self.deployment, {"max_pending": MAX_PENDING}, {"capped": CAPPED})
 
-    @precondition(lambda self: len(self._waiting()) < 10)
-    @rule(priorities=st.lists(st.integers(-1, 1), min_size=1, max_size=4))
-    def submit(self, priorities: list[int]) -> None:
-        for priority in priorities:
-            self._submit(priority)
+    @rule(
+        new=st.lists(
+            st.tuples(
+                st.integers(-1, 1), st.sampled_from(KEYS), st.sampled_from([None, None, 30.0, 200.0]), st.booleans()
+            ),
+            min_size=1,
+            max_size=4,
+        )
+    )
+    def submit(self, new: list[tuple[int, str, float | None, bool]]) -> None:
+        """Several at once, all or none."""
+        submitted = [
+            self._new_job(priority, fair_key=key, deadline=deadline, webhook=webhook)
+            for priority, key, deadline, webhook in new
+        ]
+        if len(self._waiting()) + len(new) > MAX_PENDING:
+            with pytest.raises(QueueFull):
+                self._do(jobs.insert, submitted)
+            return
+        assert self._do(jobs.insert, submitted) == submitted
+        for job in submitted:
+            self._expect(job)
 
-    def _submit(self, priority: int) -> None:
-        job = Job(
+    @precondition(lambda self: len(self._waiting()) < MAX_PENDING)
+    @rule(name=st.sampled_from(["a", "b"]), number=st.integers(1, 2))
+    def submit_with_an_idempotency_key(self, name: str, number: int) -> None:
+        job = self._new_job(0, payload=f'{{"n": {number}}}', idempotency_key=name)
+        known = next((before for before in self.jobs if before.idempotency_key == name), None)
+        if known is None:
+            assert self._do(jobs.insert, [job]) == [job]
+            self._expect(job)
+            self.payloads[name] = number
+        elif self.payloads[name] == number:
+            (stored,) = self._do(jobs.insert, [job])
+            assert stored.id == known.id
+        else:
+            with pytest.raises(IdempotencyConflict):
+                self._do(jobs.insert, [job])
+
+    def _new_job(
+        self,
+        priority: int,
+        *,
+        fair_key: str = "",
+        deadline: float | None = None,
+        webhook: bool = False,
+        payload: str = "{}",
+        idempotency_key: str | None = None,
+    ) -> Job:
+        return Job(
             id=new_id(),
             project_id=self.project,
             deployment_id=self.deployment,
             model="m",
             state=JobState.PENDING,
             priority=priority,
-            payload=msgspec.Raw(b"{}"),
+            fair_key=fair_key,
+            payload=msgspec.Raw(payload.encode()),
+            deadline_at=None if deadline is None else self.now + deadline,
+            idempotency_key=idempotency_key,
+            webhook_url="https://example.com/" if webhook else None,
             created_at=self.now,
         )
-        self._do(jobs.insert, job)
-        self.jobs.append(Expected(job.id, priority, next(self.numbers)))
+
+    def _expect(self, job: Job) -> None:
+        self.jobs.append(
+            Expected(
+                job.id,
+                job.priority,
+                next(self.numbers),
+                fair_key=job.fair_key,
+                deadline_at=job.deadline_at,
+                idempotency_key=job.idempotency_key,
+                has_webhook=job.webhook_url is not None,
+            )
+        )
 
     @precondition(lambda self: self._waiting() or len(self.jobs) == 0)
-    @rule(replica=REPLICAS)
-    def claim(self, replica: str) -> None:
+    @rule(replica=REPLICAS, number=st.sampled_from([1, 1, 1, 2, 5]))
+    def claim(self, replica: str, number: int) -> None:
         token, expires_at = new_id(), self.now + CLAIM_SECONDS
         worker = Worker(hostname=replica, replica_id=replica, claim_timeout_seconds=int(CLAIM_SECONDS))
-        claim = self._do(jobs.claim, self.deployment, worker, token, self.now, expires_at)
-        waiting = self._waiting()
-        if not waiting:
-            assert claim is None
-            return
-        first = min(waiting, key=lambda job: (-job.priority, job.number))
-        assert claim is not None
-        assert claim.job.id == first.id
-        first.state, first.token, first.replica, first.expires_at = JobState.RUNNING, token, replica, expires_at
-        first.last_replica = replica
-        first.outcomes.append(None)
+        wanted = Wanted(worker=worker, token=token, now=self.now, expires_at=expires_at, max_jobs=number)
+        handed = self._do(claims.claim, self.deployment, wanted)
+        for claim in handed:
+            claimable = self._claimable()
+            job = next(job for job in claimable if job.id == claim.job.id)
+            # Which key goes first is fairness, tested elsewhere; within that, nobody is overtaken.
+            assert job.priority == max(other.priority for other in claimable)
+            line = [other for other in claimable if (other.priority, other.fair_key) == (job.priority, job.fair_key)]
+            assert job.number == min(other.number for other in line)
+            job.state, job.token, job.replica, job.expires_at = JobState.RUNNING, token, replica, expires_at
+            job.last_replica = replica
+            job.outcomes.append(None)
+        assert len(handed) == number or not self._claimable()
+
+    def _claimable(self) -> list[Expected]:
+        capped = sum(job.fair_key == "capped" for job in self._running())
+        return [job for job in self._waiting() if job.fair_key != "capped" or capped < CAP]
 
     @precondition(lambda self: self._running())
     @rule(data=st.data(), verb=st.sampled_from(["renew", "finish", "fail", "release", "abandon"]))
@@ -147,16 +237,11 @@ class QueueModel(RuleBasedStateMachine):
         self._say(verb, job, Holder(token=job.token, replica_id=job.replica))
         if verb == "renew":
             job.expires_at = self.now + CLAIM_SECONDS
+        elif verb == "release":
+            job.release()
         else:
-            ended = {
-                "finish": JobState.DONE,
-                "fail": JobState.FAILED,
-                "release": JobState.PENDING,
-                "abandon": JobState.CANCELED,
-            }
+            ended = {"finish": JobState.DONE, "fail": JobState.FAILED, "abandon": JobState.CANCELED}
             job.outputs = b'{"by":"holder"}' if verb == "finish" else None
-            if verb == "release" and job.cancel_requested:
-                verb = "abandon"  # nobody wants it any longer
             job.end_attempt(verb, ended[verb])
 
     @precondition(lambda self: any(job.stale for job in self.jobs))
@@ -182,28 +267,46 @@ class QueueModel(RuleBasedStateMachine):
             self._say(verb, job, Holder(replica_id="replica-of-somebody-else"))
 
     @precondition(lambda self: self.jobs)
-    @rule(data=st.data())
-    def cancel(self, data: st.DataObject) -> None:
+    @rule(data=st.data(), grace=st.sampled_from([0.0, 20.0]))
+    def cancel(self, data: st.DataObject, grace: float) -> None:
         job = data.draw(st.sampled_from(self.jobs))
-        self._do(jobs.cancel, self.project, "m", job.id, self.now)
+        self._do(withdrawals.cancel, self.deployment, job.id, self.now, self.now + grace)
         if job.state is JobState.PENDING:
             job.state = JobState.CANCELED
         elif job.state is JobState.RUNNING:
-            job.cancel_requested = True
+            job.cancel_requested, job.cancel_due_at = True, self.now + grace
 
     @precondition(lambda self: self._running())
     @rule(seconds=st.sampled_from([1.0, 50.0, 91.0]))
     def let_time_pass(self, seconds: float) -> None:
         self.now += seconds
-        self._do(jobs.expire, self.now)
-        for job in self._running():
-            if job.expires_at <= self.now:
-                job.lose()
+        overdue = self._do(attempts.deployments_to_reclaim, self.now)
+        reclaimed = self._do(attempts.reclaim, self.deployment, self.now)
+        missed = self._do(withdrawals.miss, self.deployment, self.now)
+        ended = [job for job in self.jobs if self._reclaim(job)]
+        assert (self.deployment in overdue) == bool(ended)
+        assert reclaimed.back == sum(job.state is JobState.PENDING for job in ended)
+        assert missed == sum(job.state is JobState.FAILED and job.missed for job in ended)
+
+    def _reclaim(self, job: Expected) -> bool:
+        """What the reclaimer does to a job: deadlines first, then cancels, then claims that ran out."""
+        late = job.deadline_at is not None and job.deadline_at <= self.now
+        if job.state is JobState.RUNNING and late:
+            job.end_attempt("overrun", JobState.FAILED)
+        elif job.state is JobState.RUNNING and job.cancel_due_at is not None and job.cancel_due_at <= self.now:
+            job.end_attempt("force", JobState.CANCELED)
+        elif job.state is JobState.RUNNING and job.expires_at <= self.now:
+            job.lose()
+        elif job.state is JobState.PENDING and late:
+            job.state, job.missed = JobState.FAILED, True
+        else:
+            return False
+        return True
 
     @precondition(lambda self: self._running())
     @rule(replica=REPLICAS)
     def lose_replica(self, replica: str) -> None:
-        self._do(jobs.lose_replica, replica, self.now)
+        self._do(attempts.lose_replica, replica, self.now)
         for job in self._running():
             if job.replica == replica:
                 job.lose()
@@ -212,7 +315,7 @@ class QueueModel(RuleBasedStateMachine):
     @rule()
     def clear(self) -> None:
         waiting = self._waiting()
-        assert self._do(jobs.clear, self.project, self.deployment, self.now) == len(waiting)
+        assert self._do(withdrawals.clear, self.deployment, None, self.now) == len(waiting)
         for job in waiting:
             job.state = JobState.CANCELED
 
@@ -227,8 +330,40 @@ class QueueModel(RuleBasedStateMachine):
                 assert (None if job.outputs is None else bytes(job.outputs)) == expected.outputs
                 assert (job.done_at is not None) == (job.state in TERMINAL_STATES)
                 rows = conn.exec_driver_sql(f"SELECT outcome FROM attempts WHERE job_id = '{job.id}' ORDER BY number")
-                assert list(rows.scalars()) == expected.outcomes
-                assert expected.outcomes.count(None) == (1 if job.state is JobState.RUNNING else 0)
+                running = [None] if job.state is JobState.RUNNING else []
+                assert [*rows.scalars(), *running] == expected.outcomes
+                told = conn.exec_driver_sql(f"SELECT attempt FROM webhooks WHERE job_id = '{job.id}'").scalars().all()
+                over = expected.has_webhook and job.state in TERMINAL_STATES
+                assert told == ([job.attempt] if over else [])
+
+    @invariant()
+    def every_count_is_what_counting_gives(self) -> None:
+        if not self.deployment:
+            return
+        with self.engines.engine.connect() as conn:
+            counts = queues.counts(conn, self.deployment)
+            assert (counts.pending, counts.running) == (len(self._waiting()), len(self._running()))
+            lines = conn.exec_driver_sql(
+                "SELECT fair_key, priority, pending, running, ready FROM lines "
+                f"WHERE deployment_id = '{self.deployment}'"
+            )
+            claimable = self._claimable()
+            for key, priority, pending, running, ready in lines:
+                assert pending == sum((job.fair_key, job.priority) == (key, priority) for job in self._waiting())
+                assert running == sum((job.fair_key, job.priority) == (key, priority) for job in self._running())
+                assert ready == any((job.fair_key, job.priority) == (key, priority) for job in claimable)
+
+    @invariant()
+    def followers_miss_nothing(self) -> None:
+        """What changed since the last look is exactly what is newer than it, and reading on from there is complete."""
+        if not self.deployment:
+            return
+        with self.engines.engine.connect() as conn:
+            news = jobs.changed_since(conn, self.deployment, *self.seen, 10_000)
+        for job in news:
+            self.followed[job.id] = job.state
+            self.seen = (job.change, job.sequence)
+        assert self.followed == {job.id: job.state for job in self.jobs}
 
     def _waiting(self) -> list[Expected]:
         return [job for job in self.jobs if job.state is JobState.PENDING]
@@ -239,15 +374,15 @@ class QueueModel(RuleBasedStateMachine):
     def _say(self, verb: str, job: Expected, holder: Holder) -> None:
         match verb:
             case "renew":
-                self._do(jobs.renew, self.project, job.id, holder, {"step": 1}, None, self.now)
+                self._do(attempts.renew, self.project, job.id, holder, {"step": 1}, None, self.now)
             case "finish":
-                self._do(jobs.finish, self.project, job.id, holder, msgspec.Raw(b'{"by":"holder"}'), {}, self.now)
+                self._do(attempts.finish, self.project, job.id, holder, msgspec.Raw(b'{"by":"holder"}'), {}, self.now)
             case "release":
-                self._do(jobs.release, self.project, job.id, holder, self.now)
+                self._do(attempts.release, self.project, job.id, holder, self.now)
             case "fail":
-                self._do(jobs.fail, self.project, job.id, holder, {"error": "e"}, self.now)
+                self._do(attempts.fail, self.project, job.id, holder, {"error": "e"}, self.now)
             case _:
-                self._do(jobs.abandon, self.project, job.id, holder, {}, self.now)
+                self._do(attempts.abandon, self.project, job.id, holder, {}, self.now)
 
     def _do(self, function: Callable[..., T], *args: Any) -> T:
         with self._transaction() as conn:

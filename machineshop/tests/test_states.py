@@ -1,30 +1,14 @@
 """The table of a job's moves, walked: every state with every verb, against the real store."""
 
-import msgspec
 import pytest
 
 from factory import Jobs
 from machineshop.errors import Conflict, NotFound
 from machineshop.states import JOB_MOVES, TERMINAL_STATES, JobState, JobVerb, source, target
-from machineshop.store.jobs import MAX_RETRIES, Holder
+from machineshop.store.attempts import MAX_RETRIES, Holder
 
 # Verbs that a worker says, with what it says.
 WORKER_VERBS = (JobVerb.RENEW, JobVerb.FINISH, JobVerb.FAIL, JobVerb.ABANDON, JobVerb.RELEASE)
-
-
-async def say(jobs: Jobs, verb: JobVerb, job_id: str, token: str) -> None:
-    queue, project_id, holder = jobs.queue, jobs.project_id, Holder(token=token)
-    match verb:
-        case JobVerb.RENEW:
-            await queue.renew(project_id, job_id, holder, {})
-        case JobVerb.FINISH:
-            await queue.finish(project_id, job_id, holder, msgspec.Raw(b'{"late": true}'), {})
-        case JobVerb.FAIL:
-            await queue.fail(project_id, job_id, holder, {"error": "late"})
-        case JobVerb.ABANDON:
-            await queue.abandon(project_id, job_id, holder, {})
-        case JobVerb.RELEASE:
-            await queue.release(project_id, job_id, holder)
 
 
 def test_every_verb_has_one_source_and_terminal_states_have_no_way_out() -> None:
@@ -40,11 +24,11 @@ async def test_a_worker_verb_moves_a_job_only_from_its_source(jobs: Jobs, state:
     job_id, token = await jobs.in_state(state)
     before = await jobs.get(job_id)
     if state is source(verb):
-        await say(jobs, verb, job_id, token)
+        await jobs.say(verb, job_id, Holder(token=token), info={"error": "late"} if verb is JobVerb.FAIL else {})
         assert (await jobs.get(job_id)).state is target(verb)
     else:
         with pytest.raises(Conflict):
-            await say(jobs, verb, job_id, token)
+            await jobs.say(verb, job_id, Holder(token=token), info={"error": "late"} if verb is JobVerb.FAIL else {})
         assert await jobs.get(job_id) == before
 
 
@@ -71,7 +55,7 @@ async def test_claim_takes_only_pending_jobs(jobs: Jobs, state: JobState) -> Non
 async def test_expiry_moves_only_running_jobs(jobs: Jobs, state: JobState) -> None:
     job_id, _ = await jobs.in_state(state)
     before = await jobs.get(job_id)
-    await jobs.queue.expire(before.created_at + 91)
+    await jobs.queue.reclaim(before.created_at + 91)
     after = await jobs.get(job_id)
     if state is JobState.RUNNING:
         assert after.state is target(JobVerb.LOSE)
@@ -83,10 +67,10 @@ async def test_expiry_moves_only_running_jobs(jobs: Jobs, state: JobState) -> No
 async def test_a_job_whose_worker_is_lost_too_often_is_given_up(jobs: Jobs) -> None:
     job_id = (await jobs.running()).job.id
     for lost in range(1, MAX_RETRIES + 1):
-        await jobs.queue.expire((await jobs.get(job_id)).created_at + 91)
+        await jobs.queue.reclaim((await jobs.get(job_id)).created_at + 91)
         assert (await jobs.get(job_id)).retries == lost
         assert await jobs.claim() is not None
-    await jobs.queue.expire((await jobs.get(job_id)).created_at + 91)
+    await jobs.queue.reclaim((await jobs.get(job_id)).created_at + 91)
     job = await jobs.get(job_id)
     assert job.state is target(JobVerb.GIVE_UP)
     assert "attempt 4" in job.info["error"]
@@ -94,4 +78,4 @@ async def test_a_job_whose_worker_is_lost_too_often_is_given_up(jobs: Jobs) -> N
 
 async def test_an_unknown_job_is_not_found(jobs: Jobs) -> None:
     with pytest.raises(NotFound):
-        await jobs.queue.renew(jobs.project_id, "none-such", Holder(token="t"), {})
+        await jobs.renew("none-such", Holder(token="t"))

@@ -1,5 +1,6 @@
 """What a key reaches: nothing of another project, whatever the route; and a replica's key only its own queue."""
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -30,6 +31,16 @@ TABLE = [
     ("POST", "/v1/queue/cancel", {"model": "MODEL", "request_id": "JOB"}),
     ("POST", "/v1/videos/cancel", {"model": "MODEL", "request_id": "JOB"}),
     ("POST", "/v1/queue/clear", {"model": "MODEL"}),
+    ("POST", "/v1/queue/results", {"model": "MODEL", "request_ids": ["JOB"]}),
+    ("POST", "/v1/queue/resubmit", {"model": "MODEL", "request_ids": ["JOB"]}),
+    ("GET", "/v1/queue/jobs", None),
+    ("GET", "/v1/queue/settings", None),
+    ("PATCH", "/v1/queue/settings", {"max_pending": 1}),
+    (
+        "POST",
+        "/internal/v1/queue/updates",
+        {"model": "MODEL", "updates": [{"request_id": "JOB", "status": "done"}], "claim": {"hostname": "thief"}},
+    ),
     ("GET", "/v1/queue/metrics", None),
     ("GET", "/internal/v1/queue/status", None),
     ("GET", "/internal/v1/queue/retrieve", None),
@@ -106,8 +117,9 @@ class Possessions:
         return template
 
     def body(self, body: dict[str, Any] | None, name: str) -> dict[str, Any] | None:
-        names = {"MODEL": name, "JOB": self.job}
-        return body and {key: names.get(str(value), value) for key, value in body.items()}
+        text = json.dumps(body).replace("MODEL", name).replace("JOB", self.job)
+        filled: dict[str, Any] | None = json.loads(text)
+        return filled
 
 
 @pytest.fixture

@@ -11,6 +11,7 @@ import logging
 import os
 import signal
 import socket
+import time
 from collections.abc import Callable, Iterator
 from urllib.parse import urlsplit
 
@@ -26,6 +27,7 @@ from machineshop.api import files as files_api
 from machineshop.api import identity as identity_api
 from machineshop.api import images as images_api
 from machineshop.api import queue as queue_api
+from machineshop.api import work as work_api
 from machineshop.api.endpoint import Api
 from machineshop.blobs import Storage
 from machineshop.config import Settings, check, contexts_path
@@ -150,12 +152,13 @@ class Platform:
             platform_url=lambda: self.base_url,
         )
         self.gateway = Gateway(self.identity, self.deployments, self.runtime)
-        reconcile = Loop("reconcile", Reconciler(self.database, self.runtime).run_once, RECONCILE_SECONDS)
+        reconcile = Loop("reconcile", Reconciler(self.database, self.runtime, self.queue).run_once, RECONCILE_SECONDS)
         self.deployments.on_change(reconcile.wake)
         self.loops = [
             reconcile,
-            Loop("reclaim", Reclaimer(self.queue).run_once, RECLAIM_SECONDS),
+            Loop("reclaim", Reclaimer(self.queue, self.runtime).run_once, RECLAIM_SECONDS),
             Loop("clean-registry", self.registry.clean, CLEAN_SECONDS),
+            Loop("clean-queues", self.queue.clean, CLEAN_SECONDS),
             Loop("clean-files", self.files.clean, CLEAN_SECONDS),
         ]
         self.asgi = self._application()
@@ -163,6 +166,7 @@ class Platform:
     def _application(self) -> Front:
         api = Api(self.identity)
         routes: list[BaseRoute] = [
+            *work_api.routes(api, self.queue, time.time),
             *queue_api.routes(api, self.queue),
             *self.gateway.routes(),
             *registry_app.routes(self.registry, self.identity),

@@ -15,8 +15,11 @@
     ├── Conflict                  409  the request is sound, the state of things forbids it
     │   ├── AlreadyExists
     │   ├── ChangedMeanwhile
+    │   ├── IdempotencyConflict
     │   ├── NotCancelable
+    │   ├── NotResubmittable
     │   └── StaleAttempt
+    ├── QueueFull                 429
     ├── ReplicaUnreachable        502
     └── Unavailable               503  try again later
         ├── NoReadyReplica
@@ -125,8 +128,22 @@ class NotCancelable(Conflict):
     """The job is {state}, no longer pending{note}."""
 
 
+class NotResubmittable(Conflict):
+    """The job '{id}' is {state}: only a job that has ended can be submitted again. Nothing was submitted."""
+
+
+class IdempotencyConflict(Conflict):
+    """The idempotency key '{key}' belongs to the job {id}, which has another payload: use another key."""
+
+
 class StaleAttempt(Conflict):
     """This attempt no longer holds the job, which is {state}: nothing was changed. Drop the job."""
+
+
+class QueueFull(MachineshopError):
+    """The queue of '{model}' is full: {pending} jobs wait, {max_pending} may. Nothing was stored; try again later."""
+
+    retry_after_seconds = 5
 
 
 class ReplicaUnreachable(MachineshopError):
@@ -176,6 +193,7 @@ STATUSES: dict[type[MachineshopError], tuple[int, str]] = {
     NotFound: (404, "not_found_error"),
     MethodNotAllowed: (405, "invalid_request_error"),
     Conflict: (409, "conflict_error"),
+    QueueFull: (429, "rate_limit_error"),
     ReplicaUnreachable: (502, "server_error"),
     DiskFull: (507, "server_error"),
     Unavailable: (503, "server_error"),

@@ -43,6 +43,12 @@ class JobVerb(StrEnum):
     """The user takes it back while it waits."""
     ABANDON = "abandon"
     """The attempt's worker took up the user's cancel."""
+    FORCE = "force"
+    """The user's cancel was not taken up in time: its replica is replaced."""
+    MISS = "miss"
+    """Its deadline passed while it waited."""
+    OVERRUN = "overrun"
+    """Its deadline passed while a worker had it."""
 
 
 JOB_MOVES: dict[tuple[JobState, JobVerb], JobState] = {
@@ -55,6 +61,9 @@ JOB_MOVES: dict[tuple[JobState, JobVerb], JobState] = {
     (JobState.RUNNING, JobVerb.LOSE): JobState.PENDING,
     (JobState.RUNNING, JobVerb.GIVE_UP): JobState.FAILED,
     (JobState.RUNNING, JobVerb.ABANDON): JobState.CANCELED,
+    (JobState.RUNNING, JobVerb.FORCE): JobState.CANCELED,
+    (JobState.PENDING, JobVerb.MISS): JobState.FAILED,
+    (JobState.RUNNING, JobVerb.OVERRUN): JobState.FAILED,
 }
 
 TERMINAL_STATES = frozenset({JobState.DONE, JobState.FAILED, JobState.CANCELED})

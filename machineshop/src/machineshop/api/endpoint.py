@@ -101,7 +101,7 @@ class Api:
         handler: Handler,
         *,
         scopes: Sequence[Scope] = USER_SCOPES,
-        body: type | None = None,
+        body: Any = None,
         body_limit_bytes: int = BODY_LIMIT_BYTES,
     ) -> Route:
         """One route; `body` is the msgspec type of its JSON body, None where the handler reads the body itself."""
@@ -117,7 +117,7 @@ class Endpoint:
         handler: Handler,
         identity: IdentityService,
         scopes: frozenset[Scope],
-        body: type | None,
+        body: Any,
         body_limit_bytes: int,
     ) -> None:
         self._handler = handler

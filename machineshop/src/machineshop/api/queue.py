@@ -1,5 +1,7 @@
-"""The queue's routes: for those who submit, and for the workers."""
+"""The queue's routes for those who submit; `work` has those for workers."""
 
+import base64
+import binascii
 import re
 from collections.abc import Awaitable, Callable
 from typing import Annotated, Any
@@ -8,45 +10,48 @@ import msgspec
 from starlette.responses import Response
 from starlette.routing import Route
 
-from machineshop.api.endpoint import Api, Call, iso
+from machineshop.api.durations import parse_number, parse_time
+from machineshop.api.endpoint import Api, Call
+from machineshop.api.job_view import job_view
 from machineshop.errors import InvalidRequest, NotCancelable
 from machineshop.http import ANY_SCOPE, json_response
-from machineshop.models import Job, Worker
-from machineshop.services.queue import QueueService
+from machineshop.models import FairKey, QueueSettings
+from machineshop.services.queue import (
+    CANCEL_GRACE_SECONDS,
+    MAX_BATCH,
+    MAX_CANCEL_GRACE_SECONDS,
+    QueueService,
+    Submission,
+    Submitted,
+)
 from machineshop.states import JobState
-from machineshop.store.jobs import Holder
+from machineshop.store.jobs import JobFilter
 
-DEFAULT_POLL_SECONDS = 5.0
-# Below the idle time-outs of common proxies.
-MAX_POLL_SECONDS = 60.0
-MAX_CLAIM_SECONDS = 3600
-MAX_HOSTNAME_LENGTH = 253
-MAX_PROGRESS_AGE_SECONDS = 366 * 86400
-PAYLOAD_LIMIT_BYTES = 1024 * 1024
-RESULT_LIMIT_BYTES = 16 * 1024 * 1024
-
-_DURATION = re.compile(r"(\d+(?:\.\d+)?)(ns|us|µs|ms|s|m|h)")
-_UNIT_SECONDS = {"ns": 1e-9, "us": 1e-6, "µs": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0}
-
+# An array of submissions; each payload has its own, smaller limit.
+SUBMIT_LIMIT_BYTES = 64 * 1024 * 1024
+DEFAULT_PAGE = 50
 
 # Of a deployment or a job, by name or id: longer ones exist nowhere, and an error repeats them.
 Name = Annotated[str, msgspec.Meta(max_length=255)]
+Keys = Annotated[
+    dict[Annotated[str, msgspec.Meta(min_length=1, max_length=128)], FairKey | None], msgspec.Meta(max_length=10_000)
+]
+Names = Annotated[list[Name], msgspec.Meta(max_length=MAX_BATCH)]
 
 
-class SubmitRequest(msgspec.Struct):
-    """A job to store."""
-
-    model: Name
-    payload: msgspec.Raw
-    priority: int = 0
-    info: dict[str, Any] | None = None
-
-
-class JobRequest(msgspec.Struct):
-    """A job to act on."""
+class CancelRequest(msgspec.Struct):
+    """A job to take back."""
 
     model: Name
     request_id: Name
+    grace_seconds: Annotated[float, msgspec.Meta(ge=0, le=MAX_CANCEL_GRACE_SECONDS)] = CANCEL_GRACE_SECONDS
+
+
+class JobsRequest(msgspec.Struct):
+    """Several jobs."""
+
+    model: Name
+    request_ids: Names
 
 
 class ClearRequest(msgspec.Struct):
@@ -55,50 +60,54 @@ class ClearRequest(msgspec.Struct):
     model: Name
 
 
-class UpdateRequest(msgspec.Struct):
-    """What a worker says of its job."""
+class SettingsRequest(msgspec.Struct):
+    """What to change of a queue's settings."""
 
-    request_id: Name
-    status: Name
-    model: Name = ""
-    payload: msgspec.Raw = msgspec.Raw(b"{}")
-    info: dict[str, Any] | None = None
-    attempt_token: str | None = None
-    progress_age_seconds: Annotated[float, msgspec.Meta(ge=0, le=MAX_PROGRESS_AGE_SECONDS)] | None = None
+    max_pending: int | msgspec.UnsetType = msgspec.UNSET
+    max_running_per_key: int | msgspec.UnsetType | None = msgspec.UNSET
+    keep_seconds: int | msgspec.UnsetType = msgspec.UNSET
+    keep_count: int | msgspec.UnsetType = msgspec.UNSET
+    keys: Keys | msgspec.UnsetType = msgspec.UNSET
 
 
 def routes(api: Api, queue: QueueService) -> list[Route]:
     """All routes of this module; those that every job passes come first."""
     submit, status, cancel = _submit(queue), _status(queue), _cancel(queue)
+    body = Submission | list[Submission]
     return [
-        api.route("GET", "/internal/v1/queue/retrieve", _retrieve(queue), scopes=ANY_SCOPE),
-        api.route(
-            "POST",
-            "/internal/v1/videos/status",
-            _update(queue),
-            scopes=ANY_SCOPE,
-            body=UpdateRequest,
-            body_limit_bytes=RESULT_LIMIT_BYTES,
-        ),
-        api.route("POST", "/v1/queue/submit", submit, body=SubmitRequest, body_limit_bytes=PAYLOAD_LIMIT_BYTES),
+        api.route("POST", "/v1/queue/submit", submit, body=body, body_limit_bytes=SUBMIT_LIMIT_BYTES),
         api.route("GET", "/v1/queue/status", status, scopes=ANY_SCOPE),
-        api.route("POST", "/v1/queue/cancel", cancel, body=JobRequest),
+        api.route("POST", "/v1/queue/results", _results(queue), body=JobsRequest),
+        api.route("GET", "/v1/queue/jobs", _list(queue)),
+        api.route("POST", "/v1/queue/cancel", cancel, body=CancelRequest),
+        api.route("POST", "/v1/queue/resubmit", _resubmit(queue), body=JobsRequest),
         api.route("POST", "/v1/queue/clear", _clear(queue), body=ClearRequest),
+        api.route("GET", "/v1/queue/settings", _settings(queue)),
+        api.route("PATCH", "/v1/queue/settings", _change_settings(queue), body=SettingsRequest),
         api.route("GET", "/v1/queue/metrics", _metrics(queue), scopes=ANY_SCOPE),
-        api.route("POST", "/v1/videos/generations", submit, body=SubmitRequest, body_limit_bytes=PAYLOAD_LIMIT_BYTES),
+        api.route("POST", "/v1/videos/generations", submit, body=body, body_limit_bytes=SUBMIT_LIMIT_BYTES),
         api.route("GET", "/v1/videos/status", status, scopes=ANY_SCOPE),
-        api.route("POST", "/v1/videos/cancel", cancel, body=JobRequest),
+        api.route("POST", "/v1/videos/cancel", cancel, body=CancelRequest),
         api.route("GET", "/internal/v1/queue/status", _metrics(queue), scopes=ANY_SCOPE),
     ]
 
 
 def _submit(queue: QueueService) -> Callable[[Call], Awaitable[Response]]:
     async def submit(call: Call) -> Response:
-        body: SubmitRequest = call.body
-        job = await queue.submit(call.project_id, body.model, body.payload, body.priority, body.info)
-        return json_response({"requestId": job.id, "request_id": job.id, "status": "pending"})
+        if isinstance(call.body, list):
+            submitted = await queue.submit_many(call.project_id, call.body)
+            return _listed([_submitted_view(one) for one in submitted])
+        return json_response(_submitted_view(await queue.submit(call.project_id, call.body)))
 
     return submit
+
+
+def _submitted_view(submitted: Submitted) -> dict[str, Any]:
+    job = submitted.job
+    if submitted.duplicate:
+        return {"requestId": job.id, "request_id": job.id, "status": job.state, "duplicate": True}
+    # Pending is what it was when it was stored, though a worker may have it by now.
+    return {"requestId": job.id, "request_id": job.id, "status": "pending"}
 
 
 def _status(queue: QueueService) -> Callable[[Call], Awaitable[Response]]:
@@ -109,10 +118,43 @@ def _status(queue: QueueService) -> Callable[[Call], Awaitable[Response]]:
     return status
 
 
+def _results(queue: QueueService) -> Callable[[Call], Awaitable[Response]]:
+    async def results(call: Call) -> Response:
+        body: JobsRequest = call.body
+        found = await queue.results(call.project_id, body.model, body.request_ids)
+        return _listed([job_view(job) for job in found])
+
+    return results
+
+
+def _list(queue: QueueService) -> Callable[[Call], Awaitable[Response]]:
+    async def list_jobs(call: Call) -> Response:
+        query = call.query
+        limit = parse_number(query.get("limit", str(DEFAULT_PAGE)), "limit", least=1, most=MAX_BATCH)
+        include = query.get("include", "payload")
+        if include not in {"payload", "none"}:
+            raise InvalidRequest(f"'include' is '{include[:64]}'; it must be 'payload' or 'none'.", param="include")
+        chosen = JobFilter(
+            states=_states(query.get("status")),
+            fair_key=query.get("fair_key"),
+            created_after=_time(call, "created_after"),
+            created_before=_time(call, "created_before"),
+        )
+        before = _decode_cursor(query["cursor"]) if query.get("cursor") else None
+        # One more than is shown tells whether there is another page.
+        found = await queue.list_page(call.project_id, call.required("model"), chosen, before, limit + 1)
+        page = found[:limit]
+        cursor = _encode_cursor(page[-1].sequence) if len(found) > limit else None
+        data = [job_view(job, contents=include == "payload") for job in page]
+        return json_response({"object": "list", "data": data, "next_cursor": cursor})
+
+    return list_jobs
+
+
 def _cancel(queue: QueueService) -> Callable[[Call], Awaitable[Response]]:
     async def cancel(call: Call) -> Response:
-        body: JobRequest = call.body
-        job = await queue.cancel(call.project_id, body.model, body.request_id)
+        body: CancelRequest = call.body
+        job = await queue.cancel(call.project_id, body.model, body.request_id, body.grace_seconds)
         if job.state is JobState.CANCELED:
             return json_response({"status": "canceled"})
         note = "; its worker has been asked to stop" if job.cancel_requested else ""
@@ -127,6 +169,20 @@ def _cancel(queue: QueueService) -> Callable[[Call], Awaitable[Response]]:
     return cancel
 
 
+def _resubmit(queue: QueueService) -> Callable[[Call], Awaitable[Response]]:
+    async def resubmit(call: Call) -> Response:
+        body: JobsRequest = call.body
+        again = await queue.resubmit(call.project_id, body.model, body.request_ids)
+        return _listed(
+            [
+                {"requestId": job.id, "request_id": job.id, "resubmit_of": job.resubmit_of, "status": "pending"}
+                for job in again
+            ]
+        )
+
+    return resubmit
+
+
 def _clear(queue: QueueService) -> Callable[[Call], Awaitable[Response]]:
     async def clear(call: Call) -> Response:
         return json_response({"canceled_count": await queue.clear(call.project_id, call.body.model)})
@@ -134,131 +190,76 @@ def _clear(queue: QueueService) -> Callable[[Call], Awaitable[Response]]:
     return clear
 
 
+def _settings(queue: QueueService) -> Callable[[Call], Awaitable[Response]]:
+    async def settings(call: Call) -> Response:
+        model = call.required("model")
+        return _settings_response(model, await queue.settings(call.project_id, model))
+
+    return settings
+
+
+def _change_settings(queue: QueueService) -> Callable[[Call], Awaitable[Response]]:
+    async def change_settings(call: Call) -> Response:
+        model = call.required("model")
+        changed = {
+            name: value for name, value in msgspec.structs.asdict(call.body).items() if value is not msgspec.UNSET
+        }
+        keys = changed.pop("keys", {})
+        try:  # the bounds are those of the settings themselves
+            msgspec.convert(changed, QueueSettings)
+        except msgspec.ValidationError as error:
+            raise InvalidRequest(f"{error}.", param=str(error).rpartition("$.")[2].rstrip("`") or None) from None
+        return _settings_response(model, await queue.change_settings(call.project_id, model, changed, keys))
+
+    return change_settings
+
+
+def _settings_response(model: str, settings: QueueSettings) -> Response:
+    return json_response({"model": model, **msgspec.structs.asdict(settings)})
+
+
 def _metrics(queue: QueueService) -> Callable[[Call], Awaitable[Response]]:
     async def metrics(call: Call) -> Response:
         counts = await queue.count(call.project_id, call.required("model"))
-        running, waiting = counts.get(JobState.RUNNING, 0), counts.get(JobState.PENDING, 0)
         return json_response(
-            {"messages_running": running, "messages_waiting": waiting, "total_jobs": running + waiting}
+            {
+                "messages_running": counts.running,
+                "messages_waiting": counts.pending,
+                "total_jobs": counts.running + counts.pending,
+            }
         )
 
     return metrics
 
 
-def _retrieve(queue: QueueService) -> Callable[[Call], Awaitable[Response]]:
-    async def retrieve(call: Call) -> Response:
-        deployment = await queue.worked_by(call.identity.key, call.required("model"))
-        worker = Worker(
-            hostname=call.required("hostname")[:MAX_HOSTNAME_LENGTH],
-            replica_id=call.identity.key.replica_id,
-            claim_timeout_seconds=_claim_timeout(call.query.get("claim_timeout")),
-        )
-        timeout_seconds = DEFAULT_POLL_SECONDS
-        if "timeout" in call.query:
-            timeout_seconds = min(parse_duration(call.query["timeout"], "timeout"), MAX_POLL_SECONDS)
-        async for _ in call.request.stream():
-            pass  # a poll has no body; what comes after it is the end of the connection
-        claim = await queue.retrieve(deployment, worker, timeout_seconds, call.disconnected)
-        if claim is None:
-            return json_response({"data": None})
-        job = claim.job
-        return json_response(
-            {
-                "data": {
-                    "request_id": job.id,
-                    "model": job.model,
-                    "payload": job.payload,
-                    "priority": job.priority,
-                    "info": job.info,
-                    "retries": job.retries,
-                    "attempt": job.attempt,
-                    "attempt_token": claim.token,
-                    "created_at": iso(job.created_at),
-                    "claim_expires_at": iso(job.claim_expires_at),
-                }
-            }
-        )
-
-    return retrieve
+def _listed(data: list[dict[str, Any]]) -> Response:
+    return json_response({"object": "list", "data": data})
 
 
-def _update(queue: QueueService) -> Callable[[Call], Awaitable[Response]]:
-    async def update(call: Call) -> Response:
-        body: UpdateRequest = call.body
-        key = call.identity.key
-        holder = Holder(deployment_id=key.deployment_id, replica_id=key.replica_id, token=body.attempt_token)
-        cancel_requested = await _apply_update(queue, call.project_id, body, holder)
-        # Exactly 200: some workers send anything else again.
-        return json_response(
-            {"request_id": body.request_id, "status": body.status, "cancel_requested": cancel_requested}
-        )
-
-    return update
-
-
-async def _apply_update(queue: QueueService, project_id: str, body: UpdateRequest, holder: Holder) -> bool:
-    info = body.info or {}
-    match body.status:
-        case "running":
-            return await queue.renew(project_id, body.request_id, holder, info, body.progress_age_seconds)
-        case "done":
-            await queue.finish(project_id, body.request_id, holder, body.payload, info)
-        case "failed":
-            await queue.fail(project_id, body.request_id, holder, {"error": "The worker gave no reason.", **info})
-        case "canceled":
-            await queue.abandon(project_id, body.request_id, holder, info)
-        case "pending":
-            await queue.release(project_id, body.request_id, holder)
-        case other:
-            raise InvalidRequest(
-                f"'{other}' is no status that a worker may report; use running, done, failed, canceled or pending.",
-                param="status",
-            )
-    return False
-
-
-def job_view(job: Job) -> dict[str, Any]:
-    """A job for the wire."""
-    return {
-        "request_id": job.id,
-        "model": job.model,
-        "status": job.state,
-        "priority": job.priority,
-        "retries": job.retries,
-        "attempt": job.attempt,
-        "cancel_requested": job.cancel_requested,
-        "inputs": job.payload,
-        "outputs": job.outputs,
-        "info": job.info,
-        "error": job.info.get("error") if job.state is JobState.FAILED else None,
-        "warnings": [],
-        "created_at": iso(job.created_at),
-        "claimed_at": iso(job.claimed_at),
-        "progress_at": iso(job.progress_at),
-        "done_at": iso(job.done_at),
-    }
-
-
-def parse_duration(text: str, param: str) -> float:
-    """Seconds of a Go duration such as `5s`, `1m30s` or `250ms`; a bare number is seconds.
-
-    Raises:
-        InvalidRequest: It is neither.
-    """
-    if re.fullmatch(r"\d{1,9}(\.\d{1,9})?", text):
-        return float(text)
-    parts = _DURATION.findall(text) if len(text) <= 64 else []
-    if not parts or "".join(number + unit for number, unit in parts) != text:
-        raise InvalidRequest(f"'{param}' is '{text[:64]}', not a duration such as '5s' or '1m30s'.", param=param)
-    return sum(float(number) * _UNIT_SECONDS[unit] for number, unit in parts)
-
-
-def _claim_timeout(text: str | None) -> int | None:
-    if text is None:
-        return None
-    if not re.fullmatch(r"\d{1,6}", text) or not 1 <= int(text) <= MAX_CLAIM_SECONDS:
+def _states(text: str | None) -> frozenset[JobState]:
+    try:
+        return frozenset(JobState(name) for name in text.split(",")) if text else frozenset()
+    except ValueError:
         raise InvalidRequest(
-            f"'claim_timeout' is '{text[:64]}'; it must be whole seconds from 1 to {MAX_CLAIM_SECONDS}.",
-            param="claim_timeout",
+            f"'status' is '{(text or '')[:64]}'; it must be some of {', '.join(JobState)}, with commas.", param="status"
+        ) from None
+
+
+def _time(call: Call, param: str) -> float | None:
+    return parse_time(call.query[param], param) if call.query.get(param) else None
+
+
+def _encode_cursor(sequence: int) -> str:
+    return base64.urlsafe_b64encode(f"s{sequence}".encode()).decode().rstrip("=")
+
+
+def _decode_cursor(text: str) -> int:
+    try:
+        decoded = base64.urlsafe_b64decode(text[:64] + "==").decode()
+    except (ValueError, binascii.Error):
+        decoded = ""
+    if not re.fullmatch(r"s\d{1,18}", decoded):
+        raise InvalidRequest(
+            "'cursor' is none that we gave: pass on the 'next_cursor' of the page before, as it is.", param="cursor"
         )
-    return int(text)
+    return int(decoded[1:])

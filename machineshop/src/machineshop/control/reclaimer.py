@@ -1,20 +1,30 @@
-"""Ends claims that their workers no longer renew, so that the jobs run again."""
+"""Ends what is overdue in the queues: claims that nobody renews, deadlines, and cancels that nobody took up."""
 
 import logging
+from typing import Protocol
 
 from machineshop.services.queue import QueueService
 
 log = logging.getLogger(__name__)
 
 
-class Reclaimer:
-    """One look at the claims."""
+class Replacer(Protocol):
+    """Who can end a replica so that another takes its place: the runtime."""
 
-    def __init__(self, queue: QueueService) -> None:
+    async def replace(self, replica_id: str) -> None:
+        """End it at once; another is started for it."""
+        ...
+
+
+class Reclaimer:
+    """One look at the queues."""
+
+    def __init__(self, queue: QueueService, runtime: Replacer) -> None:
         self._queue = queue
+        self._runtime = runtime
 
     async def run_once(self, now: float) -> None:
-        """End the claims that have run out by now."""
-        queues = await self._queue.expire(now)
-        if queues:
-            log.warning("claims.expired queues=%d", queues)
+        """End what is overdue by now."""
+        for replica_id in await self._queue.reclaim(now):
+            log.warning("replica.replaced replica_id=%s reason=cancel_not_taken_up", replica_id)
+            await self._runtime.replace(replica_id)

@@ -19,11 +19,12 @@ log = logging.getLogger(__name__)
 class Reconciler:
     """One pass over all deployments."""
 
-    def __init__(self, database: Database, runtime: Runtime) -> None:
+    def __init__(self, database: Database, runtime: Runtime, queue: QueueService) -> None:
         self._database = database
         self._runtime = runtime
+        self._queue = queue
 
-    async def run_once(self, now: float) -> None:
+    async def run_once(self, _now: float) -> None:
         """Declare every live deployment to the runtime, and end what belongs to none."""
         wanted = await self._database.read(deployments.list_of_all_projects)
         busy = await self._database.read(jobs.busy_replicas)
@@ -32,14 +33,14 @@ class Reconciler:
         replicas = await self._runtime.observe()
         for deployment_id in {replica.deployment_id for replica in replicas} - {d.id for d in wanted}:
             await self._runtime.delete(deployment_id)
-        await self._end_jobs_of_gone(replicas, now)
+        await self._end_jobs_of_gone(replicas)
 
-    async def _end_jobs_of_gone(self, replicas: list[Replica], now: float) -> None:
+    async def _end_jobs_of_gone(self, replicas: list[Replica]) -> None:
         """Jobs of a deleted deployment may finish while its replicas drain; after that nobody will."""
         live = {replica.deployment_id for replica in replicas if replica.status is not ReplicaStatus.TERMINATED}
-        for project_id, deployment_id in await self._database.read(jobs.deleted_deployments_with_jobs):
+        for _, deployment_id in await self._database.read(jobs.deleted_deployments_with_jobs):
             if deployment_id not in live:
-                await self._database.write(jobs.lose_deployment, project_id, deployment_id, now)
+                await self._queue.end_all(deployment_id)
                 log.info("deployment.jobs_ended deployment_id=%s", deployment_id)
 
 

@@ -128,6 +128,9 @@ class Runtime(Protocol):
     async def delete(self, deployment_id: str) -> None:
         """Declare that nothing of this deployment should run; replicas drain within their grace period."""
 
+    async def replace(self, replica_id: str) -> None:
+        """End a replica at once, without regard to what it has in hand; another takes its place."""
+
     def logs(
         self, deployment_id: str, replica_id: str | None, *, tail: int | None, follow: bool
     ) -> AsyncIterator[LogLine]:

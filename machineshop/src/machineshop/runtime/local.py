@@ -113,6 +113,11 @@ class LocalRuntime:
         for record in self._ledger.live(deployment_id):
             self._drain(record.id, time.time())
 
+    async def replace(self, replica_id: str) -> None:
+        """End a replica at once; another takes its place. One that is gone already is let be."""
+        if any(record.id == replica_id for record in self._ledger.live()):
+            self._drain(replica_id, time.time(), within_seconds=0.0, why="It did not give up a canceled job.")
+
     async def observe(self) -> list[Replica]:
         """All replicas, with those that ended in the last minutes."""
         return [self._view(record) for record in self._ledger]

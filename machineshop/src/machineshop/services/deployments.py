@@ -138,7 +138,7 @@ class DeploymentService:
             NotFound: The project has none such.
         """
         deployment = await self._fresh(project_id, name_or_id)
-        await self._database.write(deployments.delete, project_id, deployment.id, self._clock())
+        await self._database.write_in_queue(deployment.id, deployments.delete, project_id, deployment.id, self._clock())
         self._changed()
         return deployment
 

@@ -1,194 +1,202 @@
-"""The queue: submit, claim, renew, finish and all that can happen to a job in between.
+"""The queue: submit, work, watch, take back. Each operation on a job is one transition; `dispatch` hands jobs out."""
 
-A worker that finds the queue empty waits here (`retrieve`). A submit takes the longest waiting worker along into its
-own transaction, which stores the job and claims it at once: both are answered after one commit.
-"""
-
-import asyncio
-import logging
-import secrets
 import time
-from collections import Counter, defaultdict, deque
-from collections.abc import Awaitable, Callable
-from typing import Any
+from collections import defaultdict
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Annotated, Any
 
 import msgspec
-from sqlalchemy import Connection
 
-from machineshop.errors import InvalidRequest, NotFound, StaleAttempt, StoreUnavailable
+from machineshop.errors import InvalidRequest, NotFound, NotResubmittable, PayloadTooLarge
 from machineshop.ids import new_id
-from machineshop.models import ApiKey, Claim, Deployment, Job, Worker
+from machineshop.models import ApiKey, Claim, Deployment, FairKey, Job, QueueCounts, QueueSettings, Worker
+from machineshop.services.changes import Changes
 from machineshop.services.deployments import DeploymentService
-from machineshop.states import JobState
-from machineshop.store import jobs
+from machineshop.services.dispatch import Dispatcher
+from machineshop.states import TERMINAL_STATES, JobState, JobVerb
+from machineshop.store import attempts, jobs, queues, turns, withdrawals
+from machineshop.store.attempts import Holder
 from machineshop.store.database import Database
-from machineshop.store.jobs import Holder
+from machineshop.store.jobs import JobFilter
+from machineshop.store.turns import Told, Update
 
-# A claim that its worker never renews, of a worker that is no replica of ours: nobody else could tell that it is gone.
-UNRENEWED_CLAIM_SECONDS = 24 * 3600
-# The same, of a replica: it is freed when the replica ends, so this bound only has to exist.
-REPLICA_CLAIM_SECONDS = 365 * 24 * 3600
 MAX_PRIORITY = 2**31 - 1
-TAKE_BACK_PAUSES_SECONDS = (0.1, 0.5, 2.0, 5.0, 10.0, 30.0)
+MAX_DEADLINE_SECONDS = 30 * 86400
+MAX_BATCH = 1000
+PAYLOAD_LIMIT_BYTES = 1024 * 1024
+# How long the worker of a canceled job has to stop before its replica is replaced.
+CANCEL_GRACE_SECONDS = 30.0
+MAX_CANCEL_GRACE_SECONDS = 3600.0
+# What an attempt noted about its failure does not belong to the next submit of the job.
+FAILURE_NOTES = frozenset({"error", "traceback"})
+_CLEAN_CHUNK = 1000
 
-log = logging.getLogger(__name__)
+
+class Submission(msgspec.Struct):
+    """A job as somebody submits it."""
+
+    model: Annotated[str, msgspec.Meta(max_length=255)]
+    payload: msgspec.Raw
+    priority: int = 0
+    info: dict[str, Any] | None = None
+    fair_key: Annotated[str, msgspec.Meta(max_length=128)] | None = None
+    idempotency_key: Annotated[str, msgspec.Meta(min_length=1, max_length=255)] | None = None
+    deadline_seconds: Annotated[float, msgspec.Meta(gt=0, le=MAX_DEADLINE_SECONDS)] | None = None
+    webhook_url: Annotated[str, msgspec.Meta(min_length=1, max_length=2048)] | None = None
 
 
-class _Waiter:
-    """A worker that waits for a job of one deployment, until it is handed a claim or sent home with None."""
+class Submitted(msgspec.Struct, frozen=True):
+    """What became of a submission."""
 
-    __slots__ = ("handed", "worker")
-
-    def __init__(self, worker: Worker) -> None:
-        self.worker = worker
-        self.handed: asyncio.Future[Claim | None] = asyncio.get_running_loop().create_future()
-
-    @property
-    def gone(self) -> bool:
-        """Whether it waits no longer."""
-        return self.handed.done()
-
-    def send_home(self, *_why: object) -> None:
-        """End the wait with nothing."""
-        if not self.gone:
-            self.handed.set_result(None)
+    job: Job
+    duplicate: bool
+    """Its idempotency key stood for this job already."""
 
 
 class QueueService:
-    """The operations on jobs; each is one transition."""
+    """The operations on jobs."""
 
     def __init__(
-        self, database: Database, deployments: DeploymentService, clock: Callable[[], float] = time.time
+        self,
+        database: Database,
+        deployments: DeploymentService,
+        clock: Callable[[], float] = time.time,
+        check_webhook_url: Callable[[str], object] = str,
     ) -> None:
         self._database = database
         self._deployments = deployments
         self._clock = clock
-        self._waiters: defaultdict[str, deque[_Waiter]] = defaultdict(deque)
-        # How often a job of a deployment became pending: tells a worker that was just about to wait to look again.
-        self._arrivals: Counter[str] = Counter()
-        self._tasks: set[asyncio.Task[None]] = set()
-        self._closing = False
+        self._check_webhook_url = check_webhook_url
+        self.changes = Changes()
+        self.dispatcher = Dispatcher(database, self.changes, clock)
 
     def close(self) -> None:
-        """Send the workers that wait home with nothing; from now on none waits."""
-        self._closing = True
-        for waiter in [waiter for line in self._waiters.values() for waiter in line]:
-            waiter.send_home()
+        """Send home all who wait; from now on none waits."""
+        self.dispatcher.close()
+        self.changes.wake_all()
 
-    async def submit(
-        self, project_id: str, model: str, payload: msgspec.Raw, priority: int = 0, info: dict[str, Any] | None = None
-    ) -> Job:
+    # For those who submit.
+
+    async def submit(self, project_id: str, submission: Submission) -> Submitted:
         """Store a job; it is on disk when this returns.
 
         Raises:
             NotFound: No such deployment.
-            InvalidRequest: The payload is not an object, or the priority is out of range.
+            InvalidRequest: The payload is not an object, or another field is out of range.
+            PayloadTooLarge: The payload is longer than `PAYLOAD_LIMIT_BYTES`.
+            QueueFull: Too many jobs wait already.
+            IdempotencyConflict: The idempotency key stands for a job with another payload.
         """
-        _check_object(payload, "payload")
-        if abs(priority) > MAX_PRIORITY:
-            raise InvalidRequest(f"'priority' must be between -{MAX_PRIORITY} and {MAX_PRIORITY}.", param="priority")
+        self._check(submission, "")
+        deployment = await self._deployments.get(project_id, submission.model)
+        job = self._job(deployment, submission)
+        stored = await self.dispatcher.submit_one(job)
+        if stored is job:
+            self.changes.tell(deployment.id, [job.id])
+        return Submitted(stored, stored is not job)
+
+    async def submit_many(self, project_id: str, submissions: Sequence[Submission]) -> list[Submitted]:
+        """Store jobs, all or none. Raises as `submit`; `param` names the place in the array."""
+        if not 1 <= len(submissions) <= MAX_BATCH:
+            raise InvalidRequest(f"An array holds 1 to {MAX_BATCH} jobs, not {len(submissions)}.")
+        for number, submission in enumerate(submissions):
+            self._check(submission, f"[{number}].")
+        found = {model: await self._deployments.get(project_id, model) for model in {s.model for s in submissions}}
+        new = [self._job(found[submission.model], submission) for submission in submissions]
+        queued: defaultdict[str, list[Job]] = defaultdict(list)
+        for job in new:
+            queued[job.deployment_id].append(job)
+        stored = await self._store(dict(queued))
+        return [Submitted(stored[job.id], stored[job.id] is not job) for job in new]
+
+    async def resubmit(self, project_id: str, model: str, job_ids: Sequence[str]) -> list[Job]:
+        """Submit ended jobs again, all or none; the old ones stay as they are.
+
+        Raises:
+            NotFound: No such deployment or job.
+            NotResubmittable: One has not ended.
+        """
+        if not 1 <= len(job_ids) <= MAX_BATCH:
+            raise InvalidRequest(f"'request_ids' holds 1 to {MAX_BATCH} ids, not {len(job_ids)}.", param="request_ids")
         deployment = await self._deployments.get(project_id, model)
-        job = Job(
+        found = {job.id: job for job in await self._database.read(jobs.get_many, deployment.id, job_ids)}
+        for job_id in job_ids:
+            if job_id not in found:
+                raise NotFound(what="job", id=job_id)
+            if found[job_id].state not in TERMINAL_STATES:
+                raise NotResubmittable(id=job_id, state=found[job_id].state)
+        again = [self._again(found[job_id]) for job_id in dict.fromkeys(job_ids)]
+        await self._store({deployment.id: again})
+        return again
+
+    async def _store(self, queued: dict[str, list[Job]]) -> dict[str, Job]:
+        """Add jobs of several deployments in one transaction; what each is now, by its id."""
+
+        def insert_all(conn: Any) -> dict[str, Job]:
+            return {
+                job.id: stored
+                for new in queued.values()
+                for job, stored in zip(new, jobs.insert(conn, new), strict=True)
+            }
+
+        stored = await self._database.write_in_queues(list(queued), insert_all)
+        for deployment_id, new in queued.items():
+            self.dispatcher.wake(deployment_id, len(new))
+            self.changes.tell(deployment_id, [job.id for job in new])
+        return stored
+
+    def _check(self, submission: Submission, place: str) -> None:
+        check_object(submission.payload, f"{place}payload")
+        if len(bytes(submission.payload)) > PAYLOAD_LIMIT_BYTES:
+            raise PayloadTooLarge(
+                what=f"'{place}payload'",
+                limit_bytes=PAYLOAD_LIMIT_BYTES,
+                mend="Upload large inputs as files and send their URLs.",
+            )
+        if abs(submission.priority) > MAX_PRIORITY:
+            raise InvalidRequest(
+                f"'{place}priority' must be between -{MAX_PRIORITY} and {MAX_PRIORITY}.", param=f"{place}priority"
+            )
+        if submission.webhook_url is not None:
+            try:
+                self._check_webhook_url(submission.webhook_url)
+            except InvalidRequest as error:
+                raise InvalidRequest(error.message, param=f"{place}webhook_url") from None
+
+    def _job(self, deployment: Deployment, submission: Submission) -> Job:
+        now = self._clock()
+        deadline = submission.deadline_seconds
+        return Job(
             id=new_id(),
-            project_id=project_id,
+            project_id=deployment.project_id,
             deployment_id=deployment.id,
             model=deployment.name,
             state=JobState.PENDING,
-            priority=priority,
-            payload=payload,
-            info=info or {},
+            priority=submission.priority,
+            fair_key=submission.fair_key or "",
+            payload=submission.payload,
+            info=submission.info or {},
+            deadline_at=None if deadline is None else now + deadline,
+            idempotency_key=submission.idempotency_key,
+            webhook_url=submission.webhook_url,
+            created_at=now,
+        )
+
+    def _again(self, job: Job) -> Job:
+        return Job(
+            id=new_id(),
+            project_id=job.project_id,
+            deployment_id=job.deployment_id,
+            model=job.model,
+            state=JobState.PENDING,
+            priority=job.priority,
+            fair_key=job.fair_key,
+            payload=job.payload,
+            info={name: value for name, value in job.info.items() if name not in FAILURE_NOTES},
+            webhook_url=job.webhook_url,
+            resubmit_of=job.id,
             created_at=self._clock(),
         )
-        waiter = self._next_waiter(deployment.id)
-        if waiter is None:
-            await self._database.write(jobs.insert, job)
-            self.wake(deployment.id)
-            return job
-        await self._submit_to(waiter, job)
-        return job
-
-    async def retrieve(
-        self,
-        deployment: Deployment,
-        worker: Worker,
-        timeout_seconds: float,
-        disconnected: Callable[[], Awaitable[None]],
-    ) -> Claim | None:
-        """The next job for a worker, which waits for one up to `timeout_seconds`; None when there was none.
-
-        `disconnected` returns once the worker has closed its connection: it is handed no job then.
-        """
-        hung_up = asyncio.ensure_future(disconnected())
-        try:
-            claim = await self._claim_or_wait(deployment.id, worker, timeout_seconds, hung_up)
-            if claim is None or not hung_up.done():
-                return claim
-            self._spawn(self._take_back(claim))
-            return None
-        finally:
-            hung_up.cancel()
-
-    async def _claim_or_wait(
-        self, deployment_id: str, worker: Worker, timeout_seconds: float, hung_up: "asyncio.Future[None]"
-    ) -> Claim | None:
-        while True:
-            arrivals = self._arrivals[deployment_id]
-            claim = await self._claim(deployment_id, worker)
-            if claim is not None:
-                return claim
-            if arrivals == self._arrivals[deployment_id]:
-                break
-        if timeout_seconds <= 0 or self._closing or hung_up.done():
-            return None
-        waiter = _Waiter(worker)
-        self._waiters[deployment_id].append(waiter)
-        hung_up.add_done_callback(waiter.send_home)
-        timer = asyncio.get_running_loop().call_later(timeout_seconds, waiter.send_home)
-        try:
-            return await waiter.handed
-        finally:
-            timer.cancel()
-            waiter.send_home()
-            self._forget(deployment_id, waiter)
-
-    async def renew(
-        self,
-        project_id: str,
-        job_id: str,
-        holder: Holder,
-        info: dict[str, Any],
-        progress_age_seconds: float | None = None,
-    ) -> bool:
-        """Keep a claim alive, with progress in `info`; True when the user asked for a cancel.
-
-        `progress_age_seconds` is how long ago the model last made itself heard.
-
-        Raises:
-            NotFound: No such job.
-            StaleAttempt: Somebody else holds it, or it has ended.
-        """
-        now = self._clock()
-        progress_at = None if progress_age_seconds is None else now - progress_age_seconds
-        return await self._database.write(jobs.renew, project_id, job_id, holder, info, progress_at, now)
-
-    async def finish(
-        self, project_id: str, job_id: str, holder: Holder, outputs: msgspec.Raw, info: dict[str, Any]
-    ) -> None:
-        """Store a job's result. Raises as `renew`, and InvalidRequest where the outputs are no object."""
-        _check_object(outputs, "payload")
-        await self._database.write(jobs.finish, project_id, job_id, holder, outputs, info, self._clock())
-
-    async def fail(self, project_id: str, job_id: str, holder: Holder, info: dict[str, Any]) -> None:
-        """Store that the model failed the job; it is not tried again. Raises as `renew`."""
-        await self._database.write(jobs.fail, project_id, job_id, holder, info, self._clock())
-
-    async def abandon(self, project_id: str, job_id: str, holder: Holder, info: dict[str, Any]) -> None:
-        """Store that the worker took up a cancel. Raises as `renew`."""
-        await self._database.write(jobs.abandon, project_id, job_id, holder, info, self._clock())
-
-    async def release(self, project_id: str, job_id: str, holder: Holder) -> None:
-        """Take a job back from a worker that has to stop; it counts as no retry. Raises as `renew`."""
-        self.wake(await self._database.write(jobs.release, project_id, job_id, holder, self._clock()))
 
     async def status(self, project_id: str, model: str, job_id: str) -> Job:
         """A job as it is now.
@@ -201,31 +209,165 @@ class QueueService:
             raise NotFound(what="job", id=job_id)
         return job
 
-    async def cancel(self, project_id: str, model: str, job_id: str) -> Job:
-        """Cancel a pending job, or ask a running one's worker to stop; returns the job as it is then.
+    async def results(self, project_id: str, model: str, job_ids: Sequence[str]) -> list[Job]:
+        """Several jobs as they are now, in the order asked for, without those that there are not.
 
         Raises:
-            NotFound: No such job of this deployment.
+            NotFound: No such deployment.
         """
-        return await self._database.write(jobs.cancel, project_id, model, job_id, self._clock())
+        if len(job_ids) > MAX_BATCH:
+            raise InvalidRequest(f"'request_ids' holds at most {MAX_BATCH} ids.", param="request_ids")
+        deployment = await self._deployments.get(project_id, model)
+        return await self._database.read(jobs.get_many, deployment.id, job_ids)
 
-    async def clear(self, project_id: str, model: str) -> int:
-        """Cancel all pending jobs of a deployment; returns how many.
+    async def list_page(
+        self, project_id: str, model: str, chosen: JobFilter, before: int | None, limit: int
+    ) -> list[Job]:
+        """A deployment's jobs, the newest first, from the one before the sequence number `before` on.
 
         Raises:
             NotFound: No such deployment.
         """
         deployment = await self._deployments.get(project_id, model)
-        return await self._database.write(jobs.clear, project_id, deployment.id, self._clock())
+        return await self._database.read(jobs.list_page, deployment.id, chosen, before, limit)
 
-    async def count(self, project_id: str, model: str) -> dict[JobState, int]:
+    async def cancel(
+        self, project_id: str, model: str, job_id: str, grace_seconds: float = CANCEL_GRACE_SECONDS
+    ) -> Job:
+        """Cancel a pending job, or ask a running one's worker to stop; returns the job as it is then.
+
+        A worker that has not stopped after `grace_seconds` loses the job, and its replica is replaced.
+
+        Raises:
+            NotFound: No such job of this deployment.
+        """
+        deployment_id = (await self.status(project_id, model, job_id)).deployment_id
+        now = self._clock()
+        await self._database.write_in_queue(
+            deployment_id, withdrawals.cancel, deployment_id, job_id, now, now + grace_seconds
+        )
+        self.changes.tell(deployment_id, [job_id])
+        return await self.status(project_id, model, job_id)
+
+    async def clear(self, project_id: str, model: str) -> int:
+        """Cancel all jobs of a deployment that are pending now; returns how many.
+
+        Raises:
+            NotFound: No such deployment.
+        """
+        deployment = await self._deployments.get(project_id, model)
+        return await self._clear(deployment.id)
+
+    async def _clear(self, deployment_id: str) -> int:
+        up_to = await self._database.read(withdrawals.last_sequence, deployment_id)
+        total = 0
+        while number := await self._database.write_in_queue(
+            deployment_id, withdrawals.clear, deployment_id, up_to, self._clock()
+        ):
+            total += number
+        self.changes.tell(deployment_id)
+        return total
+
+    async def count(self, project_id: str, model: str) -> QueueCounts:
         """How many jobs of a deployment wait and run.
 
         Raises:
             NotFound: No such deployment.
         """
         deployment = await self._deployments.get(project_id, model)
-        return await self._database.read(jobs.count, project_id, deployment.id)
+        return await self._database.read(jobs.count, deployment.id)
+
+    async def settings(self, project_id: str, model: str) -> QueueSettings:
+        """How a deployment's queue is kept.
+
+        Raises:
+            NotFound: No such deployment.
+        """
+        deployment = await self._deployments.get(project_id, model)
+        return await self._database.read(queues.settings, deployment.id)
+
+    async def change_settings(
+        self, project_id: str, model: str, changed: dict[str, Any], keys: dict[str, FairKey | None]
+    ) -> QueueSettings:
+        """Change what is named, and nothing else; a fair key that is None is forgotten.
+
+        Raises:
+            NotFound: No such deployment.
+        """
+        deployment = await self._deployments.get(project_id, model)
+        settings = await self._database.write_in_queue(
+            deployment.id, queues.change_settings, deployment.id, changed, keys
+        )
+        self.dispatcher.wake(deployment.id, self.dispatcher.waiters.count(deployment.id))
+        return settings
+
+    # For workers.
+
+    async def retrieve(
+        self,
+        deployment: Deployment,
+        worker: Worker,
+        timeout_seconds: float,
+        disconnected: Callable[[], Awaitable[None]],
+        max_jobs: int = 1,
+    ) -> list[Claim]:
+        """The next jobs for a worker; see `Dispatcher.retrieve`."""
+        return await self.dispatcher.retrieve(deployment.id, worker, max_jobs, timeout_seconds, disconnected)
+
+    async def update(self, project_id: str, holder: Holder, said: Update) -> Told:
+        """What a worker says of one job.
+
+        Raises:
+            NotFound: No such job.
+            StaleAttempt: Somebody else holds it, or it has ended.
+            InvalidRequest: The outputs are no object.
+        """
+        if said.verb is JobVerb.FINISH:
+            check_object(said.outputs, "payload")
+        deployment_id = await self._deployment_of(project_id, holder, said.job_id)
+        told = await self._database.write_in_queue(deployment_id, turns.update, project_id, holder, said, self._clock())
+        self._after(deployment_id, [said], [told])
+        return told
+
+    async def take_turn(
+        self,
+        project_id: str,
+        deployment: Deployment,
+        holder: Holder,
+        updates: list[Update],
+        worker: Worker | None,
+        max_jobs: int,
+    ) -> tuple[list[Told], list[Claim]]:
+        """What a worker says of several jobs, and its claim of the next ones where `worker` is given: all at once."""
+        holder = msgspec.structs.replace(holder, deployment_id=deployment.id)  # whose lock is all that is held
+        wanted = None if worker is None else self.dispatcher.wanted(worker, max_jobs)
+        told, handed = await self._database.write_in_queue(
+            deployment.id, turns.take_turn, project_id, deployment.id, holder, updates, wanted, self._clock()
+        )
+        self._after(deployment.id, updates, told)
+        self.dispatcher.claimed(deployment.id, handed)
+        return told, handed
+
+    def _after(self, deployment_id: str, updates: list[Update], told: list[Told]) -> None:
+        """Tell those who wait and those who follow."""
+        if opens := sum(answer.opens for answer in told):
+            self.dispatcher.wake(deployment_id, opens)
+        changed = [
+            update.job_id
+            for update, answer in zip(updates, told, strict=True)
+            if answer.error is None and (update.verb is not JobVerb.RENEW or update.info)
+        ]
+        if changed:
+            self.changes.tell(deployment_id, changed)
+
+    async def _deployment_of(self, project_id: str, holder: Holder, job_id: str) -> str:
+        """Whose queue a job is in: a replica's own, else looked up."""
+        if holder.deployment_id is not None:
+            return holder.deployment_id
+        deployment_id = await self._database.read(jobs.deployment_of, project_id, job_id)
+        if deployment_id is None:
+            raise NotFound(what="job", id=job_id)
+        return deployment_id
 
     async def worked_by(self, key: ApiKey, model: str) -> Deployment:
         """The deployment whose queue a caller may work: a replica's own, whatever it is called.
@@ -240,144 +382,66 @@ class QueueService:
             raise NotFound(what="deployment", id=model)
         return deployment
 
-    async def expire(self, now: float) -> int:
-        """End the claims that have run out; returns how many queues got jobs back."""
-        woken = await self._database.write(jobs.expire, now)
-        self._wake_all(woken)
-        return len(woken)
+    # For the control loops.
+
+    async def reclaim(self, now: float) -> frozenset[str]:
+        """End what is overdue: claims, deadlines, cancels; returns the replicas that are to be replaced."""
+        replicas: set[str] = set()
+        for deployment_id in await self._database.read(attempts.deployments_to_reclaim, now):
+            reclaimed = await self._database.write_in_queue(deployment_id, attempts.reclaim, deployment_id, now)
+            await self._database.write_in_queue(deployment_id, withdrawals.miss, deployment_id, now)
+            self._came_back(deployment_id, reclaimed.back + reclaimed.ended)
+            replicas |= reclaimed.replicas
+        return frozenset(replicas)
 
     async def lose_replica(self, replica_id: str) -> None:
         """End the claims of a replica that is gone."""
-        self._wake_all(await self._database.write(jobs.lose_replica, replica_id, self._clock()))
+        for deployment_id in await self._database.read(attempts.deployments_of_replica, replica_id):
+            number = await self._database.write_in_queue(
+                deployment_id, attempts.lose_replica, replica_id, self._clock()
+            )
+            self._came_back(deployment_id, number)
+
+    async def end_all(self, deployment_id: str) -> None:
+        """End the jobs of a deployment that is gone with all its replicas."""
+        while await self._database.write_in_queue(deployment_id, withdrawals.end_all, deployment_id, self._clock()):
+            pass
+        self.changes.tell(deployment_id)
 
     async def busy_replicas(self) -> frozenset[str]:
         """The replicas that have a job in hand."""
         return await self._database.read(jobs.busy_replicas)
 
-    def wake(self, deployment_id: str) -> None:
-        """A job of this deployment has become pending: have the longest waiting worker claim it."""
-        self._arrivals[deployment_id] += 1
-        waiter = self._next_waiter(deployment_id)
-        if waiter is not None:
-            self._spawn(self._serve(deployment_id, waiter))
+    async def clean(self, now: float) -> int:
+        """Remove ended jobs that are too old or too many, and lines that nobody needs; returns how many jobs."""
+        removed = 0
+        for deployment_id, keep_seconds, keep_count in await self._database.read(queues.retention):
+            while number := await self._database.write_in_queue(
+                deployment_id, jobs.remove_old, deployment_id, keep_count, now - keep_seconds, _CLEAN_CHUNK
+            ):
+                removed += number
+            await self._database.write_in_queue(deployment_id, queues.remove_idle_lines, deployment_id)
+        return removed
 
-    def _wake_all(self, deployment_ids: set[str]) -> None:
-        """Several jobs may have come back at once, so every waiting worker looks."""
-        for deployment_id in deployment_ids:
-            for _ in range(max(1, len(self._waiters[deployment_id]))):
-                self.wake(deployment_id)
+    async def look_again(self, deployment_id: str) -> None:
+        """Another server has written in this queue: have those who wait here look, where there is something."""
+        self.changes.tell(deployment_id)
+        waiting = self.dispatcher.waiters.count(deployment_id)
+        if waiting:
+            pending = (await self._database.read(queues.counts, deployment_id)).pending
+            self.dispatcher.wake(deployment_id, min(pending, waiting))
 
-    async def _claim(self, deployment_id: str, worker: Worker) -> Claim | None:
-        now = self._clock()
-        return await self._database.write(
-            jobs.claim, deployment_id, worker, new_token(), now, claim_expires_at(worker, now)
-        )
-
-    async def _submit_to(self, waiter: _Waiter, job: Job) -> None:
-        """Store a job and claim for a waiting worker in one transaction."""
-        arrivals = self._arrivals[job.deployment_id]
-        now = self._clock()
-        try:
-            claim = await self._database.write_handing_over(
-                lambda claim: self._hand_over_if_any(waiter, claim),
-                _insert_and_claim,
-                job,
-                waiter.worker,
-                new_token(),
-                now,
-                claim_expires_at(waiter.worker, now),
-            )
-        except BaseException:
-            self._return(waiter, job.deployment_id, arrivals)
-            raise
-        if claim is None:
-            self._return(waiter, job.deployment_id, arrivals)
-        elif claim.job.id != job.id:
-            self.wake(job.deployment_id)  # an older or more urgent job went first: this one still waits
-
-    async def _serve(self, deployment_id: str, waiter: _Waiter) -> None:
-        """Claim for a waiting worker, as long as jobs keep arriving and others are quicker."""
-        arrivals = self._arrivals[deployment_id]
-        try:
-            claim = await self._claim(deployment_id, waiter.worker)
-        except Exception:
-            self._return(waiter, deployment_id, arrivals)
-            raise
-        if claim is None:
-            self._return(waiter, deployment_id, arrivals)
-        else:
-            self._hand_over(waiter, claim)
-
-    def _return(self, waiter: _Waiter, deployment_id: str, arrivals: int) -> None:
-        """Put a worker that got nothing back to the head of the line, unless a job arrived while it was away."""
-        if waiter.gone:
-            return
-        if arrivals != self._arrivals[deployment_id]:
-            self._spawn(self._serve(deployment_id, waiter))
-        else:
-            self._waiters[deployment_id].appendleft(waiter)
-
-    def _hand_over_if_any(self, waiter: _Waiter, claim: Claim | None) -> None:
-        if claim is not None:
-            self._hand_over(waiter, claim)
-
-    def _hand_over(self, waiter: _Waiter, claim: Claim) -> None:
-        if waiter.gone:
-            self._spawn(self._take_back(claim))
-        else:
-            waiter.handed.set_result(claim)
-
-    async def _take_back(self, claim: Claim) -> None:
-        """Free a claim whose worker hung up before it got it; a store that is away for a moment is waited for."""
-        for pause_seconds in TAKE_BACK_PAUSES_SECONDS:
-            try:
-                await self.release(claim.job.project_id, claim.job.id, Holder(token=claim.token))
-            except StoreUnavailable:
-                await asyncio.sleep(pause_seconds)
-            except (NotFound, StaleAttempt):
-                return
-            else:
-                return
-        log.error("claim.not_taken_back job=%s", claim.job.id)
-
-    def _next_waiter(self, deployment_id: str) -> _Waiter | None:
-        line = self._waiters[deployment_id]
-        while line:
-            waiter = line.popleft()
-            if not waiter.gone:
-                return waiter
-        return None
-
-    def _forget(self, deployment_id: str, waiter: _Waiter) -> None:
-        line = self._waiters[deployment_id]
-        if waiter in line:
-            line.remove(waiter)
-
-    def _spawn(self, work: "Any") -> None:
-        task = asyncio.get_running_loop().create_task(work)
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+    def _came_back(self, deployment_id: str, number: int) -> None:
+        if number:
+            self.dispatcher.wake(deployment_id, number)
+        self.changes.tell(deployment_id)
 
 
-def new_token() -> str:
-    """What fences one attempt."""
-    return secrets.token_hex(16)
+def check_object(raw: msgspec.Raw, param: str) -> None:
+    """Refuse what is no JSON object.
 
-
-def claim_expires_at(worker: Worker, now: float) -> float:
-    """Until when a new claim holds without a renewal."""
-    if worker.claim_timeout_seconds is not None:
-        return now + worker.claim_timeout_seconds
-    return now + (UNRENEWED_CLAIM_SECONDS if worker.replica_id is None else REPLICA_CLAIM_SECONDS)
-
-
-def _insert_and_claim(
-    conn: Connection, job: Job, worker: Worker, token: str, now: float, expires_at: float
-) -> Claim | None:
-    jobs.insert(conn, job)
-    return jobs.claim(conn, job.deployment_id, worker, token, now, expires_at)
-
-
-def _check_object(raw: msgspec.Raw, param: str) -> None:
+    Raises:
+        InvalidRequest: It is something else.
+    """
     if not bytes(raw).lstrip().startswith(b"{"):
         raise InvalidRequest(f'\'{param}\' must be a JSON object, such as {{"prompt": "hello"}}.', param=param)

@@ -11,7 +11,7 @@ import contextlib
 import logging
 import queue
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Concatenate, ParamSpec, TypeVar
@@ -36,10 +36,16 @@ GROUP_LIMIT = 200
 class _Write:
     """One caller's work on its way through the writer thread."""
 
-    __slots__ = ("error", "future", "hand_over", "loop", "operation", "result")
+    __slots__ = ("error", "future", "hand_over", "loop", "operation", "queues", "result")
 
-    def __init__(self, operation: Callable[[Connection], Any], hand_over: Callable[[Any], None] | None = None) -> None:
+    def __init__(
+        self,
+        operation: Callable[[Connection], Any],
+        queues: Sequence[str] = (),
+        hand_over: Callable[[Any], None] | None = None,
+    ) -> None:
         self.operation = operation
+        self.queues = queues
         self.hand_over = hand_over
         self.loop = loop = asyncio.get_running_loop()
         self.future: asyncio.Future[Any] = loop.create_future()
@@ -107,19 +113,32 @@ class Database:
         result: T = await self._queued(_Write(lambda conn: function(conn, *args, **kwargs)))
         return result
 
+    async def write_in_queue(
+        self, queue: str, function: Callable[Concatenate[Connection, P], T], *args: P.args, **kwargs: P.kwargs
+    ) -> T:
+        """`write` while nobody else, on any server, writes in the queue of this deployment."""
+        result: T = await self._queued(_Write(lambda conn: function(conn, *args, **kwargs), (queue,)))
+        return result
+
+    async def write_in_queues(self, queues: Sequence[str], function: Callable[[Connection], T]) -> T:
+        """`write_in_queue` for several of them."""
+        result: T = await self._queued(_Write(function, queues))
+        return result
+
     async def write_handing_over(
         self,
+        queue: str,
         hand_over: Callable[[T], None],
         function: Callable[Concatenate[Connection, P], T],
         *args: P.args,
         **kwargs: P.kwargs,
     ) -> T:
-        """`write` that calls `hand_over(result)` on the event loop as soon as the transaction is committed.
+        """`write_in_queue` that calls `hand_over(result)` on the event loop as soon as the transaction is committed.
 
         That can be a moment before it is on disk, so it is for what may vanish together with the transaction should
         the power fail in that moment. This call itself returns only when it is on disk, like `write`.
         """
-        result: T = await self._queued(_Write(lambda conn: function(conn, *args, **kwargs), hand_over))
+        result: T = await self._queued(_Write(lambda conn: function(conn, *args, **kwargs), (queue,), hand_over))
         return result
 
     async def _queued(self, write: _Write) -> Any:
@@ -219,6 +238,7 @@ class Database:
         conn = self._begun()
         driver = self._driver(conn)
         try:
+            self._engines.lock_queues(driver, {queue for write in group for queue in write.queues})
             for write in group:
                 self._run(conn, driver, write)
             driver.execute("COMMIT")

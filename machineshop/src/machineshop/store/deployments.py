@@ -8,7 +8,8 @@ from sqlalchemy.exc import IntegrityError
 
 from machineshop.errors import AlreadyExists, ChangedMeanwhile, NotFound
 from machineshop.models import Deployment, DeploymentConfig, Revision, RevisionEvent
-from machineshop.store.tables import deployments, jobs, revision_events, revisions
+from machineshop.store import queues, withdrawals
+from machineshop.store.tables import deployments, revision_events, revisions
 
 _LIVE = deployments.c.deleted_at.is_(None)
 
@@ -23,6 +24,7 @@ def insert(conn: Connection, deployment: Deployment) -> None:
         conn.execute(deployments.insert().values(**_row(deployment)))
     except IntegrityError as error:
         raise AlreadyExists(what="deployment", name=deployment.name) from error
+    queues.create(conn, deployment.id)
     _activate(conn, deployment, "create")
 
 
@@ -61,7 +63,7 @@ def update(conn: Connection, deployment: Deployment, old: Deployment, action: st
 
 
 def delete(conn: Connection, project_id: str, deployment_id: str, now: float) -> None:
-    """Take a deployment away and cancel what waits for it; its replicas still have to drain.
+    """Take a deployment away: no job comes in or begins any more; its replicas still have to drain.
 
     Raises:
         NotFound: It is deleted already.
@@ -69,8 +71,8 @@ def delete(conn: Connection, project_id: str, deployment_id: str, now: float) ->
     guard = and_(deployments.c.project_id == project_id, deployments.c.id == deployment_id, _LIVE)
     if conn.execute(deployments.update().where(guard).values(deleted_at=now)).rowcount == 0:
         raise NotFound(what="deployment", id=deployment_id)
-    waiting = and_(jobs.c.deployment_id == deployment_id, jobs.c.state == "pending")
-    conn.execute(jobs.update().where(waiting).values(state="canceled", done_at=now))
+    while withdrawals.clear(conn, deployment_id, None, now):
+        pass
 
 
 def list_events(conn: Connection, deployment_id: str, limit: int, before: int | None) -> list[RevisionEvent]:

@@ -4,7 +4,7 @@ import msgspec
 from sqlalchemy import ColumnElement, Connection, and_, delete, select
 
 from machineshop.models import StoredFile
-from machineshop.store.tables import files, settings
+from machineshop.store.tables import attempt_files, files, settings
 
 SIGNING_KEY = "storage_signing_key"
 
@@ -14,6 +14,8 @@ class FileRecord(msgspec.Struct, frozen=True):
 
     file: StoredFile
     blob_key: str
+    job_id: str | None = None
+    """The job whose output it is."""
 
 
 def find_file(conn: Connection, project_id: str, name: str) -> FileRecord | None:
@@ -22,14 +24,20 @@ def find_file(conn: Connection, project_id: str, name: str) -> FileRecord | None
     if row is None:
         return None
     fields = dict(row)
-    blob_key = fields.pop("blob_key")
-    return FileRecord(StoredFile(**fields), blob_key)
+    blob_key, job_id = fields.pop("blob_key"), fields.pop("job_id")
+    return FileRecord(StoredFile(**fields), blob_key, job_id)
 
 
 def put_file(conn: Connection, record: FileRecord) -> str | None:
     """Keep a file in the place of the one of its name; returns the blob key of that one, which nobody needs now."""
     file = record.file
-    values = {"blob_key": record.blob_key, "size": file.size, "etag": file.etag, "created_at": file.created_at}
+    values = {
+        "blob_key": record.blob_key,
+        "size": file.size,
+        "etag": file.etag,
+        "created_at": file.created_at,
+        "job_id": record.job_id,
+    }
     mine = _is(file.project_id, file.name)
     replaced: str | None = conn.execute(select(files.c.blob_key).where(mine)).scalar()
     if replaced is None:
@@ -45,6 +53,21 @@ def remove_file(conn: Connection, project_id: str, name: str) -> str | None:
     removed: str | None = conn.execute(select(files.c.blob_key).where(mine)).scalar()
     conn.execute(delete(files).where(mine))
     return removed
+
+
+def publish_attempt(conn: Connection, job_id: str, attempt: int) -> None:
+    """Make the files of an attempt visible, in the place of older ones of their names."""
+    mine = and_(attempt_files.c.job_id == job_id, attempt_files.c.attempt == attempt)
+    for row in conn.execute(select(attempt_files).where(mine)).mappings().all():
+        file = StoredFile(
+            project_id=row["project_id"],
+            name=row["name"],
+            size=row["size"],
+            etag=row["etag"],
+            created_at=row["created_at"],
+        )
+        put_file(conn, FileRecord(file, row["blob_key"], job_id))
+    conn.execute(delete(attempt_files).where(mine))
 
 
 def used_blob_keys(conn: Connection, keys: list[str]) -> set[str]:

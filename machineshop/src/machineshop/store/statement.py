@@ -10,8 +10,6 @@ from typing import Any, Protocol
 
 from sqlalchemy import Connection
 
-# What two servers reach for at once goes to one of them; SQLite has one writer anyway.
-SKIP_LOCKED = "/* skip locked */"
 _NAMED = re.compile(r"(?<!:):([a-z_]+)")
 
 
@@ -28,19 +26,23 @@ class Cursor(Protocol):
 
 
 class Statement:
-    """One statement, for every database that we run on."""
+    """One statement, for every database that we run on; `postgres` is its text there, where that differs."""
 
     __slots__ = ("_postgres", "_sqlite")
 
-    def __init__(self, text: str) -> None:
-        self._sqlite = text.replace(SKIP_LOCKED, "")
-        self._postgres = _NAMED.sub(r"%(\1)s", text).replace(SKIP_LOCKED, "FOR UPDATE SKIP LOCKED")
+    def __init__(self, text: str, *, postgres: str | None = None) -> None:
+        self._sqlite = text
+        self._postgres = _NAMED.sub(r"%(\1)s", postgres or text)
 
     def run(self, conn: Connection, values: Mapping[str, Any]) -> Cursor:
         """Run it in the connection's transaction."""
         driver: Any = conn.connection.driver_connection
         cursor: Cursor = driver.execute(self._sqlite if conn.dialect.name == "sqlite" else self._postgres, values)
         return cursor
+
+    def all(self, conn: Connection, values: Mapping[str, Any]) -> list[Any]:
+        """All its rows."""
+        return self.run(conn, values).fetchall()
 
     def one(self, conn: Connection, values: Mapping[str, Any]) -> Sequence[Any] | None:
         """Its first row; the rest is read too, since a statement that changes rows does so while it is read."""

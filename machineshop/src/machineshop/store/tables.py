@@ -128,6 +128,76 @@ revision_events = Table(
     CheckConstraint("action IN ('create', 'update', 'system', 'rollback')", name="action"),
 )
 
+# One row for each deployment: its queue's counts and settings.
+queues = Table(
+    "queues",
+    metadata,
+    Column("deployment_id", String, ForeignKey("deployments.id"), primary_key=True),
+    Column("pending", Integer, nullable=False),
+    Column("running", Integer, nullable=False),
+    # Counts every change of a job; the number goes to the job, so that those who follow know what is new.
+    Column("changes", BigInteger, nullable=False),
+    # How long a job runs, by the last ones.
+    Column("mean_seconds", Timestamp),
+    Column("max_pending", Integer, nullable=False),
+    Column("max_running_per_key", Integer),
+    Column("keep_seconds", Integer, nullable=False),
+    Column("keep_count", Integer, nullable=False),
+    CheckConstraint("pending >= 0 AND running >= 0", name="counts"),
+)
+
+# What a fair key is entitled to, where somebody has said so.
+fair_keys = Table(
+    "fair_keys",
+    metadata,
+    Column("deployment_id", String, ForeignKey("deployments.id"), primary_key=True),
+    Column("fair_key", String, primary_key=True),
+    Column("weight", Timestamp, nullable=False),
+    Column("max_running", Integer),
+    CheckConstraint("weight > 0", name="weight"),
+)
+
+# A line is the jobs of one fair key and priority: claims choose a line first, then the line's oldest job.
+lines = Table(
+    "lines",
+    metadata,
+    Column("deployment_id", String, ForeignKey("deployments.id"), primary_key=True),
+    Column("fair_key", String, primary_key=True),
+    Column("priority", Integer, primary_key=True),
+    Column("weight", Timestamp, nullable=False),
+    Column("max_running", Integer),
+    Column("pending", Integer, nullable=False),
+    Column("running", Integer, nullable=False),
+    # Seconds that its jobs have run, divided by its weight: the line that has had the least goes first.
+    Column("virtual_time", Timestamp, nullable=False),
+    Column("mean_seconds", Timestamp),
+    # 1: it has a job that may be claimed now.
+    Column("ready", Integer, nullable=False),
+    # Which of two lines with the same virtual time began to wait first.
+    Column("since", BigInteger, nullable=False),
+    CheckConstraint("pending >= 0 AND running >= 0", name="counts"),
+    CheckConstraint("ready = 0 OR pending > 0", name="ready_has_jobs"),
+    sqlite_with_rowid=False,
+)
+_ready, _active = text("ready = 1"), text("pending + running > 0")
+Index(
+    "ix_lines_ready",
+    lines.c.deployment_id,
+    lines.c.priority.desc(),
+    lines.c.virtual_time,
+    lines.c.since,
+    sqlite_where=_ready,
+    postgresql_where=_ready,
+)
+Index(
+    "ix_lines_active",
+    lines.c.deployment_id,
+    lines.c.priority,
+    lines.c.virtual_time,
+    sqlite_where=_active,
+    postgresql_where=_active,
+)
+
 jobs = Table(
     "jobs",
     metadata,
@@ -139,19 +209,34 @@ jobs = Table(
     Column("model", String, nullable=False),
     Column("state", String, nullable=False),
     Column("priority", Integer, nullable=False),
+    # Empty: nobody's in particular.
+    Column("fair_key", String, nullable=False),
     Column("payload", Text, nullable=False),
     Column("outputs", Text),
     Column("info", Text, nullable=False),
     Column("retries", Integer, nullable=False),
+    # How often a worker handed it back.
+    Column("releases", Integer, nullable=False),
     Column("attempt", Integer, nullable=False),
     Column("attempt_token", String),
+    # Who has it, or had it last.
     Column("replica_id", String),
     Column("hostname", String),
     Column("claim_timeout_seconds", Integer),
     Column("claim_expires_at", Timestamp),
+    # What its line was charged for the current attempt so far.
+    Column("charged_seconds", Timestamp, nullable=False),
+    # 1: the current attempt has uploaded files, which nobody sees yet.
+    Column("has_files", Integer, nullable=False),
     # When the model last made itself heard, as its worker says.
     Column("progress_at", Timestamp),
     Column("cancel_requested", Integer, nullable=False),
+    Column("cancel_due_at", Timestamp),
+    Column("deadline_at", Timestamp),
+    Column("idempotency_key", String),
+    Column("webhook_url", Text),
+    Column("resubmit_of", String),
+    Column("change", BigInteger, nullable=False),
     Column("created_at", Timestamp, nullable=False),
     Column("claimed_at", Timestamp),
     Column("done_at", Timestamp),
@@ -165,28 +250,98 @@ _pending, _running = text("state = 'pending'"), text("state = 'running'")
 Index(
     "ix_jobs_pending",
     jobs.c.deployment_id,
-    jobs.c.priority.desc(),
+    jobs.c.priority,
+    jobs.c.fair_key,
     jobs.c.sequence,
     sqlite_where=_pending,
     postgresql_where=_pending,
 )
 # Few jobs run at a time, so this one serves every look at the running ones, and a claim writes a page less.
 Index("ix_jobs_running", jobs.c.claim_expires_at, sqlite_where=_running, postgresql_where=_running)
+# What lists and followers read along.
+Index("ix_jobs_deployment_id_sequence", jobs.c.deployment_id, jobs.c.sequence)
+Index("ix_jobs_deployment_id_change", jobs.c.deployment_id, jobs.c.change)
+_ended, _unsuccessful = text("done_at IS NOT NULL"), text("state = 'failed' OR state = 'canceled'")
+Index("ix_jobs_ended", jobs.c.deployment_id, jobs.c.done_at, sqlite_where=_ended, postgresql_where=_ended)
+Index(
+    "ix_jobs_unsuccessful",
+    jobs.c.deployment_id,
+    jobs.c.sequence,
+    sqlite_where=_unsuccessful,
+    postgresql_where=_unsuccessful,
+)
+_due = text("deadline_at IS NOT NULL AND done_at IS NULL")
+Index("ix_jobs_deadline", jobs.c.deadline_at, sqlite_where=_due, postgresql_where=_due)
+_idempotent = text("idempotency_key IS NOT NULL")
+Index(
+    "uq_jobs_deployment_id_idempotency_key",
+    jobs.c.deployment_id,
+    jobs.c.idempotency_key,
+    unique=True,
+    sqlite_where=_idempotent,
+    postgresql_where=_idempotent,
+)
 
+# The attempts that are over; the one that runs is in its job's row.
 attempts = Table(
     "attempts",
     metadata,
-    Column("job_id", String, ForeignKey("jobs.id"), primary_key=True),
+    Column("job_id", String, ForeignKey("jobs.id", ondelete="CASCADE"), primary_key=True),
     Column("number", Integer, primary_key=True),
     Column("replica_id", String),
     Column("hostname", String, nullable=False),
     Column("claimed_at", Timestamp, nullable=False),
-    Column("ended_at", Timestamp),
-    # The verb that ended it; empty while it runs.
-    Column("outcome", String),
-    CheckConstraint("(ended_at IS NULL) = (outcome IS NULL)", name="ended_has_outcome"),
-    # One tree of pages instead of two: every claim and every end of an attempt writes here.
+    Column("ended_at", Timestamp, nullable=False),
+    # The verb that ended it.
+    Column("outcome", String, nullable=False),
+    # One tree of pages instead of two: every end of an attempt writes here.
     sqlite_with_rowid=False,
+)
+
+# What is still to be told to somebody about an ended job, and what has been told.
+webhooks = Table(
+    "webhooks",
+    metadata,
+    Column("job_id", String, ForeignKey("jobs.id", ondelete="CASCADE"), primary_key=True),
+    # The job's last attempt; 0 where it never had one.
+    Column("attempt", Integer, primary_key=True),
+    Column("project_id", String, ForeignKey("projects.id"), nullable=False),
+    Column("url", Text, nullable=False),
+    # How often it was sent; counted before each try, so that no try ever happens twice.
+    Column("tries", Integer, nullable=False),
+    # When it is sent next; empty once it was taken, or given up.
+    Column("next_try_at", Timestamp),
+    Column("delivered_at", Timestamp),
+    Column("error", Text),
+    Column("created_at", Timestamp, nullable=False),
+    sqlite_with_rowid=False,
+)
+_undelivered = text("next_try_at IS NOT NULL")
+Index("ix_webhooks_next_try_at", webhooks.c.next_try_at, sqlite_where=_undelivered, postgresql_where=_undelivered)
+
+# Files that an attempt has uploaded: they move to `files` in the transaction that stores its result.
+attempt_files = Table(
+    "attempt_files",
+    metadata,
+    Column("job_id", String, primary_key=True),
+    Column("attempt", Integer, primary_key=True),
+    Column("name", String, primary_key=True),
+    Column("project_id", String, ForeignKey("projects.id"), nullable=False),
+    Column("blob_key", String, nullable=False),
+    Column("size", BigInteger, nullable=False),
+    Column("etag", String, nullable=False),
+    Column("created_at", Timestamp, nullable=False),
+)
+
+# Which server runs the control loops: it renews its lease, and another takes it over once it has run out.
+leases = Table(
+    "leases",
+    metadata,
+    Column("name", String, primary_key=True),
+    Column("holder", String, nullable=False),
+    # Where the holder is reached.
+    Column("base_url", String, nullable=False),
+    Column("expires_at", Timestamp, nullable=False),
 )
 
 files = Table(
@@ -199,7 +354,10 @@ files = Table(
     Column("size", BigInteger, nullable=False),
     Column("etag", String, nullable=False),
     Column("created_at", Timestamp, nullable=False),
+    # The job whose output it is; it goes when the job goes.
+    Column("job_id", String),
 )
+Index("ix_files_job_id", files.c.job_id)
 
 repositories = Table(
     "repositories",

@@ -1,0 +1,52 @@
+"""A job for the wire."""
+
+from typing import Any
+
+from machineshop.api.endpoint import iso
+from machineshop.models import Claim, Job
+from machineshop.states import JobState
+
+
+def job_view(job: Job, *, contents: bool = True) -> dict[str, Any]:
+    """A job as everybody sees it; without `contents`, its inputs and outputs are null."""
+    view: dict[str, Any] = {
+        "request_id": job.id,
+        "model": job.model,
+        "status": job.state,
+        "priority": job.priority,
+        "fair_key": job.fair_key or None,
+        "retries": job.retries,
+        "attempt": job.attempt,
+        "cancel_requested": job.cancel_requested,
+        "inputs": job.payload if contents else None,
+        "outputs": job.outputs if contents else None,
+        "info": job.info,
+        "error": job.info.get("error") if job.state is JobState.FAILED else None,
+        "warnings": [],
+        "resubmit_of": job.resubmit_of,
+        "created_at": iso(job.created_at),
+        "deadline_at": iso(job.deadline_at),
+        "claimed_at": None if job.state is JobState.PENDING else iso(job.claimed_at),
+        "progress_at": iso(job.progress_at),
+        "done_at": iso(job.done_at),
+    }
+    if job.webhook_url is not None:
+        view["webhook_url"] = job.webhook_url
+    return view
+
+
+def claim_view(claim: Claim) -> dict[str, Any]:
+    """A claim as its worker sees it."""
+    job = claim.job
+    return {
+        "request_id": job.id,
+        "model": job.model,
+        "payload": job.payload,
+        "priority": job.priority,
+        "info": job.info,
+        "retries": job.retries,
+        "attempt": job.attempt,
+        "attempt_token": claim.token,
+        "created_at": iso(job.created_at),
+        "claim_expires_at": iso(job.claim_expires_at),
+    }

@@ -1,0 +1,215 @@
+"""The queue's routes for workers: claims, and what they say of the jobs they hold."""
+
+from collections.abc import Awaitable, Callable
+from typing import Annotated, Any
+
+import msgspec
+from starlette.responses import Response
+from starlette.routing import Route
+
+from machineshop.api.durations import parse_duration, parse_number
+from machineshop.api.endpoint import Api, Call
+from machineshop.api.job_view import claim_view
+from machineshop.errors import InvalidRequest, MachineshopError, status_of
+from machineshop.http import ANY_SCOPE, json_response
+from machineshop.models import Claim, Worker
+from machineshop.services.queue import MAX_BATCH, QueueService, check_object
+from machineshop.states import JobVerb
+from machineshop.store.attempts import Holder
+from machineshop.store.turns import Told, Update
+
+DEFAULT_POLL_SECONDS = 5.0
+# Below the idle time-outs of common proxies.
+MAX_POLL_SECONDS = 60.0
+MAX_CLAIM_SECONDS = 3600
+MAX_HOSTNAME_LENGTH = 253
+MAX_PROGRESS_AGE_SECONDS = 366 * 86400
+RESULT_LIMIT_BYTES = 16 * 1024 * 1024
+RESULTS_LIMIT_BYTES = 64 * 1024 * 1024
+
+# What a worker reports, as verbs.
+VERBS = {
+    "running": JobVerb.RENEW,
+    "done": JobVerb.FINISH,
+    "failed": JobVerb.FAIL,
+    "canceled": JobVerb.ABANDON,
+    "pending": JobVerb.RELEASE,
+}
+
+# Of a deployment or a job, by name or id: longer ones exist nowhere, and an error repeats them.
+Name = Annotated[str, msgspec.Meta(max_length=255)]
+
+
+class UpdateRequest(msgspec.Struct):
+    """What a worker says of its job."""
+
+    request_id: Name
+    status: Name
+    model: Name = ""
+    payload: msgspec.Raw = msgspec.Raw(b"{}")
+    info: dict[str, Any] | None = None
+    attempt_token: str | None = None
+    progress_age_seconds: Annotated[float, msgspec.Meta(ge=0, le=MAX_PROGRESS_AGE_SECONDS)] | None = None
+
+
+class ClaimRequest(msgspec.Struct):
+    """A worker's wish for jobs."""
+
+    hostname: Annotated[str, msgspec.Meta(min_length=1, max_length=MAX_HOSTNAME_LENGTH)]
+    claim_timeout: Annotated[int, msgspec.Meta(ge=1, le=MAX_CLAIM_SECONDS)] | None = None
+    max_jobs: Annotated[int, msgspec.Meta(ge=1, le=MAX_BATCH)] = 1
+    timeout: Name = "0s"
+
+
+class TurnRequest(msgspec.Struct):
+    """What a worker says of several jobs, and its wish for the next ones."""
+
+    model: Name
+    updates: Annotated[list[UpdateRequest], msgspec.Meta(max_length=MAX_BATCH)] = []
+    claim: ClaimRequest | None = None
+
+
+def routes(api: Api, queue: QueueService, clock: Callable[[], float]) -> list[Route]:
+    """All routes of this module."""
+    return [
+        api.route("GET", "/internal/v1/queue/retrieve", _retrieve(queue), scopes=ANY_SCOPE),
+        api.route(
+            "POST",
+            "/internal/v1/queue/updates",
+            _take_turn(queue, clock),
+            scopes=ANY_SCOPE,
+            body=TurnRequest,
+            body_limit_bytes=RESULTS_LIMIT_BYTES,
+        ),
+        api.route(
+            "POST",
+            "/internal/v1/videos/status",
+            _update(queue, clock),
+            scopes=ANY_SCOPE,
+            body=UpdateRequest,
+            body_limit_bytes=RESULT_LIMIT_BYTES,
+        ),
+    ]
+
+
+def _retrieve(queue: QueueService) -> Callable[[Call], Awaitable[Response]]:
+    async def retrieve(call: Call) -> Response:
+        deployment = await queue.worked_by(call.identity.key, call.required("model"))
+        worker = Worker(
+            hostname=call.required("hostname")[:MAX_HOSTNAME_LENGTH],
+            replica_id=call.identity.key.replica_id,
+            claim_timeout_seconds=_claim_timeout(call.query.get("claim_timeout")),
+        )
+        timeout_seconds = DEFAULT_POLL_SECONDS
+        if "timeout" in call.query:
+            timeout_seconds = min(parse_duration(call.query["timeout"], "timeout"), MAX_POLL_SECONDS)
+        several = "max_jobs" in call.query
+        max_jobs = parse_number(call.query["max_jobs"], "max_jobs", least=1, most=MAX_BATCH) if several else 1
+        async for _ in call.request.stream():
+            pass  # a poll has no body; what comes after it is the end of the connection
+        claims = await queue.retrieve(deployment, worker, timeout_seconds, call.disconnected, max_jobs)
+        views = [claim_view(claim) for claim in claims]
+        if several:
+            return json_response({"data": views})
+        return json_response({"data": views[0] if views else None})
+
+    return retrieve
+
+
+def _update(queue: QueueService, clock: Callable[[], float]) -> Callable[[Call], Awaitable[Response]]:
+    async def update(call: Call) -> Response:
+        body: UpdateRequest = call.body
+        told = await queue.update(call.project_id, _holder(call), _said(body, clock()))
+        # Exactly 200: some workers send anything else again.
+        return json_response(_answer(body, told))
+
+    return update
+
+
+def _take_turn(queue: QueueService, clock: Callable[[], float]) -> Callable[[Call], Awaitable[Response]]:
+    async def take_turn(call: Call) -> Response:
+        body: TurnRequest = call.body
+        key = call.identity.key
+        deployment = await queue.worked_by(key, body.model)
+        worker = None if body.claim is None else _worker(body.claim, key.replica_id)
+        if worker is not None and body.claim is not None and not body.updates:
+            timeout_seconds = min(parse_duration(body.claim.timeout, "claim.timeout"), MAX_POLL_SECONDS)
+            claims = await queue.retrieve(deployment, worker, timeout_seconds, call.disconnected, body.claim.max_jobs)
+            return _turn_response([], claims)
+        # One that makes no sense is refused by itself, as one that is stale is.
+        said = [_try_said(update, clock()) for update in body.updates]
+        sound = [update for update in said if isinstance(update, Update)]
+        max_jobs = 0 if body.claim is None else body.claim.max_jobs
+        told, claims = await queue.take_turn(call.project_id, deployment, _holder(call), sound, worker, max_jobs)
+        answers = iter(told)
+        outcomes = [next(answers) if isinstance(update, Update) else Told(error=update) for update in said]
+        return _turn_response(
+            [_answer(update, outcome) for update, outcome in zip(body.updates, outcomes, strict=True)], claims
+        )
+
+    return take_turn
+
+
+def _turn_response(updates: list[dict[str, Any]], claims: list[Claim]) -> Response:
+    return json_response({"updates": updates, "data": [claim_view(claim) for claim in claims]})
+
+
+def _answer(request: UpdateRequest, told: Told) -> dict[str, Any]:
+    if told.error is None:
+        return {
+            "request_id": request.request_id,
+            "status": request.status,
+            "cancel_requested": told.cancel_requested,
+        }
+    status, kind = status_of(told.error)
+    error = {"message": told.error.message, "type": kind, "param": told.error.param, "code": told.error.code}
+    return {"request_id": request.request_id, "http_status": status, "error": error}
+
+
+def _holder(call: Call) -> Holder:
+    key = call.identity.key
+    return Holder(deployment_id=key.deployment_id, replica_id=key.replica_id)
+
+
+def _worker(claim: ClaimRequest, replica_id: str | None) -> Worker:
+    return Worker(hostname=claim.hostname, replica_id=replica_id, claim_timeout_seconds=claim.claim_timeout)
+
+
+def _try_said(request: UpdateRequest, now: float) -> Update | MachineshopError:
+    try:
+        return _said(request, now)
+    except InvalidRequest as error:
+        return error
+
+
+def _said(request: UpdateRequest, now: float) -> Update:
+    """What a worker says, in our words.
+
+    Raises:
+        InvalidRequest: The status is none, or the outputs are no object.
+    """
+    verb = VERBS.get(request.status)
+    if verb is None:
+        raise InvalidRequest(
+            f"'{request.status}' is no status that a worker may report; use {', '.join(VERBS)}.", param="status"
+        )
+    info = request.info or {}
+    if verb is JobVerb.FINISH:
+        check_object(request.payload, "payload")
+    elif verb is JobVerb.FAIL:
+        info = {"error": "The worker gave no reason.", **info}
+    age = request.progress_age_seconds
+    return Update(
+        verb=verb,
+        job_id=request.request_id,
+        token=request.attempt_token,
+        info=info,
+        outputs=request.payload,
+        progress_at=None if age is None else now - age,
+    )
+
+
+def _claim_timeout(text: str | None) -> int | None:
+    if text is None:
+        return None
+    return parse_number(text, "claim_timeout", least=1, most=MAX_CLAIM_SECONDS)

@@ -1,0 +1,232 @@
+"""Hands jobs to workers: at once where there are some, else as soon as one comes.
+
+A worker that finds the queue empty waits here. A submit takes the longest waiting worker along into its own
+transaction, which stores the job and claims it at once: both are answered after one commit.
+"""
+
+import asyncio
+import logging
+import secrets
+from collections.abc import Awaitable, Callable, Coroutine
+from typing import Any
+
+from sqlalchemy import Connection
+
+from machineshop.errors import NotFound, StaleAttempt, StoreUnavailable
+from machineshop.models import Claim, Job, Worker
+from machineshop.services.changes import Changes
+from machineshop.services.waiters import Waiter, Waiters
+from machineshop.store import attempts, claims, jobs
+from machineshop.store.attempts import Holder
+from machineshop.store.claims import Wanted
+from machineshop.store.database import Database
+
+# A claim that its worker never renews, of a worker that is no replica of ours: nobody else could tell that it is gone.
+UNRENEWED_CLAIM_SECONDS = 24 * 3600
+# The same, of a replica: it is freed when the replica ends, so this bound only has to exist.
+REPLICA_CLAIM_SECONDS = 365 * 24 * 3600
+TAKE_BACK_PAUSES_SECONDS = (0.1, 0.5, 2.0, 5.0, 10.0, 30.0)
+
+log = logging.getLogger(__name__)
+
+
+class Dispatcher:
+    """Brings jobs and workers together."""
+
+    def __init__(self, database: Database, changes: Changes, clock: Callable[[], float]) -> None:
+        self._database = database
+        self._changes = changes
+        self._clock = clock
+        self.waiters = Waiters()
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._closing = False
+
+    def close(self) -> None:
+        """Send the workers that wait home with nothing; from now on none waits."""
+        self._closing = True
+        self.waiters.send_all_home()
+
+    def wanted(self, worker: Worker, max_jobs: int) -> Wanted:
+        """A claim of a worker, now."""
+        now = self._clock()
+        return Wanted(
+            worker=worker, token=new_token(), now=now, expires_at=claim_expires_at(worker, now), max_jobs=max_jobs
+        )
+
+    async def retrieve(
+        self,
+        deployment_id: str,
+        worker: Worker,
+        max_jobs: int,
+        timeout_seconds: float,
+        disconnected: Callable[[], Awaitable[None]],
+    ) -> list[Claim]:
+        """The next jobs for a worker, which waits for one up to `timeout_seconds`; none when none came.
+
+        `disconnected` returns once the worker has closed its connection: it is handed no job then.
+        """
+        hung_up = asyncio.ensure_future(disconnected())
+        try:
+            handed = await self._claim_or_wait(deployment_id, worker, max_jobs, timeout_seconds, hung_up)
+            if not handed or not hung_up.done():
+                return handed
+            self._spawn(self._take_back(handed))
+            return []
+        finally:
+            hung_up.cancel()
+
+    async def submit_one(self, job: Job) -> Job:
+        """Store a job; where a worker waits, it gets the queue's next job in the same transaction."""
+        waiter = self.waiters.next(job.deployment_id)
+        if waiter is None:
+            (stored,) = await self._database.write_in_queue(job.deployment_id, jobs.insert, [job])
+            if stored is job:
+                self.wake(job.deployment_id)
+            return stored
+        return await self._submit_to(waiter, job)
+
+    def wake(self, deployment_id: str, jobs_pending: int = 1) -> None:
+        """Jobs of this deployment have become pending: have the longest waiting workers claim them."""
+        self.waiters.arrived(deployment_id)
+        for _ in range(jobs_pending):
+            waiter = self.waiters.next(deployment_id)
+            if waiter is None:
+                return
+            self._spawn(self._serve(deployment_id, waiter))
+
+    def claimed(self, deployment_id: str, handed: list[Claim]) -> None:
+        """Tell followers of jobs that have just begun."""
+        if handed:
+            self._changes.tell(deployment_id, [claim.job.id for claim in handed])
+
+    async def _claim_or_wait(
+        self,
+        deployment_id: str,
+        worker: Worker,
+        max_jobs: int,
+        timeout_seconds: float,
+        hung_up: "asyncio.Future[None]",
+    ) -> list[Claim]:
+        while True:
+            arrivals = self.waiters.arrivals(deployment_id)
+            handed = await self._claim(deployment_id, worker, max_jobs)
+            if handed:
+                return handed
+            if arrivals == self.waiters.arrivals(deployment_id):
+                break
+        if timeout_seconds <= 0 or self._closing or hung_up.done():
+            return []
+        waiter = Waiter(worker, max_jobs)
+        self.waiters.add(deployment_id, waiter)
+        hung_up.add_done_callback(waiter.send_home)
+        timer = asyncio.get_running_loop().call_later(timeout_seconds, waiter.send_home)
+        try:
+            return await waiter.handed
+        finally:
+            timer.cancel()
+            waiter.send_home()
+            self.waiters.forget(deployment_id, waiter)
+
+    async def _claim(self, deployment_id: str, worker: Worker, max_jobs: int) -> list[Claim]:
+        wanted = self.wanted(worker, max_jobs)
+        handed = await self._database.write_in_queue(deployment_id, claims.claim, deployment_id, wanted)
+        self.claimed(deployment_id, handed)
+        return handed
+
+    async def _submit_to(self, waiter: Waiter, job: Job) -> Job:
+        """Store a job and claim for a waiting worker in one transaction."""
+        deployment_id = job.deployment_id
+        arrivals = self.waiters.arrivals(deployment_id)
+        try:
+            stored, handed = await self._database.write_handing_over(
+                deployment_id,
+                lambda result: self._hand_over(waiter, result[1]),
+                _insert_and_claim,
+                job,
+                self.wanted(waiter.worker, waiter.max_jobs),
+            )
+        except BaseException:
+            self._return(waiter, deployment_id, arrivals)
+            raise
+        self.claimed(deployment_id, handed)
+        if not handed:
+            self._return(waiter, deployment_id, arrivals)
+        if stored is job and all(claim.job.id != job.id for claim in handed):
+            self.wake(deployment_id)  # an older or more urgent job went first, or its key is at its cap: it still waits
+        return stored
+
+    async def _serve(self, deployment_id: str, waiter: Waiter) -> None:
+        """Claim for a waiting worker, as long as jobs keep arriving and others are quicker."""
+        arrivals = self.waiters.arrivals(deployment_id)
+        try:
+            handed = await self._claim(deployment_id, waiter.worker, waiter.max_jobs)
+        except Exception:
+            self._return(waiter, deployment_id, arrivals)
+            raise
+        if handed:
+            self._hand_over(waiter, handed)
+        else:
+            self._return(waiter, deployment_id, arrivals)
+
+    def _return(self, waiter: Waiter, deployment_id: str, arrivals: int) -> None:
+        """Put a worker that got nothing back to the head of the line, unless a job arrived while it was away."""
+        if waiter.gone:
+            return
+        if arrivals != self.waiters.arrivals(deployment_id):
+            self._spawn(self._serve(deployment_id, waiter))
+        else:
+            self.waiters.put_back(deployment_id, waiter)
+
+    def _hand_over(self, waiter: Waiter, handed: list[Claim]) -> None:
+        if not handed:
+            return
+        if waiter.gone:
+            self._spawn(self._take_back(handed))
+        else:
+            waiter.handed.set_result(handed)
+
+    async def _take_back(self, handed: list[Claim]) -> None:
+        """Free claims whose worker hung up before it got them; a store that is away for a moment is waited for."""
+        for claim in handed:
+            await self._take_one_back(claim)
+
+    async def _take_one_back(self, claim: Claim) -> None:
+        job = claim.job
+        for pause_seconds in TAKE_BACK_PAUSES_SECONDS:
+            try:
+                holder = Holder(token=claim.token)
+                back = await self._database.write_in_queue(
+                    job.deployment_id, attempts.release, job.project_id, job.id, holder, self._clock()
+                )
+            except StoreUnavailable:
+                await asyncio.sleep(pause_seconds)
+            except (NotFound, StaleAttempt):
+                return
+            else:
+                if back:
+                    self.wake(job.deployment_id)
+                self._changes.tell(job.deployment_id, [job.id])
+                return
+        log.error("claim.not_taken_back job=%s", job.id)
+
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+
+def new_token() -> str:
+    """What fences the attempts of one claim."""
+    return secrets.token_hex(16)
+
+
+def claim_expires_at(worker: Worker, now: float) -> float:
+    """Until when a new claim holds without a renewal."""
+    if worker.claim_timeout_seconds is not None:
+        return now + worker.claim_timeout_seconds
+    return now + (UNRENEWED_CLAIM_SECONDS if worker.replica_id is None else REPLICA_CLAIM_SECONDS)
+
+
+def _insert_and_claim(conn: Connection, job: Job, wanted: Wanted) -> tuple[Job, list[Claim]]:
+    (stored,) = jobs.insert(conn, [job])
+    return stored, claims.claim(conn, job.deployment_id, wanted)

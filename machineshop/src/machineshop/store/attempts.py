@@ -1,0 +1,393 @@
+"""Attempts: what happens to a job while a worker holds it.
+
+Each transition is one guarded statement: no row changed means that somebody else was first. The guards are built from
+`states.JOB_MOVES`, so the table there is the only place that says what may follow what.
+"""
+
+from typing import Any, NamedTuple
+
+import msgspec
+from sqlalchemy import Connection
+
+from machineshop.errors import NotFound, StaleAttempt
+from machineshop.models import Worker
+from machineshop.states import JobState, JobVerb, source, target
+from machineshop.store import files, lines, queues, webhooks
+from machineshop.store.job_rows import NEXT_CHANGE, decode, encode
+from machineshop.store.lines import LineKey
+from machineshop.store.statement import Statement
+
+# A job whose worker was lost this often is taken for the cause of it.
+MAX_RETRIES = 3
+# A job that was handed back this often is counted as lost from then on.
+MAX_RELEASES = 10
+# How much longer than it was charged for a job may run before its line is charged again.
+CHARGE_STEP_SECONDS = 1.0
+
+
+class Holder(msgspec.Struct, frozen=True, kw_only=True):
+    """Who says that it holds a job: what must match for its word to count."""
+
+    deployment_id: str | None = None
+    """Known from a worker key."""
+    replica_id: str | None = None
+    """Known from a worker key."""
+    token: str | None = None
+    """Sent by workers that know of attempts."""
+
+
+class _Moved(NamedTuple):
+    """What a move gives back."""
+
+    project_id: str
+    deployment_id: str
+    priority: int
+    fair_key: str
+    attempt: int
+    replica_id: str | None
+    hostname: str
+    claimed_at: float
+    charged_seconds: float
+    cancel_requested: bool
+    has_files: bool
+    webhook_url: str | None
+    opens: bool = False
+    """There may be something to claim now that was not there before."""
+
+
+class _Held(NamedTuple):
+    """An attempt that is to be ended without a word from its worker."""
+
+    id: str
+    project_id: str
+    attempt: int
+    attempt_token: str
+    replica_id: str | None
+    retries: int
+    info: str
+    cancel_requested: bool
+    deadline_at: float | None
+    deployment_deleted: bool
+
+
+class Reclaimed(NamedTuple):
+    """What a look at a queue's claims has ended."""
+
+    back: int
+    """How many jobs wait again."""
+    ended: int
+    """How many are over."""
+    replicas: frozenset[str]
+    """Replicas that did not take up a cancel: they are to be replaced."""
+
+
+def renew(
+    conn: Connection,
+    project_id: str,
+    job_id: str,
+    holder: Holder,
+    info: dict[str, Any],
+    progress_at: float | None,
+    now: float,
+) -> bool:
+    """Extend the claim by its own length and merge `info`; True when a cancel was asked for.
+
+    Raises:
+        NotFound: No such job.
+        StaleAttempt: The holder does not hold it.
+    """
+    changed: dict[str, Any] = {} if progress_at is None else {"progress_at": progress_at}
+    if info:
+        changed["info"] = _merged_info(conn, project_id, job_id, info)
+    moved = _move(conn, JobVerb.RENEW, project_id, job_id, holder, now, changed)
+    if info:
+        queues.tally(conn, moved.deployment_id)
+    more_seconds = now - moved.claimed_at - moved.charged_seconds
+    if more_seconds > CHARGE_STEP_SECONDS:
+        _CHARGE.run(conn, {"job_id": job_id, "seconds": more_seconds})
+        lines.charge(conn, moved.deployment_id, LineKey(moved.fair_key, moved.priority), more_seconds)
+    return bool(moved.cancel_requested)
+
+
+def finish(
+    conn: Connection,
+    project_id: str,
+    job_id: str,
+    holder: Holder,
+    outputs: msgspec.Raw,
+    info: dict[str, Any],
+    now: float,
+) -> bool:
+    """Store the result, with the files that the attempt has uploaded; whether another job may be claimed for that.
+
+    Raises as `renew`.
+    """
+    changed = {"outputs": bytes(outputs).decode(), **_with_info(conn, project_id, job_id, info)}
+    moved = _move(conn, JobVerb.FINISH, project_id, job_id, holder, now, changed)
+    if moved.has_files:
+        files.publish_attempt(conn, job_id, moved.attempt)
+    return moved.opens
+
+
+def fail(conn: Connection, project_id: str, job_id: str, holder: Holder, info: dict[str, Any], now: float) -> bool:
+    """Store the model's failure, whose text is in `info["error"]`. Returns and raises as `finish`."""
+    return _move(conn, JobVerb.FAIL, project_id, job_id, holder, now, _with_info(conn, project_id, job_id, info)).opens
+
+
+def abandon(conn: Connection, project_id: str, job_id: str, holder: Holder, info: dict[str, Any], now: float) -> bool:
+    """The worker took up the user's cancel. Returns and raises as `finish`."""
+    changed = _with_info(conn, project_id, job_id, info)
+    return _move(conn, JobVerb.ABANDON, project_id, job_id, holder, now, changed).opens
+
+
+def release(conn: Connection, project_id: str, job_id: str, holder: Holder, now: float) -> bool:
+    """Put the job back unharmed. Returns and raises as `finish`.
+
+    Where nobody wants it any longer, because it is to be canceled or its deployment is gone, it is canceled instead.
+    A job that was handed back too often counts as lost.
+    """
+    row = _RELEASING.one(conn, {"project_id": project_id, "job_id": job_id})
+    unwanted, releases, retries = row or (False, 0, 0)
+    verb, changed = JobVerb.RELEASE, {}
+    if unwanted:
+        verb = JobVerb.ABANDON
+    elif releases >= MAX_RELEASES:
+        verb = JobVerb.LOSE
+        if retries >= MAX_RETRIES:
+            verb = JobVerb.GIVE_UP
+            error = f"The job was handed back {releases} times, and lost {retries} times: it was given up."
+            changed = _with_info(conn, project_id, job_id, {"error": error})
+    return _move(conn, verb, project_id, job_id, holder, now, changed).opens
+
+
+def reclaim(conn: Connection, deployment_id: str, now: float) -> Reclaimed:
+    """End what is overdue in one queue: claims that have run out, deadlines, cancels that nobody took up."""
+    values = {"deployment_id": deployment_id, "now": now}
+    overrun = _held(conn, _OVERRUN, values)
+    for held in overrun:
+        error = f"The deadline passed in attempt {held.attempt}, before the job had ended."
+        _end(conn, JobVerb.OVERRUN, held, now, error)
+    forced = _held(conn, _FORCED, values)
+    for held in forced:
+        _end(conn, JobVerb.FORCE, held, now)
+    expired = _held(conn, _EXPIRED, values)
+    back = _lose(conn, expired, "its claim expired: the worker stopped renewing it", now)
+    replicas = frozenset(held.replica_id for held in forced if held.replica_id is not None)
+    return Reclaimed(back, len(overrun) + len(forced) + len(expired) - back, replicas)
+
+
+def deployments_to_reclaim(conn: Connection, now: float) -> list[str]:
+    """The deployments in whose queues something is overdue."""
+    return [deployment_id for (deployment_id,) in _TO_RECLAIM.all(conn, {"now": now})]
+
+
+def lose_replica(conn: Connection, replica_id: str, now: float) -> int:
+    """End the claims of a replica that is gone; returns how many jobs wait again."""
+    held = _held(conn, _HELD_BY, {"replica_id": replica_id})
+    return _lose(conn, held, "its replica ended in the middle of it", now)
+
+
+def deployments_of_replica(conn: Connection, replica_id: str) -> list[str]:
+    """The deployments whose jobs a replica holds."""
+    return [deployment_id for (deployment_id,) in _DEPLOYMENTS_OF_REPLICA.all(conn, {"replica_id": replica_id})]
+
+
+def lose_held_unrenewed(conn: Connection, worker: Worker, now: float) -> None:
+    """End what a worker that never renews still holds."""
+    held = _held(conn, _HELD_UNRENEWED, {"replica_id": worker.replica_id, "hostname": worker.hostname})
+    _lose(conn, held, "its worker asked for another job without ending it", now)
+
+
+def end_all(conn: Connection, deployment_id: str, now: float) -> None:
+    """End the running jobs of a deployment that is gone with all its replicas."""
+    for held in _held(conn, _HELD_IN, {"deployment_id": deployment_id}):
+        _end_lost(conn, held, "its deployment was deleted", now, may_retry=False)
+
+
+def _held(conn: Connection, query: Statement, values: dict[str, Any]) -> list[_Held]:
+    return [_Held(*row) for row in query.all(conn, values)]
+
+
+def _lose(conn: Connection, held: list[_Held], cause: str, now: float) -> int:
+    """End lost attempts; returns how many of their jobs wait again."""
+    back = 0
+    for lost in held:
+        may_retry = lost.retries < MAX_RETRIES and not lost.deployment_deleted
+        back += _end_lost(conn, lost, cause, now, may_retry=may_retry) is JobVerb.LOSE
+    return back
+
+
+def _end_lost(conn: Connection, lost: _Held, cause: str, now: float, *, may_retry: bool) -> JobVerb:
+    """One lost attempt: again, or canceled where that was asked for, or failed."""
+    if lost.cancel_requested:
+        verb, error = JobVerb.ABANDON, None
+    elif may_retry:
+        verb, error = JobVerb.LOSE, None
+    else:
+        why = "its deployment was deleted" if lost.deployment_deleted else cause
+        verb, error = JobVerb.GIVE_UP, f"The job was lost in attempt {lost.attempt}: {why}."
+    _end(conn, verb, lost, now, error)
+    return verb
+
+
+def _end(conn: Connection, verb: JobVerb, held: _Held, now: float, error: str | None = None) -> None:
+    """End an attempt without its worker."""
+    changed = {} if error is None else {"info": encode(decode(held.info) | {"error": error})}
+    _move(conn, verb, held.project_id, held.id, Holder(token=held.attempt_token), now, changed)
+
+
+def _move(
+    conn: Connection,
+    verb: JobVerb,
+    project_id: str,
+    job_id: str,
+    holder: Holder,
+    now: float,
+    changed: dict[str, Any],
+) -> _Moved:
+    """A transition of a running job by whoever holds it, as one guarded statement; then everything that counts it."""
+    values = {"project_id": project_id, "job_id": job_id, "now": now, **changed}
+    conditions = []
+    for column, value in (
+        ("attempt_token", holder.token),
+        ("replica_id", holder.replica_id),
+        ("deployment_id", holder.deployment_id),
+    ):
+        if value is not None:
+            conditions.append(column)
+            values[f"held_{column}"] = value
+    row = _move_statement(verb, tuple(conditions), tuple(changed)).one(conn, values)
+    if row is None:
+        raise _refusal(conn, project_id, job_id)
+    moved = _Moved(*row)
+    if target(verb) is JobState.RUNNING:
+        return moved
+    return moved._replace(opens=_end_attempt(conn, verb, job_id, moved, now))
+
+
+def _end_attempt(conn: Connection, verb: JobVerb, job_id: str, moved: _Moved, now: float) -> bool:
+    """Write down an attempt that is over and count it; whether another job may be claimed for that."""
+    _INSERT_ATTEMPT.run(
+        conn,
+        {
+            "job_id": job_id,
+            "number": moved.attempt,
+            "replica_id": moved.replica_id,
+            "hostname": moved.hostname,
+            "claimed_at": moved.claimed_at,
+            "now": now,
+            "outcome": str(verb),
+        },
+    )
+    back = 1 if target(verb) is JobState.PENDING else 0
+    ran_seconds = max(0.0, now - moved.claimed_at)
+    # Only a job that came to its own end says how long such jobs run.
+    telling_seconds = ran_seconds if verb in {JobVerb.FINISH, JobVerb.FAIL} else None
+    capped = lines.settle(
+        conn,
+        moved.deployment_id,
+        LineKey(moved.fair_key, moved.priority),
+        back=back,
+        charge_seconds=ran_seconds - moved.charged_seconds,
+        seconds=telling_seconds,
+    )
+    queues.tally_end(conn, moved.deployment_id, back=back, seconds=telling_seconds)
+    if moved.webhook_url is not None and not back:
+        webhooks.enqueue(conn, moved.project_id, job_id, moved.attempt, moved.webhook_url, now)
+    return capped or back == 1
+
+
+def _refusal(conn: Connection, project_id: str, job_id: str) -> NotFound | StaleAttempt:
+    row = _STATE.one(conn, {"project_id": project_id, "job_id": job_id})
+    return NotFound(what="job", id=job_id) if row is None else StaleAttempt(state=row[0])
+
+
+_statements: dict[tuple[JobVerb, tuple[str, ...], tuple[str, ...]], Statement] = {}
+
+
+def _move_statement(verb: JobVerb, conditions: tuple[str, ...], changed: tuple[str, ...]) -> Statement:
+    """The guarded UPDATE of a verb, made once for each shape."""
+    key = (verb, conditions, changed)
+    if key not in _statements:
+        sets = [f"{column} = :{column}" for column in changed] + _SETS[verb]
+        if verb is not JobVerb.RENEW or "info" in changed:  # nobody sees that a claim was extended
+            sets.append(f"change = {NEXT_CHANGE}")
+        guards = "".join(f" AND {column} = :held_{column}" for column in conditions)
+        _statements[key] = Statement(
+            f"UPDATE jobs SET {', '.join(sets)} "
+            f"WHERE id = :job_id AND project_id = :project_id AND state = '{source(verb)}'{guards} "
+            f"RETURNING {_MOVED_COLUMNS}"
+        )
+    return _statements[key]
+
+
+_MOVED_COLUMNS = ", ".join(field for field in _Moved._fields if field != "opens")
+_UNCLAIMED = ["attempt_token = NULL", "claim_expires_at = NULL"]
+_BACK = ["state = 'pending'", "cancel_due_at = NULL", *_UNCLAIMED]
+
+
+def _ended(verb: JobVerb) -> list[str]:
+    return [f"state = '{target(verb)}'", "done_at = :now", *_UNCLAIMED]
+
+
+_SETS: dict[JobVerb, list[str]] = {
+    # A claim without a length of its own holds as long as its worker lives: nothing to extend.
+    JobVerb.RENEW: [
+        "claim_expires_at = CASE WHEN claim_timeout_seconds IS NULL "
+        "THEN claim_expires_at ELSE :now + claim_timeout_seconds END"
+    ],
+    JobVerb.RELEASE: ["releases = releases + 1", *_BACK],
+    JobVerb.LOSE: ["retries = retries + 1", *_BACK],
+} | {
+    verb: _ended(verb)
+    for verb in (
+        JobVerb.FINISH,
+        JobVerb.FAIL,
+        JobVerb.ABANDON,
+        JobVerb.GIVE_UP,
+        JobVerb.FORCE,
+        JobVerb.OVERRUN,
+    )
+}
+
+
+def _with_info(conn: Connection, project_id: str, job_id: str, info: dict[str, Any]) -> dict[str, Any]:
+    """The column to change where there is something to say."""
+    return {"info": _merged_info(conn, project_id, job_id, info)} if info else {}
+
+
+def _merged_info(conn: Connection, project_id: str, job_id: str, info: dict[str, Any]) -> str:
+    """The job's info with new keys laid over it."""
+    row = _INFO.one(conn, {"project_id": project_id, "job_id": job_id})
+    return encode(decode("{}" if row is None else row[0]) | info)
+
+
+_INSERT_ATTEMPT = Statement(
+    "INSERT INTO attempts (job_id, number, replica_id, hostname, claimed_at, ended_at, outcome) "
+    "VALUES (:job_id, :number, :replica_id, :hostname, :claimed_at, :now, :outcome)"
+)
+_CHARGE = Statement("UPDATE jobs SET charged_seconds = charged_seconds + :seconds WHERE id = :job_id")
+_ONE = "project_id = :project_id AND id = :job_id"
+_STATE = Statement(f"SELECT state FROM jobs WHERE {_ONE}")
+_INFO = Statement(f"SELECT info FROM jobs WHERE {_ONE}")
+# Of a job: the user wants it canceled, or its deployment is deleted.
+_DELETED = "EXISTS (SELECT 1 FROM deployments d WHERE d.id = jobs.deployment_id AND d.deleted_at IS NOT NULL)"
+_RELEASING = Statement(f"SELECT cancel_requested = 1 OR {_DELETED}, releases, retries FROM jobs WHERE {_ONE}")
+_HELD_COLUMNS = ", ".join(_Held._fields).replace("deployment_deleted", _DELETED)
+_SELECT_HELD = f"SELECT {_HELD_COLUMNS} FROM jobs WHERE state = 'running'"
+_OF_QUEUE = "deployment_id = :deployment_id"
+_EXPIRED = Statement(f"{_SELECT_HELD} AND {_OF_QUEUE} AND claim_expires_at <= :now LIMIT 1000")
+_FORCED = Statement(f"{_SELECT_HELD} AND {_OF_QUEUE} AND cancel_due_at <= :now LIMIT 1000")
+_OVERRUN = Statement(f"{_SELECT_HELD} AND {_OF_QUEUE} AND deadline_at <= :now LIMIT 1000")
+_HELD_BY = Statement(f"{_SELECT_HELD} AND replica_id = :replica_id")
+_HELD_UNRENEWED = Statement(
+    f"{_SELECT_HELD} AND replica_id = :replica_id AND hostname = :hostname AND claim_timeout_seconds IS NULL"
+)
+_HELD_IN = Statement(f"{_SELECT_HELD} AND {_OF_QUEUE}")
+_DEPLOYMENTS_OF_REPLICA = Statement(
+    "SELECT DISTINCT deployment_id FROM jobs WHERE state = 'running' AND replica_id = :replica_id"
+)
+_TO_RECLAIM = Statement(
+    "SELECT deployment_id FROM jobs WHERE state = 'running' AND (claim_expires_at <= :now OR cancel_due_at <= :now) "
+    "UNION SELECT deployment_id FROM jobs WHERE deadline_at <= :now AND deadline_at IS NOT NULL AND done_at IS NULL"
+)

@@ -1,0 +1,100 @@
+"""Claims: a worker takes the next jobs of a queue, each a new attempt."""
+
+import logging
+from typing import Any
+
+import msgspec
+from sqlalchemy import Connection
+
+from machineshop.models import Claim, Worker
+from machineshop.states import JobVerb, source, target
+from machineshop.store import attempts, lines, queues
+from machineshop.store.job_rows import COLUMNS, NEXT_CHANGE, job_of
+from machineshop.store.lines import Line
+from machineshop.store.statement import Statement
+
+log = logging.getLogger(__name__)
+
+
+class Wanted(msgspec.Struct, frozen=True, kw_only=True):
+    """What a worker asks for."""
+
+    worker: Worker
+    token: str
+    """What fences the attempts of this claim."""
+    now: float
+    expires_at: float
+    max_jobs: int = 1
+
+
+def claim(conn: Connection, deployment_id: str, wanted: Wanted) -> list[Claim]:
+    """Hand the next jobs to a worker, in their order.
+
+    A replica that never renews works on one job at a time: what it still holds when it asks again, it has lost.
+    """
+    worker = wanted.worker
+    if worker.replica_id is not None and worker.claim_timeout_seconds is None:
+        attempts.lose_held_unrenewed(conn, worker, wanted.now)
+    claims: list[Claim] = []
+    mean_seconds: float | None = None
+    while len(claims) < wanted.max_jobs and (waiting := lines.first_two(conn, deployment_id)):
+        first, second = waiting[0], waiting[1] if len(waiting) > 1 else None
+        guess_seconds = first.mean_seconds
+        if guess_seconds is None:
+            if mean_seconds is None:
+                mean_seconds = queues.mean_seconds(conn, deployment_id) or lines.FIRST_GUESS_SECONDS
+            guess_seconds = mean_seconds
+        limit = wanted.max_jobs - len(claims)
+        if limit > 1:
+            limit = lines.turn(first, second, min(limit, lines.room(conn, deployment_id, first)), guess_seconds)
+        taken = _take(conn, deployment_id, first, limit, guess_seconds, wanted)
+        if not taken:
+            log.error("queue.counts_wrong deployment_id=%s line=%s", deployment_id, first)
+            break
+        claims += taken
+    return claims
+
+
+def _take(
+    conn: Connection, deployment_id: str, line: Line, number: int, guess_seconds: float, wanted: Wanted
+) -> list[Claim]:
+    """Claim up to `number` jobs of one line."""
+    worker = wanted.worker
+    values: dict[str, Any] = {
+        "deployment_id": deployment_id,
+        "priority": line.priority,
+        "fair_key": line.fair_key,
+        "token": wanted.token,
+        "replica_id": worker.replica_id,
+        "hostname": worker.hostname,
+        "claim_timeout_seconds": worker.claim_timeout_seconds,
+        "now": wanted.now,
+        "expires_at": wanted.expires_at,
+        "guess_seconds": guess_seconds,
+        "number": number,
+    }
+    statement = _CLAIM_ONE if number == 1 else _CLAIM_MANY
+    rows = statement.all(conn, values)
+    if rows:
+        lines.take(conn, deployment_id, line, len(rows), len(rows) * guess_seconds)
+        queues.tally(conn, deployment_id, pending=-len(rows), running=len(rows))
+    jobs = sorted((job_of(row) for row in rows), key=lambda job: job.sequence)
+    return [Claim(job, wanted.token) for job in jobs]
+
+
+_FIRST = (
+    f"SELECT sequence FROM jobs WHERE deployment_id = :deployment_id AND state = '{source(JobVerb.CLAIM)}' "
+    "AND priority = :priority AND fair_key = :fair_key ORDER BY sequence LIMIT"
+)
+_UPDATE = (
+    f"UPDATE jobs SET state = '{target(JobVerb.CLAIM)}', attempt = attempt + 1, attempt_token = :token, "
+    "replica_id = :replica_id, hostname = :hostname, claim_timeout_seconds = :claim_timeout_seconds, "
+    "claimed_at = :now, claim_expires_at = :expires_at, progress_at = NULL, has_files = 0, "
+    f"charged_seconds = :guess_seconds, change = {NEXT_CHANGE} WHERE sequence"
+)
+_CLAIM_ONE = Statement(f"{_UPDATE} = ({_FIRST} 1) RETURNING {COLUMNS}")
+_CLAIM_MANY = Statement(
+    f"{_UPDATE} IN ({_FIRST} :number) RETURNING {COLUMNS}",
+    # As an array, so that it is looked up by the key however wrong the planner's idea of the numbers is.
+    postgres=f"{_UPDATE} = ANY (ARRAY({_FIRST} :number)) RETURNING {COLUMNS}",
+)

@@ -1,0 +1,152 @@
+"""A deployment's queue: its counts, its settings, and the number of its last change.
+
+Everything that moves jobs counts here in the same transaction, and holds the queue's lock while it does
+(`Database.write_in_queue`), so the counts are exact however many servers there are.
+"""
+
+from typing import Any, NamedTuple
+
+from sqlalchemy import Connection, delete, select
+
+from machineshop.errors import NotFound, QueueFull
+from machineshop.models import FairKey, QueueCounts, QueueSettings
+from machineshop.store import lines
+from machineshop.store.statement import Statement
+from machineshop.store.tables import fair_keys, queues
+
+# How much the last job counts in the mean of how long jobs run.
+_WEIGHT_OF_LAST = 0.2
+
+
+class Place(NamedTuple):
+    """Room for new jobs in a queue."""
+
+    change: int
+    mean_seconds: float | None
+
+
+def create(conn: Connection, deployment_id: str) -> None:
+    """Make the queue of a new deployment."""
+    settings = QueueSettings()
+    conn.execute(
+        queues.insert().values(
+            deployment_id=deployment_id,
+            pending=0,
+            running=0,
+            changes=0,
+            max_pending=settings.max_pending,
+            keep_seconds=settings.keep_seconds,
+            keep_count=settings.keep_count,
+        )
+    )
+
+
+def admit(conn: Connection, deployment_id: str, model: str, number: int) -> int:
+    """Count new pending jobs; returns the number of this change.
+
+    Raises:
+        NotFound: The deployment has just been deleted.
+        QueueFull: There is no room for them.
+    """
+    row = _ADMIT.one(conn, {"deployment_id": deployment_id, "number": number})
+    if row is None:
+        state = _ROOM.one(conn, {"deployment_id": deployment_id})
+        if state is None or state[2]:
+            raise NotFound(what="deployment", id=model)
+        raise QueueFull(model=model, pending=state[0], max_pending=state[1])
+    change: int = row[0]
+    return change
+
+
+def tally(conn: Connection, deployment_id: str, *, pending: int = 0, running: int = 0) -> float | None:
+    """Count a change of jobs in or out; returns how long jobs run, as far as that is known."""
+    row = _TALLY.one(conn, {"deployment_id": deployment_id, "pending": pending, "running": running})
+    return None if row is None else row[0]
+
+
+def tally_end(conn: Connection, deployment_id: str, *, back: int, seconds: float | None) -> None:
+    """Count the end of an attempt: `back` is 1 where its job waits again, `seconds` how long a whole job ran."""
+    _TALLY_END.run(conn, {"deployment_id": deployment_id, "back": back, "seconds": seconds})
+
+
+def mean_seconds(conn: Connection, deployment_id: str) -> float | None:
+    """How long jobs run, as far as that is known."""
+    row = _MEAN.one(conn, {"deployment_id": deployment_id})
+    return None if row is None else row[0]
+
+
+def counts(conn: Connection, deployment_id: str) -> QueueCounts:
+    """How many jobs wait and run."""
+    row = _COUNTS.one(conn, {"deployment_id": deployment_id})
+    return QueueCounts() if row is None else QueueCounts(pending=row[0], running=row[1])
+
+
+def last_change(conn: Connection, deployment_id: str) -> int:
+    """The number of the last change of any of its jobs."""
+    row = _CHANGES.one(conn, {"deployment_id": deployment_id})
+    return 0 if row is None else row[0]
+
+
+def settings(conn: Connection, deployment_id: str) -> QueueSettings:
+    """How the queue is kept."""
+    columns = (queues.c.max_pending, queues.c.max_running_per_key, queues.c.keep_seconds, queues.c.keep_count)
+    row = conn.execute(select(*columns).where(queues.c.deployment_id == deployment_id)).mappings().one()
+    return QueueSettings(**row, keys=_keys(conn, deployment_id))
+
+
+def change_settings(
+    conn: Connection, deployment_id: str, changed: dict[str, Any], keys: dict[str, FairKey | None]
+) -> QueueSettings:
+    """Change what is named; a fair key that is None is forgotten. Returns the settings then."""
+    if changed:
+        conn.execute(queues.update().where(queues.c.deployment_id == deployment_id).values(**changed))
+    for name, key in keys.items():
+        mine = (fair_keys.c.deployment_id == deployment_id) & (fair_keys.c.fair_key == name)
+        conn.execute(delete(fair_keys).where(mine))
+        if key is not None:
+            conn.execute(
+                fair_keys.insert().values(
+                    deployment_id=deployment_id, fair_key=name, weight=key.weight, max_running=key.max_running
+                )
+            )
+    if keys or "max_running_per_key" in changed:
+        lines.apply_settings(conn, deployment_id)
+    return settings(conn, deployment_id)
+
+
+def retention(conn: Connection) -> list[tuple[str, int, int]]:
+    """For each queue: the deployment, for how many seconds ended jobs are kept, and how many of them."""
+    query = select(queues.c.deployment_id, queues.c.keep_seconds, queues.c.keep_count)
+    return [(deployment_id, seconds, number) for deployment_id, seconds, number in conn.execute(query)]
+
+
+def remove_idle_lines(conn: Connection, deployment_id: str) -> int:
+    """Forget the lines that are empty and owe nothing; returns how many."""
+    return lines.remove_idle(conn, deployment_id)
+
+
+def _keys(conn: Connection, deployment_id: str) -> dict[str, FairKey]:
+    rows = conn.execute(select(fair_keys).where(fair_keys.c.deployment_id == deployment_id)).mappings()
+    return {row["fair_key"]: FairKey(weight=row["weight"], max_running=row["max_running"]) for row in rows}
+
+
+_ADMIT = Statement(
+    "UPDATE queues SET pending = pending + :number, changes = changes + 1 "
+    "WHERE deployment_id = :deployment_id AND pending + :number <= max_pending "
+    "AND EXISTS (SELECT 1 FROM deployments WHERE id = :deployment_id AND deleted_at IS NULL) RETURNING changes"
+)
+_ROOM = Statement(
+    "SELECT q.pending, q.max_pending, d.deleted_at IS NOT NULL FROM queues q "
+    "JOIN deployments d ON d.id = q.deployment_id WHERE q.deployment_id = :deployment_id"
+)
+_TALLY = Statement(
+    "UPDATE queues SET pending = pending + :pending, running = running + :running, changes = changes + 1 "
+    "WHERE deployment_id = :deployment_id RETURNING mean_seconds"
+)
+_TALLY_END = Statement(
+    "UPDATE queues SET pending = pending + :back, running = running - 1, changes = changes + 1, mean_seconds = "
+    f"{lines.moving_mean(_WEIGHT_OF_LAST)} WHERE deployment_id = :deployment_id"
+)
+_MEAN = Statement("SELECT mean_seconds FROM queues WHERE deployment_id = :deployment_id")
+_COUNTS = Statement("SELECT pending, running FROM queues WHERE deployment_id = :deployment_id")
+_CHANGES = Statement("SELECT changes FROM queues WHERE deployment_id = :deployment_id")

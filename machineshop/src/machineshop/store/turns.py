@@ -1,0 +1,82 @@
+"""A worker's turn: what it says of the jobs it holds, and its claim of the next ones, in one transaction."""
+
+from typing import Any
+
+import msgspec
+from sqlalchemy import Connection
+
+from machineshop.errors import MachineshopError
+from machineshop.models import Claim
+from machineshop.states import JobVerb
+from machineshop.store import attempts, claims
+from machineshop.store.attempts import Holder
+from machineshop.store.claims import Wanted
+
+
+class Update(msgspec.Struct, frozen=True, kw_only=True):
+    """What a worker says of one job."""
+
+    verb: JobVerb
+    """RENEW, FINISH, FAIL, ABANDON or RELEASE."""
+    job_id: str
+    token: str | None = None
+    info: dict[str, Any] = {}
+    outputs: msgspec.Raw = msgspec.Raw(b"{}")
+    progress_at: float | None = None
+
+
+class Told(msgspec.Struct, frozen=True, kw_only=True):
+    """What became of an update."""
+
+    cancel_requested: bool = False
+    opens: bool = False
+    """There may be something to claim now that was not there before."""
+    error: MachineshopError | None = None
+    """Nothing was changed, and this is why."""
+
+
+def take_turn(
+    conn: Connection,
+    project_id: str,
+    deployment_id: str,
+    holder: Holder,
+    updates: list[Update],
+    wanted: Wanted | None,
+    now: float,
+) -> tuple[list[Told], list[Claim]]:
+    """Apply updates, each on its own, then claim where that is wanted."""
+    told = [_try(conn, project_id, holder, update, now) for update in updates]
+    return told, [] if wanted is None else claims.claim(conn, deployment_id, wanted)
+
+
+def update(conn: Connection, project_id: str, holder: Holder, said: Update, now: float) -> Told:
+    """Apply one update.
+
+    Raises:
+        NotFound: No such job.
+        StaleAttempt: Somebody else holds it, or it has ended.
+    """
+    holder = msgspec.structs.replace(holder, token=said.token)
+    match said.verb:
+        case JobVerb.RENEW:
+            cancel_requested = attempts.renew(conn, project_id, said.job_id, holder, said.info, said.progress_at, now)
+            return Told(cancel_requested=cancel_requested)
+        case JobVerb.FINISH:
+            opens = attempts.finish(conn, project_id, said.job_id, holder, said.outputs, said.info, now)
+        case JobVerb.FAIL:
+            opens = attempts.fail(conn, project_id, said.job_id, holder, said.info, now)
+        case JobVerb.ABANDON:
+            opens = attempts.abandon(conn, project_id, said.job_id, holder, said.info, now)
+        case JobVerb.RELEASE:
+            opens = attempts.release(conn, project_id, said.job_id, holder, now)
+        case other:
+            raise ValueError(other)
+    return Told(opens=opens)
+
+
+def _try(conn: Connection, project_id: str, holder: Holder, said: Update, now: float) -> Told:
+    """An update that is refused changes nothing, so the others can go on in the same transaction."""
+    try:
+        return update(conn, project_id, holder, said, now)
+    except MachineshopError as error:
+        return Told(error=error)
