@@ -43,9 +43,21 @@ async def read_body(request: Request, limit_bytes: int) -> bytes:
     return b"".join(parts)
 
 
+class JsonResponse(Response):
+    """An answer of JSON text. It takes its headers as they go out, as every job pays for each of its answers."""
+
+    def __init__(self, body: bytes, status: int, headers: dict[str, str] | None) -> None:
+        self.status_code = status
+        self.body = body
+        self.background = None
+        self.raw_headers = [(b"content-length", b"%d" % len(body)), (b"content-type", b"application/json")]
+        if headers:
+            self.raw_headers += [(name.lower().encode("latin-1"), headers[name].encode("latin-1")) for name in headers]
+
+
 def json_response(data: object, status: int = 200, headers: dict[str, str] | None = None) -> Response:
     """`data` as JSON."""
-    return Response(msgspec.json.encode(data), status, headers, media_type="application/json")
+    return JsonResponse(msgspec.json.encode(data), status, headers)
 
 
 def error_response(error: MachineshopError) -> Response:

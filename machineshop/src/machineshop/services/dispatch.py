@@ -15,6 +15,7 @@ from sqlalchemy import Connection
 from machineshop.errors import NotFound, StaleAttempt, StoreUnavailable
 from machineshop.models import Claim, Job, Worker
 from machineshop.services.changes import Changes
+from machineshop.services.intake import Intake
 from machineshop.services.waiters import Waiter, Waiters
 from machineshop.store import attempts, claims, jobs
 from machineshop.store.attempts import Holder
@@ -38,6 +39,7 @@ class Dispatcher:
         self._changes = changes
         self._clock = clock
         self.waiters = Waiters()
+        self._intake = Intake(database)
         self._tasks: set[asyncio.Task[None]] = set()
         self._closing = False
 
@@ -78,12 +80,12 @@ class Dispatcher:
     async def submit_one(self, job: Job) -> Job:
         """Store a job; where a worker waits, it gets the queue's next job in the same transaction."""
         waiter = self.waiters.next(job.deployment_id)
-        if waiter is None:
-            (stored,) = await self._database.write_in_queue(job.deployment_id, jobs.insert, [job])
-            if stored is job:
-                self.wake(job.deployment_id)
-            return stored
-        return await self._submit_to(waiter, job)
+        if waiter is not None:
+            return await self._submit_to(waiter, job)
+        stored = await self._intake.insert(job)
+        if stored is job:
+            self.wake(job.deployment_id)
+        return stored
 
     def wake(self, deployment_id: str, jobs_pending: int = 1) -> None:
         """Jobs of this deployment have become pending: have the longest waiting workers claim them."""

@@ -1,5 +1,6 @@
 """Jobs: adding them and reading them. `claims`, `attempts` and `withdrawals` move them."""
 
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
@@ -60,31 +61,28 @@ def insert(conn: Connection, new: Sequence[Job]) -> list[Job]:
 def _add(conn: Connection, new: list[Job]) -> None:
     deployment_id = new[0].deployment_id
     change = queues.admit(conn, deployment_id, new[0].model, len(new))
-    numbers: dict[LineKey, int] = {}
-    for job in new:
-        key = LineKey(job.fair_key, job.priority)
-        numbers[key] = numbers.get(key, 0) + 1
-        _INSERT.run(
-            conn,
-            {
-                "id": job.id,
-                "project_id": job.project_id,
-                "deployment_id": deployment_id,
-                "model": job.model,
-                "priority": job.priority,
-                "fair_key": job.fair_key,
-                "payload": bytes(job.payload).decode(),
-                "info": encode(job.info) if job.info else "{}",
-                "deadline_at": job.deadline_at,
-                "idempotency_key": job.idempotency_key,
-                "webhook_url": job.webhook_url,
-                "resubmit_of": job.resubmit_of,
-                "change": change,
-                "created_at": job.created_at,
-            },
-        )
-    for key, number in numbers.items():
+    _INSERT.run_each(conn, [_row(job, change) for job in new])
+    for key, number in Counter(LineKey(job.fair_key, job.priority) for job in new).items():
         lines.join(conn, deployment_id, key, number, change)
+
+
+def _row(job: Job, change: int) -> dict[str, Any]:
+    return {
+        "id": job.id,
+        "project_id": job.project_id,
+        "deployment_id": job.deployment_id,
+        "model": job.model,
+        "priority": job.priority,
+        "fair_key": job.fair_key,
+        "payload": bytes(job.payload).decode(),
+        "info": encode(job.info) if job.info else "{}",
+        "deadline_at": job.deadline_at,
+        "idempotency_key": job.idempotency_key,
+        "webhook_url": job.webhook_url,
+        "resubmit_of": job.resubmit_of,
+        "change": change,
+        "created_at": job.created_at,
+    }
 
 
 def _known(conn: Connection, new: Sequence[Job]) -> dict[str, Job]:

@@ -40,6 +40,18 @@ class Statement:
         cursor: Cursor = driver.execute(self._sqlite if conn.dialect.name == "sqlite" else self._postgres, values)
         return cursor
 
+    def run_each(self, conn: Connection, rows: Sequence[Mapping[str, Any]]) -> None:
+        """Run it once for each of these values."""
+        if len(rows) == 1:
+            self.run(conn, rows[0])
+            return
+        driver: Any = conn.connection.driver_connection
+        if conn.dialect.name == "sqlite":
+            driver.executemany(self._sqlite, rows)
+        else:
+            with driver.cursor() as cursor:
+                cursor.executemany(self._postgres, rows)
+
     def all(self, conn: Connection, values: Mapping[str, Any]) -> list[Any]:
         """All its rows."""
         return self.run(conn, values).fetchall()

@@ -1,0 +1,160 @@
+"""How jobs come in: one by one and many at once, with idempotency keys, up to the queue's limit."""
+
+import asyncio
+
+import msgspec
+import pytest
+
+from factory import WORKER, Jobs, never_disconnected
+from machineshop.errors import (
+    IdempotencyConflict,
+    InvalidRequest,
+    NotFound,
+    NotResubmittable,
+    PayloadTooLarge,
+    QueueFull,
+)
+from machineshop.models import Job
+from machineshop.services.queue import MAX_BATCH, PAYLOAD_LIMIT_BYTES
+from machineshop.states import JobState
+from machineshop.store.attempts import Holder
+from machineshop.store.jobs import JobFilter
+
+
+async def all_jobs(jobs: Jobs) -> list[Job]:
+    return await jobs.queue.list_page(jobs.project_id, "hello", JobFilter(), None, 1000)
+
+
+async def test_what_comes_at_once_is_stored_and_each_gets_its_own_job(jobs: Jobs) -> None:
+    stored = await asyncio.gather(*[jobs.pending() for _ in range(300)])
+    assert len({job.id for job in stored}) == 300
+    listed = await all_jobs(jobs)
+    assert {job.id: job.payload for job in listed} == {job.id: job.payload for job in stored}
+    counts = await jobs.queue.count(jobs.project_id, "hello")
+    assert (counts.pending, counts.running) == (300, 0)
+
+
+async def test_one_that_is_refused_among_many_that_come_at_once_spoils_no_other(jobs: Jobs) -> None:
+    await jobs.pending(idempotency_key="known", payload=msgspec.Raw(b'{"a": 1}'))
+
+    async def submit(number: int) -> str:
+        payload = msgspec.Raw(b'{"a": 2}')
+        try:
+            await jobs.pending(payload=payload, idempotency_key="known" if number % 10 == 0 else None)
+        except IdempotencyConflict:
+            return "refused"
+        return "stored"
+
+    outcomes = await asyncio.gather(*[submit(number) for number in range(50)])
+    assert [number for number, outcome in enumerate(outcomes) if outcome == "refused"] == [0, 10, 20, 30, 40]
+    assert len(await all_jobs(jobs)) == 46
+
+
+async def test_the_limit_holds_for_what_comes_at_once(jobs: Jobs) -> None:
+    await jobs.queue.change_settings(jobs.project_id, "hello", {"max_pending": 7}, {})
+    outcomes = await asyncio.gather(*[jobs.pending() for _ in range(20)], return_exceptions=True)
+    full = [outcome for outcome in outcomes if isinstance(outcome, QueueFull)]
+    assert len(full) == 13
+    assert full[0].retry_after_seconds == 5
+    assert len(await all_jobs(jobs)) == 7
+    assert await jobs.claim() is not None
+    await jobs.pending()  # there is room again
+
+
+async def test_many_jobs_are_stored_all_or_none(jobs: Jobs) -> None:
+    submitted = await jobs.queue.submit_many(jobs.project_id, [jobs.submission(priority=n % 3) for n in range(1000)])
+    assert [job.id for job in await all_jobs(jobs)] == [one.job.id for one in reversed(submitted)]
+
+    with pytest.raises(InvalidRequest) as refused:
+        await jobs.queue.submit_many(
+            jobs.project_id, [jobs.submission(), jobs.submission(), jobs.submission(payload=msgspec.Raw(b"[]"))]
+        )
+    assert refused.value.param == "[2].payload"
+    await jobs.queue.change_settings(jobs.project_id, "hello", {"max_pending": 1001}, {})
+    with pytest.raises(QueueFull):
+        await jobs.queue.submit_many(jobs.project_id, [jobs.submission(), jobs.submission()])
+    with pytest.raises(NotFound):
+        await jobs.queue.submit_many(jobs.project_id, [jobs.submission(), jobs.submission(model="nowhere")])
+    assert (await jobs.queue.count(jobs.project_id, "hello")).pending == 1000
+
+
+@pytest.mark.parametrize("number", [0, MAX_BATCH + 1])
+async def test_an_array_has_bounds(jobs: Jobs, number: int) -> None:
+    with pytest.raises(InvalidRequest, match="1 to 1000 jobs"):
+        await jobs.queue.submit_many(jobs.project_id, [jobs.submission()] * number)
+
+
+async def test_many_jobs_wake_the_workers_that_wait(jobs: Jobs) -> None:
+    polls = [
+        asyncio.create_task(jobs.queue.retrieve(jobs.deployment, WORKER, 30, never_disconnected, 2)) for _ in range(3)
+    ]
+    while jobs.queue.dispatcher.waiters.count(jobs.deployment.id) < 3:
+        await asyncio.sleep(0.001)
+    submitted = await jobs.queue.submit_many(jobs.project_id, [jobs.submission() for _ in range(6)])
+    handed = [claim.job.id for poll in polls for claim in await poll]
+    assert sorted(handed) == sorted(one.job.id for one in submitted)
+
+
+async def test_an_idempotency_key_stands_for_one_job(jobs: Jobs) -> None:
+    first = await jobs.queue.submit(
+        jobs.project_id, jobs.submission(payload=msgspec.Raw(b'{"a": 1}'), idempotency_key="k")
+    )
+    # The same payload, written differently.
+    again = await jobs.queue.submit(
+        jobs.project_id, jobs.submission(payload=msgspec.Raw(b'{ "a":1}'), idempotency_key="k")
+    )
+    assert (again.job.id, again.duplicate, first.duplicate) == (first.job.id, True, False)
+    with pytest.raises(IdempotencyConflict) as refused:
+        await jobs.pending(payload=msgspec.Raw(b'{"a": 2}'), idempotency_key="k")
+    assert first.job.id in refused.value.message
+    assert len(await all_jobs(jobs)) == 1
+
+
+async def test_an_idempotency_key_sent_at_the_same_time_makes_one_job(jobs: Jobs) -> None:
+    payload = msgspec.Raw(b"{}")
+    stored = await asyncio.gather(*[jobs.pending(payload=payload, idempotency_key="k") for _ in range(40)])
+    assert len({job.id for job in stored}) == 1
+    many = await jobs.queue.submit_many(
+        jobs.project_id, [jobs.submission(payload=payload, idempotency_key=key) for key in ("k", "l", "l")]
+    )
+    assert [one.duplicate for one in many] == [True, False, True]
+    assert many[1].job.id == many[2].job.id
+
+
+async def test_an_idempotency_key_hands_no_job_to_a_waiting_worker_twice(jobs: Jobs) -> None:
+    payload = msgspec.Raw(b"{}")
+    first = await jobs.pending(payload=payload, idempotency_key="k")
+    assert await jobs.claim() is not None
+    poll = asyncio.create_task(jobs.queue.retrieve(jobs.deployment, WORKER, 0.3, never_disconnected))
+    while not jobs.polls():
+        await asyncio.sleep(0.001)
+    assert (await jobs.pending(payload=payload, idempotency_key="k")).id == first.id
+    assert await poll == []
+
+
+async def test_a_payload_has_a_limit(jobs: Jobs) -> None:
+    text = "x" * (PAYLOAD_LIMIT_BYTES - len('{"t":""}'))
+    await jobs.pending(payload=msgspec.Raw(msgspec.json.encode({"t": text})))
+    with pytest.raises(PayloadTooLarge):
+        await jobs.pending(payload=msgspec.Raw(msgspec.json.encode({"t": text + "x"})))
+
+
+async def test_an_ended_job_is_submitted_again_as_another(jobs: Jobs) -> None:
+    claim = await jobs.running()
+    await jobs.fail(claim.job.id, Holder(token=claim.token), "no luck")
+    (again,) = await jobs.queue.resubmit(jobs.project_id, "hello", [claim.job.id])
+    assert (again.resubmit_of, again.payload, again.info) == (claim.job.id, claim.job.payload, {})
+    assert (await jobs.get(claim.job.id)).state is JobState.FAILED
+    assert (await jobs.get(again.id)).state is JobState.PENDING
+
+
+async def test_a_job_that_has_not_ended_is_not_submitted_again_and_nothing_beside_it(jobs: Jobs) -> None:
+    claim = await jobs.running()
+    await jobs.finish(claim.job.id, Holder(token=claim.token))
+    pending = await jobs.pending()
+    with pytest.raises(NotResubmittable) as refused:
+        await jobs.queue.resubmit(jobs.project_id, "hello", [claim.job.id, pending.id])
+    assert pending.id in refused.value.message
+    with pytest.raises(NotFound):
+        await jobs.queue.resubmit(jobs.project_id, "hello", [claim.job.id, "none-such"])
+    assert len(await all_jobs(jobs)) == 2
