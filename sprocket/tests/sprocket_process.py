@@ -49,9 +49,13 @@ class WorkerProcess:
         async with aiohttp.ClientSession() as session, session.get(url) as answer:
             return answer.status, await answer.text()
 
-    async def is_working(self) -> None:
-        """Wait until a request is being worked on."""
-        await self._shows("/metrics", "requests_inflight 1.0")
+    async def is_working(self, requests: int = 1) -> None:
+        """Wait until so many requests are being worked on."""
+        await self._shows("/metrics", f"requests_inflight {requests}.0")
+
+    async def has_predicted(self, times: int) -> None:
+        """Wait until predict has ended so many times."""
+        await self._shows("/metrics", f"sprocket_predict_seconds_count {times}.0")
 
     async def is_draining(self) -> None:
         """Wait until the worker takes nothing new."""

@@ -124,4 +124,4 @@ def test_an_announced_body_has_a_limit(digits: bytes) -> None:
 def test_an_unannounced_body_has_a_limit(start: bytes) -> None:
     answer = fed(start)
     with pytest.raises(PlatformAwayError, match="larger than"):
-        feed_all(answer, 65 * [b"x" * (1 << 20)])
+        feed_all(answer, 129 * [b"x" * (1 << 20)])

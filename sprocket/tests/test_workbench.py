@@ -1,11 +1,11 @@
-"""Whose turn it is, and jobs that begin before their coroutine gets a turn of the event loop."""
+"""Jobs that begin before their coroutine gets a turn of the event loop."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
 import threading
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -14,13 +14,14 @@ import pytest
 import sprocket
 from sprocket.config import Config, PlatformConfig
 from sprocket.consumer import Consumer
-from sprocket.engine import OnOutcome, SyncThread
+from sprocket.engine import OnOutcome, SyncThreads
 from sprocket.job import Job
+from sprocket.messages import Claim, Update, Verdict
 from sprocket.metrics import Metrics
 from sprocket.model import Model
 from sprocket.outcome import Done, Failed
-from sprocket.platform import Claim, Platform
-from sprocket.workbench import Turn, Workbench
+from sprocket.platform import Platform, Take
+from sprocket.workbench import Workbench
 
 BOUND_SECONDS = 10.0
 
@@ -40,7 +41,7 @@ class Gate(sprocket.Sprocket):
 
 
 @asynccontextmanager
-async def working(gate: Gate, engine_type: type[SyncThread] = SyncThread) -> AsyncIterator[Workbench]:
+async def working(gate: Gate, engine_type: type[SyncThreads] = SyncThreads) -> AsyncIterator[Workbench]:
     bench = Workbench(Config(), engine_type(Model(gate)), None, Metrics())
     assert await bench.start() is None
     yield bench
@@ -49,49 +50,15 @@ async def working(gate: Gate, engine_type: type[SyncThread] = SyncThread) -> Asy
     await bench.close()
 
 
-async def test_the_turn_goes_round_in_the_order_of_asking() -> None:
-    turn = Turn()
-    served: list[int] = []
-
-    async def visitor(number: int) -> None:
-        await turn.take()
-        served.append(number)
-        await asyncio.sleep(0)
-        turn.give_back()
-
-    assert turn.take_if_free()
-    assert not turn.take_if_free()
-    visitors = [asyncio.create_task(visitor(number)) for number in range(4)]
-    await asyncio.sleep(0)
-    visitors[1].cancel()
-    turn.give_back()
-    assert not turn.take_if_free()
-    await asyncio.gather(*visitors, return_exceptions=True)
-    assert served == [0, 2, 3]
-    assert not turn.taken
-
-
-async def test_who_gives_up_in_the_moment_of_getting_the_turn_passes_it_on() -> None:
-    turn = Turn()
-    assert turn.take_if_free()
-    waiting = asyncio.create_task(turn.take())
-    await asyncio.sleep(0)
-    turn.give_back()
-    waiting.cancel()
-    with pytest.raises(asyncio.CancelledError):
-        await waiting
-    assert not turn.taken
-
-
 async def test_a_job_can_begin_without_a_turn_of_the_event_loop() -> None:
     gate = Gate()
     async with working(gate) as bench:
         job = Job("a", {"n": 1})
         bench.begin(job)
         assert gate.begun.wait(BOUND_SECONDS)
-        assert bench.busy
+        assert bench.slots.free == 0
         assert await bench.work(job) == Done({"n": "1"})
-        assert not bench.busy
+        assert bench.slots.free == 1
 
 
 async def test_a_job_behind_another_or_with_files_does_not_begin_at_once() -> None:
@@ -111,7 +78,7 @@ async def test_a_job_behind_another_or_with_files_does_not_begin_at_once() -> No
 
 
 async def test_an_engine_that_takes_no_job_fails_it_and_the_next_one_is_not_stuck() -> None:
-    class Refusing(SyncThread):
+    class Refusing(SyncThreads):
         refuses = True
 
         def predict(self, job: Job, on_outcome: OnOutcome) -> None:
@@ -138,20 +105,21 @@ class OneClaim(Platform):
         self.meanwhile, self.before = meanwhile, before
         self.statuses: list[str] = []
 
-    async def claim(self, idle_seconds: float, take: Callable[[Claim], Any]) -> Any:
+    async def claim(self, max_jobs: int, idle_seconds: float, take: Take) -> int:
         self.claim_arriving = True
         if self.before:
             self.meanwhile()
-        taken = take(Claim("id", {"n": 1}, 0, {}, 1, "token"))
+        take([Claim("id", {"n": 1}, 0, {}, 1, "token")])
         if not self.before:
             self.meanwhile()
         await asyncio.sleep(0)
         self.claim_arriving = False
-        return taken
+        return 1
 
-    async def update(self, request_id: str, token: str | None, status: str, **fields: str) -> bool:
-        self.statuses.append(status)
-        return False
+    async def exchange(self, updates: Sequence[Update], max_jobs: int, take: Take) -> list[Verdict]:
+        assert max_jobs == 0
+        self.statuses += [update.status for update in updates]
+        return [False for _ in updates]
 
 
 @pytest.mark.parametrize(("before", "statuses"), [(True, ["pending"]), (False, ["done"])])
@@ -162,7 +130,8 @@ async def test_a_drain_hands_back_a_claim_unless_the_model_has_begun_with_it(bef
         consumer = Consumer(platform, bench, Metrics())
         with contextlib.suppress(asyncio.CancelledError):
             await asyncio.wait_for(consumer.start(), BOUND_SECONDS)
+        await asyncio.wait_for(consumer.finished(), BOUND_SECONDS)
         assert platform.statuses == statuses
         assert gate.begun.is_set() is not before
-        assert not bench.busy
+        assert bench.slots.free == 1
         await platform.close()

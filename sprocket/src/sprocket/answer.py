@@ -11,8 +11,8 @@ import re
 from .errors import PlatformAwayError
 
 HEAD_LIMIT_BYTES = 64 * 1024
-BODY_LIMIT_BYTES = 64 * 1024**2
-"""Far above the largest payload that a queue takes."""
+BODY_LIMIT_BYTES = 128 * 1024**2
+"""Above a hundred jobs, the most that one answer brings, with the largest payload that a queue takes."""
 
 START = re.compile(rb"HTTP/1\.([01]) ([1-5][0-9][0-9])[ \r]")
 FRAMING = re.compile(rb"\n(content-length|transfer-encoding|connection)[ \t]*:[ \t]*([^\r\n]*)", re.IGNORECASE)

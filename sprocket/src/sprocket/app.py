@@ -1,6 +1,6 @@
 """One worker process from its start to its end: the composition root.
 
-The main thread runs the event loop with the server and the queue's loop; the model lives in the engine's thread.
+The main thread runs the event loop with the server and the queue's loop; the model lives in the engine's threads.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ from .server import Health, Server
 from .workbench import Workbench
 
 RELEASE_SECONDS = 2.0
-"""For handing a job back when the process has to end now."""
+"""For handing jobs back when the process has to end now."""
 
 
 def grace_margin_seconds(grace_period_seconds: float) -> float:
-    """What is kept of the grace period for releasing the job and closing down."""
+    """What is kept of the grace period for releasing jobs and closing down."""
     return min(5.0, grace_period_seconds / 5)
 
 
@@ -118,7 +118,7 @@ class App:
         """Work until asked to stop (None) or until a predict ends the process."""
         consuming = [self._consumer.start()] if self._consumer else []
         await _first(self._stop.asked.wait(), asyncio.shield(self._workbench.exited), *consuming)
-        return self._exited()
+        return await self._exited()
 
     async def _drain(self) -> Ending:
         self._server.health = Health.DRAINING
@@ -129,7 +129,7 @@ class App:
         await _first(
             finishing, self._stop.insisted.wait(), asyncio.shield(self._workbench.exited), timeout=time_left_seconds
         )
-        ending = self._exited()
+        ending = await self._exited()
         if ending is not None:
             return ending
         if not finishing.done() or finishing.cancelled():
@@ -156,8 +156,13 @@ class App:
         log.info("drained")
         return Ending(0)
 
-    def _exited(self) -> Ending | None:
-        return Ending(self._workbench.exited.result()) if self._workbench.exited.done() else None
+    async def _exited(self) -> Ending | None:
+        if not self._workbench.exited.done():
+            return None
+        if self._consumer is not None:
+            self._consumer.drain()
+            await self._consumer.release(RELEASE_SECONDS)
+        return Ending(self._workbench.exited.result())
 
     async def _close(self) -> None:
         await self._server.close()

@@ -1,4 +1,4 @@
-"""One claim of a job by this worker: renewed while it is held, then finished, or released.
+"""One claim of a job by this worker: renewed while it is held (see `heartbeat`), then finished, or released.
 
 Updates of one attempt go out one after the other, so a late heartbeat can never overtake the result.
 """
@@ -11,15 +11,13 @@ import time
 from typing import Any
 
 from .backoff import Backoff
+from .courier import Courier
 from .errors import PlatformAwayError, PlatformError, PlatformRefusedError, StaleAttemptError
 from .job import Job
 from .logs import log
+from .messages import Claim, Update
 from .outcome import Canceled, Done, Failed, Reportable
 from .outputs import join
-from .platform import Claim, Platform
-
-INFO_BATCH_SECONDS = 0.1
-"""What is emitted within this time travels in one heartbeat."""
 
 DELIVERY_SECONDS = 600.0
 """For how long a result is offered to a platform that does not answer; the job runs again after that."""
@@ -30,12 +28,12 @@ DELIVERY_BACKOFF = Backoff(first_seconds=0.05, longest_seconds=5.0)
 class Attempt:
     """A claimed job and what this worker tells the platform about it."""
 
-    def __init__(self, platform: Platform, claim: Claim, job: Job) -> None:
+    def __init__(self, courier: Courier, claim: Claim, job: Job) -> None:
         self.claim = claim
         self.job = job
         self.dropped = False
         """The job is no longer ours: whatever comes of it is thrown away."""
-        self._platform = platform
+        self._courier = courier
         self._in_turn = asyncio.Lock()
 
     async def renew(self) -> None:
@@ -119,81 +117,7 @@ class Attempt:
     async def _update(self, status: str, info: dict[str, Any], **fields: str) -> bool:
         if info:
             fields["info"] = json.dumps(info)
-        return await self._platform.update(self.job.id, self.claim.attempt_token, status, **fields)
-
-
-class Heartbeat:
-    """Renews an attempt in the background; a timer rather than a task, since most jobs end before the first beat."""
-
-    def __init__(self, attempt: Attempt, interval_seconds: float) -> None:
-        self._attempt = attempt
-        self._interval_seconds = interval_seconds
-        self._loop = asyncio.get_running_loop()
-        self._timer: asyncio.TimerHandle | None = None
-        self._beat: asyncio.Task[None] | None = None
-        self._stopped = False
-        self._failures = 0
-
-    def start(self) -> None:
-        """Begin, in the event loop's next turn, so that a job is on its way to the model before that.
-
-        From then on emitted info is sent soon as well.
-        """
-        self._loop.call_soon(self._start)
-
-    async def stop(self) -> None:
-        """End; a beat on its way is given up."""
-        self._stopped = True
-        self._attempt.job.on_info = None
-        if self._timer is not None:
-            self._timer.cancel()
-        if self._beat is not None:
-            self._beat.cancel()
-            await asyncio.wait([self._beat])
-
-    def _start(self) -> None:
-        if self._stopped:
-            return
-        self._schedule(self._interval_seconds)
-        self._attempt.job.on_info = self._hurry_from_any_thread
-        if self._attempt.job.has_news:
-            self._hurry()
-
-    def _schedule(self, delay_seconds: float) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
-        self._timer = self._loop.call_later(delay_seconds, self._fire)
-
-    def _hurry_from_any_thread(self) -> None:
-        if not self._loop.is_closed():
-            self._loop.call_soon_threadsafe(self._hurry)
-
-    def _hurry(self) -> None:
-        if self._stopped or self._timer is None:
-            return
-        if self._timer.when() > self._loop.time() + INFO_BATCH_SECONDS:
-            self._schedule(INFO_BATCH_SECONDS)
-
-    def _fire(self) -> None:
-        self._timer = None
-        self._beat = self._loop.create_task(self._renew())
-
-    async def _renew(self) -> None:
-        delay_seconds = self._interval_seconds
-        try:
-            await self._attempt.renew()
-            self._failures = 0
-            if self._attempt.job.has_news:
-                delay_seconds = INFO_BATCH_SECONDS
-        except StaleAttemptError as error:
-            self._attempt.drop(error)
-        except PlatformError as error:
-            self._failures += 1
-            if self._failures == 1:
-                log.warning("heartbeat failed, trying on: %s", error, extra=self._attempt.job.tag)
-        self._beat = None
-        if not self._stopped and not self._attempt.dropped:
-            self._schedule(delay_seconds)
+        return await self._courier.send(Update(self.job.id, self.claim.attempt_token, status, fields))
 
 
 def _update_for(outcome: Reportable) -> tuple[str, dict[str, Any], dict[str, str]]:

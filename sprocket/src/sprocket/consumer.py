@@ -1,18 +1,28 @@
-"""The queue's loop: claim a job, work on it, report, claim the next."""
+"""The queue's loop: claim jobs, work on them, report, claim the next.
+
+Jobs come in on two ways, one at a time. While there is room for more, a poll waits for jobs at the platform. When a job
+has ended, its result goes out with the courier, which brings the next job along if no poll is waiting.
+"""
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
+from collections.abc import Iterator
 
-from .attempt import Attempt, Heartbeat
+from .attempt import Attempt
 from .backoff import Backoff
-from .errors import PlatformAwayError, PlatformError, PlatformRefusedError
+from .courier import BATCH_LIMIT, Courier
+from .errors import PlatformAwayError, PlatformError, PlatformRefusedError, StaleAttemptError
+from .heartbeat import Heartbeats
 from .job import Job
+from .journal import Journal
 from .logs import log
+from .messages import Claim
 from .metrics import Metrics
-from .outcome import Exited, Failed, Outcome
-from .platform import Claim, Platform
+from .outcome import Exited, Failed, Outcome, Stale
+from .platform import Platform
 from .workbench import Workbench
 
 AWAY_BACKOFF = Backoff(first_seconds=0.1, longest_seconds=5.0)
@@ -32,43 +42,79 @@ class Consumer:
         self._platform = platform
         self._workbench = workbench
         self._metrics = metrics
-        self._attempt: Attempt | None = None
+        self._loop = asyncio.get_running_loop()
+        self._courier = Courier(platform, self)
+        self._heartbeats = Heartbeats(platform.config.heartbeat_seconds)
+        self._journal = Journal()
+        self._attempts: dict[Attempt, asyncio.Task[None]] = {}
         self._draining = False
         self._idle_since = time.monotonic()
+        self._polling = False
         self._waiting = False
         self._failures = 0
+        self._room_made: asyncio.Future[None] | None = None
         self._task: asyncio.Task[None] | None = None
 
     def start(self) -> asyncio.Task[None]:
         """Begin; the task ends after `drain`, or with a predict that ends the process."""
-        self._task = asyncio.get_running_loop().create_task(self._run())
+        self._task = self._loop.create_task(self._run())
         return self._task
 
     def drain(self) -> None:
         """Claim no more; what is being worked on goes on to its end."""
         self._draining = True
+        # Two turns of the event loop later what has arrived by now has been read: a claim may be among it.
+        self._loop.call_soon(self._loop.call_soon, self._hang_up)
+
+    async def finished(self) -> None:
+        """Wait until nothing more is claimed, and all that was claimed has been reported."""
+        if self._task is not None:
+            await asyncio.wait([self._task])
+        while waits := [*self._attempts.values(), *self._courier.under_way()]:
+            await asyncio.wait(waits)
+        self._journal.sum_up()
+
+    async def release(self, within_seconds: float) -> None:
+        """Hand the jobs in hand back to the queue; to be called after `drain`."""
+        if self._task is not None:
+            await asyncio.wait([self._task], timeout=within_seconds)  # Its poll might be given these very jobs.
+        held = [attempt for attempt in self._attempts if not attempt.dropped]
+        await asyncio.gather(*(self._release(attempt, within_seconds) for attempt in held))
+        self._journal.sum_up()
+
+    def room_beside(self, ending: int) -> int:
+        """See `Desk`."""
+        return 0 if self._polling or self._ending else self._room() + ending
+
+    def take_up(self, claims: list[Claim]) -> None:
+        """See `Desk`. The model begins with the jobs before anything else is done."""
+        attempts = [self._attempt_of(claim) for claim in claims]
+        if not self._attempts:
+            self._workbench.let_begin()
+        for attempt in attempts:
+            self._attempts[attempt] = self._loop.create_task(self._serve(attempt))
+
+    def claimed(self) -> None:
+        """See `Desk`."""
+        if self._room_made is not None and not self._room_made.done() and self._may_poll():
+            self._room_made.set_result(None)
+
+    @property
+    def _ending(self) -> bool:
+        return self._draining or self._workbench.exited.done()
+
+    def _room(self) -> int:
+        return self._workbench.slots.count - len(self._attempts)
+
+    def _hang_up(self) -> None:
         if self._waiting and self._task is not None and not self._platform.claim_arriving:
             self._task.cancel()
 
-    async def finished(self) -> None:
-        """Wait until the loop has ended."""
-        if self._task is not None:
-            await asyncio.wait([self._task])
-
-    async def release(self, within_seconds: float) -> None:
-        """Hand the job in hand back to the queue."""
-        attempt = self._attempt
-        if attempt is None:
-            return
-        try:
-            await asyncio.wait_for(attempt.release(), within_seconds)
-            self._metrics.jobs["released"] += 1
-            log.warning("released: this worker is about to end", extra=attempt.job.tag)
-        except (PlatformError, asyncio.TimeoutError) as error:
-            log.error("could not be released, the claim will run out: %s", error, extra=attempt.job.tag)
+    def _may_poll(self) -> bool:
+        return self._ending or (self._room() > 0 and not self._courier.claiming)
 
     async def _run(self) -> None:
-        while not self._draining and not self._workbench.exited.done():
+        while not self._ending:
             try:
                 await self._sleep(await self.run_once())
             except asyncio.CancelledError:  # noqa: PERF203 - the loop outlives its rounds
@@ -79,10 +125,13 @@ class Consumer:
                 await self._sleep(AWAY_BACKOFF.longest_seconds)
 
     async def run_once(self) -> float:
-        """Claim and work on one job, if there is one; give the seconds to wait before the next round."""
+        """Wait for room, then for jobs; give the seconds to wait before the next round."""
+        await self._wait_for_room()
+        if self._ending:
+            return 0.0
         asked_at = time.monotonic()
         try:
-            attempt = await self._claim()
+            claimed = await self._poll(asked_at)
         except PlatformAwayError as error:
             return self._failed(AWAY_BACKOFF, error)
         except PlatformRefusedError as error:
@@ -90,55 +139,81 @@ class Consumer:
         if self._failures:
             log.info("the platform is back after %d failed polls", self._failures)
             self._failures = 0
-        if attempt is None:
-            return 0.0 if time.monotonic() - asked_at > EMPTY_ANSWER_SECONDS else EMPTY_ANSWER_SECONDS
-        try:
-            if self._draining and not self._workbench.has_begun(attempt.job):
-                await self.release(HAND_BACK_SECONDS)  # It arrived in the moment in which the drain began.
-            else:
-                await self._serve(attempt)
-        finally:
-            self._attempt = None
-        self._idle_since = time.monotonic()
-        return 0.0
+        return 0.0 if claimed or time.monotonic() - asked_at > EMPTY_ANSWER_SECONDS else EMPTY_ANSWER_SECONDS
 
-    async def _claim(self) -> Attempt | None:
-        self._waiting = True
-        try:
-            return await self._platform.claim(time.monotonic() - self._idle_since, self._take_up)
-        finally:
-            self._waiting = False
+    async def _wait_for_room(self) -> None:
+        while not self._may_poll():
+            self._room_made = self._loop.create_future()
+            with self._as_waiting():
+                await self._room_made
 
-    def _take_up(self, claim: Claim) -> Attempt:
-        """Make an attempt of a claim, and have the model begin with it before anything else is done."""
+    async def _poll(self, now: float) -> int:
+        self._polling = True
+        idle_seconds = 0.0 if self._attempts else now - self._idle_since
+        try:
+            with self._as_waiting():
+                return await self._platform.claim(min(self._room(), BATCH_LIMIT), idle_seconds, self.take_up)
+        finally:
+            self._polling = False
+
+    def _attempt_of(self, claim: Claim) -> Attempt:
         workable = isinstance(claim.payload, dict)
-        job = Job(claim.request_id, claim.payload if workable else {}, priority=claim.priority, info=claim.info)
+        job = Job(
+            claim.request_id,
+            claim.payload if workable else {},
+            priority=claim.priority,
+            info=claim.info,
+            attempt_token=claim.attempt_token,
+        )
         if workable and not self._draining:
             self._workbench.begin(job)
-        self._attempt = attempt = Attempt(self._platform, claim, job)
-        return attempt
+        return Attempt(self._courier, claim, job)
 
     async def _serve(self, attempt: Attempt) -> None:
-        job = attempt.job
-        heartbeat = Heartbeat(attempt, self._platform.config.heartbeat_seconds)
-        heartbeat.start()
-        started_at = time.monotonic()
+        """See an attempt from its claim to its report."""
         try:
-            outcome = await self._outcome_of(attempt)
-            if not isinstance(outcome, Exited):
-                # An exiting worker reports nothing: the platform sees it go, and gives the job out anew as a retry.
-                result = type(outcome).__name__.lower() if await attempt.finish(outcome) else "dropped"
-                self._metrics.jobs[result] += 1
-                seconds = time.monotonic() - started_at
-                log.info("%s after %.3f s (attempt %d)", result, seconds, attempt.claim.attempt, extra=job.tag)
+            if self._draining and not self._workbench.has_begun(attempt.job):
+                await self._release(attempt, HAND_BACK_SECONDS)  # It arrived in the moment in which the drain began.
+                return
+            self._heartbeats.begin(attempt)
+            try:
+                await self._work_on(attempt)
+            finally:
+                await self._heartbeats.end(attempt)
+        except Exception:  # noqa: BLE001 - a mistake of ours costs this attempt, not the worker
+            log.exception("the attempt is given up", extra=attempt.job.tag)
         finally:
-            await heartbeat.stop()
+            del self._attempts[attempt]
+            self._idle_since = time.monotonic()
+            self.claimed()
+
+    async def _work_on(self, attempt: Attempt) -> None:
+        started_at = time.monotonic()
+        outcome = await self._outcome_of(attempt)
+        if isinstance(outcome, Exited):
+            # An exiting worker reports nothing: the platform sees it go, and gives the job out anew as a retry.
+            attempt.dropped = True
+            return
+        if isinstance(outcome, Stale):
+            attempt.drop(StaleAttemptError(outcome.error))
+        taken = not isinstance(outcome, Stale) and await attempt.finish(outcome)
+        result = type(outcome).__name__.lower() if taken else "dropped"
+        self._metrics.jobs[result] += 1
+        self._journal.note(attempt.job, result, time.monotonic() - started_at, attempt.claim.attempt)
 
     async def _outcome_of(self, attempt: Attempt) -> Outcome:
         payload = attempt.claim.payload
         if payload is not None and not isinstance(payload, dict):
             return Failed(f"the payload is not an object but {type(payload).__name__}")
         return await self._workbench.work(attempt.job)
+
+    async def _release(self, attempt: Attempt, within_seconds: float) -> None:
+        try:
+            await asyncio.wait_for(attempt.release(), within_seconds)
+            self._metrics.jobs["released"] += 1
+            log.warning("released: this worker is about to end", extra=attempt.job.tag)
+        except (PlatformError, asyncio.TimeoutError) as error:
+            log.error("could not be released, the claim will run out: %s", error, extra=attempt.job.tag)
 
     def _failed(self, backoff: Backoff, error: PlatformError) -> float:
         self._failures += 1
@@ -151,8 +226,14 @@ class Consumer:
     async def _sleep(self, seconds: float) -> None:
         if seconds <= 0 or self._draining:
             return
+        with self._as_waiting():
+            await asyncio.sleep(seconds)
+
+    @contextlib.contextmanager
+    def _as_waiting(self) -> Iterator[None]:
+        """For the time of the block, let a drain interrupt."""
         self._waiting = True
         try:
-            await asyncio.sleep(seconds)
+            yield
         finally:
             self._waiting = False

@@ -9,6 +9,7 @@ SprocketError
 └── PlatformError        the platform's answer
     ├── PlatformAwayError      no usable answer: worth another try
     ├── StaleAttemptError      this attempt is no longer the job's
+    ├── OlderPlatformError     it does not know this route yet
     └── PlatformRefusedError   a definite no: another try changes nothing
 """
 
@@ -49,6 +50,10 @@ class PlatformAwayError(PlatformError):
 
 class StaleAttemptError(PlatformError):
     """The job has ended or was given to another worker: this attempt's updates count for nothing."""
+
+
+class OlderPlatformError(PlatformError):
+    """The platform does not take several updates at once: it is older than this worker."""
 
 
 class PlatformRefusedError(PlatformError):

@@ -6,11 +6,10 @@ adds info. Which job is meant is found through a context variable, or is plain w
 
 from __future__ import annotations
 
-import contextlib
 import json
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from contextvars import ContextVar
 from typing import Any
 
@@ -29,6 +28,7 @@ class Job:
         priority: higher is served first.
         info: what was noted about the job before this attempt.
         headers: HTTP headers, lower-case names; empty for a job from the queue.
+        attempt_token: what proves that the job is this worker's; None over HTTP, and where the platform gives none.
         cancel_requested: somebody wants this job stopped.
         cancel_seen: the model has asked `cancelled()` and was told so.
     """
@@ -41,15 +41,17 @@ class Job:
         priority: int = 0,
         info: Mapping[str, Any] | None = None,
         headers: Mapping[str, str] | None = None,
+        attempt_token: str | None = None,
     ) -> None:
         self.id = job_id
         self.payload = payload
         self.priority = priority
         self.info = dict(info or {})
         self.headers = dict(headers or {})
+        self.attempt_token = attempt_token
         self.cancel_requested = False
         self.cancel_seen = False
-        self.on_info: Callable[[], None] | None = None
+        self.on_info: Callable[[Job], None] | None = None
         """Told, in the emitting thread, that there is info to send."""
         self._heard_at = time.monotonic()
         self._news: dict[str, Any] = {}
@@ -64,16 +66,15 @@ class Job:
         if self._interrupt is not None:
             self._interrupt()
 
-    @contextlib.contextmanager
-    def interruptible(self, interrupt: Callable[[], object]) -> Iterator[None]:
-        """For the time of the block, let a cancel call `interrupt` (in the main thread)."""
+    def listen(self, interrupt: Callable[[], object] | None) -> None:
+        """Have a cancel call `interrupt` from now on, also one that has come already; None: nothing."""
         self._interrupt = interrupt
-        try:
-            if self.cancel_requested:
-                interrupt()
-            yield
-        finally:
-            self._interrupt = None
+        if interrupt is not None and self.cancel_requested:
+            interrupt()
+
+    def interruptible(self, interrupt: Callable[[], object]) -> _Interruptible:
+        """For the time of a block, let a cancel call `interrupt` (in the main thread)."""
+        return _Interruptible(self, interrupt)
 
     @property
     def tag(self) -> dict[str, str]:
@@ -93,8 +94,9 @@ class Job:
         self.touch()
         with self._lock:
             self._news.update(news)
-        if self.on_info is not None:
-            self.on_info()
+        on_info = self.on_info
+        if on_info is not None:
+            on_info(self)
 
     @property
     def has_news(self) -> bool:
@@ -111,6 +113,20 @@ class Job:
         """Return what could not be sent; what has been emitted since then wins."""
         with self._lock:
             self._news = {**news, **self._news}
+
+
+class _Interruptible:
+    """`with job.interruptible(...)`. A class: a generator would cost every job another microsecond or two."""
+
+    def __init__(self, job: Job, interrupt: Callable[[], object]) -> None:
+        self._job = job
+        self._interrupt = interrupt
+
+    def __enter__(self) -> None:
+        self._job.listen(self._interrupt)
+
+    def __exit__(self, *_: object) -> None:
+        self._job.listen(None)
 
 
 _current: ContextVar[Job | None] = ContextVar("sprocket_job", default=None)

@@ -5,9 +5,12 @@ from __future__ import annotations
 import inspect
 from typing import Any, cast
 
-from .errors import LoadError
+from .errors import ConfigError, LoadError
 from .job import Job
 from .worker import AsyncSprocket, Request, Sprocket, SprocketWorker, Worker
+
+CONCURRENCY_LIMIT = 1000
+"""More is no sensible number of threads, and a loop with more tasks wants further processes beside it."""
 
 KINDS = (Sprocket, AsyncSprocket, SprocketWorker)
 
@@ -16,12 +19,17 @@ class Model:
     """A worker's class or instance, called in one way whatever its kind.
 
     A class is instantiated by `setup`, so that its `__init__` too runs in the model's thread.
+
+    Raises:
+        LoadError: it is no worker.
+        ConfigError: its `concurrency` is no number of jobs.
     """
 
     def __init__(self, worker: Worker | type[Worker]) -> None:
         self._worker = worker
         self.cls = check_worker(worker)
         self.name = self.cls.__name__
+        self.concurrency = _concurrency_of(worker, self.name)
         self.is_async = issubclass(self.cls, AsyncSprocket) or any(
             inspect.iscoroutinefunction(getattr(self.cls, method)) for method in ("setup", "predict", "shutdown")
         )
@@ -58,3 +66,13 @@ def check_worker(worker: object) -> type[Worker]:
     if any(cls.predict is kind.predict for kind in KINDS):
         raise LoadError(f"{cls.__name__} has no predict method")
     return cls
+
+
+def _concurrency_of(worker: Worker | type[Worker], name: str) -> int:
+    given: object = worker.concurrency
+    if isinstance(given, bool) or not isinstance(given, int) or not 1 <= given <= CONCURRENCY_LIMIT:
+        raise ConfigError(
+            f"{name}.concurrency must be a whole number from 1 to {CONCURRENCY_LIMIT} "
+            f"(how many jobs the worker has in hand at once), not {given!r}"
+        )
+    return given

@@ -45,8 +45,15 @@ class Exited:
     code: int
 
 
+@dataclass(frozen=True)
+class Stale:
+    """The attempt turned out to be over while the outputs' files were on their way: nobody wants to hear of it."""
+
+    error: str
+
+
 Reportable = Done | Failed | Canceled
-Outcome = Reportable | Exited
+Outcome = Reportable | Exited | Stale
 
 
 def outcome_of_value(job: Job, value: object) -> Outcome:

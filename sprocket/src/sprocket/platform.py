@@ -1,20 +1,32 @@
-"""The platform's HTTP API, as far as a worker needs it. One keep-alive session for everything; no retries in here."""
+"""The platform's HTTP API, as far as a worker needs it. Connections that stay open; no retries in here."""
 
 from __future__ import annotations
 
 import asyncio
 import io
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
 from urllib.parse import quote, urlencode
 
 import aiohttp
 
 from .answer import Answer
 from .config import PlatformConfig
-from .errors import PlatformAwayError, PlatformRefusedError, StaleAttemptError
+from .errors import OlderPlatformError, PlatformAwayError, PlatformRefusedError, StaleAttemptError
+from .messages import (
+    KEY_STATUSES,
+    Claim,
+    Update,
+    Verdict,
+    check_status,
+    check_update,
+    claims_in,
+    decode_object,
+    encode_batch,
+    reason,
+    verdicts_in,
+)
 from .version import __version__
 from .wire import Wire
 
@@ -26,24 +38,12 @@ UPLOAD_TIMEOUT = aiohttp.ClientTimeout(total=1800, sock_connect=10, sock_read=30
 
 JSON_HEADERS = {"Content-Type": "application/json"}
 
-_decode = json.JSONDecoder().raw_decode
-"""What `json.loads` comes down to; the way there costs a worker that wakes for a claim another 0.03 ms."""
+RETRIEVE = "/internal/v1/queue/retrieve"
+UPDATES = "/internal/v1/queue/updates"
+STATUS = "/internal/v1/videos/status"
+NO_ROUTE_STATUSES = frozenset({404, 405})
 
-AWAY_STATUSES = frozenset({408, 425, 429})
-STALE_STATUSES = frozenset({404, 409})
-
-Taken = TypeVar("Taken")
-
-
-class Claim(NamedTuple):
-    """A job as the queue hands it over. `attempt_token` is None where the platform fences by host name."""
-
-    request_id: str
-    payload: Any
-    priority: int
-    info: Mapping[str, Any]
-    attempt: int
-    attempt_token: str | None
+Take = Callable[["list[Claim]"], object]
 
 
 class Platform:
@@ -63,7 +63,7 @@ class Platform:
             "hostname": config.hostname,
             "claim_timeout": config.claim_timeout_seconds,
         }
-        self._retrieve = f"/internal/v1/queue/retrieve?{urlencode(query)}"
+        self._retrieve = f"{RETRIEVE}?{urlencode(query)}"
         self.claim_arriving = False
         """The answer to a poll has begun to come in: it may be a job, so don't hang up."""
         self._uploads = aiohttp.ClientSession(cookie_jar=aiohttp.DummyCookieJar())
@@ -73,29 +73,32 @@ class Platform:
         await self._wire.close()
         await self._uploads.close()
 
-    async def claim(self, idle_seconds: float, take: Callable[[Claim], Taken]) -> Taken | None:
-        """Wait for a job, up to 20 s.
+    async def claim(self, max_jobs: int, idle_seconds: float, take: Take) -> int:
+        """Wait for jobs, up to 20 s.
 
         Args:
+            max_jobs: how many to take at most; where there are fewer, the first one ends the wait.
             idle_seconds: the time since the last job.
-            take: called with the claim as soon as it is there, one turn of the event loop before this returns.
+            take: called with the claims as soon as they are there, one turn of the event loop before this returns.
 
         Returns:
-            What `take` has returned; None where there was no job.
+            How many there were.
 
         Raises:
             PlatformAwayError: no answer, or one that makes no sense.
             PlatformRefusedError: a definite no: wrong key, unknown deployment.
         """
 
-        def read(answer: Answer) -> Taken | None:
-            claim = self._claim_in(answer)
-            return None if claim is None else take(claim)
+        def read(answer: Answer) -> int:
+            claims = self._claims_in(answer)
+            if claims:
+                take(claims)
+            return len(claims)
 
         try:
             return await self._wire.request(
                 "GET",
-                self._retrieve,
+                self._retrieve if max_jobs == 1 else f"{self._retrieve}&max_jobs={max_jobs}",
                 headers={"x-idle-time": f"{idle_seconds:.1f}"},
                 timeout_seconds=POLL_TIMEOUT_SECONDS,
                 read=read,
@@ -104,14 +107,8 @@ class Platform:
         finally:
             self.claim_arriving = False
 
-    async def update(self, request_id: str, token: str | None, status: str, **fields: str) -> bool:
+    async def update(self, update: Update) -> bool:
         """Report on a job that this worker holds: renews the claim, or ends it.
-
-        Args:
-            request_id: the job.
-            token: the attempt's, where the claim came with one.
-            status: running, done, failed, canceled or pending.
-            fields: further fields of the body, each already JSON text.
 
         Returns:
             Whether somebody has asked for the job to be cancelled.
@@ -120,55 +117,99 @@ class Platform:
             StaleAttemptError: the job is no longer this attempt's.
             PlatformAwayError, PlatformRefusedError: as for `claim`.
         """
-        fixed = {"model": self.config.deployment, "request_id": request_id, "status": status}
-        if token is not None:
-            fixed["attempt_token"] = token
-        further = ",".join(f'"{name}":{text}' for name, text in {"payload": "{}", **fields}.items())
-        body = f"{json.dumps(fixed)[:-1]},{further}}}"
-        code, answer = await self._post("/internal/v1/videos/status", body)
-        if code in (401, 403):
-            # Whoever could claim may report: a key that is being rotated must not cost a finished job.
-            raise PlatformAwayError(_reason(answer) or f"the platform answered {code}")
-        if code in STALE_STATUSES:
-            raise StaleAttemptError(_reason(answer) or f"the platform answered {code}")
-        _raise_for(code, answer)
-        return bool(_object(answer).get("cancel_requested")) if answer else False
+        status, body = await self._post(STATUS, update.encode(self.config.deployment).encode())
+        check_update(status, body)
+        return bool(decode_object(body).get("cancel_requested")) if body else False
 
-    async def upload(self, name: str, path: Path) -> str:
-        """Store a file under `name`, streaming it; give the address from which it can be read with a key.
+    async def exchange(self, updates: Sequence[Update], max_jobs: int, take: Take) -> list[Verdict]:
+        """Report on several jobs, and claim others in their place, without waiting for any.
+
+        Args:
+            updates: what to report, in this order.
+            max_jobs: how many jobs to claim at most; 0 for none.
+            take: called with the claims as soon as they are there, one turn of the event loop before this returns.
+
+        Returns:
+            How each of the updates fared.
 
         Raises:
+            OlderPlatformError: the platform does not know of this; nothing has happened.
+            PlatformAwayError, PlatformRefusedError: as for `claim`, for all of it.
+        """
+        wish = {
+            "hostname": self.config.hostname,
+            "claim_timeout": self.config.claim_timeout_seconds,
+            "max_jobs": max_jobs,
+            "timeout": "0s",
+        }
+
+        def read(answer: Answer) -> list[Verdict]:
+            if answer.status in NO_ROUTE_STATUSES:
+                raise OlderPlatformError(reason(answer.body) or f"the platform answered {answer.status}")
+            if answer.status in KEY_STATUSES:
+                check_update(answer.status, answer.body)
+            check_status(answer.status, answer.body)
+            content = decode_object(answer.body)
+            claims = claims_in(content)
+            if claims:
+                take(claims)
+            return verdicts_in(content, len(updates))
+
+        return await self._wire.request(
+            "POST",
+            UPDATES,
+            encode_batch(self.config.deployment, updates, wish if max_jobs else None),
+            headers=JSON_HEADERS,
+            timeout_seconds=UPDATE_TIMEOUT_SECONDS,
+            read=read,
+        )
+
+    async def upload(self, name: str, path: Path, attempt: tuple[str, str] | None = None) -> str:
+        """Store a file under `name`, streaming it; give the address from which it can be read with a key.
+
+        Args:
+            name: what it is to be called.
+            path: the file.
+            attempt: the request's id and the attempt's token, where it is for one.
+
+        Raises:
+            StaleAttemptError: the job is no longer this attempt's.
             PlatformAwayError, PlatformRefusedError: as for `claim`.
             OSError: the file cannot be read.
         """
-        status, body = await self._post("/v1/storage/upload-request", json.dumps({"filename": name}))
-        _raise_for(status, body)
-        target = _object(body).get("upload_url")
+        wish = {"filename": name}
+        if attempt is not None:
+            wish["request_id"], wish["attempt_token"] = attempt
+        status, body = await self._post("/v1/storage/upload-request", json.dumps(wish).encode())
+        _check_upload(status, body, attempt)
+        target = decode_object(body).get("upload_url")
         if not isinstance(target, dict) or not isinstance(target.get("url"), str):
             raise PlatformAwayError("the answer to the upload request names no URL")
         headers = target.get("headers") if isinstance(target.get("headers"), dict) else {}
         with path.open("rb") as file:
-            await self._put(target["url"], target.get("method") or "PUT", headers or {}, file)
+            status, body = await self._put(target["url"], target.get("method") or "PUT", headers or {}, file)
+        if not 200 <= status < 300:
+            _check_upload(status if status >= 400 else 502, body, attempt)
         return f"{self.config.base_url}/v1/storage/{quote(name)}"
 
-    async def _put(self, url: str, method: str, headers: Mapping[str, str], file: io.BufferedReader) -> None:
+    async def _put(
+        self, url: str, method: str, headers: Mapping[str, str], file: io.BufferedReader
+    ) -> tuple[int, bytes]:
         # The URL is signed: no key goes with it, and no content type that the signature does not know.
         try:
             async with self._uploads.request(
                 method, url, data=file, headers=headers, skip_auto_headers=("Content-Type",),
                 timeout=UPLOAD_TIMEOUT, allow_redirects=False,
             ) as answer:  # fmt: skip
-                body = await answer.read()
+                return answer.status, await answer.read()
         except (aiohttp.ClientError, asyncio.TimeoutError) as error:
             raise PlatformAwayError(f"upload: {describe(error)}") from None
-        if not 200 <= answer.status < 300:
-            _raise_for(answer.status if answer.status >= 400 else 502, body)
 
-    async def _post(self, path: str, body: str) -> tuple[int, bytes]:
+    async def _post(self, path: str, body: bytes) -> tuple[int, bytes]:
         return await self._wire.request(
             "POST",
             path,
-            body.encode(),
+            body,
             headers=JSON_HEADERS,
             timeout_seconds=UPDATE_TIMEOUT_SECONDS,
             read=lambda answer: (answer.status, answer.body),
@@ -177,13 +218,13 @@ class Platform:
     def _claim_arrives(self) -> None:
         self.claim_arriving = True
 
-    def _claim_in(self, answer: Answer) -> Claim | None:
+    def _claims_in(self, answer: Answer) -> list[Claim]:
         if answer.status == 404:
             raise PlatformRefusedError(404, f"there is no deployment {self.config.deployment!r} for this key")
-        _raise_for(answer.status, answer.body)
+        check_status(answer.status, answer.body)
         if answer.status == 204 or not answer.body:
-            return None
-        return _claim_of(_object(answer.body))
+            return []
+        return claims_in(decode_object(answer.body))
 
 
 def describe(error: BaseException) -> str:
@@ -197,50 +238,7 @@ def describe(error: BaseException) -> str:
     return type(error).__name__
 
 
-def _claim_of(answer: Mapping[str, Any]) -> Claim | None:
-    data = answer.get("data")
-    if data is None:
-        return None
-    if not isinstance(data, dict) or not isinstance(data.get("request_id"), str) or not data["request_id"]:
-        raise PlatformAwayError("the claim has no request_id")
-    token, info, priority = data.get("attempt_token"), data.get("info"), data.get("priority")
-    return Claim(
-        request_id=data["request_id"],
-        payload=data.get("payload"),
-        priority=priority if isinstance(priority, int) else 0,
-        info=info if isinstance(info, dict) else {},
-        attempt=data["attempt"] if isinstance(data.get("attempt"), int) else 1,
-        attempt_token=token if isinstance(token, str) else None,
-    )
-
-
-def _object(body: bytes) -> dict[str, Any]:
-    try:
-        text = body.decode().strip()
-        value, end = _decode(text)
-        if end != len(text):
-            value = None
-    except (ValueError, RecursionError):
-        value = None
-    if not isinstance(value, dict):
-        raise PlatformAwayError("the answer is not a JSON object")
-    return value
-
-
-def _raise_for(status: int, body: bytes) -> None:
-    if status < 300:
-        return
-    text = _reason(body) or f"HTTP {status}"
-    if status >= 500 or status in AWAY_STATUSES:
-        raise PlatformAwayError(f"the platform answered {status}: {text}")
-    if status in (401, 403):
-        text = f"{text} (is TOGETHER_API_KEY a key for this deployment?)"
-    raise PlatformRefusedError(status, f"the platform answered {status}: {text}")
-
-
-def _reason(body: bytes) -> str:
-    try:
-        error = json.loads(body)["error"]
-        return str(error["message"] if isinstance(error, dict) else error)[:500]
-    except (ValueError, KeyError, TypeError):
-        return ""
+def _check_upload(status: int, body: bytes, attempt: tuple[str, str] | None) -> None:
+    if status == 409 and attempt is not None:
+        raise StaleAttemptError(reason(body) or "the platform answered 409")
+    check_status(status, body)

@@ -94,8 +94,9 @@ class Server:
             return _error(400, "the body is not JSON", "invalid_json")
         if not isinstance(payload, dict):
             return _error(400, f"the body must be a JSON object, not {type(payload).__name__}", "not_an_object")
-        if self._workbench.busy or self._requests:
-            return _error(503, "the model is busy with another request", "busy")
+        # Requests whose files are still being fetched have no slot yet, and will want one.
+        if not self._workbench.slots.free or len(self._requests) >= self._workbench.slots.count:
+            return _error(503, "the model is busy with other requests", "busy")
         headers = {name.lower(): value for name, value in request.headers.items()}
         job = Job(_request_id(headers.get("x-request-id", "")), payload, headers=headers)
         return self._answer(await self._work(job), job)

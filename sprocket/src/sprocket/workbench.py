@@ -1,4 +1,4 @@
-"""Where a job is worked on: files fetched, its turn awaited, predict run in the model's thread, files published.
+"""Where a job is worked on: files fetched, a free slot awaited, predict run by the model, files published.
 
 Jobs from the queue and requests over HTTP come through here alike.
 """
@@ -10,66 +10,31 @@ import base64
 import contextlib
 import mimetypes
 import time
-from collections import deque
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from .backoff import Backoff
 from .config import Config
 from .downloads import Downloader, safe_name
 from .engine import Engine
-from .errors import InputError, PlatformAwayError, PlatformError
+from .errors import InputError, PlatformAwayError, PlatformError, StaleAttemptError
+from .handover import Handover
 from .job import Job
 from .logs import log
 from .metrics import Metrics
-from .outcome import Canceled, Done, Exited, Failed, Outcome, failure
+from .outcome import Canceled, Done, Exited, Failed, Outcome, Stale, failure
 from .outputs import Encoded, FileOutput
 from .platform import Platform
 from .scratch import Scratch
+from .slots import Slots
 
-UPLOAD_TRIES = 4
+UPLOAD_SECONDS = 600.0
+"""For how long a file is offered to a platform that does not take it: as long as a result is, for it is as dear."""
 UPLOAD_BACKOFF = Backoff(first_seconds=0.2, longest_seconds=5.0)
 
 DATA_URI_LIMIT_BYTES = 64 * 1024**2
 """A bigger file in an HTTP answer would take several times its size in memory."""
-
-
-class Turn:
-    """Whose turn it is to use the model: the first to ask gets it first. Where it is free it can be had at once."""
-
-    def __init__(self) -> None:
-        self.taken = False
-        self._waiting: deque[asyncio.Future[None]] = deque()
-
-    def take_if_free(self) -> bool:
-        """Take the turn unless somebody has it; give whether it was free."""
-        if self.taken:
-            return False
-        self.taken = True
-        return True
-
-    async def take(self) -> None:
-        """Wait for the turn, and take it."""
-        if self.take_if_free():
-            return
-        mine: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._waiting.append(mine)
-        try:
-            await mine
-        except asyncio.CancelledError:
-            if mine.done() and not mine.cancelled():
-                self.give_back()
-            raise
-
-    def give_back(self) -> None:
-        """Pass the turn on to who has waited longest; free it where nobody waits."""
-        while self._waiting:
-            next_one = self._waiting.popleft()
-            if not next_one.done():
-                next_one.set_result(None)
-                return
-        self.taken = False
 
 
 class _Predict(NamedTuple):
@@ -81,24 +46,20 @@ class _Predict(NamedTuple):
 
 
 class Workbench:
-    """Runs jobs on the engine, one at a time."""
+    """Runs jobs on the engine, as many at a time as it takes."""
 
     def __init__(self, config: Config, engine: Engine, platform: Platform | None, metrics: Metrics) -> None:
         self._engine = engine
         self._platform = platform
         self._metrics = metrics
         self._loop = asyncio.get_running_loop()
-        self._turn = Turn()
+        self._handover = Handover(self._loop)
+        self.slots = Slots(engine.concurrency)
         self._begun: dict[Job, _Predict] = {}
         self._downloader = Downloader(config, platform)
         self._scratch = Scratch()
         self.exited: asyncio.Future[int] = self._loop.create_future()
         """Gets the exit code when a predict has asked for the end of the process."""
-
-    @property
-    def busy(self) -> bool:
-        """Whether the model is in use."""
-        return self._turn.taken
 
     async def close(self) -> None:
         """Close connections, remove files."""
@@ -114,14 +75,21 @@ class Workbench:
         return await self._called_back(self._engine.stop)
 
     def begin(self, job: Job) -> None:
-        """Hand a job to the model right now, where it needs no files and nobody is before it.
+        """Hand a job to the model right now, where it needs no files and a slot is free.
 
         `work` must follow, and does the rest. It would do all of it, but only when the event loop comes to it.
         """
-        if not self._downloader.remote_names(job.payload) and self._turn.take_if_free():
+        if not self._downloader.remote_names(job.payload) and self.slots.take_if_free():
             # What goes wrong here goes wrong in `work` again, which can tell.
             with contextlib.suppress(Exception):
                 self._begun[job] = self._start(job)
+
+    def let_begin(self) -> None:
+        """Stand back for the moment in which the model's thread wakes up and begins with a job.
+
+        It needs Python's global lock for that, and this thread would hold it: without this, predict began 0.1 ms later.
+        """
+        time.sleep(self._engine.waking_seconds)
 
     def has_begun(self, job: Job) -> bool:
         """Whether `begin` has handed the job to the model."""
@@ -137,9 +105,11 @@ class Workbench:
                 if self._downloader.remote_names(job.payload):
                     directory = self._scratch.make()
                     await self._fetch(job, directory)
-                await self._turn.take()
+                await self.slots.take()
                 predict = self._start(job)
             return await self._publish(job, await self._end_of(predict))
+        except StaleAttemptError as error:
+            return Stale(str(error))
         except InputError as error:
             return Canceled() if job.cancel_requested else failure(error)
         except Exception as error:  # noqa: BLE001 - a full disk, or a mistake of ours: the worker goes on
@@ -162,23 +132,23 @@ class Workbench:
                 raise InputError("cancelled") from None
 
     def _start(self, job: Job) -> _Predict:
-        """Hand the job to the model; the turn must have been taken."""
+        """Hand the job to the model; a slot must have been taken."""
         predict = _Predict(job, self._loop.create_future(), time.perf_counter())
         try:
-            self._engine.predict(job, self._carry_over(predict.outcome))
+            self._engine.predict(job, self._handover.to(predict.outcome))
         except BaseException:
-            self._turn.give_back()
+            self.slots.give_back()
             raise
         return predict
 
     async def _end_of(self, predict: _Predict) -> Outcome:
-        """Wait until the model is done with the job, and give the turn back."""
+        """Wait until the model is done with the job, and give the slot back."""
         job = predict.job
         try:
             with job.interruptible(lambda: self._engine.interrupt(job)):
                 outcome = await predict.outcome
         finally:
-            self._turn.give_back()
+            self.slots.give_back()
         self._metrics.observe_predict(time.perf_counter() - predict.started_at)
         if isinstance(outcome, Exited):
             log.error("predict ended the process with exit code %d", outcome.code, extra=job.tag)
@@ -196,6 +166,8 @@ class Workbench:
             if isinstance(value, FileOutput):
                 try:
                     published[name] = _quoted(await self._address_of(job, value))
+                except StaleAttemptError:
+                    raise
                 except (PlatformError, ValueError, OSError) as error:
                     return Failed(f"outputs[{name!r}]: {value.path.name} could not be published: {error}")
             else:
@@ -205,35 +177,27 @@ class Workbench:
     async def _address_of(self, job: Job, file: FileOutput) -> str:
         if self._platform is None:
             return await self._loop.run_in_executor(None, data_uri, file.path)
+        name = f"{job.id}-{safe_name(file.path.name)}"
+        attempt = None if job.attempt_token is None else (job.id, job.attempt_token)
+        gives_up_at = time.monotonic() + UPLOAD_SECONDS
         failures = 0
         while True:
             try:
-                return await self._platform.upload(f"{job.id}-{safe_name(file.path.name)}", file.path)
-            except PlatformAwayError:  # noqa: PERF203 - tries again
+                return await self._platform.upload(name, file.path, attempt)
+            except PlatformAwayError as error:  # noqa: PERF203 - tries again
                 failures += 1
-                if failures == UPLOAD_TRIES:
+                if job.cancel_requested or time.monotonic() > gives_up_at:
                     raise
+                if failures == 1:
+                    log.warning("%s not uploaded yet, trying on: %s", file.path.name, error, extra=job.tag)
                 await asyncio.sleep(UPLOAD_BACKOFF.pause_seconds(failures))
 
     async def _called_back(
         self, call: Callable[[Callable[[BaseException | None], None]], None]
     ) -> BaseException | None:
         reply: asyncio.Future[BaseException | None] = self._loop.create_future()
-        call(self._carry_over(reply))
+        call(self._handover.to(reply))
         return await reply
-
-    def _carry_over(self, future: asyncio.Future[Any]) -> Callable[[Any], None]:
-        """Make a callback for the model's thread that settles a future of this one."""
-
-        def settle(value: Any) -> None:
-            if not future.done():
-                future.set_result(value)
-
-        def callback(value: Any) -> None:
-            if not self._loop.is_closed():
-                self._loop.call_soon_threadsafe(settle, value)
-
-        return callback
 
 
 def data_uri(path: Path) -> str:

@@ -17,7 +17,13 @@ class Sprocket:
         class Upper(sprocket.Sprocket):
             def predict(self, args):
                 return {"text": args["text"].upper()}
+
+    Attributes:
+        concurrency: how many jobs the worker has in hand at once, 1 to 1000. Above 1 there are that many threads, and
+            `predict` runs in all of them at a time: it must be safe for that. `setup` and `shutdown` still run once.
     """
+
+    concurrency: int = 1
 
     def setup(self) -> None:
         """Load the model. Called once, before the first `predict`.
@@ -50,7 +56,12 @@ class AsyncSprocket:
 
     It runs on an event loop of its own in the model's thread: a predict that blocks delays nobody's health check.
     A cancelled job is seen as `asyncio.CancelledError` at the next `await`.
+
+    Attributes:
+        concurrency: how many jobs the worker has in hand at once, 1 to 1000; each is a task on the model's event loop.
     """
+
+    concurrency: int = 1
 
     def setup(self) -> Awaitable[None] | None:
         """Load the model; may be `def` or `async def`. See `Sprocket.setup`."""
@@ -73,7 +84,13 @@ class SprocketWorker:
     """A model whose `predict` gets the whole request: input, id, priority, info and headers.
 
     Its methods may be `def` or `async def`. Started with `python -m sprocket module:Class`.
+
+    Attributes:
+        concurrency: how many jobs the worker has in hand at once, 1 to 1000: threads where `predict` is a `def`, tasks
+            where it is an `async def`. See `Sprocket` and `AsyncSprocket`.
     """
+
+    concurrency: int = 1
 
     def setup(self) -> Awaitable[None] | None:
         """Load the model. See `Sprocket.setup`."""
