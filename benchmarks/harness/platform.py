@@ -7,9 +7,10 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
+
+import msgspec
 
 from harness.errors import BenchmarkError
 from harness.processes import Child, accepts_connections, child_environment, free_port
@@ -24,24 +25,27 @@ FOREIGN_SETTINGS = ("TOGETHER_API_KEY", "TOGETHER_BASE_URL", "TOGETHER_API_BASE_
 
 
 class Platform:
-    """`machineshop serve` with its embedded defaults on a free port, and an empty data directory.
+    """`machineshop serve` on a free port, with an empty data directory.
 
     Args:
         folder: where its data, its log and jig's context file go.
+        database_url: an empty database; None for the embedded one.
         python: the interpreter whose environment holds `machineshop` and `jig`.
     """
 
-    def __init__(self, folder: Path, python: Path = Path(sys.executable)) -> None:
+    def __init__(self, folder: Path, database_url: str | None = None, python: Path = Path(sys.executable)) -> None:
         self._folder = folder
         self._programs = python.parent
         self._contexts = folder / "contexts.json"
         self._environment: dict[str, str | None] = dict.fromkeys(FOREIGN_SETTINGS)
+        self._environment["MACHINESHOP_DATABASE_URL"] = database_url
         self._environment["JIG_CONTEXTS"] = str(self._contexts)
         # The platform's own tools stand first: it starts workers with what is installed beside it.
         self._environment["PATH"] = f"{self._programs}{os.pathsep}{os.environ.get('PATH', '')}"
-        self._port = free_port()
-        data = ["--data-dir", str(folder / "data"), "--runtime", "process"]
-        argv = [str(self._program("machineshop")), "serve", "--host", "127.0.0.1", "--port", str(self._port), *data]
+        self.port = free_port()
+        self.data = folder / "data"
+        data = ["--data-dir", str(self.data), "--runtime", "process"]
+        argv = [str(self._program("machineshop")), "serve", "--host", "127.0.0.1", "--port", str(self.port), *data]
         self._child = Child("machineshop", argv, folder, self._environment)
 
     @property
@@ -49,19 +53,30 @@ class Platform:
         """The server's process."""
         return self._child.pid
 
+    @property
+    def api_key(self) -> str:
+        """The key that it left for jig."""
+        contexts = json.loads(self._contexts.read_text(encoding="utf-8"))
+        key: str = contexts["contexts"][contexts["current"]]["api_key"]
+        return key
+
+    def worker_process_ids(self) -> list[int]:
+        """The processes of its replicas."""
+        return [process for process in self._child.process_ids() if process != self.pid]
+
     def wait_until_ready(self) -> None:
         """Return once it listens and has left its key.
 
         Raises:
             BenchmarkError: it does not start.
         """
-        self._child.wait_until(lambda: self._contexts.exists() and accepts_connections(self._port), "listening")
+        self._child.wait_until(lambda: self._contexts.exists() and accepts_connections(self.port), "listening")
 
-    def deploy(self, project: Path, name: str) -> None:
-        """`jig deploy` a project, and return once one of its replicas is ready.
+    def deploy(self, project: Path) -> None:
+        """`jig deploy` a project.
 
         Raises:
-            BenchmarkError: jig refuses, or the replica does not come up.
+            BenchmarkError: jig refuses, or does not end.
         """
         argv = [str(self._program("jig")), "deploy"]
         environment = child_environment(self._environment)
@@ -79,18 +94,39 @@ class Platform:
             raise BenchmarkError(f"jig deploy did not end within {DEPLOY_LIMIT_SECONDS:.0f} s.") from error
         if jig.returncode != 0:
             raise BenchmarkError(f"jig deploy ended with {jig.returncode}:\n{jig.stdout}{jig.stderr}")
+
+    def copy_deployment(self, name: str, copy: str) -> None:
+        """Make a deployment of the same image that runs no replica.
+
+        Raises:
+            BenchmarkError: the platform refuses.
+        """
         client = self.client()
+        kept = {key: client.get(f"/v1/deployments/{name}")[key] for key in ("image", "gpu_type")}
+        client.post("/v1/deployments", {**kept, "name": copy, "min_replicas": 0})
+
+    def scale(self, name: str, replicas: int) -> None:
+        """Have a deployment run as many replicas, and return once they are ready and no others are left.
+
+        Raises:
+            BenchmarkError: they do not come up, or down.
+        """
+        client = self.client()
+        client.patch(f"/v1/deployments/{name}", {"min_replicas": replicas})
         deadline = time.monotonic() + DEPLOY_LIMIT_SECONDS
-        while not (deployment := client.get(f"/v1/deployments/{name}"))["ready_replicas"]:
+        while True:
+            deployment = client.get(f"/v1/deployments/{name}")
+            states = [replica["replica_status"] for replica in deployment["replica_events"].values()]
+            if deployment["ready_replicas"] == replicas == len(states) - states.count("Terminated"):
+                return
             if time.monotonic() > deadline:
                 state = f"{deployment['status']}: {deployment.get('status_message')}"
-                raise BenchmarkError(f"{name} is not ready after {DEPLOY_LIMIT_SECONDS:.0f} s ({state}).")
+                raise BenchmarkError(f"{name} is not scaled after {DEPLOY_LIMIT_SECONDS:.0f} s ({state}).")
             time.sleep(READY_POLL_SECONDS)
 
     def client(self) -> "Client":
         """A connection of its own, with the key that the platform left for jig."""
-        contexts = json.loads(self._contexts.read_text(encoding="utf-8"))
-        return Client(self._port, contexts["contexts"][contexts["current"]]["api_key"])
+        return Client(self.port, self.api_key)
 
     def stop(self) -> None:
         """Ctrl-C: the server ends its replicas, then itself."""
@@ -121,7 +157,11 @@ class Client:
 
     def post(self, path: str, document: object) -> Any:
         """The answer to a POST of JSON. Raises as `get`."""
-        return self._send("POST", path, json.dumps(document).encode())
+        return self._send("POST", path, msgspec.json.encode(document))
+
+    def patch(self, path: str, document: object) -> Any:
+        """The answer to a PATCH with JSON. Raises as `get`."""
+        return self._send("PATCH", path, msgspec.json.encode(document))
 
     def _send(self, method: str, path: str, body: bytes | None) -> Any:
         now = time.monotonic()
@@ -136,12 +176,4 @@ class Client:
             raise BenchmarkError(f"{method} {path} got no answer: {type(error).__name__}: {error}") from error
         if response.status != 200:
             raise BenchmarkError(f"{method} {path} answered {response.status}: {text.decode(errors='replace')[:500]}")
-        return json.loads(text)
-
-
-def copy_project(project: Path, target: Path, names: Sequence[str]) -> Path:
-    """The named files of a project in a folder of their own, so that jig's state file leaves no trace."""
-    target.mkdir()
-    for name in names:
-        (target / name).write_bytes((project / name).read_bytes())
-    return target
+        return msgspec.json.decode(text)

@@ -6,6 +6,7 @@ import signal
 import socket
 import subprocess
 import time
+from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
@@ -26,10 +27,16 @@ class Child:
         argv: the command line; it must hold no secret.
         folder: where it runs and logs.
         environment: as in `child_environment`.
+        user: whose process it is, where that is somebody else; only root may say so.
     """
 
     def __init__(
-        self, name: str, argv: Sequence[str], folder: Path, environment: Mapping[str, str | None] | None = None
+        self,
+        name: str,
+        argv: Sequence[str],
+        folder: Path,
+        environment: Mapping[str, str | None] | None = None,
+        user: str | None = None,
     ) -> None:
         self.name = name
         self.log = folder / f"{name}.log"
@@ -42,12 +49,17 @@ class Child:
                 stdout=output,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
+                user=user,
             )
 
     @property
     def pid(self) -> int:
         """The process id, also its process group's."""
         return self._process.pid
+
+    def process_ids(self) -> list[int]:
+        """Its own and its descendants'; none once it has ended."""
+        return [] if self._process.poll() is not None else process_tree(self.pid)
 
     def wait_until(self, ready: Callable[[], bool], what: str, limit_seconds: float = START_LIMIT_SECONDS) -> None:
         """Return once `ready()`.
@@ -78,6 +90,19 @@ class Child:
     def _log_tail(self) -> str:
         lines = self.log.read_text(errors="replace").splitlines()[-SHOWN_LOG_LINES:]
         return "".join(f"\n    {line}" for line in lines)
+
+
+def process_tree(root: int) -> list[int]:
+    """A process and its descendants, as they are now."""
+    children = defaultdict(list)
+    for entry in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError, IndexError):  # a process may end while it is looked at
+            parent = int((entry / "stat").read_text().rpartition(")")[2].split()[1])
+            children[parent].append(int(entry.name))
+    found = [root]
+    for process in found:
+        found += children[process]
+    return found
 
 
 def interrupt_on_signals() -> None:

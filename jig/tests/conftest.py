@@ -33,7 +33,7 @@ def folder(tmp_path: Path) -> Path:
 def bare_jig(tmp_path: Path, folder: Path) -> Jig:
     """jig in the project folder, knowing no platform and no key."""
     kept = {key: os.environ[key] for key in ("PATH", "HOME", "LANG", "UV_CACHE_DIR") if key in os.environ}
-    return Jig(folder, {**kept, "JIG_CONTEXTS": str(tmp_path / "contexts.json")})
+    return Jig(folder, {**kept, "JIG_CONTEXTS": str(tmp_path / "contexts.json"), "TMPDIR": str(tmp_path)})
 
 
 @pytest.fixture

@@ -12,6 +12,9 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
+import fake_queue
+from fake_queue import FakeQueue
+
 JsonObject = dict[str, Any]
 
 KEY = "msk_the-secret-key"
@@ -55,7 +58,8 @@ class FakePlatform:
     the last of each stays. `failures` are pairs (end of a path, status): the next request for such a path gets that
     status instead of an answer. `told` is what a deployment's answer says besides, or instead. Followed logs end when
     `is_quiet` is set: as they should, or with `is_stopping` as those of a server that goes away. `missing_bytes` is how
-    many bytes too early a download ends. `projects` holds the keys, each with its project's name.
+    many bytes too early a download ends. `projects` holds the keys, each with its project's name. `queue` holds the
+    jobs but for the one of `job_states`; where `is_old`, there are none of its routes.
     """
 
     url: str = ""
@@ -77,6 +81,8 @@ class FakePlatform:
     deployments: dict[str, JsonObject] = field(default_factory=dict)
     jobs: dict[str, JsonObject] = field(default_factory=dict)
     looks: dict[str, int] = field(default_factory=dict)
+    queue: FakeQueue = field(default_factory=FakeQueue)
+    is_old: bool = False
 
     def sent(self, method: str, path: str) -> list[Request]:
         """The requests of this method whose path starts like this."""
@@ -128,6 +134,7 @@ def content_of(archive: tarfile.TarFile, member: tarfile.TarInfo) -> bytes:
 
 class Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True  # head and body are two writes: the second would wait for the first's receipt
     platform: FakePlatform
 
     def log_message(self, *args: object) -> None:
@@ -147,12 +154,12 @@ class Handler(BaseHTTPRequestHandler):
         if not parts.path.startswith("/signed/") and self.key not in self.platform.projects:
             self.answer(401, error("This API key is not valid.", "authentication_error"))
             return
-        for method, pattern, route in ROUTES:
+        for method, pattern, route in ROUTES if self.platform.is_old else (*ROUTES, *fake_queue.ROUTES):
             match = re.fullmatch(pattern, parts.path)
             if match and method == self.command:
                 route(self, request, *match.groups())
                 return
-        self.answer(404, error(f"No route {self.command} {parts.path}."))
+        self.answer(404, error(f"There is no route {parts.path}.", "not_found_error"))
 
     do_GET = do_POST = do_PUT = do_PATCH = do_DELETE = do_HEAD = handle_any  # noqa: N815
 
@@ -284,12 +291,18 @@ def prewarm(handler: Handler, request: Request) -> None:
 
 
 def submit(handler: Handler, request: Request) -> None:
+    if isinstance(request.json, list):
+        fake_queue.submit_many(handler, request)
+        return
     handler.platform.jobs["job-1"] = request.json
     handler.answer(200, {"requestId": "job-1", "request_id": "job-1", "status": "pending"})
 
 
 def job(handler: Handler, request: Request) -> None:
     platform = handler.platform
+    if request.query["request_id"] in platform.queue.jobs:
+        handler.answer(200, platform.queue.look([request.query["request_id"]])[0])
+        return
     if request.query["request_id"] != "job-1":
         handler.answer(404, error("There is no such job.", "not_found_error"))
         return
@@ -299,7 +312,11 @@ def job(handler: Handler, request: Request) -> None:
 
 
 def cancel(handler: Handler, request: Request) -> None:
-    status = handler.platform.job_states[0]["status"]
+    known = {"job-1": handler.platform.job_states[0], **handler.platform.queue.jobs}
+    if request.json["request_id"] not in known:
+        handler.answer(404, error("There is no such job.", "not_found_error"))
+        return
+    status = known[request.json["request_id"]]["status"]
     if status == "pending":
         handler.answer(200, {"status": "canceled"})
         return

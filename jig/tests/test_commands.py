@@ -93,7 +93,7 @@ def test_submit_prints_the_id(jig: Jig, deployed: FakePlatform) -> None:
 
 def test_watch_follows_progress_and_prints_the_outputs(jig: Jig, deployed: FakePlatform) -> None:
     deployed.job_states = [
-        {"status": "pending", "position": 2},
+        {"status": "pending", "queue": {"position": 2}},
         {"status": "running", "info": {"progress": 0.5}},
         {"status": "done", "outputs": {"text": "hi"}},
     ]
@@ -116,7 +116,7 @@ def test_files_of_a_payload_are_uploaded_without_the_key(jig: Jig, deployed: Fak
     finished = jig("submit", "--payload", '{"image": "@page 1.png", "text": "@@me", "n": 1}')
     assert finished.code == 0, finished.err
     payload = deployed.jobs["job-1"]["payload"]
-    assert re.fullmatch(rf"{deployed.url}/v1/storage/[0-9a-f]{{12}}-page%201.png", payload["image"])
+    assert re.fullmatch(rf"{deployed.url}/v1/storage/[0-9a-f]{{24}}-page%201.png", payload["image"])
     assert payload["text"] == "@me"
     ((filename, content),) = deployed.files.items()
     assert filename.endswith("page%201.png")

@@ -9,29 +9,31 @@ from typing import Protocol
 
 import pytest
 from fake_platform import READY, WAITING, FakePlatform
+from fake_queue import HOLD
 from jig_process import JIG, SECONDS_MAX, Finished, Jig
 
 
 class AtTerminal(Protocol):
-    """Runs jig with a terminal for stderr; stdout is a file."""
+    """Runs jig with a terminal for stderr, and for stdin where something is typed; stdout is a file."""
 
-    def __call__(self, *words: str, **environment: str) -> Finished: ...
+    def __call__(self, *words: str, typed: str = "", **environment: str) -> Finished: ...
 
 
 @pytest.fixture
 def at_terminal(jig: Jig) -> AtTerminal:
-    def run(*words: str, **environment: str) -> Finished:
+    def run(*words: str, typed: str = "", **environment: str) -> Finished:
         ours, theirs = pty.openpty()
         with tempfile.TemporaryFile("w+") as out:
             process = subprocess.Popen(
                 [str(JIG), *words],
                 cwd=jig.folder,
                 env={**jig.environment, "TERM": "xterm", "COLUMNS": "100", **environment},
-                stdin=subprocess.DEVNULL,
+                stdin=theirs if typed else subprocess.DEVNULL,
                 stdout=out,
                 stderr=theirs,
             )
             os.close(theirs)
+            os.write(ours, typed.encode())
             seen = read_terminal(ours)
             code = process.wait(timeout=SECONDS_MAX)
             out.seek(0)
@@ -81,3 +83,49 @@ def test_json_leaves_the_terminal_alone(at_terminal: AtTerminal, platform: FakeP
     assert (finished.code, finished.err) == (0, "")
     assert finished.json["deployment"]["name"] == "hello"
     assert finished.json["image"] == platform.deployments["hello"]["image"]
+
+
+def test_a_queue_is_cleared_once_somebody_says_yes(
+    at_terminal: AtTerminal, platform: FakePlatform, project: Path
+) -> None:
+    finished = at_terminal("queue-clear", typed="n\n")
+    assert finished.code == 2
+    assert "Cancel 2 waiting jobs of hello? [y/N] " in finished.err
+    assert "Left as it is." in finished.err
+    assert not platform.sent("POST", "/v1/queue/clear")
+    finished = at_terminal("queue_clear", typed="y\n")
+    assert (finished.code, finished.out) == (0, "3 jobs canceled.\n")
+
+
+def test_a_watched_job_has_one_line_for_each_state(
+    at_terminal: AtTerminal, platform: FakePlatform, project: Path
+) -> None:
+    platform.rollout = [READY]
+    platform.deploy("hello")
+    queue = {"position": 3, "reason": "all_busy", "message": "Both replicas are busy " + "x" * 200, "estimate": None}
+    request_id = platform.queue.put("pending", queue=queue)
+    platform.queue.outcome = lambda job: {"status": "done", "outputs": {"text": "hi"}}
+    platform.queue.looks_until_ended = 3  # it is seen to wait twice, a second apart
+    platform.queue.connections = [[("1", {**platform.queue.jobs[request_id], "queue": None}), HOLD]]
+    finished = at_terminal("jobs", "watch", request_id)
+    platform.queue.may_end.set()
+    assert finished.json == {"text": "hi"}
+    pending, done = finished.err.rstrip("\r\n").split("\r\n")
+    assert pending.count("\r\x1b[2K") == 2
+    shown = pending.rpartition("\x1b[2K")[2]
+    assert "pending, position 3: both replicas are busy xxx" in shown
+    assert len(shown) == 99  # cut to the terminal, so that it can be drawn again
+    assert done.endswith("  done")
+
+
+def test_a_file_of_jobs_has_a_bar_that_goes_away(
+    at_terminal: AtTerminal, platform: FakePlatform, project: Path
+) -> None:
+    (project / "jobs.jsonl").write_text('{"n": 1}\n' * 1500)
+    platform.queue.looks_until_ended = 3
+    finished = at_terminal("submit", "--file", "jobs.jsonl")
+    assert finished.code == 0
+    assert "1500/1500" in finished.err
+    assert "1,500 done" in finished.err
+    assert finished.err.rstrip("\r\n").endswith("\x1b[2K")
+    assert "1,500 done." in finished.out

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from jig.answers import pause_seconds
 from jig.arguments import normalize, wants_json
-from jig.client import pause_seconds
-from jig.commands.jobs import progress_line
+from jig.job import state_line
 from jig.output import has_colour, paint
 from jig.payload import with_uploads
 from jig.registry import repository_at
@@ -125,6 +125,6 @@ def test_only_top_level_files_are_uploaded(tmp_path: Path) -> None:
 
 def test_progress_is_one_line() -> None:
     job = {"status": "running", "retries": 1, "info": {"page": 2, "of": {"pages": 3}, "stage": "reading", "error": "x"}}
-    assert progress_line(job) == 'running, retry 1: page 2, of {"pages": 3}, stage reading'
-    assert progress_line({"status": "running", "info": {"progress": 0.1 + 0.2}}) == "running: progress 0.3"
-    assert progress_line({"status": "pending", "position": 0}) == "pending, position 0"
+    assert state_line(job) == 'running, retry 1: page 2, of {"pages": 3}, stage reading'
+    assert state_line({"status": "running", "info": {"progress": 0.1 + 0.2}}) == "running: progress 0.3"
+    assert state_line({"status": "pending", "queue": {"position": 3}}) == "pending, position 3"

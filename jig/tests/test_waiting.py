@@ -42,7 +42,7 @@ def test_the_reason_is_the_deployments(deployment: dict[str, object], expected: 
 def deployed(platform: FakePlatform, project: Path) -> FakePlatform:
     """A platform on which the project is deployed, and a job that waits."""
     platform.rollout = [WAITING]
-    platform.job_states = [{"status": "pending", "position": 0}]
+    platform.job_states = [{"status": "pending"}]
     platform.deploy("hello")
     return platform
 

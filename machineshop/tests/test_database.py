@@ -2,8 +2,10 @@
 
 import asyncio
 import os
+import sqlite3
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -68,6 +70,48 @@ async def test_a_locked_database_is_said_to_be_so(tmp_path: Path, monkeypatch: p
             await database.write(put, "a")
         conn.exec_driver_sql("ROLLBACK")
     assert await database.write(put, "a") == "a"
+    other.dispose()
+    await asyncio.to_thread(database.close)
+
+
+async def test_a_hand_over_comes_in_the_turn_of_its_commit_and_is_on_disk_when_it_returns(tmp_path: Path) -> None:
+    url = sqlite_url(tmp_path / "quick.db")
+    migrate(url)
+    database = Database(url)
+    database.start()
+    await database.write(put, "first")
+    handed: list[str] = []
+    pending = asyncio.ensure_future(database.write_handing_over("queue", handed.append, put, "second"))
+    await asyncio.sleep(0)  # one turn of the loop: the write begins, and is committed in it
+    assert handed == ["second"]
+    assert await pending == "second"
+    with pytest.raises(Conflict):
+        await database.write_handing_over("queue", handed.append, put, "third", error=Conflict(message="no"))
+    assert handed == ["second"]
+    await asyncio.to_thread(database.close)
+    with sqlite3.connect(tmp_path / "quick.db") as conn:
+        assert sorted(name for (name,) in conn.execute("SELECT name FROM settings")) == ["first", "second"]
+    conn.close()
+
+
+async def test_a_hand_over_never_has_the_event_loop_wait_for_another_process(tmp_path: Path) -> None:
+    url = sqlite_url(tmp_path / "held.db")
+    migrate(url)
+    database = Database(url)
+    database.start()
+    await database.write(put, "first")
+    other = create_engine(url, connect_args={"isolation_level": None})
+    handed: list[str] = []
+    with other.connect() as conn:
+        conn.exec_driver_sql("BEGIN IMMEDIATE")
+        began = time.monotonic()
+        pending = asyncio.ensure_future(database.write_handing_over("queue", handed.append, put, "second"))
+        await asyncio.sleep(0.2)
+        assert time.monotonic() - began < 2  # far below what the writer's thread waits for the lock
+        assert not pending.done()
+        conn.exec_driver_sql("ROLLBACK")
+    assert await pending == "second"
+    assert handed == ["second"]
     other.dispose()
     await asyncio.to_thread(database.close)
 

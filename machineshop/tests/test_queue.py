@@ -12,8 +12,8 @@ from machineshop.models import Worker
 from machineshop.services.queue import QueueService
 from machineshop.states import JobState
 from machineshop.store import jobs as store_jobs
-from machineshop.store.database import Database
 from machineshop.store.attempts import Holder
+from machineshop.store.database import Database
 from machineshop.store.tables import attempts
 
 RESULT = b'{"answer": 42}'

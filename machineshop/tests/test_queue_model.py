@@ -26,14 +26,15 @@ from sqlalchemy import Connection
 
 from machineshop.errors import IdempotencyConflict, QueueFull, StaleAttempt
 from machineshop.ids import new_id
-from machineshop.models import FairKey, Job, Worker
-from machineshop.states import TERMINAL_STATES, JobState
-from machineshop.store import attempts, claims, jobs, queues, withdrawals
+from machineshop.models import Claim, FairKey, Job, Worker
+from machineshop.states import TERMINAL_STATES, JobState, JobVerb
+from machineshop.store import attempts, claims, jobs, queues, turns, withdrawals
 from machineshop.store.attempts import MAX_RELEASES, MAX_RETRIES, Holder
 from machineshop.store.claims import Wanted
 from machineshop.store.database import sqlite_url
 from machineshop.store.engines import Engines
 from machineshop.store.schema import migrate
+from machineshop.store.turns import Update
 
 T = TypeVar("T")
 CLAIM_SECONDS = 90.0
@@ -214,6 +215,10 @@ class QueueModel(RuleBasedStateMachine):
         worker = Worker(hostname=replica, replica_id=replica, claim_timeout_seconds=int(CLAIM_SECONDS))
         wanted = Wanted(worker=worker, token=token, now=self.now, expires_at=expires_at, max_jobs=number)
         handed = self._do(claims.claim, self.deployment, wanted)
+        self._take_up(handed, replica, token, expires_at, number)
+
+    def _take_up(self, handed: list[Claim], replica: str, token: str, expires_at: float, number: int) -> None:
+        """What was claimed is what may be: the highest priority, each line in its order, nothing left out."""
         for claim in handed:
             claimable = self._claimable()
             job = next(job for job in claimable if job.id == claim.job.id)
@@ -243,6 +248,34 @@ class QueueModel(RuleBasedStateMachine):
             ended = {"finish": JobState.DONE, "fail": JobState.FAILED, "abandon": JobState.CANCELED}
             job.outputs = b'{"by":"holder"}' if verb == "finish" else None
             job.end_attempt(verb, ended[verb])
+
+    @precondition(lambda self: len(self._running()) > 1)
+    @rule(data=st.data(), number=st.sampled_from([0, 1, 3]))
+    def take_a_turn(self, data: st.DataObject, number: int) -> None:
+        """Several ends at once, a stale one among them, and a claim: as if they had been said one after the other."""
+        holding = self._running()
+        verbs = data.draw(
+            st.lists(st.sampled_from(["finish", "fail", "release"]), min_size=len(holding), max_size=len(holding))
+        )
+        said = [
+            Update(verb=JobVerb(verb), job_id=job.id, token=job.token, outputs=msgspec.Raw(b'{"by":"holder"}'))
+            for verb, job in zip(verbs, holding, strict=True)
+        ]
+        said.insert(1, Update(verb=JobVerb.FINISH, job_id=holding[0].id, token="nobody's"))
+        token, expires_at = new_id(), self.now + CLAIM_SECONDS
+        worker = Worker(hostname="turn", replica_id="replica-1", claim_timeout_seconds=int(CLAIM_SECONDS))
+        wanted = Wanted(worker=worker, token=token, now=self.now, expires_at=expires_at, max_jobs=number)
+        turn = self._do(
+            turns.take_turn, self.project, self.deployment, Holder(), said, wanted if number else None, self.now
+        )
+        assert [told.error is not None for told in turn.told] == [n == 1 for n in range(len(said))]
+        for verb, job in zip(verbs, holding, strict=True):
+            if verb == "release":
+                job.release()
+            else:
+                job.outputs = b'{"by":"holder"}' if verb == "finish" else None
+                job.end_attempt(verb, JobState.DONE if verb == "finish" else JobState.FAILED)
+        self._take_up(turn.handed, "replica-1", token, expires_at, number)
 
     @precondition(lambda self: any(job.stale for job in self.jobs))
     @rule(data=st.data(), verb=st.sampled_from(["renew", "finish", "fail", "release", "abandon"]))
@@ -372,17 +405,15 @@ class QueueModel(RuleBasedStateMachine):
         return [job for job in self.jobs if job.state is JobState.RUNNING]
 
     def _say(self, verb: str, job: Expected, holder: Holder) -> None:
-        match verb:
-            case "renew":
-                self._do(attempts.renew, self.project, job.id, holder, {"step": 1}, None, self.now)
-            case "finish":
-                self._do(attempts.finish, self.project, job.id, holder, msgspec.Raw(b'{"by":"holder"}'), {}, self.now)
-            case "release":
-                self._do(attempts.release, self.project, job.id, holder, self.now)
-            case "fail":
-                self._do(attempts.fail, self.project, job.id, holder, {"error": "e"}, self.now)
-            case _:
-                self._do(attempts.abandon, self.project, job.id, holder, {}, self.now)
+        info: dict[str, dict[str, Any]] = {"renew": {"step": 1}, "fail": {"error": "e"}}
+        said = Update(
+            verb=JobVerb(verb),
+            job_id=job.id,
+            token=holder.token,
+            info=info.get(verb, {}),
+            outputs=msgspec.Raw(b'{"by":"holder"}'),
+        )
+        self._do(turns.update, self.project, Holder(replica_id=holder.replica_id), said, self.now)
 
     def _do(self, function: Callable[..., T], *args: Any) -> T:
         with self._transaction() as conn:
@@ -392,7 +423,7 @@ class QueueModel(RuleBasedStateMachine):
     def _transaction(self) -> Iterator[Connection]:
         with self.engines.engine.connect() as conn:
             driver: Any = conn.connection.driver_connection
-            driver.execute(self.engines.begin)
+            self.engines.begin(driver, ())
             try:
                 yield conn
             except BaseException:

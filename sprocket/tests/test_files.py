@@ -151,7 +151,7 @@ async def test_a_failed_upload_fails_the_job(platform: FakePlatform, launch: Lau
     assert "s3cret" not in json.dumps(job.info)
 
 
-async def test_a_worker_over_http_with_a_platform_uploads(
+async def test_a_file_in_an_answer_over_http_travels_in_it(
     platform: FakePlatform, launch: Launcher, tmp_path: Path
 ) -> None:
     env = {"TOGETHER_API_KEY": API_KEY, "TOGETHER_API_BASE_URL": platform.base_url}
@@ -159,4 +159,5 @@ async def test_a_worker_over_http_with_a_platform_uploads(
     await worker.ready()
     body = json.dumps({"do": "write", "path": str(tmp_path / "o.txt"), "content": "x"}).encode()
     status, text = await worker.post("/generate", body, {"X-Request-ID": "r1"})
-    assert (status, json.loads(text)["file"]) == (200, f"{platform.base_url}/v1/storage/r1-o.txt")
+    assert (status, json.loads(text)["file"]) == (200, "data:text/plain;base64,eA==")
+    assert platform.files == {}

@@ -1,5 +1,6 @@
 """Bad input over a real socket: a clear answer in JSON that names what is wrong, and the server goes on."""
 
+import json
 import socket
 from collections.abc import Iterator
 from typing import Any
@@ -50,6 +51,27 @@ def test_a_body_that_is_no_object_is_refused(api: httpx.Client, body: bytes) -> 
     assert "Expected `object | array`" in refused(api.post("/v1/queue/submit", content=body, headers=JSON), 400)
 
 
+@pytest.mark.parametrize(
+    ("wrong", "param"),
+    [
+        ({"payload": {}}, "[1].model"),
+        ({"model": "MODEL", "payload": []}, "[1].payload"),
+        ({"model": "MODEL", "payload": {}, "priority": "high"}, "[1].priority"),
+        ({"model": "MODEL", "payload": {}, "deadline_seconds": 0}, "[1].deadline_seconds"),
+        (5, "[1]"),
+    ],
+)
+def test_the_wrong_one_in_an_array_is_named_and_none_is_stored(
+    api: httpx.Client, idle: str, wrong: Any, param: str
+) -> None:
+    right = {"model": idle, "payload": {}}
+    body = json.loads(json.dumps([right, wrong, right]).replace("MODEL", idle))
+
+    refused(api.post("/v1/queue/submit", json=body), 400, param)
+
+    assert api.get("/v1/queue/metrics", params={"model": idle}).json()["total_jobs"] == 0
+
+
 @pytest.mark.parametrize("payload", [b"[]", b"null", b'"text"', b"5", b"true"])
 def test_a_payload_that_is_no_object_is_refused(api: httpx.Client, idle: str, payload: bytes) -> None:
     body = b'{"model": "%s", "payload": %s}' % (idle.encode(), payload)
@@ -71,9 +93,7 @@ def test_a_payload_that_is_too_large_is_refused(api: httpx.Client, idle: str, si
     answer = api.post("/v1/queue/submit", json={"model": idle, "payload": {"text": "x" * size}})
 
     message = refused(answer, 413)
-    assert message == (
-        "'payload' is larger than 1048576 bytes. Upload large inputs as files and send their URLs."
-    )
+    assert message == ("'payload' is larger than 1048576 bytes. Upload large inputs as files and send their URLs.")
 
 
 def test_a_payload_just_below_the_limit_is_taken(api: httpx.Client, idle: str) -> None:

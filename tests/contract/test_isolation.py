@@ -34,6 +34,8 @@ TABLE = [
     ("POST", "/v1/queue/results", {"model": "MODEL", "request_ids": ["JOB"]}),
     ("POST", "/v1/queue/resubmit", {"model": "MODEL", "request_ids": ["JOB"]}),
     ("GET", "/v1/queue/jobs", None),
+    ("GET", "/v1/queue/events", None),
+    ("GET", "/v1/queue/webhooks", None),
     ("GET", "/v1/queue/settings", None),
     ("PATCH", "/v1/queue/settings", {"max_pending": 1}),
     (
@@ -78,6 +80,8 @@ OWN = {
     "/v1/image-repositories/base-path",
     "/v1/runtime",
     "/v1/storage/upload-request",
+    "/v1/webhooks/secret",
+    "/v1/webhooks/secret/rotate",
     "/v2",
     "/v2/",
     "/v3/whoami",
@@ -277,8 +281,10 @@ def test_a_replicas_key_works_no_other_queue(
     assert platform.job(worker.model, request_id)["status"] == "running"
 
 
-def test_a_replicas_key_reads_and_uploads_files(replica: httpx.Client) -> None:
-    upload = replica.post("/v1/storage/upload-request", json={"filename": "made.txt"}).json()["upload_url"]["url"]
+def test_a_replicas_key_reads_files_and_uploads_none_but_its_jobs(replica: httpx.Client, api: httpx.Client) -> None:
+    upload = api.post("/v1/storage/upload-request", json={"filename": "made.txt"}).json()["upload_url"]["url"]
     assert httpx.put(upload, content=b"made").status_code == 200
 
     assert replica.get("/v1/storage/made.txt").content == b"made"
+    refused = replica.post("/v1/storage/upload-request", json={"filename": "made.txt"})
+    assert (refused.status_code, refused.json()["error"]["code"]) == (403, "not_a_jobs_file")

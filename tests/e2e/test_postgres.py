@@ -1,5 +1,6 @@
 """The platform on Postgres: the same line from deploy to result, and a database that goes away and comes back."""
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -46,12 +47,6 @@ def test_a_database_that_restarts_is_found_again(
     assert on_postgres.finished("echo", on_postgres.submit("echo", {"number": 3}))["outputs"] == {"number": 3}
 
 
-def test_a_database_has_one_server(on_postgres: PlatformProcess, tmp_path: Path) -> None:
-    second = on_postgres.machineshop("serve", "--data-dir", tmp_path / "other", "--port", "0")
-    assert second.returncode == 1
-    assert "Another machineshop is using this database" in second.stderr
-
-
 def test_a_database_that_is_not_there_is_said_to_be_so(tmp_path: Path) -> None:
     platform = PlatformProcess(tmp_path)
     options = ["--database-url", "postgresql://nobody:secret@127.0.0.1:1/none"]
@@ -60,6 +55,22 @@ def test_a_database_that_is_not_there_is_said_to_be_so(tmp_path: Path) -> None:
     assert finished.stderr.startswith("machineshop: The database cannot be reached or opened")
     assert "secret" not in finished.stderr
     assert "Traceback" not in finished.stderr
+
+
+def test_the_doctor_looks_at_the_database_and_the_storage_directory(
+    on_postgres: PlatformProcess, tmp_path: Path
+) -> None:
+    on_postgres.environment["MACHINESHOP_STORAGE_DIR"] = str(tmp_path / "storage")
+    finished = on_postgres.machineshop("doctor", "--json", "--data-dir", on_postgres.data_dir)
+    findings = {finding["name"]: finding for finding in json.loads(finished.stdout)}
+    assert findings["database"]["state"] == "ok"
+    assert findings["database"]["detail"].startswith("Postgres ")
+    assert findings["storage directory"]["detail"] == str(tmp_path / "storage")
+    on_postgres.environment["MACHINESHOP_DATABASE_URL"] = "postgresql://nobody:secret@127.0.0.1:1/none"
+    finished = on_postgres.machineshop("doctor", "--json", "--data-dir", on_postgres.data_dir)
+    assert "cannot be reached" in finished.stdout
+    assert "secret" not in finished.stdout
+    assert finished.returncode == 1
 
 
 def _submits(platform: PlatformProcess) -> bool:

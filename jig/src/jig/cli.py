@@ -26,15 +26,26 @@ COMMANDS = (
     ("list", "deployments:list_deployments", "List the project's deployments."),
     ("logs", "logs:logs", "Print what a deployment's replicas have written."),
     ("endpoint", "deployments:endpoint", "Print the URL at which a deployment answers requests."),
-    ("submit", "jobs:submit", "Submit a job to a deployment's queue."),
+    ("submit", "submit:submit", "Submit a job to a deployment's queue, or all the jobs of a file."),
     ("job-status", "jobs:job_status", "Show a job: its state, its progress and its result."),
-    ("job-cancel", "jobs:job_cancel", "Cancel a job."),
+    ("job-cancel", "job_changes:job_cancel", "Cancel a job."),
     ("queue-status", "queue:queue_status", "Show how many jobs of a deployment run and wait."),
     ("queue-clear", "queue:queue_clear", "Cancel all jobs of a deployment that wait."),
+    ("queue-settings", "queue:queue_settings", "Show a queue's limits and fair keys, or change them."),
     ("download", "download:download", "Fetch a file from the platform's storage."),
     ("destroy", "deployments:destroy", "Stop a deployment's replicas and delete it."),
 )
 GROUPS = {
+    "jobs": (
+        "List, show, cancel, retry and watch jobs.",
+        (
+            ("list", "jobs:list_jobs", "List a deployment's jobs, newest first."),
+            ("show", "jobs:show", "Show all that is known about a job."),
+            ("cancel", "job_changes:cancel", "Cancel jobs."),
+            ("retry", "job_changes:retry", "Submit ended jobs again."),
+            ("watch", "jobs:watch", "Watch one job until it ends, or all changes in a queue."),
+        ),
+    ),
     "auth": (
         "Log in and out.",
         (

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import random
 import ssl
-import sys
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -12,24 +12,28 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Self
 
-# httpx brings a command line of its own that loads rich and pygments; a missing one is a case that it provides for.
-sys.modules["httpx._main"] = None  # type: ignore[assignment]
-import httpx  # noqa: E402  the line above must come first
-
-from jig.contexts import Target  # noqa: E402
-from jig.errors import ConflictError, JigError, NotFoundError, PlatformError, UnauthorizedError, UnreachableError  # noqa: E402
+from jig.answers import (
+    IDEMPOTENT_METHODS,
+    LOGIN_HINT,
+    checked,
+    is_header_value,
+    may_repeat,
+    pause_seconds,
+    present,
+    whole_lines,
+)
+from jig.contexts import Target
+from jig.errors import JigError, PlatformError, UnauthorizedError, UnreachableError
+from jig.http import httpx
 
 CHUNK_BYTES = 256 * 1024
 CONNECT_TIMEOUT_SECONDS = 10.0
 READ_TIMEOUT_SECONDS = 60.0  # the platform answers in milliseconds; a registry that checks a large layer takes longer
 TRIES = 6  # a restart of the platform takes a second or two: 0.2 + 0.4 + ... + 3.2 s, or what Retry-After says
-FIRST_PAUSE_SECONDS = 0.2
-LONGEST_PAUSE_SECONDS = 10.0
-RETRIED_STATUSES = frozenset({429, 500, 502, 503, 504})
-IDEMPOTENT_METHODS = frozenset({"GET", "HEAD", "PUT", "DELETE", "PATCH"})
-DEPLOYMENT_HINT = "`jig list` shows those that there are; `jig deploy` makes one of this folder's project."
-NO_DEPLOYMENT = "no deployment"  # the platform's words; its 404s have no code that tells what is missing
-LOGIN_HINT = "Log in with `jig auth login`, or set TOGETHER_API_KEY."
+RETRIED_STATUSES = frozenset({500, 502, 503, 504})
+TOO_MANY = (
+    429  # tried again too, but not where a full queue says so: that takes longer, and is for the caller to wait for
+)
 
 Json = Any
 """A parsed answer: what it holds is checked where it is used."""
@@ -54,6 +58,8 @@ class Client:
     Args:
         target: where to talk to. Every path given to the methods starts with a slash and is joined to its base URL;
             a whole URL is taken as it is.
+
+    `has_answered` tells whether anybody ever did.
     """
 
     def __init__(self, target: Target) -> None:
@@ -63,7 +69,7 @@ class Client:
             raise UnauthorizedError(message, hint=LOGIN_HINT)
         self.target = target
         self._opened: dict[bool, httpx.Client] = {}
-        self._has_answered = False
+        self.has_answered = False
 
     def __enter__(self) -> Self:
         return self
@@ -82,34 +88,49 @@ class Client:
         """
         return self._json("GET", path, params=present(params))
 
-    def post(self, path: str, body: object) -> Json:
-        """The parsed answer to a POST of JSON. It is sent once: only a refused connection is tried again."""
-        return self._json("POST", path, json=body)
+    def post(self, path: str, body: object, *, is_repeatable: bool = False) -> Json:
+        """The parsed answer to a POST of JSON.
 
-    def patch(self, path: str, body: object) -> Json:
-        """The parsed answer to a PATCH of JSON."""
-        return self._json("PATCH", path, json=body)
+        Args:
+            path: where to.
+            body: what to send; bytes are JSON already.
+            is_repeatable: the platform does a thing once even if it is told twice, so a call that may have been lost is
+                sent again. Without it only a refused connection is tried again.
+        """
+        content = body if isinstance(body, bytes) else json.dumps(body).encode()
+        headers = {"Content-Type": "application/json"}
+        return self._json("POST", path, is_repeatable=is_repeatable, content=content, headers=headers)
+
+    def patch(self, path: str, body: object, **params: object) -> Json:
+        """The parsed answer to a PATCH of JSON; parameters that are None are left out."""
+        return self._json("PATCH", path, json=body, params=present(params))
 
     def delete(self, path: str) -> Json:
         """The parsed answer to a DELETE."""
         return self._json("DELETE", path)
 
-    def request(self, method: str, path: str, **options: Any) -> httpx.Response:
+    def request(self, method: str, path: str, *, is_repeatable: bool = False, **options: Any) -> httpx.Response:
         """A whole answer, after retries.
 
         Raises:
             PlatformError: any answer but a 2xx one, or none at all.
         """
+        is_repeatable = is_repeatable or method in IDEMPOTENT_METHODS
         for attempt in range(1, TRIES + 1):
             try:
                 response = self._http(path).request(method, self.url(path), **options)
             except httpx.TransportError as error:
-                if attempt == TRIES or not may_repeat(method, error, has_answered=self._has_answered):
+                if attempt == TRIES or not may_repeat(
+                    error, is_repeatable=is_repeatable, has_answered=self.has_answered
+                ):
                     raise self._unreachable(error) from error
                 time.sleep(pause_seconds(attempt, None, random.random()))  # noqa: S311  jitter is no secret
                 continue
-            self._has_answered = True
-            if response.status_code not in RETRIED_STATUSES or method not in IDEMPOTENT_METHODS or attempt == TRIES:
+            self.has_answered = True
+            is_passing = response.status_code in RETRIED_STATUSES or (
+                response.status_code == TOO_MANY and method in IDEMPOTENT_METHODS
+            )
+            if not is_passing or not is_repeatable or attempt == TRIES:
                 return checked(response)
             time.sleep(pause_seconds(attempt, response.headers.get("retry-after"), random.random()))  # noqa: S311
         raise AssertionError("unreachable: the last try returns or raises")
@@ -150,19 +171,34 @@ class Client:
         except httpx.TransportError as error:
             raise self._unreachable(error) from error
 
-    def lines(self, path: str, **params: object) -> Iterator[str]:
+    def lines(
+        self,
+        path: str,
+        params: Mapping[str, object],
+        *,
+        silence_seconds: float | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> Iterator[str]:
         """The lines of an answer that may have no end, as they arrive.
+
+        Args:
+            path: where from.
+            params: the query's; those that are None are left out.
+            silence_seconds: a connection on which nothing comes for so long is taken for broken.
+            headers: what else the platform should know.
 
         Raises:
             PlatformError: any answer but a 2xx one, or the connection broke.
         """
-        timeout = httpx.Timeout(None, connect=CONNECT_TIMEOUT_SECONDS)
+        timeout = httpx.Timeout(silence_seconds, connect=CONNECT_TIMEOUT_SECONDS)
+        asked: dict[str, Any] = {"params": present(params), "headers": headers, "timeout": timeout}
         try:
-            with self._http(path).stream("GET", self.url(path), params=present(params), timeout=timeout) as response:
+            with self._http(path).stream("GET", self.url(path), **asked) as response:
                 if not response.is_success:
                     response.read()
+                self.has_answered = True
                 checked(response)
-                yield from self._whole_lines(response)
+                yield from whole_lines(self._pieces(response))
         except httpx.TransportError as error:
             raise self._unreachable(error) from error
 
@@ -186,23 +222,30 @@ class Client:
         """The whole URL of a path on this platform."""
         return self.target.base_url + path if path.startswith("/") else path
 
-    def _whole_lines(self, response: httpx.Response) -> Iterator[str]:
+    def _pieces(self, response: httpx.Response) -> Iterator[bytes]:
         try:
-            yield from response.iter_lines()
+            yield from response.iter_bytes()
         except httpx.TransportError as error:
             message = f"The platform at {self.target.base_url} has stopped, or the connection to it broke."
             raise UnreachableError(message, hint="To go on, run the same command again.") from error
 
-    def _json(self, method: str, path: str, **options: Any) -> Json:
-        response = self.request(method, path, **options)
+    def document(self, response: httpx.Response) -> Json:
+        """The JSON object of an answer.
+
+        Raises:
+            PlatformError: it holds none.
+        """
         try:
             document = response.json()
         except ValueError:
             document = None
         if not isinstance(document, dict):
-            message = f"What answers at {self.url(path)} is no platform: it sent no JSON object."
+            message = f"What answers at {response.url} is no platform: it sent no JSON object."
             raise PlatformError(message, status=response.status_code, hint="Check TOGETHER_BASE_URL.")
         return document
+
+    def _json(self, method: str, path: str, **options: Any) -> Json:
+        return self.document(self.request(method, path, **options))
 
     def _http(self, path: str) -> httpx.Client:
         """The connections for plain or for encrypted URLs; loading the trusted authorities takes a while."""
@@ -228,64 +271,3 @@ class Client:
         if isinstance(error, httpx.TimeoutException):
             return UnreachableError(f"The platform at {base_url} did not answer in time.")
         return UnreachableError(f"The connection to {base_url} broke: {error}.")
-
-
-def may_repeat(method: str, error: httpx.TransportError, *, has_answered: bool) -> bool:
-    """True where a second try cannot do a thing twice: idempotent calls, and those that never left this machine.
-
-    A platform that refuses the first connection is not there, and saying so at once is kinder than waiting; one that
-    has answered before is being restarted.
-    """
-    never_sent = isinstance(error, (httpx.ConnectError, httpx.ConnectTimeout))
-    if never_sent and "refused" in str(error).lower():
-        return has_answered
-    return never_sent or method in IDEMPOTENT_METHODS
-
-
-def pause_seconds(attempt: int, retry_after: str | None, jitter: float) -> float:
-    """How long to wait after the nth failed try: what the platform asks for, else doubling, with jitter in 0..1."""
-    if retry_after and retry_after.isdigit():
-        return min(float(retry_after), LONGEST_PAUSE_SECONDS)
-    doubled = FIRST_PAUSE_SECONDS * float(2 ** (attempt - 1))
-    return min(doubled * (0.75 + jitter / 2), LONGEST_PAUSE_SECONDS)
-
-
-def present(params: Mapping[str, object]) -> dict[str, Any]:
-    """The parameters that have a value."""
-    return {name: value for name, value in params.items() if value is not None}
-
-
-def checked(response: httpx.Response) -> httpx.Response:
-    """The response, where it is a 2xx one.
-
-    Raises:
-        PlatformError: it is not; the class says which kind.
-    """
-    if response.is_success:
-        return response
-    body = error_body(response)
-    message = str(body.get("message") or f"The platform answered {response.status_code} {response.reason_phrase}.")
-    if response.status_code == 401:
-        raise UnauthorizedError(message, status=401, body=body, hint=LOGIN_HINT)
-    hint = DEPLOYMENT_HINT if response.status_code == 404 and NO_DEPLOYMENT in message else None
-    kind = {404: NotFoundError, 409: ConflictError}.get(response.status_code, PlatformError)
-    raise kind(message, status=response.status_code, body=body, hint=hint)
-
-
-def error_body(response: httpx.Response) -> dict[str, Any]:
-    """The error's fields: those under `error`, over those at the top level."""
-    try:
-        document = response.json()
-    except ValueError:
-        return {}
-    if not isinstance(document, dict):
-        return {}
-    nested = document.get("error")
-    if isinstance(nested, str):
-        return document | {"message": nested}
-    return document | nested if isinstance(nested, dict) else document
-
-
-def is_header_value(key: str) -> bool:
-    """True for printable ASCII without spaces, which is all that a key can be in a header."""
-    return key.isascii() and key.isprintable() and " " not in key

@@ -7,12 +7,15 @@ JigError                what a user is told: one message, perhaps a hint, an exi
 ├── BundleError         the project cannot be packed
 ├── DeployError         the deployment did not get ready, or did not go away
 ├── JobError            a watched job ended without a result
+├── IncompleteError     of several jobs, not every one came to what was asked for
 ├── WatchInterruptedError  Ctrl-C while jig watched something that goes on without it (exit code 130)
 └── PlatformError       the platform said no
     ├── UnreachableError   nobody answered
     ├── UnauthorizedError  the key is missing or wrong
     ├── NotFoundError      no such thing
-    └── ConflictError      the thing is in another state than the call needs
+    │   └── UnsupportedError  no such route: the platform is older than jig
+    ├── ConflictError      the thing is in another state than the call needs
+    └── QueueFullError     the queue takes no more jobs for now
 """
 
 from __future__ import annotations
@@ -106,6 +109,26 @@ class JobError(JigError):
         return super().document() | {"job": self.job}
 
 
+class IncompleteError(JigError):
+    """Of several jobs, not every one came to what was asked for.
+
+    Args:
+        message: how many, and why.
+        hint: how to go on.
+        details: what else `--json` prints, by its names.
+    """
+
+    type = "incomplete_error"
+
+    def __init__(self, message: str, *, hint: str | None = None, details: dict[str, object] | None = None) -> None:
+        super().__init__(message, hint=hint)
+        self.details = details or {}
+
+    def document(self) -> dict[str, object]:
+        """The error, and with it the details."""
+        return super().document() | self.details
+
+
 class PlatformError(JigError):
     """The platform answered with an error.
 
@@ -154,10 +177,34 @@ class NotFoundError(PlatformError):
     type = "not_found_error"
 
 
+class UnsupportedError(NotFoundError):
+    """The platform has no such route."""
+
+    type = "unsupported_error"
+
+
 class ConflictError(PlatformError):
     """The thing is in another state than the call needs."""
 
     type = "conflict_error"
+
+
+class QueueFullError(PlatformError):
+    """A deployment's queue holds as many jobs as it may.
+
+    Args:
+        message: the platform's own words.
+        retry_after_seconds: when it asks to be asked again.
+        body: the four fields of the platform's error.
+    """
+
+    type = "rate_limit_error"
+    code: ClassVar[str] = "queue_full"
+
+    def __init__(self, message: str, *, retry_after_seconds: float, body: dict[str, object]) -> None:
+        hint = f"Try again in {retry_after_seconds:.0f} s, or raise its limit: jig queue-settings --max-pending N"
+        super().__init__(message, status=429, body=body, hint=hint)
+        self.retry_after_seconds = retry_after_seconds
 
 
 class WatchInterruptedError(JigError):

@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
+import shutil
+import sys
 import time
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
+from unicodedata import east_asian_width
 
+from jig.job import one_line
 from jig.output import Output
 from jig.tracking import Replica, Tracking, describe
 from jig.units import coarse, count, elapsed, settled, size
 
 STATE_COLOURS = {"ready": "green", "starting": "cyan", "waiting": "yellow", "terminated": "red"}
 REDRAWS_PER_SECOND = 8
+CLEAR_LINE = "\r\033[2K"
+# Where nothing is redrawn: how often a line comes that differs from the last one in its numbers alone.
+WAITING_PAUSE_SECONDS = 10.0
+PROGRESS_PAUSE_SECONDS = 1.0
 
 
 class TrackingView:
@@ -69,6 +77,78 @@ class TrackingView:
             if not is_repeated(replica, said):
                 self._output.note(f"  replica {replica.id}: {line}")
             said.add(settled(line))
+
+
+class JobView:
+    """A watched job: on a terminal one line for each state, redrawn; elsewhere a line for each change worth one.
+
+    Args:
+        output: where it is shown.
+    """
+
+    def __init__(self, output: Output) -> None:
+        self.output = output
+        self._state = self._said = ""
+        self._said_at = 0.0
+        self._is_open = False
+
+    @contextmanager
+    def shown(self) -> Iterator[None]:
+        """Show the job within this block; its last line stays."""
+        try:
+            yield
+        finally:
+            self._close()
+
+    def update(self, state: str, line: str, seconds: float) -> None:
+        """Show the job as it is now, so many seconds after the first look."""
+        is_new = state != self._state
+        if self.output.is_live:
+            if is_new:
+                self._close()
+            self._redraw(timed(one_line(line), seconds))
+        elif is_new or self._is_worth_saying(line, seconds):
+            self.output.note(timed(one_line(line), seconds))
+            self._said, self._said_at = line, seconds
+        self._state = state
+
+    def note(self, text: str) -> None:
+        """A sentence between the lines."""
+        if self._is_open:
+            print(CLEAR_LINE, end="", file=sys.stderr)
+        self.output.note(text)
+
+    def _is_worth_saying(self, line: str, seconds: float) -> bool:
+        if line == self._said or settled(line) != settled(self._said):
+            return line != self._said
+        pause_seconds = WAITING_PAUSE_SECONDS if self._state == "pending" else PROGRESS_PAUSE_SECONDS
+        return seconds - self._said_at >= pause_seconds
+
+    def _redraw(self, text: str) -> None:
+        shown = cut(text, shutil.get_terminal_size().columns - 1)
+        print(f"{CLEAR_LINE}{shown}", end="", file=sys.stderr, flush=True)
+        self._is_open = True
+
+    def _close(self) -> None:
+        if self._is_open:
+            print(file=sys.stderr, flush=True)
+        self._is_open = False
+
+
+def cut(text: str, width: int) -> str:
+    """As much of a line as so many columns of a terminal show, where wide letters take two."""
+    shown, used = "", 0
+    for letter in text:
+        used += 2 if east_asian_width(letter) in "WF" else 1
+        if used > width:
+            return shown[:-1] + "…"
+        shown += letter
+    return shown
+
+
+def timed(line: str, seconds: float) -> str:
+    """A line of a watch, after the time that it has been going on."""
+    return f"  {elapsed(seconds):>8}  {line}"
 
 
 def is_repeated(replica: Replica, said: Collection[str]) -> bool:

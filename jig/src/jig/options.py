@@ -33,4 +33,9 @@ PROJECT_DEFAULTS = ProjectGlobals()
 Name = Annotated[str | None, Parameter(name="--name", help="Deployment. [default: the name in the config]")]
 """The deployment that a command is about: `jig status NAME`, `jig status --name NAME`, or the config's."""
 
+NameOption = Annotated[str | None, Parameter(name="--name", help="Deployment. [default: the name in the config]")]
+"""The same, of commands that take several words of another kind."""
+
+RequestId = Annotated[str, Parameter(name="--request-id", help="The job's ID, as submit printed it.")]
+
 Yes = Annotated[bool, Parameter(name=("--yes", "-y"), negative=(), show_default=False, help="Do not ask.")]

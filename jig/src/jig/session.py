@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-from jig.client import LOGIN_HINT, Client
+from jig.answers import LOGIN_HINT
+from jig.client import Client
 from jig.config.file import find_config
 from jig.config.model import Config
 from jig.contexts import Target, contexts_path, read_contexts, resolve

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import uuid
+import hashlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +13,7 @@ from jig.contexts import is_same_platform
 from jig.errors import UsageError
 
 CHUNK_BYTES = 256 * 1024
+DIGEST_LETTERS = 24  # 96 bits: no two files of a project will ever share them
 STORAGE_PATHS = ("/v1/storage/", "/v1/deployments/storage/")  # one place under two names
 
 
@@ -60,8 +61,9 @@ def upload_file(client: Client, path: Path, progress: Callable[[int], None]) -> 
     Raises:
         PlatformError: the platform refused it.
     """
-    # Two files of one name must not overwrite each other, and the worker may want the suffix.
-    filename = f"{uuid.uuid4().hex[:12]}-{path.name}"
+    # Two files of one name must not overwrite each other, and the worker may want the suffix. The same file has the
+    # same URL each time, so that a job that is submitted twice has the same payload.
+    filename = f"{digest_of(path)[:DIGEST_LETTERS]}-{path.name}"
     answer = client.post("/v1/storage/upload-request", {"filename": filename})
     upload = answer["upload_url"]
     client.send(
@@ -82,3 +84,9 @@ def chunks(path: Path, progress: Callable[[int], None]) -> Iterator[bytes]:
         while chunk := file.read(CHUNK_BYTES):
             yield chunk
             progress(len(chunk))
+
+
+def digest_of(path: Path) -> str:
+    """The SHA-256 of a file's bytes, in hexadecimal."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -4,18 +4,16 @@
 """
 
 import asyncio
-import contextlib
 import gc
 import json
 import logging
 import os
 import signal
-import socket
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable
+from typing import Any
 from urllib.parse import urlsplit
 
-import uvicorn
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import Response
@@ -23,48 +21,63 @@ from starlette.routing import BaseRoute, Route
 
 from machineshop import __version__
 from machineshop.api import deployments as deployments_api
+from machineshop.api import events as events_api
 from machineshop.api import files as files_api
 from machineshop.api import identity as identity_api
 from machineshop.api import images as images_api
 from machineshop.api import queue as queue_api
+from machineshop.api import webhooks as webhooks_api
 from machineshop.api import work as work_api
 from machineshop.api.endpoint import Api
+from machineshop.api.job_view import job_view
 from machineshop.blobs import Storage
 from machineshop.config import Settings, check, contexts_path
 from machineshop.contexts import leave_context, write_private
+from machineshop.control.deliverer import Deliverer
+from machineshop.control.duty import Duty
+from machineshop.control.lease import Lease
 from machineshop.control.loop import Loop
 from machineshop.control.reclaimer import Reclaimer
 from machineshop.control.reconciler import PlatformWatcher, Reconciler
-from machineshop.datadir import DataDir, DataDirUnusable
-from machineshop.errors import MachineshopError, MethodNotAllowed, NotFound
+from machineshop.control.sender import Sender
+from machineshop.control.strangers import Strangers
+from machineshop.datadir import DataDir, DataDirUnusable, StorageElsewhere
+from machineshop.errors import MethodNotAllowed, NotFound, Unavailable
 from machineshop.front import Front
 from machineshop.gateway.proxy import Gateway
+from machineshop.gateway.relay import Relay
 from machineshop.http import error_response, json_response
-from machineshop.protocol import BoundedHttpProtocol, raise_open_files_limit
 from machineshop.registry import app as registry_app
 from machineshop.runtime.base import ArtifactKind, ReplicaStatus
 from machineshop.runtime.process import ProcessRuntime
+from machineshop.server import HttpServer, PortTaken, listen
 from machineshop.services.deployments import DeploymentService
+from machineshop.services.feed import Feed
 from machineshop.services.files import FileService
 from machineshop.services.identity import IdentityService, new_key
+from machineshop.services.news import News
+from machineshop.services.place import Places
 from machineshop.services.queue import QueueService
 from machineshop.services.registry import RegistryService
-from machineshop.store.database import Database, sqlite_url
+from machineshop.services.targets import targets_of
+from machineshop.services.webhooks import WebhookService
+from machineshop.store import leases
+from machineshop.store import settings as stored_settings
+from machineshop.store.database import Database, sqlite_file, sqlite_url
+from machineshop.store.deployments import DEPLOYMENTS
+from machineshop.store.engines import local_address
 from machineshop.store.schema import migrate
+from machineshop.store.webhooks import WEBHOOKS
 
 log = logging.getLogger(__name__)
 
 RECONCILE_SECONDS = 1.0
 RECLAIM_SECONDS = 1.0
+DELIVER_SECONDS = 1.0
 CLEAN_SECONDS = 60.0
+DISOWN_SECONDS = 5.0
 # How long replicas may take to finish what they have in hand when the server is stopped from its terminal.
 STOP_GRACE_SECONDS = 10.0
-# How long open answers (followed logs, streams) may take after that.
-CONNECTIONS_GRACE_SECONDS = 5
-
-
-class PortTaken(MachineshopError):
-    """The server cannot listen on {host}:{port}: {cause}. Choose another address with --host and --port."""
 
 
 class Platform:
@@ -72,9 +85,10 @@ class Platform:
 
     def __init__(self, settings: Settings) -> None:
         self.settings = check(settings)
-        self.data_dir = DataDir(settings.data_dir)
+        self.data_dir = DataDir(settings.data_dir, settings.storage_dir)
         self.made_admin_key: str | None = None
         self.context_name: str | None = None
+        self._address_of_machine: str | None = None
         self._address_file = self.data_dir.path / "server.json"
 
     async def start(self) -> None:
@@ -84,26 +98,34 @@ class Platform:
             MachineshopError: Something that the platform needs is not to be had; the message says what to do.
         """
         self.data_dir.open()
-        self.socket = _listen(self.settings.host, self.settings.port or self._last_port())
-        self.base_url = self.settings.public_url or f"http://{_reachable(self.settings.host)}:{self.port}"
+        if (file := sqlite_file(self.settings.database_url)) is not None:
+            self.data_dir.lock_database(file)
+        self.server = HttpServer(self.settings.host, self.settings.port or self._last_port())
+        self.base_url = self.settings.public_url or self.server.url()
         self.build()
         self.database.start()
+        await self._check_storage()
+        if self.database.is_shared:
+            self._address_of_machine = await self.database.read(local_address)
         self.admin_key = self._admin_key()
-        await self.identity.ensure_admin(self.admin_key)
+        # One that was given is the only one; those that servers on one database have made stand side by side.
+        alone = self.settings.admin_key is not None or not self.database.is_shared
+        await self.identity.ensure_admin(self.admin_key, alone=alone)
         await self.gateway.start()
+        await self.relay.start()
         # The runtime finds its replicas before the first request asks for them.
         await self.runtime.start()
-        await self._start_server()
-        for loop in self.loops:
-            loop.start()
+        await self.server.start(self.asgi)
+        self.news.start()
+        self.database.listen(self.news.heard, self.news.missed)
+        await self.lease.start(self.duty)
         self.context_name = leave_context(contexts_path(), self.base_url, self.admin_key)
-        write_private(self._address_file, json.dumps({"pid": os.getpid(), "base_url": self.base_url}) + "\n")
+        write_private(self._address_file, json.dumps(self._address()) + "\n")
 
     @property
     def port(self) -> int:
         """The port that the server listens on."""
-        port: int = self.socket.getsockname()[1]
-        return port
+        return self.server.port
 
     async def running_replicas(self) -> int:
         """How many replicas run now."""
@@ -115,63 +137,107 @@ class Platform:
         Args:
             end_replicas: Drain and end them; otherwise they run on, and the next start adopts them.
         """
-        for loop in self.loops:  # nothing may start replicas again
-            await loop.stop()
-        if end_replicas:  # while the API still answers, so that workers can deliver what they finish
+        await self.duty.end()  # nothing may start replicas again
+        await self.deliverer.close()
+        if end_replicas or await self._others_go_on():  # while the API still answers: workers deliver what they finish
             await self.runtime.stop_all(STOP_GRACE_SECONDS)
+        await self.lease.give_back()
         self.queue.close()  # ends the long polls
-        self._server.should_exit = True
-        await asyncio.gather(self._serving, return_exceptions=True)
+        await self.server.stop()
+        await self.database.hang_up()
+        await self.news.close()
+        await self.relay.close()
         await self.gateway.close()
         await self.runtime.close()
         await asyncio.to_thread(self.storage.close)
         await asyncio.to_thread(self.database.close)
         self.data_dir.close()
 
+    async def _others_go_on(self) -> bool:
+        """Whether another server is about to run its own replicas in the place of ours."""
+        if not (self.database.is_shared and self.lease.held):
+            return False
+        try:
+            return await self.database.read(leases.count_others, self.database.server_id) > 0
+        except Unavailable:
+            return False
+
     def build(self) -> None:
         """Put everything together without starting any of it; the data directory must be open."""
         url = self.settings.database_url or sqlite_url(self.data_dir.database)
         migrate(url)
         self.database = Database(url)
-        self.database.claim_for_one_server()
+        self.lease = Lease(self.database, self._server_url, self._last_run().get("server_id"))
         self.identity = IdentityService(self.database)
-        self.storage = Storage(self.data_dir.path)
+        self.storage = Storage(self.data_dir.storage)
         self.registry = RegistryService(self.database, self.storage, lambda: self.base_url)
-        self.files = FileService(self.database, self.storage, lambda: self.base_url)
+        self.files = FileService(
+            self.database, self.storage, lambda: self.base_url, storage_is_shared=self.database.is_shared
+        )
         self.deployments = DeploymentService(
             self.database,
             self.registry,
             lambda: self.runtime.capacity(),  # noqa: PLW0108 - the runtime is built after its sources
             frozenset({ArtifactKind.BUNDLE}),
         )
-        self.queue = QueueService(self.database, self.deployments)
+        targets = targets_of(self.settings, lambda: self.port)
+        self.queue = QueueService(self.database, self.deployments, check_webhook_url=targets.check_url)
+        self.webhooks = WebhookService(self.database, job_view)
+        self.deliverer = Deliverer(self.database, self.webhooks, Sender(targets))
+        watcher = PlatformWatcher(self.identity, self.queue, self.lease)
         self.runtime = ProcessRuntime(
             self.data_dir.path / "runtime",
             bundles=self.registry,
-            watcher=PlatformWatcher(self.identity, self.queue),
+            watcher=watcher,
             platform_url=lambda: self.base_url,
         )
+        self.feed = Feed(self.database, self.queue.changes, events_api.render)
+        self.places = Places(self.database, self.deployments, self.runtime, self.queue.dispatcher.waiters)
         self.gateway = Gateway(self.identity, self.deployments, self.runtime)
-        reconcile = Loop("reconcile", Reconciler(self.database, self.runtime, self.queue).run_once, RECONCILE_SECONDS)
-        self.deployments.on_change(reconcile.wake)
-        self.loops = [
-            reconcile,
-            Loop("reclaim", Reclaimer(self.queue, self.runtime).run_once, RECLAIM_SECONDS),
-            Loop("clean-registry", self.registry.clean, CLEAN_SECONDS),
-            Loop("clean-queues", self.queue.clean, CLEAN_SECONDS),
-            Loop("clean-files", self.files.clean, CLEAN_SECONDS),
-        ]
+        self.relay = Relay(self.lease, self.database.server_id)
+        self.news = News(self.queue)
+        self.duty = Duty(self._loops(watcher), self.runtime)
+        self.database.on_announced(DEPLOYMENTS, self.deployments.changed)
+        # The followers of one that is deleted are to see its end.
+        self.database.on_announced(DEPLOYMENTS, self.queue.changes.wake_all)
         self.asgi = self._application()
+
+    def _loops(self, watcher: PlatformWatcher) -> list[Loop]:
+        """Those that one server at a time runs."""
+
+        def loop(name: str, run_once: Callable[[float], Awaitable[object]], interval_seconds: float) -> Loop:
+            return Loop(name, run_once, interval_seconds, hold=self.lease)
+
+        reconcile = loop("reconcile", Reconciler(self.database, self.runtime, self.queue).run_once, RECONCILE_SECONDS)
+        self.deployments.on_change(reconcile.wake)
+        deliver = loop("deliver-webhooks", self.deliverer.run_once, DELIVER_SECONDS)
+        self.database.on_announced(WEBHOOKS, deliver.wake)
+        self.deliverer.on_room(deliver.wake)
+        loops = [
+            reconcile,
+            loop("reclaim", Reclaimer(self.queue, self.runtime).run_once, RECLAIM_SECONDS),
+            deliver,
+            loop("clean-registry", self.registry.clean, CLEAN_SECONDS),
+            loop("clean-queues", self.queue.clean, CLEAN_SECONDS),
+            loop("clean-files", self.files.clean, CLEAN_SECONDS),
+        ]
+        if self.database.is_shared:
+            strangers = Strangers(self.lease, self.identity, self.queue, self.runtime, watcher)
+            loops.append(loop("disown-replicas", strangers.run_once, DISOWN_SECONDS))
+        return loops
 
     def _application(self) -> Front:
         api = Api(self.identity)
         routes: list[BaseRoute] = [
             *work_api.routes(api, self.queue, time.time),
-            *queue_api.routes(api, self.queue),
-            *self.gateway.routes(),
+            *queue_api.routes(api, self.queue, self.places, self.relay.guard if self.database.is_shared else None),
+            *events_api.routes(api, self.queue, self.deployments, self.feed),
+            *webhooks_api.routes(api, self.webhooks),
+            *self._where_the_replicas_are(self.gateway.routes()),
             *registry_app.routes(self.registry, self.identity),
             *files_api.routes(api, self.files),
-            *deployments_api.routes(api, self.deployments, self.runtime),
+            *self._where_the_replicas_are(deployments_api.runtime_routes(api, self.deployments, self.runtime)),
+            *deployments_api.store_routes(api, self.deployments),
             *identity_api.routes(api),
             *images_api.routes(api, self.registry),
             Route("/health", _health, methods=["GET"]),
@@ -179,13 +245,43 @@ class Platform:
         handlers = {404: _not_found, 405: _not_allowed}
         return Front(Starlette(routes=routes, exception_handlers=handlers))
 
+    def _where_the_replicas_are(self, routes: list[Route]) -> list[Route]:
+        """Routes that only the server with the replicas can answer."""
+        return self.relay.guard(routes) if self.database.is_shared else routes
+
+    def _server_url(self) -> str:
+        """Where other servers on the same database reach this one."""
+        return self.settings.server_url or self.server.url(self._address_of_machine)
+
+    async def _check_storage(self) -> None:
+        """Refuse a storage directory that is not that of the other servers on a shared database.
+
+        Raises:
+            StorageElsewhere: It is another one.
+        """
+        if self.database.is_shared:
+            mine = self.data_dir.storage_id()
+            storage_id = await self.database.write(stored_settings.ensure, stored_settings.STORAGE_ID, mine)
+            if storage_id != mine:
+                raise StorageElsewhere(path=self.data_dir.storage, storage_id=storage_id)
+
+    def _address(self) -> dict[str, Any]:
+        return {"pid": os.getpid(), "base_url": self.base_url, "server_id": self.database.server_id}
+
+    def _last_run(self) -> dict[str, Any]:
+        """What this data directory's server wrote down about itself when it started last; it has ended since."""
+        try:
+            address = json.loads(self._address_file.read_text())
+        except (OSError, ValueError):
+            return {}
+        return address if isinstance(address, dict) else {}
+
     def _last_port(self) -> int:
         """The free port of the last run, where it is still free: replicas that run on know the platform by it."""
         try:
-            base_url = json.loads(self._address_file.read_text())["base_url"]
-            port = urlsplit(base_url).port or 0
-            _listen(self.settings.host, port).close()
-        except (OSError, ValueError, KeyError, TypeError, PortTaken):
+            port = urlsplit(self._last_run().get("base_url") or "").port or 0
+            listen(self.settings.host, port).close()
+        except (ValueError, TypeError, AttributeError, PortTaken):
             return 0
         return port
 
@@ -201,36 +297,6 @@ class Platform:
             return path.read_text().strip()
         except (OSError, UnicodeDecodeError) as error:
             raise DataDirUnusable(path=path, cause=getattr(error, "strerror", None) or str(error)) from error
-
-    async def _start_server(self) -> None:
-        raise_open_files_limit()
-        config = uvicorn.Config(
-            self.asgi,
-            loop="uvloop",
-            http=BoundedHttpProtocol,
-            ws="none",
-            lifespan="off",
-            log_config=None,
-            access_log=False,
-            server_header=False,
-            timeout_graceful_shutdown=CONNECTIONS_GRACE_SECONDS,
-            timeout_keep_alive=75,
-        )
-        self._server = _Server(config)
-        self._serving = asyncio.create_task(self._server.serve(sockets=[self.socket]), name="http-server")
-        while not self._server.started:
-            if self._serving.done():
-                await self._serving
-                raise MachineshopError
-            await asyncio.sleep(0.002)
-
-
-class _Server(uvicorn.Server):
-    """uvicorn without its own signal handlers: stopping is the platform's affair."""
-
-    @contextlib.contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        yield
 
 
 async def run(settings: Settings, announce: Callable[[Platform], None], say: Callable[[str], None]) -> None:
@@ -278,23 +344,3 @@ async def _not_found(request: Request, _error: Exception) -> Response:
 
 async def _not_allowed(request: Request, _error: Exception) -> Response:
     return error_response(MethodNotAllowed(method=request.method, path=request.url.path[:256]))
-
-
-def _listen(host: str, port: int) -> socket.socket:
-    try:
-        family = socket.AF_INET6 if ":" in host else socket.AF_INET
-        listener = socket.socket(family, socket.SOCK_STREAM)
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listener.bind((host, port))
-        listener.listen(2048)
-    except OSError as error:
-        raise PortTaken(host=host, port=port, cause=error.strerror or str(error)) from error
-    listener.setblocking(False)
-    return listener
-
-
-def _reachable(host: str) -> str:
-    """An address at which this machine reaches a server that listens on `host`."""
-    if host in {"0.0.0.0", "::", ""}:  # noqa: S104 - a comparison
-        return "127.0.0.1"
-    return f"[{host}]" if ":" in host else host

@@ -68,7 +68,10 @@ def serve(
     port: int = DEFAULT_PORT,
     runtime: str = "auto",
     database_url: str | None = None,
+    storage_dir: Path | None = None,
     public_url: str | None = None,
+    server_url: str | None = None,
+    webhook_network: Annotated[list[str] | None, Parameter(negative=())] = None,
     verbose: Annotated[bool, Parameter(negative=())] = False,
 ) -> None:
     """Run the platform: one process, one port.
@@ -81,8 +84,15 @@ def serve(
         port: The port to listen on; 0 takes a free one.
         runtime: auto, process, docker or kubernetes.
         database_url: Another database than SQLite in the data directory: postgresql://... or sqlite:///path. Where it
-            holds a password, set MACHINESHOP_DATABASE_URL instead: others can read a command line.
+            holds a password, set MACHINESHOP_DATABASE_URL instead: others can read a command line. Several servers
+            may share a Postgres.
+        storage_dir: Where bytes of images, bundles and files are kept [the data directory]. Servers that share a
+            database share this too.
         public_url: The base URL at which clients reach the platform, where it is another than host and port.
+        server_url: The base URL at which other servers on the same database reach this one, where host and port do not
+            say it.
+        webhook_network: A network that is not public and may be sent webhooks all the same, as 10.0.0.0/8; give it
+            several times for several.
         verbose: Log every event, not only warnings.
     """
     logs.configure(verbose=verbose)
@@ -92,7 +102,10 @@ def serve(
         port=port,
         runtime=runtime,
         database_url=database_url or os.environ.get("MACHINESHOP_DATABASE_URL") or None,
+        storage_dir=storage_dir or _path(os.environ.get("MACHINESHOP_STORAGE_DIR")),
         public_url=public_url.rstrip("/") if public_url else None,
+        server_url=(server_url or os.environ.get("MACHINESHOP_SERVER_URL") or "").rstrip("/") or None,
+        webhook_networks=tuple(webhook_network or _listed(os.environ.get("MACHINESHOP_WEBHOOK_NETWORKS", ""))),
         admin_key=os.environ.get("MACHINESHOP_ADMIN_KEY") or None,
     )
     _run(run(settings, _announce, lambda line: print(line, flush=True)))
@@ -151,7 +164,9 @@ def revoke(key: str, *, data_dir: DataDirOption = None) -> None:
 @app.command
 def doctor(*, data_dir: DataDirOption = None, as_json: JsonOption = False) -> None:
     """Check this machine for what the platform needs, and name the mend for what it lacks."""
-    findings = list(examine(data_dir or default_data_dir()))
+    storage_dir = _path(os.environ.get("MACHINESHOP_STORAGE_DIR"))
+    database_url = os.environ.get("MACHINESHOP_DATABASE_URL") or None
+    findings = list(examine(data_dir or default_data_dir(), storage_dir, database_url))
     if as_json:
         print(json.dumps([{"name": f.name, "state": f.state, "detail": f.detail} for f in findings]))
     else:
@@ -164,11 +179,22 @@ def doctor(*, data_dir: DataDirOption = None, as_json: JsonOption = False) -> No
         sys.exit(1)
 
 
+def _path(text: str | None) -> Path | None:
+    return Path(text) if text else None
+
+
+def _listed(text: str) -> list[str]:
+    """The entries of a list with commas."""
+    return [entry.strip() for entry in text.split(",") if entry.strip()]
+
+
 def _announce(platform: Platform) -> None:
     accepts = ", ".join(f"{kind}s" for kind in sorted(platform.runtime.accepts))
     print(f"Machineshop {__version__} is ready at {platform.base_url}")
     print(f"  runtime    {platform.runtime.name}, runs {accepts}")
     print(f"  data       {platform.data_dir.path}")
+    if platform.data_dir.storage != platform.data_dir.path:
+        print(f"  storage    {platform.data_dir.storage}")
     if platform.made_admin_key is not None:
         print(f"  admin key  {platform.made_admin_key}  (shown this once, kept in {platform.data_dir.admin_key})")
     if platform.context_name is not None:

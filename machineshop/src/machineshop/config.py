@@ -1,6 +1,8 @@
 """The platform's settings, read once from the command line and the environment into a frozen object."""
 
+import ipaddress
 import os
+from collections.abc import Iterable
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -11,6 +13,7 @@ from machineshop.errors import InvalidRequest
 DEFAULT_HOST = "127.0.0.1"
 DEFAULT_PORT = 8799
 DATABASE_SCHEMES = ("sqlite:///", "postgresql://", "postgres://")
+Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 RUNTIMES = ("auto", "process", "docker", "kubernetes")
 
 
@@ -24,8 +27,14 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     runtime: str = "auto"
     database_url: str | None = None
     """None: SQLite in the data directory. It may hold a password, so it is never logged."""
+    storage_dir: Path | None = None
+    """Where bytes of images, bundles and files are kept; None: in the data directory."""
+    server_url: str | None = None
+    """The base URL at which other servers on the same database reach this one, where host and port do not say it."""
     public_url: str | None = None
     """The base URL that clients use, where it is not the one that the server listens on."""
+    webhook_networks: tuple[str, ...] = ()
+    """Networks that are not public and may be sent webhooks all the same, as `10.0.0.0/8`."""
     admin_key: str | None = None
     """Taken from MACHINESHOP_ADMIN_KEY, never from the command line, where others could read it."""
 
@@ -61,14 +70,31 @@ def check(settings: Settings) -> Settings:
             f"The {settings.runtime} runtime is not in this version yet; use --runtime process, which runs bundles.",
             param="runtime",
         )
-    if settings.public_url is not None and not _is_http_url(settings.public_url):
-        raise InvalidRequest(
-            f"--public-url is '{settings.public_url}'; it must look like http://host:port or https://host.",
-            param="public_url",
-        )
+    for option, url in (("--public-url", settings.public_url), ("--server-url", settings.server_url)):
+        if url is not None and not _is_http_url(url):
+            raise InvalidRequest(
+                f"{option} is '{url}'; it must look like http://host:port or https://host.",
+                param=option.removeprefix("--").replace("-", "_"),
+            )
     if settings.database_url is not None and not settings.database_url.startswith(DATABASE_SCHEMES):
         raise InvalidRequest(f"--database-url must begin with {' or '.join(DATABASE_SCHEMES)}.", param="database_url")
+    parse_networks(settings.webhook_networks)
     return settings
+
+
+def parse_networks(texts: Iterable[str]) -> list[Network]:
+    """Networks such as `10.0.0.0/8`, or single addresses.
+
+    Raises:
+        InvalidRequest: One is neither.
+    """
+    try:
+        return [ipaddress.ip_network(text.strip()) for text in texts]
+    except ValueError as error:
+        raise InvalidRequest(
+            f"--webhook-network or MACHINESHOP_WEBHOOK_NETWORKS: {error}. It must look like 10.0.0.0/8 or fd00::/8.",
+            param="webhook_networks",
+        ) from None
 
 
 def _is_http_url(text: str) -> bool:

@@ -4,18 +4,24 @@ machineshop.db        the store, where it is SQLite
 admin-key             the admin key that the platform made, mode 0600
 lock                  held while a server runs
 server.json           the running server's address and process id
-blobs/ uploads/       bytes of images, bundles and files
 runtime/              replicas, their logs and environments
+
+and in the storage directory, which is the same unless servers on one database share another:
+
+blobs/ uploads/       bytes of images, bundles and files
+storage-id            which database these bytes belong to
 """
 
 import fcntl
 import os
+import tempfile
 from pathlib import Path
 from typing import IO
 
 from machineshop.errors import MachineshopError
+from machineshop.ids import new_id
 
-PARTS = ("blobs", "uploads", "runtime")
+STORED_PARTS = ("blobs", "uploads")
 
 
 class DataDirUnusable(MachineshopError):
@@ -26,12 +32,37 @@ class DataDirInUse(MachineshopError):
     """Another machineshop (process {pid}) is using the data directory {path}. Stop it, or choose another --data-dir."""
 
 
-class DataDir:
-    """An opened data directory, locked for this process until `close`."""
+class DatabaseInUse(MachineshopError):
+    """Another machineshop (process {pid}) is using the database {path}. Stop it, or share a Postgres instead."""
 
-    def __init__(self, path: Path) -> None:
+
+class StorageUnusable(MachineshopError):
+    """The storage directory {path} cannot be used: {cause}. Choose another with --storage-dir, or mend it."""
+
+
+class StorageElsewhere(MachineshopError):
+    """The files of this database are kept elsewhere than in {path}: {mend}"""
+
+    def __init__(self, path: Path, storage_id: str) -> None:
+        mend = (
+            "name the directory that the other servers on it use with --storage-dir (by default it is the data "
+            f"directory of the first). To go on without those files, write {storage_id} into {path}/storage-id."
+        )
+        super().__init__(path=path, mend=mend)
+
+
+class DataDir:
+    """An opened data directory, locked for this process until `close`.
+
+    Args:
+        path: Where it is.
+        storage: Where bytes are kept, if not in it too; several servers may share that.
+    """
+
+    def __init__(self, path: Path, storage: Path | None = None) -> None:
         self.path = path.absolute()
-        self._lock: IO[str] | None = None
+        self.storage = (storage or path).absolute()
+        self._locks: list[IO[str]] = []
 
     def make_private(self) -> None:
         """Make the directory if need be, and close it to other users: it holds keys, variables and payloads.
@@ -49,29 +80,90 @@ class DataDir:
         Raises:
             DataDirUnusable: It cannot be made or written.
             DataDirInUse: Another server holds it.
+            StorageUnusable: The storage directory cannot be made or written.
         """
         try:
             self.make_private()
-            for part in PARTS:
-                (self.path / part).mkdir(exist_ok=True, mode=0o700)
-            self._lock = (self.path / "lock").open("a+")
+            (self.path / "runtime").mkdir(exist_ok=True, mode=0o700)
+            self._lock(self.path / "lock", self.path)
+            self._open_storage()
         except OSError as error:
             raise DataDirUnusable(path=self.path, cause=error.strerror or str(error)) from error
+        except BaseException:
+            self.close()
+            raise
+
+    def lock_database(self, path: Path) -> None:
+        """Keep other servers, with other data directories, from a database in a file.
+
+        Raises:
+            DataDirUnusable: It cannot be made.
+            DatabaseInUse: Another server uses it.
+        """
         try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            self._lock(path.with_name(f"{path.name}.lock"), path)
+        except DataDirInUse as error:
+            raise DatabaseInUse(path=path, pid=error.facts["pid"]) from None
         except OSError as error:
-            self._lock.seek(0)
-            pid = self._lock.read().strip() or "unknown"
-            self._lock.close()
-            raise DataDirInUse(path=self.path, pid=pid) from error
-        self._lock.truncate(0)
-        self._lock.write(str(os.getpid()))
-        self._lock.flush()
+            raise DataDirUnusable(path=path, cause=error.strerror or str(error)) from error
 
     def close(self) -> None:
         """Let the directory go."""
-        if self._lock is not None:
-            self._lock.close()
+        for lock in self._locks:
+            lock.close()
+
+    def _lock(self, file: Path, what: Path) -> None:
+        """Hold a lock until `close`, in a file that says who has it."""
+        lock = file.open("a+")
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            lock.seek(0)
+            pid = lock.read().strip() or "unknown"
+            lock.close()
+            raise DataDirInUse(path=what, pid=pid) from None
+        lock.truncate(0)
+        lock.write(str(os.getpid()))
+        lock.flush()
+        self._locks.append(lock)
+
+    def storage_id(self) -> str:
+        """What tells this storage directory from others; made when it is first asked for.
+
+        Raises:
+            StorageUnusable: It cannot be read or written.
+        """
+        path = self.storage / "storage-id"
+        try:
+            if not path.exists():
+                # Whole, or not at all, and the first one stays: another server may be doing the same.
+                with tempfile.NamedTemporaryFile("w", dir=self.storage, prefix=".storage-id-") as file:
+                    file.write(new_id() + "\n")
+                    file.flush()
+                    os.fsync(file.fileno())
+                    os.link(file.name, path)
+        except FileExistsError:
+            pass
+        except OSError as error:
+            raise StorageUnusable(path=self.storage, cause=error.strerror or str(error)) from error
+        return self._read_storage_id(path)
+
+    def _read_storage_id(self, path: Path) -> str:
+        try:
+            return path.read_text().strip()
+        except (OSError, UnicodeDecodeError) as error:
+            raise StorageUnusable(path=self.storage, cause=getattr(error, "strerror", None) or str(error)) from error
+
+    def _open_storage(self) -> None:
+        try:
+            self.storage.mkdir(parents=True, exist_ok=True, mode=0o700)
+            for part in STORED_PARTS:
+                (self.storage / part).mkdir(exist_ok=True, mode=0o700)
+                with tempfile.TemporaryFile(dir=self.storage / part):
+                    pass
+        except OSError as error:
+            unusable = DataDirUnusable if self.storage == self.path else StorageUnusable
+            raise unusable(path=self.storage, cause=error.strerror or str(error)) from error
 
     @property
     def admin_key(self) -> Path:

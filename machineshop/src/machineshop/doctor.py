@@ -13,9 +13,13 @@ import msgspec
 from uv import find_uv_bin
 
 from machineshop.config import DEFAULT_PORT, contexts_path
+from machineshop.errors import StoreUnavailable
 from machineshop.runtime.machine import Machine
+from machineshop.store.engines import is_sqlite
+from machineshop.store.schema import postgres_version
 
 MIN_SQLITE = (3, 35, 0)
+MIN_POSTGRES = 15
 MIN_FREE_GIB = 5
 MIN_OPEN_FILES = 4096
 DOCKER_SOCKET = Path("/var/run/docker.sock")
@@ -30,14 +34,18 @@ class Finding(msgspec.Struct, frozen=True):
     detail: str
 
 
-def examine(data_dir: Path) -> Iterator[Finding]:
+def examine(data_dir: Path, storage_dir: Path | None = None, database_url: str | None = None) -> Iterator[Finding]:
     """All findings, in the order in which a start would stumble over them."""
     yield _python()
     yield _sqlite()
     yield _uv()
     yield _wheel()
-    yield _data_dir(data_dir)
-    yield _disk(data_dir)
+    yield _directory("data directory", data_dir, "--data-dir")
+    if storage_dir is not None:
+        yield _directory("storage directory", storage_dir, "--storage-dir")
+    yield _disk(storage_dir or data_dir)
+    if database_url is not None:
+        yield _database(database_url)
     yield _port()
     yield _open_files()
     yield _gpus()
@@ -70,11 +78,23 @@ def _wheel() -> Finding:
     return Finding("sprocket", "missing", "this installation carries no wheel of sprocket: install machineshop again")
 
 
-def _data_dir(path: Path) -> Finding:
+def _directory(name: str, path: Path, option: str) -> Finding:
     nearest = next(parent for parent in [path, *path.parents] if parent.exists())
     if nearest.is_dir() and os.access(nearest, os.W_OK | os.X_OK):
-        return Finding("data directory", "ok", str(path))
-    return Finding("data directory", "missing", f"{nearest} cannot be written: choose another with --data-dir")
+        return Finding(name, "ok", str(path))
+    return Finding(name, "missing", f"{nearest} cannot be written: choose another with {option}")
+
+
+def _database(url: str) -> Finding:
+    if is_sqlite(url):
+        return Finding("database", "ok", "SQLite")
+    try:
+        version = postgres_version(url)
+    except StoreUnavailable as error:
+        return Finding("database", "missing", error.message)
+    if version < MIN_POSTGRES:
+        return Finding("database", "missing", f"Postgres {version} is too old: {MIN_POSTGRES} or newer is needed")
+    return Finding("database", "ok", f"Postgres {version} answers")
 
 
 def _disk(path: Path) -> Finding:

@@ -20,10 +20,14 @@
     │   ├── NotResubmittable
     │   └── StaleAttempt
     ├── QueueFull                 429
+    ├── TooManyStreams            429
     ├── ReplicaUnreachable        502
     └── Unavailable               503  try again later
         ├── NoReadyReplica
         ├── StoreUnavailable
+        │   └── CommitUnknown
+        ├── LeaseLost
+        ├── HolderAway
         ├── RuntimeUnavailable
         └── DiskFull              507
 
@@ -146,6 +150,12 @@ class QueueFull(MachineshopError):
     retry_after_seconds = 5
 
 
+class TooManyStreams(MachineshopError):
+    """{limit} streams are open {whose} already, and no more may be. Close some, or follow a whole queue with one."""
+
+    retry_after_seconds = 5
+
+
 class ReplicaUnreachable(MachineshopError):
     """A replica of '{name}' broke the connection before it answered: {cause}."""
 
@@ -166,6 +176,23 @@ class NoReadyReplica(Unavailable):
 
 
 class StoreUnavailable(Unavailable):
+    """{message}"""
+
+
+class CommitUnknown(StoreUnavailable):
+    """{message}"""
+
+
+class LeaseLost(Unavailable):
+    """{message}"""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "This server does not hold the lease on the control loops, or not for certain: another may run them by now."
+        )
+
+
+class HolderAway(Unavailable):
     """{message}"""
 
 
@@ -194,6 +221,7 @@ STATUSES: dict[type[MachineshopError], tuple[int, str]] = {
     MethodNotAllowed: (405, "invalid_request_error"),
     Conflict: (409, "conflict_error"),
     QueueFull: (429, "rate_limit_error"),
+    TooManyStreams: (429, "rate_limit_error"),
     ReplicaUnreachable: (502, "server_error"),
     DiskFull: (507, "server_error"),
     Unavailable: (503, "server_error"),

@@ -17,7 +17,7 @@ class Scope(StrEnum):
     PROJECT = "project"
     """Everything in its project but keys."""
     WORKER = "worker"
-    """Work the queue of one deployment, and read and write the project's files."""
+    """Work the queue of one deployment, read the project's files, and upload its jobs' outputs."""
 
 
 class Organization(msgspec.Struct, frozen=True):

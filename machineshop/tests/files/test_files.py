@@ -14,7 +14,8 @@ import pytest
 
 from factory import Clock, eventually
 from machineshop.models import Scope
-from machineshop.services.files import LEFTOVER_SECONDS, URL_LIFETIME_SECONDS
+from machineshop.services.files import URL_LIFETIME_SECONDS
+from machineshop.services.leftovers import LEFTOVER_SECONDS
 from storage_server import StorageServer, server_process
 
 MIB = 1024 * 1024
@@ -209,11 +210,11 @@ async def test_another_project_sees_nothing(client: httpx.AsyncClient, server: S
     assert (await client.get(path_of("a"))).content == CONTENT
 
 
-async def test_a_worker_key_reads_and_writes(client: httpx.AsyncClient, server: StorageServer) -> None:
+async def test_a_worker_key_reads_what_users_upload(client: httpx.AsyncClient, server: StorageServer) -> None:
+    await put(client, "input", CONTENT)
     async with server.client(await server.key("team", Scope.WORKER)) as worker:
-        await put(worker, "result", CONTENT)
-        assert (await worker.get(path_of("result"))).content == CONTENT
-    assert (await client.get(path_of("result"))).content == CONTENT
+        assert (await worker.get(path_of("input"))).content == CONTENT
+        assert (await worker.delete(path_of("input"))).status_code == 403
 
 
 async def test_without_a_key_nothing_is_read(stranger: httpx.AsyncClient) -> None:

@@ -163,6 +163,7 @@ class Consumer:
             claim.payload if workable else {},
             priority=claim.priority,
             info=claim.info,
+            queued=True,
             attempt_token=claim.attempt_token,
         )
         if workable and not self._draining:

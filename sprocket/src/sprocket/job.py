@@ -28,6 +28,7 @@ class Job:
         priority: higher is served first.
         info: what was noted about the job before this attempt.
         headers: HTTP headers, lower-case names; empty for a job from the queue.
+        queued: it comes from the queue, where its files belong; over HTTP they travel in the answer.
         attempt_token: what proves that the job is this worker's; None over HTTP, and where the platform gives none.
         cancel_requested: somebody wants this job stopped.
         cancel_seen: the model has asked `cancelled()` and was told so.
@@ -41,6 +42,7 @@ class Job:
         priority: int = 0,
         info: Mapping[str, Any] | None = None,
         headers: Mapping[str, str] | None = None,
+        queued: bool = False,
         attempt_token: str | None = None,
     ) -> None:
         self.id = job_id
@@ -48,6 +50,7 @@ class Job:
         self.priority = priority
         self.info = dict(info or {})
         self.headers = dict(headers or {})
+        self.queued = queued
         self.attempt_token = attempt_token
         self.cancel_requested = False
         self.cancel_seen = False

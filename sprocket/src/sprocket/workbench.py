@@ -175,7 +175,7 @@ class Workbench:
         return Done(published)
 
     async def _address_of(self, job: Job, file: FileOutput) -> str:
-        if self._platform is None:
+        if self._platform is None or not job.queued:
             return await self._loop.run_in_executor(None, data_uri, file.path)
         name = f"{job.id}-{safe_name(file.path.name)}"
         attempt = None if job.attempt_token is None else (job.id, job.attempt_token)

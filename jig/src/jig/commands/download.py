@@ -70,7 +70,10 @@ def written(place: Path, *, force: bool) -> Iterator[IO[bytes]]:
 
     Raises:
         FileExistsError: there is something at the place, and no force.
+        JigError: a device or a pipe is there: no file may take its place.
     """
+    if place.exists() and not place.is_file():
+        raise JigError(f"{place} is no file.", hint="Choose another place with --output.")
     partial = place.with_name(f".jig-{uuid.uuid4().hex[:12]}")
     if not force:
         place.open("xb").close()  # from now on it is ours to replace, and nobody else's

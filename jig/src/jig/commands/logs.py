@@ -45,7 +45,7 @@ def logs(
 def follow_lines(session: Session, path: str, wanted: dict[str, object]) -> None:
     """Print lines as they come, until the platform ends them or Ctrl-C."""
     output = session.output
-    for piece in session.client.lines(path, follow="true", **wanted):
+    for piece in session.client.lines(path, {"follow": "true", **wanted}):
         if not piece.strip():
             continue
         try:

@@ -24,62 +24,48 @@ MAX_TAIL = 10_000
 Handler = Callable[[Call], Awaitable[Response]]
 
 
+ONE = "/v1/deployments/{deployment}"
+
+
 def routes(api: Api, deployments: DeploymentService, runtime: Runtime) -> list[Route]:
     """All routes of this module."""
+    return [*runtime_routes(api, deployments, runtime), *store_routes(api, deployments)]
+
+
+def runtime_routes(api: Api, deployments: DeploymentService, runtime: Runtime) -> list[Route]:
+    """The routes whose answers show replicas: only a server that runs them can give those."""
     pages = _Deployments(deployments, runtime)
-    one = "/v1/deployments/{deployment}"
     return [
         api.route("GET", "/v1/runtime", pages.describe_runtime),
-        api.route("POST", "/v1/deployments/prewarm", pages.prewarm, body=dict[str, Any]),
         api.route("GET", "/v1/deployments", pages.list_all),
         api.route("POST", "/v1/deployments", pages.create, body=dict[str, Any]),
-        api.route("GET", one, pages.get),
-        api.route("PATCH", one, pages.update, body=dict[str, Any]),
-        api.route("DELETE", one, pages.delete),
-        api.route("GET", f"{one}/revisions", pages.list_revisions),
-        api.route("GET", f"{one}/revisions/{{revision}}", pages.get_revision),
-        api.route("GET", f"{one}/logs", pages.logs),
-        api.route("GET", f"{one}/health", pages.health),
+        api.route("GET", ONE, pages.get),
+        api.route("PATCH", ONE, pages.update, body=dict[str, Any]),
+        api.route("GET", f"{ONE}/logs", pages.logs),
+        api.route("GET", f"{ONE}/health", pages.health),
     ]
 
 
-class _Deployments:
-    """The handlers, over the service and the runtime that they show."""
+def store_routes(api: Api, deployments: DeploymentService) -> list[Route]:
+    """The routes whose answers lie in the store alone."""
+    pages = _StoredDeployments(deployments)
+    return [
+        api.route("POST", "/v1/deployments/prewarm", pages.prewarm, body=dict[str, Any]),
+        api.route("DELETE", ONE, pages.delete),
+        api.route("GET", f"{ONE}/revisions", pages.list_revisions),
+        api.route("GET", f"{ONE}/revisions/{{revision}}", pages.get_revision),
+    ]
 
-    def __init__(self, deployments: DeploymentService, runtime: Runtime) -> None:
+
+class _StoredDeployments:
+    """The handlers that need the service alone."""
+
+    def __init__(self, deployments: DeploymentService) -> None:
         self._deployments = deployments
-        self._runtime = runtime
-
-    async def describe_runtime(self, _call: Call) -> Response:
-        capacity = self._runtime.capacity()
-        return json_response(
-            {
-                "runtime": self._runtime.name,
-                "accepts": sorted(self._runtime.accepts),
-                "cpu": capacity.cpu,
-                "memory": capacity.memory_gib,
-                "gpus": capacity.gpus,
-                "gpu_types": capacity.gpu_types,
-            }
-        )
 
     async def prewarm(self, _call: Call) -> Response:
         """Nothing to warm on a machine whose registry is in the same process."""
         return json_response({})
-
-    async def list_all(self, call: Call) -> Response:
-        found = await self._deployments.list_live(call.project_id)
-        return json_response({"object": "list", "data": [await self._view(deployment) for deployment in found]})
-
-    async def create(self, call: Call) -> Response:
-        return json_response(await self._view(await self._deployments.create(call.project_id, call.body)))
-
-    async def get(self, call: Call) -> Response:
-        return json_response(await self._view(await self._find(call)))
-
-    async def update(self, call: Call) -> Response:
-        deployment = await self._deployments.update(call.project_id, call.path["deployment"], call.body)
-        return json_response(await self._view(deployment))
 
     async def delete(self, call: Call) -> Response:
         deployment = await self._deployments.delete(call.project_id, call.path["deployment"])
@@ -107,6 +93,41 @@ class _Deployments:
                 "created_at": iso(revision.created_at),
             }
         )
+
+
+class _Deployments:
+    """The handlers, over the service and the runtime that they show."""
+
+    def __init__(self, deployments: DeploymentService, runtime: Runtime) -> None:
+        self._deployments = deployments
+        self._runtime = runtime
+
+    async def describe_runtime(self, _call: Call) -> Response:
+        capacity = self._runtime.capacity()
+        return json_response(
+            {
+                "runtime": self._runtime.name,
+                "accepts": sorted(self._runtime.accepts),
+                "cpu": capacity.cpu,
+                "memory": capacity.memory_gib,
+                "gpus": capacity.gpus,
+                "gpu_types": capacity.gpu_types,
+            }
+        )
+
+    async def list_all(self, call: Call) -> Response:
+        found = await self._deployments.list_live(call.project_id)
+        return json_response({"object": "list", "data": [await self._view(deployment) for deployment in found]})
+
+    async def create(self, call: Call) -> Response:
+        return json_response(await self._view(await self._deployments.create(call.project_id, call.body)))
+
+    async def get(self, call: Call) -> Response:
+        return json_response(await self._view(await self._find(call)))
+
+    async def update(self, call: Call) -> Response:
+        deployment = await self._deployments.update(call.project_id, call.path["deployment"], call.body)
+        return json_response(await self._view(deployment))
 
     async def health(self, call: Call) -> Response:
         deployment = await self._find(call)

@@ -163,11 +163,23 @@ def decode(body: bytes, decoder: "msgspec.json.Decoder[T]") -> T:
         body.decode()  # a field that is kept as it came would be skipped over, whatever its bytes are
         return decoder.decode(body)
     except msgspec.ValidationError as error:
-        raise malformed(error) from None
+        raise _in_array(body, decoder) or malformed(error) from None
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise MalformedBody(f"The request body is not valid JSON: {error}.") from None
     except RecursionError:
         raise MalformedBody("The request body is nested too deeply; flatten it, or send it as a file.") from None
+
+
+def _in_array(body: bytes, decoder: "msgspec.json.Decoder[T]") -> MalformedBody | None:
+    """Which of the things in an array is wrong, where the route takes one such thing as well."""
+    if not body.lstrip().startswith(b"["):
+        return None
+    for number, item in enumerate(msgspec.json.decode(body, type=list[msgspec.Raw])):
+        try:
+            decoder.decode(item)
+        except msgspec.ValidationError as error:
+            return malformed(error, f"[{number}]")
+    return None
 
 
 def iso(seconds: float | None) -> str | None:

@@ -3,6 +3,7 @@
 import asyncio
 import logging
 import mimetypes
+from typing import Annotated
 from urllib.parse import quote
 
 import msgspec
@@ -25,11 +26,16 @@ log = logging.getLogger(__name__)
 PREFIXES = ("/v1/storage", "/v1/deployments/storage")
 DEFAULT_CONTENT_TYPE = "application/octet-stream"
 
+# Longer ones are no job's and no attempt's, and an error repeats them.
+Name = Annotated[str, msgspec.Meta(max_length=255)]
+
 
 class UploadRequest(msgspec.Struct):
-    """The body of an upload request."""
+    """The body of an upload request; the last two where the file is an output of a job."""
 
     filename: str
+    request_id: Name | None = None
+    attempt_token: Name | None = None
 
 
 def routes(api: Api, service: FileService) -> list[Route]:
@@ -55,12 +61,19 @@ class FileRoutes:
     async def request_upload(self, call: Call) -> Response:
         """Where to put a file's bytes."""
         base_url = f"{call.request.url.scheme}://{call.headers['host']}" if "host" in call.headers else None
-        url = await self._service.upload_url(call.project_id, call.body.filename, base_url)
+        body: UploadRequest = call.body
+        url = await self._service.upload_url(
+            call.identity.key,
+            body.filename,
+            request_id=body.request_id,
+            attempt_token=body.attempt_token,
+            base_url=base_url,
+        )
         return json_response(
             {
-                "path": call.body.filename,
+                "path": body.filename,
                 "upload_url": {"url": url, "method": "PUT", "headers": {}},
-                "url": self._service.file_url(call.body.filename),
+                "url": self._service.file_url(body.filename),
             }
         )
 

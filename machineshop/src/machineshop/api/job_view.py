@@ -1,14 +1,27 @@
 """A job for the wire."""
 
+from enum import StrEnum
 from typing import Any
 
 from machineshop.api.endpoint import iso
 from machineshop.models import Claim, Job
+from machineshop.services.waiting import Place
 from machineshop.states import JobState
 
 
-def job_view(job: Job, *, contents: bool = True) -> dict[str, Any]:
-    """A job as everybody sees it; without `contents`, its inputs and outputs are null."""
+class Include(StrEnum):
+    """What of a job's contents is shown; what is left out is null."""
+
+    PAYLOAD = "payload"
+    """Its inputs and its outputs."""
+    OUTPUTS = "outputs"
+    """Its outputs alone."""
+    NONE = "none"
+    """Neither."""
+
+
+def job_view(job: Job, include: Include = Include.PAYLOAD) -> dict[str, Any]:
+    """A job as everybody sees it."""
     view: dict[str, Any] = {
         "request_id": job.id,
         "model": job.model,
@@ -18,8 +31,8 @@ def job_view(job: Job, *, contents: bool = True) -> dict[str, Any]:
         "retries": job.retries,
         "attempt": job.attempt,
         "cancel_requested": job.cancel_requested,
-        "inputs": job.payload if contents else None,
-        "outputs": job.outputs if contents else None,
+        "inputs": job.payload if include is Include.PAYLOAD else None,
+        "outputs": job.outputs if include is not Include.NONE else None,
         "info": job.info,
         "error": job.info.get("error") if job.state is JobState.FAILED else None,
         "warnings": [],
@@ -33,6 +46,26 @@ def job_view(job: Job, *, contents: bool = True) -> dict[str, Any]:
     if job.webhook_url is not None:
         view["webhook_url"] = job.webhook_url
     return view
+
+
+def place_view(place: Place) -> dict[str, Any]:
+    """Where a pending job stands, as everybody sees it."""
+    estimate = place.estimate
+    return {
+        "position": place.position,
+        "reason": place.reason,
+        "message": place.message,
+        "ready_replicas": place.ready_replicas,
+        "running": place.running,
+        "estimate": None
+        if estimate is None
+        else {
+            "start_at": iso(estimate.start_at),
+            "earliest_at": iso(estimate.earliest_at),
+            "latest_at": iso(estimate.latest_at),
+            "from_jobs": estimate.from_jobs,
+        },
+    }
 
 
 def claim_view(claim: Claim) -> dict[str, Any]:

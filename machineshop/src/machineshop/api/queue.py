@@ -3,19 +3,21 @@
 import base64
 import binascii
 import re
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from typing import Annotated, Any
 
 import msgspec
 from starlette.responses import Response
 from starlette.routing import Route
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from machineshop.api.durations import parse_number, parse_time
 from machineshop.api.endpoint import Api, Call
-from machineshop.api.job_view import job_view
+from machineshop.api.job_view import Include, job_view, place_view
 from machineshop.errors import InvalidRequest, NotCancelable
 from machineshop.http import ANY_SCOPE, json_response
 from machineshop.models import FairKey, QueueSettings
+from machineshop.services.place import Places
 from machineshop.services.queue import (
     CANCEL_GRACE_SECONDS,
     MAX_BATCH,
@@ -54,6 +56,14 @@ class JobsRequest(msgspec.Struct):
     request_ids: Names
 
 
+class ResultsRequest(msgspec.Struct):
+    """Several jobs to look at."""
+
+    model: Name
+    request_ids: Names
+    include: Include = Include.PAYLOAD
+
+
 class ClearRequest(msgspec.Struct):
     """A queue to empty."""
 
@@ -70,14 +80,31 @@ class SettingsRequest(msgspec.Struct):
     keys: Keys | msgspec.UnsetType = msgspec.UNSET
 
 
-def routes(api: Api, queue: QueueService) -> list[Route]:
-    """All routes of this module; those that every job passes come first."""
-    submit, status, cancel = _submit(queue), _status(queue), _cancel(queue)
+class _Elsewhere(Response):
+    """The answer of another application."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        super().__init__()
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Have it answered there."""
+        await self._app(scope, receive, send)
+
+
+def routes(
+    api: Api, queue: QueueService, places: Places, guard: Callable[[Iterable[Route]], list[Route]] | None = None
+) -> list[Route]:
+    """All routes of this module; those that every job passes come first.
+
+    `guard` has routes answered by the server that knows the replicas, where that may be another one.
+    """
+    submit, status, cancel = _submit(queue), _status(queue, places, guard, api), _cancel(queue)
     body = Submission | list[Submission]
     return [
         api.route("POST", "/v1/queue/submit", submit, body=body, body_limit_bytes=SUBMIT_LIMIT_BYTES),
         api.route("GET", "/v1/queue/status", status, scopes=ANY_SCOPE),
-        api.route("POST", "/v1/queue/results", _results(queue), body=JobsRequest),
+        api.route("POST", "/v1/queue/results", _results(queue), body=ResultsRequest),
         api.route("GET", "/v1/queue/jobs", _list(queue)),
         api.route("POST", "/v1/queue/cancel", cancel, body=CancelRequest),
         api.route("POST", "/v1/queue/resubmit", _resubmit(queue), body=JobsRequest),
@@ -110,19 +137,31 @@ def _submitted_view(submitted: Submitted) -> dict[str, Any]:
     return {"requestId": job.id, "request_id": job.id, "status": "pending"}
 
 
-def _status(queue: QueueService) -> Callable[[Call], Awaitable[Response]]:
+def _status(
+    queue: QueueService, places: Places, guard: Callable[[Iterable[Route]], list[Route]] | None, api: Api
+) -> Callable[[Call], Awaitable[Response]]:
+    async def with_place(call: Call) -> Response:
+        job = await queue.status(call.project_id, call.required("model"), call.required("request_id"))
+        place = await places.find(job) if job.state is JobState.PENDING else None
+        return json_response({**job_view(job), "queue": None if place is None else place_view(place)})
+
+    if guard is None:
+        return with_place
+    # Why a job waits depends on the replicas; all else lies in the store, and is answered here.
+    pending = guard([api.route("GET", "/v1/queue/status", with_place, scopes=ANY_SCOPE)])[0].app
+
     async def status(call: Call) -> Response:
         job = await queue.status(call.project_id, call.required("model"), call.required("request_id"))
-        return json_response(job_view(job))
+        return _Elsewhere(pending) if job.state is JobState.PENDING else json_response({**job_view(job), "queue": None})
 
     return status
 
 
 def _results(queue: QueueService) -> Callable[[Call], Awaitable[Response]]:
     async def results(call: Call) -> Response:
-        body: JobsRequest = call.body
+        body: ResultsRequest = call.body
         found = await queue.results(call.project_id, body.model, body.request_ids)
-        return _listed([job_view(job) for job in found])
+        return _listed([job_view(job, body.include) for job in found])
 
     return results
 
@@ -131,9 +170,7 @@ def _list(queue: QueueService) -> Callable[[Call], Awaitable[Response]]:
     async def list_jobs(call: Call) -> Response:
         query = call.query
         limit = parse_number(query.get("limit", str(DEFAULT_PAGE)), "limit", least=1, most=MAX_BATCH)
-        include = query.get("include", "payload")
-        if include not in {"payload", "none"}:
-            raise InvalidRequest(f"'include' is '{include[:64]}'; it must be 'payload' or 'none'.", param="include")
+        include = _include(query.get("include", Include.PAYLOAD))
         chosen = JobFilter(
             states=_states(query.get("status")),
             fair_key=query.get("fair_key"),
@@ -145,7 +182,7 @@ def _list(queue: QueueService) -> Callable[[Call], Awaitable[Response]]:
         found = await queue.list_page(call.project_id, call.required("model"), chosen, before, limit + 1)
         page = found[:limit]
         cursor = _encode_cursor(page[-1].sequence) if len(found) > limit else None
-        data = [job_view(job, contents=include == "payload") for job in page]
+        data = [job_view(job, include) for job in page]
         return json_response({"object": "list", "data": data, "next_cursor": cursor})
 
     return list_jobs
@@ -242,6 +279,15 @@ def _states(text: str | None) -> frozenset[JobState]:
     except ValueError:
         raise InvalidRequest(
             f"'status' is '{(text or '')[:64]}'; it must be some of {', '.join(JobState)}, with commas.", param="status"
+        ) from None
+
+
+def _include(text: str) -> Include:
+    try:
+        return Include(text)
+    except ValueError:
+        raise InvalidRequest(
+            f"'include' is '{text[:64]}'; it must be one of {', '.join(Include)}.", param="include"
         ) from None
 
 

@@ -10,7 +10,7 @@ from starlette.routing import Route
 from machineshop.api.durations import parse_duration, parse_number
 from machineshop.api.endpoint import Api, Call
 from machineshop.api.job_view import claim_view
-from machineshop.errors import InvalidRequest, MachineshopError, status_of
+from machineshop.errors import InvalidRequest, MachineshopError, PayloadTooLarge, status_of
 from machineshop.http import ANY_SCOPE, json_response
 from machineshop.models import Claim, Worker
 from machineshop.services.queue import MAX_BATCH, QueueService, check_object
@@ -55,7 +55,7 @@ class UpdateRequest(msgspec.Struct):
 class ClaimRequest(msgspec.Struct):
     """A worker's wish for jobs."""
 
-    hostname: Annotated[str, msgspec.Meta(min_length=1, max_length=MAX_HOSTNAME_LENGTH)]
+    hostname: Annotated[str, msgspec.Meta(min_length=1)]
     claim_timeout: Annotated[int, msgspec.Meta(ge=1, le=MAX_CLAIM_SECONDS)] | None = None
     max_jobs: Annotated[int, msgspec.Meta(ge=1, le=MAX_BATCH)] = 1
     timeout: Name = "0s"
@@ -140,11 +140,11 @@ def _take_turn(queue: QueueService, clock: Callable[[], float]) -> Callable[[Cal
         said = [_try_said(update, clock()) for update in body.updates]
         sound = [update for update in said if isinstance(update, Update)]
         max_jobs = 0 if body.claim is None else body.claim.max_jobs
-        told, claims = await queue.take_turn(call.project_id, deployment, _holder(call), sound, worker, max_jobs)
-        answers = iter(told)
+        turn = await queue.take_turn(call.project_id, deployment, _holder(call), sound, worker, max_jobs)
+        answers = iter(turn.told)
         outcomes = [next(answers) if isinstance(update, Update) else Told(error=update) for update in said]
         return _turn_response(
-            [_answer(update, outcome) for update, outcome in zip(body.updates, outcomes, strict=True)], claims
+            [_answer(update, outcome) for update, outcome in zip(body.updates, outcomes, strict=True)], turn.handed
         )
 
     return take_turn
@@ -172,10 +172,14 @@ def _holder(call: Call) -> Holder:
 
 
 def _worker(claim: ClaimRequest, replica_id: str | None) -> Worker:
-    return Worker(hostname=claim.hostname, replica_id=replica_id, claim_timeout_seconds=claim.claim_timeout)
+    hostname = claim.hostname[:MAX_HOSTNAME_LENGTH]
+    return Worker(hostname=hostname, replica_id=replica_id, claim_timeout_seconds=claim.claim_timeout)
 
 
 def _try_said(request: UpdateRequest, now: float) -> Update | MachineshopError:
+    size = len(bytes(request.payload))
+    if size > RESULT_LIMIT_BYTES:
+        return PayloadTooLarge(what="'payload'", limit_bytes=RESULT_LIMIT_BYTES, mend="Give large outputs as files.")
     try:
         return _said(request, now)
     except InvalidRequest as error:

@@ -1,14 +1,21 @@
 """Bytes on their way in: each upload is a local file that grows, with the SHA-256 of what it holds so far."""
 
 import asyncio
+import fcntl
 import hashlib
-from collections.abc import AsyncIterable
+import os
+from collections.abc import AsyncIterable, AsyncIterator
+from contextlib import asynccontextmanager
 from io import SEEK_END, FileIO
 from pathlib import Path
 
 from machineshop.blobs.base import CHUNK_BYTES
 from machineshop.blobs.disk import DiskThreads, full_disk_is_an_answer, write_all
 from machineshop.errors import PayloadTooLarge
+
+
+class UploadHeld(Exception):
+    """Another process is writing to the upload. Services turn it into the answer that fits."""
 
 
 class Uploads:
@@ -57,6 +64,28 @@ class Upload:
         """Of the bytes written so far."""
         return f"sha256:{self._hash.hexdigest()}"
 
+    @asynccontextmanager
+    async def hold(self) -> AsyncIterator[None]:
+        """Keep other processes from writing to it, and know of what they have written.
+
+        Raises:
+            UploadHeld: Another one does.
+            FileNotFoundError: It was finished or removed.
+        """
+        fd = await self._threads.run(self._lock)
+        try:
+            yield
+        finally:
+            os.close(fd)
+
+    async def refresh(self) -> None:
+        """Know of what other processes have written.
+
+        Raises:
+            FileNotFoundError: It was finished or removed.
+        """
+        await self._threads.run(self._refresh)
+
     async def append(self, parts: AsyncIterable[bytes], limit_bytes: int | None = None) -> None:
         """Write what comes. When `parts` breaks off with an error, what came before it is kept.
 
@@ -95,10 +124,29 @@ class Upload:
 
     def read_again(self) -> None:
         """Take size and hash from the file; runs in a thread."""
+        self._hash, self.size = hashlib.sha256(), 0
         with self.path.open("rb") as file:
             while data := file.read(CHUNK_BYTES):
                 self._hash.update(data)
                 self.size += len(data)
+
+    def _refresh(self) -> None:
+        if self.path.stat().st_size != self.size:
+            self.read_again()
+
+    def _lock(self) -> int:
+        fd = os.open(self.path, os.O_RDWR)
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            _check_same(fd, self.path)
+            self._refresh()
+        except BlockingIOError:
+            os.close(fd)
+            raise UploadHeld from None
+        except BaseException:
+            os.close(fd)
+            raise
+        return fd
 
 
 class _Writer:
@@ -137,6 +185,12 @@ class _Writer:
         if self._writing is not None:
             await asyncio.shield(self._writing)
             self._writing = None
+
+
+def _check_same(fd: int, path: Path) -> None:
+    """Raise where the file has lost its name since it was opened: as a blob, nobody may write to it."""
+    if not os.path.samestat(os.fstat(fd), path.stat()):
+        raise FileNotFoundError(path)
 
 
 def _create(path: Path) -> None:

@@ -5,8 +5,10 @@ import contextlib
 import logging
 import time
 from collections.abc import Awaitable, Callable
+from typing import Protocol
 
 from machineshop.errors import Unavailable
+from machineshop.store.writer import Fence, fenced
 
 log = logging.getLogger(__name__)
 
@@ -14,8 +16,30 @@ log = logging.getLogger(__name__)
 MAX_BACKOFF_SECONDS = 30.0
 
 
+class Hold(Protocol):
+    """What says whether the loops run in this server: the lease."""
+
+    @property
+    def held(self) -> bool:
+        """Whether they may run at this moment."""
+        ...
+
+    @property
+    def fence(self) -> Fence | None:
+        """What each of their writes has to pass in its own transaction."""
+        ...
+
+
 class Loop:
-    """Runs `run_once(now)` every `interval_seconds`, and at once after `wake`."""
+    """Runs `run_once(now)` every `interval_seconds`, and at once after `wake`.
+
+    Args:
+        name: For the log.
+        run_once: One pass.
+        interval_seconds: How long to rest between passes.
+        clock: Seconds since the epoch.
+        hold: Without it the loop runs in every server.
+    """
 
     def __init__(
         self,
@@ -23,11 +47,14 @@ class Loop:
         run_once: Callable[[float], Awaitable[object]],
         interval_seconds: float,
         clock: Callable[[], float] = time.time,
+        *,
+        hold: Hold | None = None,
     ) -> None:
         self.name = name
         self._run_once = run_once
         self._interval_seconds = interval_seconds
         self._clock = clock
+        self._hold = hold
         self._woken = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
 
@@ -41,26 +68,33 @@ class Loop:
 
     async def stop(self) -> None:
         """End, in the middle of a run if need be: what a run does is safe to cut off."""
-        if self._task is not None:
-            self._task.cancel()
-            await asyncio.gather(self._task, return_exceptions=True)
+        task, self._task = self._task, None
+        if task is not None:
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
 
     async def _run(self) -> None:
         failures = 0
-        while True:
-            self._woken.clear()
-            try:
-                await self._run_once(self._clock())
-                failures = 0
-            except Unavailable as error:
-                failures += 1
-                log.warning("loop.failed name=%s failures=%d error=%s", self.name, failures, error)
-            except Exception:
-                failures += 1
-                log.exception("loop.failed name=%s failures=%d", self.name, failures)
-            pause = self._interval_seconds if failures == 0 else backoff_seconds(self._interval_seconds, failures)
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._woken.wait(), pause)
+        with fenced(None if self._hold is None else self._hold.fence):
+            while True:
+                self._woken.clear()
+                # A server that was halted may wake up here long after another has taken over.
+                if self._hold is None or self._hold.held:
+                    failures = 0 if await self._succeeds(failures) else failures + 1
+                pause = self._interval_seconds if failures == 0 else backoff_seconds(self._interval_seconds, failures)
+                with contextlib.suppress(TimeoutError):
+                    await asyncio.wait_for(self._woken.wait(), pause)
+
+    async def _succeeds(self, failures: int) -> bool:
+        try:
+            await self._run_once(self._clock())
+        except Unavailable as error:
+            log.warning("loop.failed name=%s failures=%d error=%s", self.name, failures + 1, error)
+        except Exception:
+            log.exception("loop.failed name=%s failures=%d", self.name, failures + 1)
+        else:
+            return True
+        return False
 
 
 def backoff_seconds(interval_seconds: float, failures: int) -> float:

@@ -5,6 +5,7 @@ the runtime needs lives only in memory.
 """
 
 import logging
+from typing import Protocol
 
 from machineshop.models import Deployment
 from machineshop.runtime.base import Replica, ReplicaStatus, RevisionSpec, Runtime
@@ -44,15 +45,32 @@ class Reconciler:
                 log.info("deployment.jobs_ended deployment_id=%s", deployment_id)
 
 
+class Permission(Protocol):
+    """Who says whether this server may start replicas: the lease."""
+
+    def require(self) -> None:
+        """Return where it may.
+
+        Raises:
+            LeaseLost: It may not.
+        """
+
+
 class PlatformWatcher:
     """What the platform does around the life of a replica: its key, and the jobs it held."""
 
-    def __init__(self, identity: IdentityService, queue: QueueService) -> None:
+    def __init__(self, identity: IdentityService, queue: QueueService, permission: Permission) -> None:
         self._identity = identity
         self._queue = queue
+        self._permission = permission
 
     async def issue_key(self, spec: RevisionSpec, replica_id: str) -> str:
-        """A fresh worker key; an earlier one of this replica ends."""
+        """A fresh worker key; an earlier one of this replica ends.
+
+        Raises:
+            LeaseLost: Another server may run the replicas by now: none starts here.
+        """
+        self._permission.require()
         await self._identity.revoke_replica_keys(replica_id)
         return await self._identity.create_worker_key(spec.project_id, spec.deployment_id, replica_id)
 

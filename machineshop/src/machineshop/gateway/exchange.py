@@ -1,4 +1,4 @@
-"""One request to one replica and the answer back, with nothing buffered in between."""
+"""One request to a replica, or to another server, and the answer back, with nothing buffered in between."""
 
 import asyncio
 import re
@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator
 from urllib.parse import quote
 
 import aiohttp
+import msgspec
 from starlette.datastructures import Headers
 from starlette.requests import Request
 from starlette.types import Send
@@ -26,18 +27,50 @@ SLASH = re.compile(r"/|%2[Ff]")
 
 
 class ImpossibleAnswer(ReplicaUnreachable):
-    """A replica of '{name}' answered with the impossible {what}: mend the server inside the deployment."""
+    """{name} answered with the impossible {what}: mend the server that said so."""
+
+
+class Target(msgspec.Struct, frozen=True):
+    """Where a request goes, and how it is written there."""
+
+    url: URL
+    headers: list[tuple[str, str]]
+    request_id: str
+    name: str
+    """Who that is, in a message."""
+
+
+def replica_target(request: Request, replica: Replica, deployment_name: str) -> Target:
+    """A replica, which never sees the caller's key."""
+    request_id = _request_id(request)
+    client = request.client.host if request.client else "unknown"
+    tail = SLASH.split(_raw_path(request), SLASHES_BEFORE_TAIL)[-1]
+    return Target(
+        URL(f"http://{replica.host}:{replica.port}/{tail}{_query(request)}", encoded=True),
+        headers.to_replica(request.headers.raw, client, request_id),
+        request_id,
+        f"A replica of '{deployment_name}'",
+    )
+
+
+def server_target(request: Request, base_url: str, server_id: str) -> Target:
+    """Another server of the platform, which is asked the same; `server_id` is this one."""
+    request_id = _request_id(request)
+    return Target(
+        URL(f"{base_url.rstrip('/')}{_raw_path(request)}{_query(request)}", encoded=True),
+        headers.to_server(request.headers.raw, request_id, server_id),
+        request_id,
+        f"The server at {base_url}",
+    )
 
 
 class Exchange:
-    """One request to one replica; `started` once the caller has got the beginning of the answer."""
+    """One request to one target; `started` once the caller has got the beginning of the answer."""
 
-    def __init__(self, request: Request, send: Send, replica: Replica, deployment_name: str) -> None:
+    def __init__(self, request: Request, send: Send, target: Target) -> None:
         self._request = request
         self._send = send
-        self._replica = replica
-        self._deployment_name = deployment_name
-        self._request_id = request.headers.get("x-request-id", "")[:128] or new_id()
+        self._target = target
         self._body_begun = False
         self._body_ended = asyncio.Event()
         self.started = False
@@ -49,10 +82,10 @@ class Exchange:
         return isinstance(error, aiohttp.ClientConnectorError) or self._request.method in IDEMPOTENT
 
     async def run(self, session: aiohttp.ClientSession) -> None:
-        """Forward; ends early when the caller hangs up, which hangs up on the replica too.
+        """Forward; ends early when the caller hangs up, which hangs up on the target too.
 
         Raises:
-            aiohttp.ClientError: The replica could not be reached, or broke off.
+            aiohttp.ClientError: The target could not be reached, or broke off.
             ImpossibleAnswer: No HTTP message can say what it answered.
         """
         answer = asyncio.ensure_future(self._exchange(session))
@@ -69,8 +102,8 @@ class Exchange:
     async def _exchange(self, session: aiohttp.ClientSession) -> None:
         async with session.request(
             self._request.method,
-            self._url(),
-            headers=headers.to_replica(self._request.headers.raw, self._client(), self._request_id),
+            self._target.url,
+            headers=self._target.headers,
             data=self._body() if _has_body(self._request.headers) else None,
             allow_redirects=False,
         ) as response:
@@ -80,7 +113,7 @@ class Exchange:
                 {
                     "type": "http.response.start",
                     "status": response.status,
-                    "headers": headers.to_client(response.raw_headers, response.status, self._request_id),
+                    "headers": headers.to_client(response.raw_headers, response.status, self._target.request_id),
                 }
             )
             if self._request.method != "HEAD" and response.status not in headers.BODILESS:
@@ -91,9 +124,9 @@ class Exchange:
     def _check(self, response: aiohttp.ClientResponse) -> None:
         """Refuse what our own server could not pass on."""
         if response.status not in STATUSES:
-            raise ImpossibleAnswer(name=self._deployment_name, what=f"status {response.status}")
+            raise ImpossibleAnswer(name=self._target.name, what=f"status {response.status}")
         if bad := headers.malformed(response.raw_headers):
-            raise ImpossibleAnswer(name=self._deployment_name, what=f"header {bad}")
+            raise ImpossibleAnswer(name=self._target.name, what=f"header {bad}")
 
     async def _body(self) -> AsyncIterator[bytes]:
         self._body_begun = True
@@ -109,16 +142,19 @@ class Exchange:
         while (await self._request.receive())["type"] != "http.disconnect":
             pass
 
-    def _url(self) -> URL:
-        path = self._request.scope.get("raw_path") or quote(self._request.scope["path"]).encode()
-        tail = SLASH.split(path.decode("latin-1"), SLASHES_BEFORE_TAIL)[-1]
-        query = self._request.scope["query_string"].decode("latin-1")
-        return URL(
-            f"http://{self._replica.host}:{self._replica.port}/{tail}" + (f"?{query}" if query else ""), encoded=True
-        )
 
-    def _client(self) -> str:
-        return self._request.client.host if self._request.client else "unknown"
+def _request_id(request: Request) -> str:
+    return request.headers.get("x-request-id", "")[:128] or new_id()
+
+
+def _raw_path(request: Request) -> str:
+    path: bytes = request.scope.get("raw_path") or quote(request.scope["path"]).encode()
+    return path.decode("latin-1")
+
+
+def _query(request: Request) -> str:
+    query: str = request.scope["query_string"].decode("latin-1")
+    return f"?{query}" if query else ""
 
 
 def _has_body(request_headers: Headers) -> bool:

@@ -21,6 +21,8 @@ HOP_BY_HOP = frozenset(
 )
 # The caller's key is for the platform alone; a replica never sees it.
 WITHHELD = frozenset({b"authorization", b"host", b"cookie"})
+# On a request that another server of the platform has passed on: which one.
+RELAYED = "x-machineshop-relayed-by"
 # Our own server sends these.
 REPLACED = frozenset({b"date", b"server", b"x-request-id"})
 # Answers that never have a body, whatever their headers say of its length.
@@ -33,9 +35,18 @@ _VALUE = re.compile(rb"[^\x00-\x08\x0a-\x1f\x7f]*")
 def to_replica(headers: Iterable[Header], client: str, request_id: str) -> list[tuple[str, str]]:
     """A request's headers for the replica, as Latin-1 text: a character is a byte."""
     headers = list(headers)
-    dropped = HOP_BY_HOP | WITHHELD | _named_by_connection(headers) | {b"x-forwarded-for", b"x-request-id"}
+    ours = {b"x-forwarded-for", b"x-request-id", RELAYED.encode()}
+    dropped = HOP_BY_HOP | WITHHELD | _named_by_connection(headers) | ours
     kept = [(name.decode("latin-1"), value.decode("latin-1")) for name, value in headers if name not in dropped]
     return [*kept, ("x-forwarded-for", client), ("x-request-id", request_id)]
+
+
+def to_server(headers: Iterable[Header], request_id: str, server_id: str) -> list[tuple[str, str]]:
+    """A request's headers for another server of the platform: with the caller's key, since that one asks for it too."""
+    headers = list(headers)
+    dropped = HOP_BY_HOP | _named_by_connection(headers) | {b"host", b"x-request-id", RELAYED.encode()}
+    kept = [(name.decode("latin-1"), value.decode("latin-1")) for name, value in headers if name not in dropped]
+    return [*kept, ("x-request-id", request_id), (RELAYED, server_id)]
 
 
 def to_client(headers: Iterable[Header], status: int, request_id: str) -> list[Header]:

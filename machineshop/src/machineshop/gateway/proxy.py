@@ -15,7 +15,7 @@ from starlette.types import Receive, Scope, Send
 
 from machineshop.errors import InvalidRequest, MachineshopError, NoReadyReplica, NotPermitted, ReplicaUnreachable
 from machineshop.gateway.balancer import choose
-from machineshop.gateway.exchange import Exchange
+from machineshop.gateway.exchange import Exchange, replica_target
 from machineshop.gateway.headers import asks_for_websocket
 from machineshop.gateway.session import open_session
 from machineshop.http import USER_SCOPES, bearer_token, error_response
@@ -86,7 +86,7 @@ class Gateway:
             f"No replica of '{deployment.name}' is ready to answer; 'jig status' says why. Try again shortly."
         )
         while replica := await self._choose(deployment, refused):
-            exchange = Exchange(request, send, replica, deployment.name)
+            exchange = Exchange(request, send, replica_target(request, replica, deployment.name))
             self._in_flight[replica.id] += 1
             try:
                 await exchange.run(self._opened())

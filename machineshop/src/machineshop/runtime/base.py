@@ -115,6 +115,9 @@ class Runtime(Protocol):
     async def stop_all(self, grace_seconds: float) -> None:
         """Drain and end every replica, within `grace_seconds` at most; jobs that take longer are handed back."""
 
+    async def stand_down(self, grace_seconds: float) -> None:
+        """Want nothing any more and drain every replica within `grace_seconds`; `apply` begins anew."""
+
     async def apply(self, spec: RevisionSpec, replicas: int, busy: frozenset[str] = frozenset()) -> None:
         """Declare what should run of this deployment; returns at once, the runtime's loop makes it so.
 

@@ -40,6 +40,7 @@ IDLE_SECONDS = 1.0
 """How long the loop sleeps at most; whatever it waits for wakes it earlier."""
 KILL_SLACK_SECONDS = 10.0
 """How long `stop_all` waits beyond the grace period for killed replicas to be gone."""
+STOOD_DOWN = "Another server of the platform runs the deployments now."
 STRANDED_GRACE_SECONDS = 5.0
 """For replicas that cannot reach the platform any more: nothing they finish would arrive, but `shutdown()` may run."""
 
@@ -98,6 +99,12 @@ class LocalRuntime:
             async with asyncio.timeout(grace_seconds + KILL_SLACK_SECONDS):
                 while self._ledger.live():  # noqa: ASYNC110 - the loop clears the event that tells of changes
                     await asyncio.sleep(0.02)
+
+    async def stand_down(self, grace_seconds: float) -> None:
+        """Want nothing any more and drain every replica: another server runs the deployments now."""
+        self._wanted.clear()
+        for record in self._ledger.live():
+            self._drain(record.id, time.time(), within_seconds=grace_seconds, why=STOOD_DOWN)
 
     async def apply(self, spec: RevisionSpec, replicas: int, busy: frozenset[str] = frozenset()) -> None:
         """Declare what should run of this deployment; the loop makes it so."""

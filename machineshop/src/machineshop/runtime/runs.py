@@ -11,7 +11,7 @@ from collections.abc import Awaitable, Callable
 
 import msgspec
 
-from machineshop.errors import MachineshopError
+from machineshop.errors import MachineshopError, Unavailable
 from machineshop.runtime import health, replica
 from machineshop.runtime.base import ReplicaWatcher, RevisionSpec
 from machineshop.runtime.engine import Engine, PreparationFailed
@@ -90,6 +90,8 @@ class Runs:
         while True:
             try:
                 return await self._watcher.replica_exited(replica_id)
+            except Unavailable as error:
+                logger.warning("no note taken of an exit yet: replica=%s error=%s", replica_id, error)
             except Exception:
                 logger.exception("the platform took no note of an exit and is told again: replica=%s", replica_id)
             await asyncio.sleep(REPORT_RETRY_SECONDS)
@@ -107,11 +109,12 @@ class Runs:
     async def _launch(self, replica_id: str, spec: RevisionSpec) -> StartFailed | None:
         try:
             key = await self._watcher.issue_key(spec, replica_id)
-        except Exception as error:
+        except MachineshopError as error:
+            logger.warning("no worker key for a replica: replica=%s error=%s", replica_id, error)
+            return _without_key(error.message)
+        except Exception:
             logger.exception("no worker key for a replica: replica=%s", replica_id)
-            cause = str(error) if isinstance(error, MachineshopError) else "the platform's log says why"
-            message = f"The platform could not make its key: {cause}"
-            return StartFailed(at=time.time(), reason="CreateContainerConfigError", message=message)
+            return _without_key("the platform's log says why")
         try:
             await self._engine.launch(self._ledger[replica_id], spec, key)
         except PreparationFailed as error:
@@ -160,3 +163,8 @@ class Runs:
             logger.info("replica ready: replica=%s", record.id)
             self._ledger.put(replica.ready(record, now))
             self._changed()
+
+
+def _without_key(cause: str) -> StartFailed:
+    message = f"The platform could not make its key: {cause}"
+    return StartFailed(at=time.time(), reason="CreateContainerConfigError", message=message)

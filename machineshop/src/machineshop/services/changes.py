@@ -11,6 +11,9 @@ class Changes:
 
     def __init__(self) -> None:
         self._followers: defaultdict[str, set[asyncio.Event]] = defaultdict(set)
+        self.closed = False
+        # How often anybody was told anything: what was read since the last time is still new.
+        self.told = 0
 
     @contextmanager
     def followed(self, deployment_id: str, job_id: str | None = None) -> Iterator[asyncio.Event]:
@@ -30,6 +33,7 @@ class Changes:
 
     def tell(self, deployment_id: str, job_ids: Iterable[str] | None = None) -> None:
         """These jobs of a queue have changed; None: it is not known which."""
+        self.told += 1
         if not self._followers:
             return
         names = [f"all:{deployment_id}"] if job_ids is None else list(job_ids)
@@ -41,8 +45,14 @@ class Changes:
         """The deployments that somebody follows."""
         return {name.removeprefix("all:") for name in self._followers}
 
+    def close(self) -> None:
+        """The server is about to end: have everybody look, and see that."""
+        self.closed = True
+        self.wake_all()
+
     def wake_all(self) -> None:
-        """Have everybody look: the server is about to end, or has missed what others did."""
+        """Have everybody look: anything may have changed."""
+        self.told += 1
         for followers in list(self._followers.values()):
             for event in followers:
                 event.set()

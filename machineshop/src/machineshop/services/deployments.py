@@ -14,7 +14,8 @@ from machineshop.services import deployment_rules as rules
 from machineshop.store import deployments
 from machineshop.store.database import Database
 
-# Every submit and every poll looks a deployment up; another server's change is seen this much later at most.
+# Every submit and every poll looks a deployment up; another server's change is seen this much later at most, also
+# where its announcement is lost.
 CACHE_SECONDS = 1.0
 CACHE_LIMIT = 10_000
 MAX_EVENTS = 100
@@ -57,6 +58,12 @@ class DeploymentService:
         """Call `listener` whenever something was created, changed or deleted."""
         self._listeners.append(listener)
 
+    def changed(self) -> None:
+        """Some deployment was created, changed or deleted, by this server or another."""
+        self._cache.clear()
+        for listener in self._listeners:
+            listener()
+
     async def create(self, project_id: str, fields: dict[str, Any]) -> Deployment:
         """A new deployment.
 
@@ -78,7 +85,7 @@ class DeploymentService:
             updated_at=now,
         )
         await self._database.write(deployments.insert, deployment)
-        self._changed()
+        self.changed()
         return deployment
 
     async def get(self, project_id: str, name_or_id: str) -> Deployment:
@@ -139,7 +146,7 @@ class DeploymentService:
         """
         deployment = await self._fresh(project_id, name_or_id)
         await self._database.write_in_queue(deployment.id, deployments.delete, project_id, deployment.id, self._clock())
-        self._changed()
+        self.changed()
         return deployment
 
     async def list_events(
@@ -178,7 +185,7 @@ class DeploymentService:
             action = "update"
             new = msgspec.structs.replace(new, revision_id=new_id(), revision_number=old.revision_number + 1)
         await self._database.write(deployments.update, new, old, action)
-        self._changed()
+        self.changed()
         return new
 
     async def _fresh(self, project_id: str, name_or_id: str) -> Deployment:
@@ -190,8 +197,3 @@ class DeploymentService:
             return await self._artifacts.resolve(project_id, image, accepts=self._accepts)
         except ArtifactMissing as error:
             raise InvalidRequest(error.message, param="image") from error
-
-    def _changed(self) -> None:
-        self._cache.clear()
-        for listener in self._listeners:
-            listener()

@@ -17,10 +17,12 @@ from machineshop.models import Claim, Job, Worker
 from machineshop.services.changes import Changes
 from machineshop.services.intake import Intake
 from machineshop.services.waiters import Waiter, Waiters
-from machineshop.store import attempts, claims, jobs
+from machineshop.states import JobVerb
+from machineshop.store import claims, jobs, turns
 from machineshop.store.attempts import Holder
 from machineshop.store.claims import Wanted
 from machineshop.store.database import Database
+from machineshop.store.turns import Update
 
 # A claim that its worker never renews, of a worker that is no replica of ours: nobody else could tell that it is gone.
 UNRENEWED_CLAIM_SECONDS = 24 * 3600
@@ -162,6 +164,10 @@ class Dispatcher:
         arrivals = self.waiters.arrivals(deployment_id)
         try:
             handed = await self._claim(deployment_id, waiter.worker, waiter.max_jobs)
+        except StoreUnavailable as error:  # once it is back, those who wait are looked at again
+            log.warning("claim.failed deployment_id=%s error=%s", deployment_id, error)
+            self._return(waiter, deployment_id, arrivals)
+            return
         except Exception:
             self._return(waiter, deployment_id, arrivals)
             raise
@@ -196,16 +202,16 @@ class Dispatcher:
         job = claim.job
         for pause_seconds in TAKE_BACK_PAUSES_SECONDS:
             try:
-                holder = Holder(token=claim.token)
-                back = await self._database.write_in_queue(
-                    job.deployment_id, attempts.release, job.project_id, job.id, holder, self._clock()
+                release = Update(verb=JobVerb.RELEASE, job_id=job.id, token=claim.token)
+                _, opens = await self._database.write_in_queue(
+                    job.deployment_id, turns.update, job.project_id, Holder(), release, self._clock()
                 )
             except StoreUnavailable:
                 await asyncio.sleep(pause_seconds)
             except (NotFound, StaleAttempt):
                 return
             else:
-                if back:
+                if opens:
                     self.wake(job.deployment_id)
                 self._changes.tell(job.deployment_id, [job.id])
                 return

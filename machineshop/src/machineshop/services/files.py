@@ -1,9 +1,11 @@
-"""Object storage for a project's files: upload by a signed URL, read, delete."""
+"""Object storage for a project's files: upload by a signed URL, read, delete.
+
+What a job's attempt uploads is kept apart until the job is done; `store.files` says how.
+"""
 
 import logging
 import secrets
 import time
-import unicodedata
 from collections.abc import AsyncIterable, Callable, Mapping
 from urllib.parse import quote
 
@@ -11,31 +13,27 @@ from machineshop.blobs import Storage
 from machineshop.blobs.base import Blob, BlobMissing
 from machineshop.blobs.layout import FILES, new_file_key
 from machineshop.blobs.uploads import Upload
-from machineshop.errors import InvalidRequest, MachineshopError, NotFound, PayloadTooLarge
+from machineshop.errors import InvalidRequest, MachineshopError, NotFound, PayloadTooLarge, Unavailable
 from machineshop.ids import new_id
-from machineshop.models import StoredFile
+from machineshop.models import ApiKey, StoredFile
+from machineshop.services.file_names import MAX_NAME_LENGTH, NotAJobsFile, check_file_name, job_of_upload
+from machineshop.services.leftovers import Leftovers
 from machineshop.services.signatures import check_signature, signed_path
 from machineshop.store import files as store
 from machineshop.store.database import Database
-from machineshop.store.files import FileRecord
+from machineshop.store.files import AttemptId, FileRecord
 
 log = logging.getLogger(__name__)
 
 # Larger ones go in parts.
 FILE_LIMIT_BYTES = 10 * 1024**3
-MAX_NAME_LENGTH = 512
 # How long after the request an upload may begin.
 URL_LIFETIME_SECONDS = 3600
-# Longer than any upload takes, and long enough for an operator to look at what a crash left.
-LEFTOVER_SECONDS = 24 * 3600
-# Control characters, separators of lines and paragraphs, and what is no character.
-_UNSAFE_CATEGORIES = frozenset({"Cc", "Zl", "Zp", "Cs"})
 _OPEN_TRIES = 3
-_BATCH = 500
 
 
 class FileService:
-    """The files of all projects. Every operation takes the project first."""
+    """The files of all projects. Every operation takes the project first, or a key, which says whose it is."""
 
     def __init__(
         self,
@@ -45,6 +43,7 @@ class FileService:
         *,
         clock: Callable[[], float] = time.time,
         limit_bytes: int = FILE_LIMIT_BYTES,
+        storage_is_shared: bool = False,
     ) -> None:
         self._database = database
         self._blobs = storage.blobs
@@ -52,23 +51,62 @@ class FileService:
         self._base_url = base_url
         self._clock = clock
         self._limit_bytes = limit_bytes
+        self._leftovers = Leftovers(database, storage, clock, shared=storage_is_shared)
         self._signing_key: bytes | None = None
 
-    async def upload_url(self, project_id: str, name: str, base_url: str | None = None) -> str:
+    async def upload_url(
+        self,
+        key: ApiKey,
+        name: str,
+        *,
+        request_id: str | None = None,
+        attempt_token: str | None = None,
+        base_url: str | None = None,
+    ) -> str:
         """Where the bytes of a file may be put, without a key, within `URL_LIFETIME_SECONDS`.
 
         Arguments:
-            project_id: Whose file it is.
-            name: The file's name.
+            key: Who asks. A worker's uploads only files of jobs that its replica holds.
+            name: The file's name; a worker's begins with the job's id and a hyphen.
+            request_id: The job whose output it will be: nobody sees it before the job is done. None: a user's file is
+                visible at once, a worker's is an output of the job that it is named after.
+            attempt_token: Of the attempt that has made it; None: the attempt that the job is in.
             base_url: Scheme, host and port under which the client reaches us; None: those that are configured.
 
         Raises:
-            InvalidRequest: The name cannot be a file's.
+            InvalidRequest: The name cannot be a file's, or there is a token and no job.
+            NotAJobsFile: A worker's key, and the file belongs to no job.
+            NotFound: The project has no such job.
+            StaleAttempt: The job is not, or no longer, in the hands of whoever asks.
         """
         check_file_name(name)
+        if attempt_token is not None and request_id is None:
+            raise InvalidRequest("An 'attempt_token' goes with the 'request_id' of its job.", param="request_id")
+        attempt = await self._attempt(key, name, request_id, attempt_token)
         expires = int(self._clock()) + URL_LIFETIME_SECONDS
-        path = signed_path(await self._key(), project_id, name, expires)
+        path = signed_path(await self._key(), key.project_id, name, expires, attempt)
         return (base_url or self._base_url()).rstrip("/") + path
+
+    async def _attempt(
+        self, key: ApiKey, name: str, request_id: str | None, attempt_token: str | None
+    ) -> AttemptId | None:
+        """Whose output a file will be."""
+        job_id = job_of_upload(key.scope, name, request_id)
+        if job_id is None:
+            return None
+        try:
+            return await self._database.read(
+                store.held_attempt,
+                key.project_id,
+                job_id,
+                deployment_id=key.deployment_id,
+                replica_id=key.replica_id,
+                token=attempt_token,
+            )
+        except NotFound:
+            if request_id is None:
+                raise NotAJobsFile(name=name) from None  # the name only looked as if it were a job's
+            raise
 
     def file_url(self, name: str) -> str:
         """Where a file is read, under the address by which workers know the platform: what a job's input names."""
@@ -84,25 +122,30 @@ class FileService:
     ) -> StoredFile:
         """Take a file's bytes from a signed URL; it is there, in the place of an older one, once they are on disk.
 
+        That of an attempt is there once the attempt's result is stored, and never if that does not come to pass.
+
         Arguments:
             project_id: Whose file it is, as the URL says.
             name: The file's name, as the URL says.
-            query: The URL's query, with `expires` and `signature`.
+            query: The URL's query, with `expires` and `signature`, and `job` and `attempt` where it is an output.
             parts: The bytes in pieces of any size.
             length: How many bytes there will be, if that is known.
 
         Raises:
             SignatureInvalid: We did not sign this URL, or too long ago.
+            StaleAttempt: The attempt is over; nothing was kept.
             PayloadTooLarge: The file is too large; nothing was kept.
             DiskFull: There is no room; nothing was kept.
         """
-        check_signature(await self._key(), project_id, name, query, self._clock())
+        attempt = check_signature(await self._key(), project_id, name, query, self._clock())
         if length is not None and length > self._limit_bytes:
             raise PayloadTooLarge(what=f"'{name}'", limit_bytes=self._limit_bytes, mend="Send it in several files.")
+        if attempt is not None:  # what comes too late already need not be taken in
+            await self._database.read(store.queue_of_attempt, project_id, attempt)
         upload = await self._uploads.create(f"{FILES}/{project_id}", new_id())
         try:
             await upload.append(parts, self._limit_bytes)
-            return await self._keep(project_id, name, upload)
+            return await self._keep(project_id, name, attempt, upload)
         except BaseException:
             await upload.discard()
             raise
@@ -142,32 +185,33 @@ class FileService:
         await self._blobs.delete(blob_key)
 
     async def clean(self, now: float) -> int:
-        """Remove what crashes left behind: uploads that broke off, blobs that no file has; returns how many."""
-        before = now - LEFTOVER_SECONDS
-        removed = len(await self._uploads.remove_older(FILES, before))
-        old = [entry.key for entry in await self._blobs.entries(FILES) if entry.modified_at < before]
-        for at in range(0, len(old), _BATCH):
-            batch = old[at : at + _BATCH]
-            used = await self._database.read(store.used_blob_keys, batch)
-            for key in batch:
-                if key not in used:
-                    await self._blobs.delete(key)
-                    removed += 1
-        return removed
+        """Remove files of attempts that are over and of jobs that are gone, and what crashes left; returns how many."""
+        return await self._leftovers.clean(now)
 
-    async def _keep(self, project_id: str, name: str, upload: Upload) -> StoredFile:
+    async def _keep(self, project_id: str, name: str, attempt: AttemptId | None, upload: Upload) -> StoredFile:
         etag = upload.digest.removeprefix("sha256:")
         file = StoredFile(project_id=project_id, name=name, size=upload.size, etag=etag, created_at=self._clock())
         blob_key = new_file_key()
-        await self._blobs.publish(upload.path, blob_key)
-        try:
-            replaced = await self._database.write(store.put_file, FileRecord(file, blob_key))
-        except Exception:
-            await self._blobs.delete(blob_key)
-            raise
+        with self._leftovers.in_flight(blob_key):
+            try:
+                await self._blobs.publish(upload.path, blob_key)
+                replaced = await self._store(FileRecord(file, blob_key), attempt)
+            except BaseException as error:
+                if isinstance(error, MachineshopError) and not isinstance(error, Unavailable):
+                    await self._blobs.delete(blob_key)
+                else:  # the store may have it all the same
+                    self._leftovers.doubt(blob_key)
+                raise
         if replaced is not None:
             await self._blobs.delete(replaced)
         return file
+
+    async def _store(self, record: FileRecord, attempt: AttemptId | None) -> str | None:
+        """Keep a file's row; returns the blob that it had before."""
+        if attempt is None:
+            return await self._database.write(store.put_file, record)
+        queue = await self._database.read(store.queue_of_attempt, record.file.project_id, attempt)
+        return await self._database.write_in_queue(queue, store.put_attempt_file, attempt, record)
 
     async def _record(self, project_id: str, name: str) -> FileRecord:
         record = await self._database.read(store.find_file, project_id, name)
@@ -182,19 +226,3 @@ class FileService:
                 key = await self._database.write(store.ensure_signing_key, secrets.token_hex(32))
             self._signing_key = bytes.fromhex(key)
         return self._signing_key
-
-
-def check_file_name(name: str) -> None:
-    """Refuse what cannot be a file's name.
-
-    Raises:
-        InvalidRequest: It is empty or too long, or clients and proxies would read another path from it.
-    """
-    if not 1 <= len(name) <= MAX_NAME_LENGTH:
-        raise InvalidRequest(f"A file's name has 1 to {MAX_NAME_LENGTH} characters, not {len(name)}.", param="filename")
-    if any(unicodedata.category(character) in _UNSAFE_CATEGORIES for character in name):
-        raise InvalidRequest("A file's name holds no control characters or line breaks.", param="filename")
-    if any(part in ("", ".", "..") for part in name.split("/")):
-        raise InvalidRequest(
-            "A file's name neither begins nor ends with '/', and no part of it is empty, '.' or '..'.", param="filename"
-        )

@@ -28,6 +28,8 @@ MAX_NAME_LENGTH = 63
 SLUG = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?")
 
 ADMIN_KEY_NAME = "admin"
+# Servers that start at once make the default project once.
+_LOCK = "identities"
 DEFAULT_SLUG = "default"
 
 
@@ -61,14 +63,21 @@ class IdentityService:
         self._cache[key_hash] = (now + CACHE_SECONDS, identity)
         return identity
 
-    async def ensure_admin(self, key: str) -> Identity:
-        """Make `key` the admin key of the default project, which is made with its organization at the first start.
+    async def ensure_admin(self, key: str, *, alone: bool = True) -> Identity:
+        """Make `key` an admin key of the default project, which is made with its organization at the first start.
+
+        Args:
+            key: It is there already, or is made now.
+            alone: It takes the place of the admin key before it. Servers that share a database and have each made a
+                key of their own leave one another's be.
 
         Raises:
-            InvalidRequest: The key is too short to be safe.
+            InvalidRequest: The key is too short to be safe, or was revoked.
         """
         check_strength(key)
-        await self._database.write(_ensure_admin, hash_key(key), key[:PRINTED_LENGTH], self._clock())
+        await self._database.write_alone(
+            _LOCK, _ensure_admin, hash_key(key), key[:PRINTED_LENGTH], self._clock(), alone
+        )
         return await self.authenticate(key)
 
     async def create_key(self, project_slug: str, name: str, scope: Scope) -> tuple[ApiKey, str]:
@@ -85,7 +94,7 @@ class IdentityService:
                 "and hyphens, with a letter or digit at both ends.",
                 param="project",
             )
-        return await self._database.write(_create_key, project_slug, name, scope, self._clock())
+        return await self._database.write_alone(_LOCK, _create_key, project_slug, name, scope, self._clock())
 
     async def create_worker_key(self, project_id: str, deployment_id: str, replica_id: str) -> str:
         """The key of one replica, which can do no more than work its deployment's queue."""
@@ -102,6 +111,10 @@ class IdentityService:
         self._cache = {
             key_hash: entry for key_hash, entry in self._cache.items() if entry[1].key.replica_id != replica_id
         }
+
+    async def replicas_with_keys(self) -> frozenset[str]:
+        """The replicas, of whichever server, that have a valid key."""
+        return await self._database.read(identities.replicas_with_keys)
 
     async def list_keys(self) -> list[ApiKey]:
         """All keys that people use."""
@@ -141,12 +154,18 @@ def check_strength(key: str) -> None:
         )
 
 
-def _ensure_admin(conn: Connection, key_hash: str, prefix: str, now: float) -> None:
+def _ensure_admin(conn: Connection, key_hash: str, prefix: str, now: float, alone: bool) -> None:
     project = identities.find_project(conn, DEFAULT_SLUG) or _create_project(conn, DEFAULT_SLUG, now)
     known = identities.find_identity(conn, key_hash)
     if known is not None and known.key.name == ADMIN_KEY_NAME:
         return
-    identities.revoke_named(conn, project.id, ADMIN_KEY_NAME, now)
+    if identities.is_revoked(conn, key_hash):
+        raise InvalidRequest(
+            "The admin key that this server has was revoked, or replaced by another: set a new one in "
+            "MACHINESHOP_ADMIN_KEY, or remove the file admin-key from the data directory to have one made."
+        )
+    if alone:
+        identities.revoke_named(conn, project.id, ADMIN_KEY_NAME, now)
     record = ApiKey(
         id=new_id(), project_id=project.id, name=ADMIN_KEY_NAME, prefix=prefix, scope=Scope.ADMIN, created_at=now
     )

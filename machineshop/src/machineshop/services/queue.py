@@ -18,7 +18,7 @@ from machineshop.store import attempts, jobs, queues, turns, withdrawals
 from machineshop.store.attempts import Holder
 from machineshop.store.database import Database
 from machineshop.store.jobs import JobFilter
-from machineshop.store.turns import Told, Update
+from machineshop.store.turns import Told, Turn, Update
 
 MAX_PRIORITY = 2**31 - 1
 MAX_DEADLINE_SECONDS = 30 * 86400
@@ -73,7 +73,7 @@ class QueueService:
     def close(self) -> None:
         """Send home all who wait; from now on none waits."""
         self.dispatcher.close()
-        self.changes.wake_all()
+        self.changes.close()
 
     # For those who submit.
 
@@ -325,8 +325,10 @@ class QueueService:
         if said.verb is JobVerb.FINISH:
             check_object(said.outputs, "payload")
         deployment_id = await self._deployment_of(project_id, holder, said.job_id)
-        told = await self._database.write_in_queue(deployment_id, turns.update, project_id, holder, said, self._clock())
-        self._after(deployment_id, [said], [told])
+        told, opens = await self._database.write_in_queue(
+            deployment_id, turns.update, project_id, holder, said, self._clock()
+        )
+        self._after(deployment_id, [said], [told], opens)
         return told
 
     async def take_turn(
@@ -337,21 +339,21 @@ class QueueService:
         updates: list[Update],
         worker: Worker | None,
         max_jobs: int,
-    ) -> tuple[list[Told], list[Claim]]:
+    ) -> Turn:
         """What a worker says of several jobs, and its claim of the next ones where `worker` is given: all at once."""
         holder = msgspec.structs.replace(holder, deployment_id=deployment.id)  # whose lock is all that is held
         wanted = None if worker is None else self.dispatcher.wanted(worker, max_jobs)
-        told, handed = await self._database.write_in_queue(
+        turn = await self._database.write_in_queue(
             deployment.id, turns.take_turn, project_id, deployment.id, holder, updates, wanted, self._clock()
         )
-        self._after(deployment.id, updates, told)
-        self.dispatcher.claimed(deployment.id, handed)
-        return told, handed
+        self._after(deployment.id, updates, turn.told, turn.opens)
+        self.dispatcher.claimed(deployment.id, turn.handed)
+        return turn
 
-    def _after(self, deployment_id: str, updates: list[Update], told: list[Told]) -> None:
+    def _after(self, deployment_id: str, updates: list[Update], told: list[Told], opens: bool) -> None:
         """Tell those who wait and those who follow."""
-        if opens := sum(answer.opens for answer in told):
-            self.dispatcher.wake(deployment_id, opens)
+        if opens:
+            self.dispatcher.wake(deployment_id, len(updates))
         changed = [
             update.job_id
             for update, answer in zip(updates, told, strict=True)

@@ -6,11 +6,12 @@ from collections.abc import Mapping
 from urllib.parse import quote, urlencode
 
 from machineshop.errors import SignatureInvalid
+from machineshop.store.files import AttemptId
 
 SIGNED_PATH = "/v1/storage/signed"
 
 
-def signed_path(key: bytes, project_id: str, name: str, expires: int) -> str:
+def signed_path(key: bytes, project_id: str, name: str, expires: int, attempt: AttemptId | None = None) -> str:
     """The path and query of an upload URL.
 
     Arguments:
@@ -18,27 +19,38 @@ def signed_path(key: bytes, project_id: str, name: str, expires: int) -> str:
         project_id: Whose file it is.
         name: The file's name.
         expires: Until when the URL may be used, in seconds since the epoch.
+        attempt: Whose output it is; None: nobody's, so that it is visible at once.
     """
-    query = urlencode({"expires": expires, "signature": _signature(key, project_id, name, expires)})
-    return f"{SIGNED_PATH}/{quote(project_id, safe='')}/{quote(name, safe='/')}?{query}"
+    fields = {"expires": str(expires)}
+    if attempt is not None:
+        fields |= {"job": attempt.job_id, "attempt": str(attempt.number)}
+    fields["signature"] = _signature(key, project_id, name, expires, attempt)
+    return f"{SIGNED_PATH}/{quote(project_id, safe='')}/{quote(name, safe='/')}?{urlencode(fields)}"
 
 
-def check_signature(key: bytes, project_id: str, name: str, query: Mapping[str, str], now: float) -> None:
-    """Refuse a request whose URL we did not sign, or signed too long ago.
+def check_signature(key: bytes, project_id: str, name: str, query: Mapping[str, str], now: float) -> AttemptId | None:
+    """Refuse a request whose URL we did not sign, or signed too long ago; returns the attempt that it is for.
 
     Raises:
         SignatureInvalid: It says which.
     """
-    text = query.get("expires", "")
-    expires = int(text) if text.isascii() and text.isdigit() and len(text) < 20 else 0
+    expires = _number(query.get("expires", ""))
+    attempt = AttemptId(query["job"], _number(query.get("attempt", ""))) if "job" in query else None
     given = query.get("signature", "").encode(errors="replace")
-    if not hmac.compare_digest(_signature(key, project_id, name, expires).encode(), given):
+    if not hmac.compare_digest(_signature(key, project_id, name, expires, attempt).encode(), given):
         raise SignatureInvalid(why="does not have our signature")
     if now > expires:
         raise SignatureInvalid(why="has expired")
+    return attempt
 
 
-def _signature(key: bytes, project_id: str, name: str, expires: int) -> str:
-    # A project's id holds no line break, so no two sets of values make the same text.
+def _signature(key: bytes, project_id: str, name: str, expires: int, attempt: AttemptId | None) -> str:
+    # What we sign holds no line breaks but these, so no two sets of values make the same text.
     text = f"PUT\n{project_id}\n{expires}\n{name}"
+    if attempt is not None:
+        text = f"PUT output\n{project_id}\n{expires}\n{attempt.job_id}\n{attempt.number}\n{name}"
     return hmac.new(key, text.encode(), hashlib.sha256).hexdigest()
+
+
+def _number(text: str) -> int:
+    return int(text) if text.isascii() and text.isdigit() and len(text) < 20 else 0

@@ -1,15 +1,16 @@
 """Blobs on their way into the registry: begun, appended to in one or many requests, finished with their digest.
 
-An upload belongs to one repository and lives on disk under that repository's id, so that it can go on after a restart.
+An upload belongs to one repository and lives on disk under that repository's id, so that it can go on after a restart,
+and at another server with the same storage directory.
 """
 
 import time
-from collections.abc import AsyncIterable, Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
 
 from machineshop.blobs import Storage
 from machineshop.blobs.layout import REGISTRY, is_digest, is_id, registry_key
-from machineshop.blobs.uploads import Upload
+from machineshop.blobs.uploads import Upload, UploadHeld
 from machineshop.errors import DiskFull
 from machineshop.ids import new_id
 from machineshop.services.registry_errors import ChunkOutOfOrder, DigestInvalid, UploadBusy, UploadUnknown
@@ -19,6 +20,8 @@ from machineshop.store.registry import Repository
 
 # A client that lost its connection comes back within minutes; one that was switched off overnight may still go on.
 EXPIRY_SECONDS = 24 * 3600
+# More of them at once are not kept in memory.
+REMEMBERED = 10_000
 
 
 class BlobUpload:
@@ -35,18 +38,27 @@ class BlobUpload:
         """Bytes received so far."""
         return self.upload.size
 
-    @contextmanager
-    def hold(self) -> Iterator[None]:
-        """Keep other requests from writing to it.
+    @property
+    def held(self) -> bool:
+        """Whether a request to this server is writing to it."""
+        return self._held
+
+    @asynccontextmanager
+    async def hold(self) -> AsyncIterator[None]:
+        """Keep other requests, to whichever server, from writing to it.
 
         Raises:
             UploadBusy: Another one does.
+            FileNotFoundError: It has ended.
         """
         if self._held:
             raise UploadBusy
         self._held = True
         try:
-            yield
+            async with self.upload.hold():
+                yield
+        except UploadHeld:
+            raise UploadBusy from None
         finally:
             self._held = False
 
@@ -63,6 +75,8 @@ class BlobUploads:
 
     async def start(self, repository: Repository) -> BlobUpload:
         """Begin an upload."""
+        if len(self._open) >= REMEMBERED:  # given up, or gone on with at other servers; the rest is found on disk again
+            self._open = {upload_id: blob for upload_id, blob in self._open.items() if blob.held}
         upload_id = new_id()
         upload = await self._uploads.create(_group(repository), upload_id)
         self._open[upload_id] = BlobUpload(upload_id, repository, upload)
@@ -75,6 +89,9 @@ class BlobUploads:
             UploadUnknown: There is none.
         """
         known = self._open.get(upload_id)
+        if known is not None and not known.held:
+            with self._ended(known):
+                await known.upload.refresh()
         if known is None and is_id(upload_id):
             upload = await self._uploads.reopen(_group(repository), upload_id)
             if upload is not None:
@@ -97,10 +114,10 @@ class BlobUploads:
             UploadUnknown: It was cancelled meanwhile.
             DiskFull: There is no room; the upload is gone.
         """
-        with blob.hold():
-            if first_byte is not None and first_byte != blob.size:
-                raise ChunkOutOfOrder(size=blob.size)
-            with self._ended(blob):
+        with self._ended(blob):
+            async with blob.hold():
+                if first_byte is not None and first_byte != blob.size:
+                    raise ChunkOutOfOrder(size=blob.size)
                 await blob.upload.append(parts)
 
     async def finish(
@@ -114,16 +131,20 @@ class BlobUploads:
         """
         check_digest(digest)
         await self.append(blob, parts, first_byte)
-        with blob.hold(), self._ended(blob):
-            if blob.upload.digest != digest:
-                await self._discard(blob)
-                raise DigestInvalid(
-                    message=f"The {blob.size} bytes that arrived have the digest {blob.upload.digest}, not {digest}: "
-                    "nothing was kept."
-                )
-            await self._blobs.publish(blob.upload.path, registry_key(digest))
-            self._open.pop(blob.id, None)
-            await self._database.write(store.add_blob, blob.repository.id, digest, blob.size, self._clock())
+        with self._ended(blob):
+            async with blob.hold():
+                await self._publish(blob, digest)
+        self._open.pop(blob.id, None)
+        await self._database.write(store.add_blob, blob.repository.id, digest, blob.size, self._clock())
+
+    async def _publish(self, blob: BlobUpload, digest: str) -> None:
+        if blob.upload.digest != digest:
+            await self._discard(blob)
+            raise DigestInvalid(
+                message=f"The {blob.size} bytes that arrived have the digest {blob.upload.digest}, not {digest}: "
+                "nothing was kept."
+            )
+        await self._blobs.publish(blob.upload.path, registry_key(digest))
 
     async def push(self, repository: Repository, digest: str, parts: AsyncIterable[bytes]) -> None:
         """A whole blob in one go; nothing is kept if it breaks off.
@@ -145,9 +166,11 @@ class BlobUploads:
 
         Raises:
             UploadBusy: A request is writing to it.
+            UploadUnknown: It has ended already.
         """
-        with blob.hold():
-            await self._discard(blob)
+        with self._ended(blob):
+            async with blob.hold():
+                await self._discard(blob)
 
     async def clean(self, now: float) -> int:
         """Give up the uploads that nobody went on with for `EXPIRY_SECONDS`; returns how many."""

@@ -11,8 +11,9 @@ from sqlalchemy import Connection
 
 from machineshop.errors import NotFound, StaleAttempt
 from machineshop.models import Worker
-from machineshop.states import JobState, JobVerb, source, target
-from machineshop.store import files, lines, queues, webhooks
+from machineshop.states import JobVerb, source, target
+from machineshop.store import files, lines, queues
+from machineshop.store.ends import Ends, Moved
 from machineshop.store.job_rows import NEXT_CHANGE, decode, encode
 from machineshop.store.lines import LineKey
 from machineshop.store.statement import Statement
@@ -23,6 +24,8 @@ MAX_RETRIES = 3
 MAX_RELEASES = 10
 # How much longer than it was charged for a job may run before its line is charged again.
 CHARGE_STEP_SECONDS = 1.0
+# The same for a claim that nobody renews: the control loop looks after it, and each charge is a write of its own.
+UNRENEWED_CHARGE_STEP_SECONDS = 10.0
 
 
 class Holder(msgspec.Struct, frozen=True, kw_only=True):
@@ -34,25 +37,6 @@ class Holder(msgspec.Struct, frozen=True, kw_only=True):
     """Known from a worker key."""
     token: str | None = None
     """Sent by workers that know of attempts."""
-
-
-class _Moved(NamedTuple):
-    """What a move gives back."""
-
-    project_id: str
-    deployment_id: str
-    priority: int
-    fair_key: str
-    attempt: int
-    replica_id: str | None
-    hostname: str
-    claimed_at: float
-    charged_seconds: float
-    cancel_requested: bool
-    has_files: bool
-    webhook_url: str | None
-    opens: bool = False
-    """There may be something to claim now that was not there before."""
 
 
 class _Held(NamedTuple):
@@ -104,8 +88,7 @@ def renew(
         queues.tally(conn, moved.deployment_id)
     more_seconds = now - moved.claimed_at - moved.charged_seconds
     if more_seconds > CHARGE_STEP_SECONDS:
-        _CHARGE.run(conn, {"job_id": job_id, "seconds": more_seconds})
-        lines.charge(conn, moved.deployment_id, LineKey(moved.fair_key, moved.priority), more_seconds)
+        _charge(conn, moved.deployment_id, job_id, LineKey(moved.fair_key, moved.priority), more_seconds)
     return bool(moved.cancel_requested)
 
 
@@ -117,31 +100,31 @@ def finish(
     outputs: msgspec.Raw,
     info: dict[str, Any],
     now: float,
-) -> bool:
-    """Store the result, with the files that the attempt has uploaded; whether another job may be claimed for that.
-
-    Raises as `renew`.
-    """
+    ends: Ends,
+) -> None:
+    """Store the result, with the files that the attempt has uploaded. Raises as `renew`."""
     changed = {"outputs": bytes(outputs).decode(), **_with_info(conn, project_id, job_id, info)}
-    moved = _move(conn, JobVerb.FINISH, project_id, job_id, holder, now, changed)
+    moved = _end(conn, JobVerb.FINISH, project_id, job_id, holder, now, changed, ends)
     if moved.has_files:
         files.publish_attempt(conn, job_id, moved.attempt)
-    return moved.opens
 
 
-def fail(conn: Connection, project_id: str, job_id: str, holder: Holder, info: dict[str, Any], now: float) -> bool:
-    """Store the model's failure, whose text is in `info["error"]`. Returns and raises as `finish`."""
-    return _move(conn, JobVerb.FAIL, project_id, job_id, holder, now, _with_info(conn, project_id, job_id, info)).opens
+def fail(
+    conn: Connection, project_id: str, job_id: str, holder: Holder, info: dict[str, Any], now: float, ends: Ends
+) -> None:
+    """Store the model's failure, whose text is in `info["error"]`. Raises as `renew`."""
+    _end(conn, JobVerb.FAIL, project_id, job_id, holder, now, _with_info(conn, project_id, job_id, info), ends)
 
 
-def abandon(conn: Connection, project_id: str, job_id: str, holder: Holder, info: dict[str, Any], now: float) -> bool:
-    """The worker took up the user's cancel. Returns and raises as `finish`."""
-    changed = _with_info(conn, project_id, job_id, info)
-    return _move(conn, JobVerb.ABANDON, project_id, job_id, holder, now, changed).opens
+def abandon(
+    conn: Connection, project_id: str, job_id: str, holder: Holder, info: dict[str, Any], now: float, ends: Ends
+) -> None:
+    """The worker took up the user's cancel. Raises as `renew`."""
+    _end(conn, JobVerb.ABANDON, project_id, job_id, holder, now, _with_info(conn, project_id, job_id, info), ends)
 
 
-def release(conn: Connection, project_id: str, job_id: str, holder: Holder, now: float) -> bool:
-    """Put the job back unharmed. Returns and raises as `finish`.
+def release(conn: Connection, project_id: str, job_id: str, holder: Holder, now: float, ends: Ends) -> None:
+    """Put the job back unharmed. Raises as `renew`.
 
     Where nobody wants it any longer, because it is to be canceled or its deployment is gone, it is canceled instead.
     A job that was handed back too often counts as lost.
@@ -157,19 +140,26 @@ def release(conn: Connection, project_id: str, job_id: str, holder: Holder, now:
             verb = JobVerb.GIVE_UP
             error = f"The job was handed back {releases} times, and lost {retries} times: it was given up."
             changed = _with_info(conn, project_id, job_id, {"error": error})
-    return _move(conn, verb, project_id, job_id, holder, now, changed).opens
+    _end(conn, verb, project_id, job_id, holder, now, changed, ends)
 
 
 def reclaim(conn: Connection, deployment_id: str, now: float) -> Reclaimed:
-    """End what is overdue in one queue: claims that have run out, deadlines, cancels that nobody took up."""
+    """End what is overdue in one queue: claims that have run out, deadlines, cancels that nobody took up.
+
+    Jobs whose claims nobody renews are charged for here while they run on.
+    """
     values = {"deployment_id": deployment_id, "now": now}
+    for job_id, priority, fair_key, seconds in _UNCHARGED.all(conn, values):
+        _charge(conn, deployment_id, job_id, LineKey(fair_key, priority), seconds)
+    ends = Ends()
     overrun = _held(conn, _OVERRUN, values)
     for held in overrun:
         error = f"The deadline passed in attempt {held.attempt}, before the job had ended."
-        _end(conn, JobVerb.OVERRUN, held, now, error)
+        _take_away(conn, JobVerb.OVERRUN, held, now, ends, error)
     forced = _held(conn, _FORCED, values)
     for held in forced:
-        _end(conn, JobVerb.FORCE, held, now)
+        _take_away(conn, JobVerb.FORCE, held, now, ends)
+    ends.write(conn)
     expired = _held(conn, _EXPIRED, values)
     back = _lose(conn, expired, "its claim expired: the worker stopped renewing it", now)
     replicas = frozenset(held.replica_id for held in forced if held.replica_id is not None)
@@ -200,8 +190,16 @@ def lose_held_unrenewed(conn: Connection, worker: Worker, now: float) -> None:
 
 def end_all(conn: Connection, deployment_id: str, now: float) -> None:
     """End the running jobs of a deployment that is gone with all its replicas."""
+    ends = Ends()
     for held in _held(conn, _HELD_IN, {"deployment_id": deployment_id}):
-        _end_lost(conn, held, "its deployment was deleted", now, may_retry=False)
+        _end_lost(conn, held, "its deployment was deleted", now, ends, may_retry=False)
+    ends.write(conn)
+
+
+def _charge(conn: Connection, deployment_id: str, job_id: str, line: LineKey, seconds: float) -> None:
+    """Charge a line for a job that runs longer than it was charged for."""
+    _CHARGE.run(conn, {"job_id": job_id, "seconds": seconds})
+    lines.charge(conn, deployment_id, line, seconds)
 
 
 def _held(conn: Connection, query: Statement, values: dict[str, Any]) -> list[_Held]:
@@ -210,14 +208,15 @@ def _held(conn: Connection, query: Statement, values: dict[str, Any]) -> list[_H
 
 def _lose(conn: Connection, held: list[_Held], cause: str, now: float) -> int:
     """End lost attempts; returns how many of their jobs wait again."""
-    back = 0
+    back, ends = 0, Ends()
     for lost in held:
         may_retry = lost.retries < MAX_RETRIES and not lost.deployment_deleted
-        back += _end_lost(conn, lost, cause, now, may_retry=may_retry) is JobVerb.LOSE
+        back += _end_lost(conn, lost, cause, now, ends, may_retry=may_retry) is JobVerb.LOSE
+    ends.write(conn)
     return back
 
 
-def _end_lost(conn: Connection, lost: _Held, cause: str, now: float, *, may_retry: bool) -> JobVerb:
+def _end_lost(conn: Connection, lost: _Held, cause: str, now: float, ends: Ends, *, may_retry: bool) -> JobVerb:
     """One lost attempt: again, or canceled where that was asked for, or failed."""
     if lost.cancel_requested:
         verb, error = JobVerb.ABANDON, None
@@ -226,14 +225,30 @@ def _end_lost(conn: Connection, lost: _Held, cause: str, now: float, *, may_retr
     else:
         why = "its deployment was deleted" if lost.deployment_deleted else cause
         verb, error = JobVerb.GIVE_UP, f"The job was lost in attempt {lost.attempt}: {why}."
-    _end(conn, verb, lost, now, error)
+    _take_away(conn, verb, lost, now, ends, error)
     return verb
 
 
-def _end(conn: Connection, verb: JobVerb, held: _Held, now: float, error: str | None = None) -> None:
+def _take_away(conn: Connection, verb: JobVerb, held: _Held, now: float, ends: Ends, error: str | None = None) -> None:
     """End an attempt without its worker."""
     changed = {} if error is None else {"info": encode(decode(held.info) | {"error": error})}
-    _move(conn, verb, held.project_id, held.id, Holder(token=held.attempt_token), now, changed)
+    _end(conn, verb, held.project_id, held.id, Holder(token=held.attempt_token), now, changed, ends)
+
+
+def _end(
+    conn: Connection,
+    verb: JobVerb,
+    project_id: str,
+    job_id: str,
+    holder: Holder,
+    now: float,
+    changed: dict[str, Any],
+    ends: Ends,
+) -> Moved:
+    """End an attempt; `ends` counts it."""
+    moved = _move(conn, verb, project_id, job_id, holder, now, changed)
+    ends.add(verb, job_id, moved, now)
+    return moved
 
 
 def _move(
@@ -244,8 +259,8 @@ def _move(
     holder: Holder,
     now: float,
     changed: dict[str, Any],
-) -> _Moved:
-    """A transition of a running job by whoever holds it, as one guarded statement; then everything that counts it."""
+) -> Moved:
+    """A transition of a running job by whoever holds it, as one guarded statement."""
     values = {"project_id": project_id, "job_id": job_id, "now": now, **changed}
     conditions = []
     for column, value in (
@@ -259,42 +274,7 @@ def _move(
     row = _move_statement(verb, tuple(conditions), tuple(changed)).one(conn, values)
     if row is None:
         raise _refusal(conn, project_id, job_id)
-    moved = _Moved(*row)
-    if target(verb) is JobState.RUNNING:
-        return moved
-    return moved._replace(opens=_end_attempt(conn, verb, job_id, moved, now))
-
-
-def _end_attempt(conn: Connection, verb: JobVerb, job_id: str, moved: _Moved, now: float) -> bool:
-    """Write down an attempt that is over and count it; whether another job may be claimed for that."""
-    _INSERT_ATTEMPT.run(
-        conn,
-        {
-            "job_id": job_id,
-            "number": moved.attempt,
-            "replica_id": moved.replica_id,
-            "hostname": moved.hostname,
-            "claimed_at": moved.claimed_at,
-            "now": now,
-            "outcome": str(verb),
-        },
-    )
-    back = 1 if target(verb) is JobState.PENDING else 0
-    ran_seconds = max(0.0, now - moved.claimed_at)
-    # Only a job that came to its own end says how long such jobs run.
-    telling_seconds = ran_seconds if verb in {JobVerb.FINISH, JobVerb.FAIL} else None
-    capped = lines.settle(
-        conn,
-        moved.deployment_id,
-        LineKey(moved.fair_key, moved.priority),
-        back=back,
-        charge_seconds=ran_seconds - moved.charged_seconds,
-        seconds=telling_seconds,
-    )
-    queues.tally_end(conn, moved.deployment_id, back=back, seconds=telling_seconds)
-    if moved.webhook_url is not None and not back:
-        webhooks.enqueue(conn, moved.project_id, job_id, moved.attempt, moved.webhook_url, now)
-    return capped or back == 1
+    return Moved(*row)
 
 
 def _refusal(conn: Connection, project_id: str, job_id: str) -> NotFound | StaleAttempt:
@@ -316,12 +296,11 @@ def _move_statement(verb: JobVerb, conditions: tuple[str, ...], changed: tuple[s
         _statements[key] = Statement(
             f"UPDATE jobs SET {', '.join(sets)} "
             f"WHERE id = :job_id AND project_id = :project_id AND state = '{source(verb)}'{guards} "
-            f"RETURNING {_MOVED_COLUMNS}"
+            f"RETURNING {', '.join(Moved._fields)}"
         )
     return _statements[key]
 
 
-_MOVED_COLUMNS = ", ".join(field for field in _Moved._fields if field != "opens")
 _UNCLAIMED = ["attempt_token = NULL", "claim_expires_at = NULL"]
 _BACK = ["state = 'pending'", "cancel_due_at = NULL", *_UNCLAIMED]
 
@@ -362,10 +341,6 @@ def _merged_info(conn: Connection, project_id: str, job_id: str, info: dict[str,
     return encode(decode("{}" if row is None else row[0]) | info)
 
 
-_INSERT_ATTEMPT = Statement(
-    "INSERT INTO attempts (job_id, number, replica_id, hostname, claimed_at, ended_at, outcome) "
-    "VALUES (:job_id, :number, :replica_id, :hostname, :claimed_at, :now, :outcome)"
-)
 _CHARGE = Statement("UPDATE jobs SET charged_seconds = charged_seconds + :seconds WHERE id = :job_id")
 _ONE = "project_id = :project_id AND id = :job_id"
 _STATE = Statement(f"SELECT state FROM jobs WHERE {_ONE}")
@@ -375,9 +350,17 @@ _DELETED = "EXISTS (SELECT 1 FROM deployments d WHERE d.id = jobs.deployment_id 
 _RELEASING = Statement(f"SELECT cancel_requested = 1 OR {_DELETED}, releases, retries FROM jobs WHERE {_ONE}")
 _HELD_COLUMNS = ", ".join(_Held._fields).replace("deployment_deleted", _DELETED)
 _SELECT_HELD = f"SELECT {_HELD_COLUMNS} FROM jobs WHERE state = 'running'"
-_OF_QUEUE = "deployment_id = :deployment_id"
+# What runs has a claim: said so that the index of what runs is taken, and not one of all jobs there have ever been.
+_OF_QUEUE = "deployment_id = :deployment_id AND claim_expires_at > 0"
 _EXPIRED = Statement(f"{_SELECT_HELD} AND {_OF_QUEUE} AND claim_expires_at <= :now LIMIT 1000")
 _FORCED = Statement(f"{_SELECT_HELD} AND {_OF_QUEUE} AND cancel_due_at <= :now LIMIT 1000")
+_IS_UNCHARGED = (
+    f"claim_timeout_seconds IS NULL AND :now - claimed_at - charged_seconds > {UNRENEWED_CHARGE_STEP_SECONDS}"
+)
+_UNCHARGED = Statement(
+    "SELECT id, priority, fair_key, :now - claimed_at - charged_seconds FROM jobs "
+    f"WHERE state = 'running' AND {_OF_QUEUE} AND {_IS_UNCHARGED} LIMIT 1000"
+)
 _OVERRUN = Statement(f"{_SELECT_HELD} AND {_OF_QUEUE} AND deadline_at <= :now LIMIT 1000")
 _HELD_BY = Statement(f"{_SELECT_HELD} AND replica_id = :replica_id")
 _HELD_UNRENEWED = Statement(
@@ -388,6 +371,7 @@ _DEPLOYMENTS_OF_REPLICA = Statement(
     "SELECT DISTINCT deployment_id FROM jobs WHERE state = 'running' AND replica_id = :replica_id"
 )
 _TO_RECLAIM = Statement(
-    "SELECT deployment_id FROM jobs WHERE state = 'running' AND (claim_expires_at <= :now OR cancel_due_at <= :now) "
+    "SELECT deployment_id FROM jobs WHERE state = 'running' "
+    f"AND (claim_expires_at <= :now OR cancel_due_at <= :now OR {_IS_UNCHARGED}) "
     "UNION SELECT deployment_id FROM jobs WHERE deadline_at <= :now AND deadline_at IS NOT NULL AND done_at IS NULL"
 )

@@ -82,19 +82,26 @@ def _take(
     return [Claim(job, wanted.token) for job in jobs]
 
 
-_FIRST = (
+_WAITING = (
     f"SELECT sequence FROM jobs WHERE deployment_id = :deployment_id AND state = '{source(JobVerb.CLAIM)}' "
-    "AND priority = :priority AND fair_key = :fair_key ORDER BY sequence LIMIT"
+    "AND priority = :priority"
 )
+_FIRST = f"{_WAITING} AND fair_key = :fair_key ORDER BY sequence LIMIT"
+# The same, put so that only the index of what is pending is in this order: the planner would rather walk along all
+# jobs there have ever been until it meets a pending one, and most of those at the front are over.
+_FIRST_ON_POSTGRES = f"{_WAITING} AND fair_key BETWEEN :fair_key AND :fair_key ORDER BY fair_key, sequence LIMIT"
 _UPDATE = (
     f"UPDATE jobs SET state = '{target(JobVerb.CLAIM)}', attempt = attempt + 1, attempt_token = :token, "
     "replica_id = :replica_id, hostname = :hostname, claim_timeout_seconds = :claim_timeout_seconds, "
     "claimed_at = :now, claim_expires_at = :expires_at, progress_at = NULL, has_files = 0, "
     f"charged_seconds = :guess_seconds, change = {NEXT_CHANGE} WHERE sequence"
 )
-_CLAIM_ONE = Statement(f"{_UPDATE} = ({_FIRST} 1) RETURNING {COLUMNS}")
+_CLAIM_ONE = Statement(
+    f"{_UPDATE} = ({_FIRST} 1) RETURNING {COLUMNS}",
+    postgres=f"{_UPDATE} = ({_FIRST_ON_POSTGRES} 1) RETURNING {COLUMNS}",
+)
 _CLAIM_MANY = Statement(
     f"{_UPDATE} IN ({_FIRST} :number) RETURNING {COLUMNS}",
     # As an array, so that it is looked up by the key however wrong the planner's idea of the numbers is.
-    postgres=f"{_UPDATE} = ANY (ARRAY({_FIRST} :number)) RETURNING {COLUMNS}",
+    postgres=f"{_UPDATE} = ANY (ARRAY({_FIRST_ON_POSTGRES} :number)) RETURNING {COLUMNS}",
 )

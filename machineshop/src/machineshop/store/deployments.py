@@ -9,8 +9,11 @@ from sqlalchemy.exc import IntegrityError
 from machineshop.errors import AlreadyExists, ChangedMeanwhile, NotFound
 from machineshop.models import Deployment, DeploymentConfig, Revision, RevisionEvent
 from machineshop.store import queues, withdrawals
+from machineshop.store.announcements import announce
 from machineshop.store.tables import deployments, revision_events, revisions
 
+# Announced when one was created, changed or deleted.
+DEPLOYMENTS = "deployments"
 _LIVE = deployments.c.deleted_at.is_(None)
 
 
@@ -26,6 +29,7 @@ def insert(conn: Connection, deployment: Deployment) -> None:
         raise AlreadyExists(what="deployment", name=deployment.name) from error
     queues.create(conn, deployment.id)
     _activate(conn, deployment, "create")
+    announce(conn, DEPLOYMENTS)
 
 
 def get(conn: Connection, project_id: str, name_or_id: str, *, deleted: bool = False) -> Deployment | None:
@@ -60,6 +64,7 @@ def update(conn: Connection, deployment: Deployment, old: Deployment, action: st
         raise ChangedMeanwhile(what="deployment", name=deployment.name)
     if action is not None:
         _activate(conn, deployment, action)
+    announce(conn, DEPLOYMENTS)
 
 
 def delete(conn: Connection, project_id: str, deployment_id: str, now: float) -> None:
@@ -71,6 +76,7 @@ def delete(conn: Connection, project_id: str, deployment_id: str, now: float) ->
     guard = and_(deployments.c.project_id == project_id, deployments.c.id == deployment_id, _LIVE)
     if conn.execute(deployments.update().where(guard).values(deleted_at=now)).rowcount == 0:
         raise NotFound(what="deployment", id=deployment_id)
+    announce(conn, DEPLOYMENTS)
     while withdrawals.clear(conn, deployment_id, None, now):
         pass
 

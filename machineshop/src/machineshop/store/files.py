@@ -1,12 +1,31 @@
-"""Files in projects' object storage, and the secret that upload URLs are signed with."""
+"""Files in projects' object storage, those that attempts have uploaded, and the secret that signs upload URLs.
+
+A file of an attempt lies in `attempt_files` until its job is done: the transaction that stores the result moves it to
+`files`. A row there whose attempt is over is garbage: its blob is removed first, then the row, so a crash in between
+loses nothing and forgets nothing.
+"""
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 import msgspec
-from sqlalchemy import ColumnElement, Connection, and_, delete, select
+from sqlalchemy import ColumnElement, Connection, and_, delete, or_, select, union_all, update
 
+from machineshop.errors import NotFound, StaleAttempt
 from machineshop.models import StoredFile
-from machineshop.store.tables import attempt_files, files, settings
+from machineshop.states import JobState
+from machineshop.store import settings
+from machineshop.store.statement import Statement
+from machineshop.store.tables import attempt_files, files, jobs
 
 SIGNING_KEY = "storage_signing_key"
+
+
+class AttemptId(NamedTuple):
+    """Which attempt of which job."""
+
+    job_id: str
+    number: int
 
 
 class FileRecord(msgspec.Struct, frozen=True):
@@ -31,63 +50,163 @@ def find_file(conn: Connection, project_id: str, name: str) -> FileRecord | None
 def put_file(conn: Connection, record: FileRecord) -> str | None:
     """Keep a file in the place of the one of its name; returns the blob key of that one, which nobody needs now."""
     file = record.file
-    values = {
-        "blob_key": record.blob_key,
-        "size": file.size,
-        "etag": file.etag,
-        "created_at": file.created_at,
-        "job_id": record.job_id,
-    }
     mine = _is(file.project_id, file.name)
-    replaced: str | None = conn.execute(select(files.c.blob_key).where(mine)).scalar()
-    if replaced is None:
-        conn.execute(files.insert().values(project_id=file.project_id, name=file.name, **values))
-    else:
-        conn.execute(files.update().where(mine).values(**values))
+    replaced: str | None = conn.execute(select(files.c.blob_key).where(mine).with_for_update()).scalar()
+    _PUT.run(conn, {**_values(record), "job_id": record.job_id})
     return replaced
 
 
 def remove_file(conn: Connection, project_id: str, name: str) -> str | None:
     """Remove a file; returns its blob key, or None where there is no such file."""
-    mine = _is(project_id, name)
-    removed: str | None = conn.execute(select(files.c.blob_key).where(mine)).scalar()
-    conn.execute(delete(files).where(mine))
-    return removed
+    return conn.execute(delete(files).where(_is(project_id, name)).returning(files.c.blob_key)).scalar()
+
+
+def held_attempt(
+    conn: Connection,
+    project_id: str,
+    job_id: str,
+    *,
+    deployment_id: str | None = None,
+    replica_id: str | None = None,
+    token: str | None = None,
+) -> AttemptId:
+    """The attempt that a job is in, for a holder of whom this is known; None is not compared.
+
+    Raises:
+        NotFound: The project has no such job.
+        StaleAttempt: Nobody holds it, or somebody else.
+    """
+    row = _HELD.one(conn, {"project_id": project_id, "job_id": job_id})
+    if row is None:
+        raise NotFound(what="job", id=job_id)
+    state, attempt, *held = row
+    known = (deployment_id, replica_id, token)
+    if state != JobState.RUNNING or any(
+        mine is not None and mine != held_by for mine, held_by in zip(known, held, strict=True)
+    ):
+        raise StaleAttempt(state=state)
+    return AttemptId(job_id, attempt)
+
+
+def queue_of_attempt(conn: Connection, project_id: str, attempt: AttemptId) -> str:
+    """The deployment in whose queue the job of an attempt is.
+
+    Raises:
+        StaleAttempt: The attempt is over.
+    """
+    row = _HELD.one(conn, {"project_id": project_id, "job_id": attempt.job_id})
+    if row is None:
+        raise StaleAttempt(state="gone")
+    state, number, deployment_id = row[:3]
+    if (state, number) != (JobState.RUNNING, attempt.number):
+        raise StaleAttempt(state=state)
+    found: str = deployment_id
+    return found
+
+
+def put_attempt_file(conn: Connection, attempt: AttemptId, record: FileRecord) -> str | None:
+    """Keep a file of an attempt, which nobody sees until its result is stored; the queue's lock is held.
+
+    Returns what `put_file` does, of the file that the same attempt has uploaded under this name before.
+
+    Raises:
+        StaleAttempt: The attempt is over.
+    """
+    project_id = record.file.project_id
+    marked = _MARK.run(conn, {"project_id": project_id, "job_id": attempt.job_id, "attempt": attempt.number})
+    if not marked.rowcount:
+        row = _HELD.one(conn, {"project_id": project_id, "job_id": attempt.job_id})
+        raise StaleAttempt(state="gone" if row is None else row[0])
+    values = {**_values(record), "job_id": attempt.job_id, "attempt": attempt.number}
+    before = _BEFORE.one(conn, values)
+    _PUT_OF_ATTEMPT.run(conn, values)
+    return None if before is None else before[0]
 
 
 def publish_attempt(conn: Connection, job_id: str, attempt: int) -> None:
-    """Make the files of an attempt visible, in the place of older ones of their names."""
-    mine = and_(attempt_files.c.job_id == job_id, attempt_files.c.attempt == attempt)
-    for row in conn.execute(select(attempt_files).where(mine)).mappings().all():
-        file = StoredFile(
-            project_id=row["project_id"],
-            name=row["name"],
-            size=row["size"],
-            etag=row["etag"],
-            created_at=row["created_at"],
-        )
-        put_file(conn, FileRecord(file, row["blob_key"], job_id))
-    conn.execute(delete(attempt_files).where(mine))
+    """Make the files of an attempt visible, in the place of older ones of their names; the attempt is just over."""
+    for row in conn.execute(select(attempt_files).where(_of(job_id, attempt))).mappings().all():
+        file = StoredFile(**{name: row[name] for name in StoredFile.__struct_fields__})
+        replaced = put_file(conn, FileRecord(file, row["blob_key"], job_id))
+        mine = and_(_of(job_id, attempt), attempt_files.c.name == file.name)
+        if replaced is None:
+            conn.execute(delete(attempt_files).where(mine))
+        else:  # the row stays behind with the blob that is to be removed
+            conn.execute(update(attempt_files).where(mine).values(blob_key=replaced))
+
+
+def blobs_of_ended_attempts(conn: Connection, limit: int) -> list[str]:
+    """The blobs of `attempt_files` whose attempts are over, `limit` at most: nobody will ever see them."""
+    ended = or_(jobs.c.id.is_(None), jobs.c.state != str(JobState.RUNNING), jobs.c.attempt != attempt_files.c.attempt)
+    joined = attempt_files.outerjoin(jobs, jobs.c.id == attempt_files.c.job_id)
+    return list(conn.execute(select(attempt_files.c.blob_key).select_from(joined).where(ended).limit(limit)).scalars())
+
+
+def forget_attempt_files(conn: Connection, blob_keys: list[str]) -> None:
+    """Remove the rows of `attempt_files` that have these blobs."""
+    conn.execute(delete(attempt_files).where(attempt_files.c.blob_key.in_(blob_keys)))
+
+
+def jobs_with_files(conn: Connection, after: str, limit: int) -> list[str]:
+    """The ids of the jobs that files are outputs of, `limit` at most, in order from the one after `after` on."""
+    query = select(files.c.job_id).distinct().where(files.c.job_id > after).order_by(files.c.job_id).limit(limit)
+    return list(conn.execute(query).scalars())
+
+
+def gone_jobs(conn: Connection, job_ids: Sequence[str]) -> set[str]:
+    """Those among these ids that are no job's."""
+    return set(job_ids) - set(conn.execute(select(jobs.c.id).where(jobs.c.id.in_(job_ids))).scalars())
+
+
+def remove_files_of_jobs(conn: Connection, job_ids: Sequence[str]) -> list[str]:
+    """Remove the outputs of jobs that are gone; returns their blob keys."""
+    return list(conn.execute(delete(files).where(files.c.job_id.in_(job_ids)).returning(files.c.blob_key)).scalars())
 
 
 def used_blob_keys(conn: Connection, keys: list[str]) -> set[str]:
-    """Those among these keys (some hundreds at most) that a file has."""
-    return set(conn.execute(select(files.c.blob_key).where(files.c.blob_key.in_(keys))).scalars())
+    """Those among these keys (some hundreds at most) that a file has, visible or not yet."""
+    # One statement, so that a file which becomes visible meanwhile is in one table or the other.
+    visible = select(files.c.blob_key).where(files.c.blob_key.in_(keys))
+    not_yet = select(attempt_files.c.blob_key).where(attempt_files.c.blob_key.in_(keys))
+    return set(conn.execute(union_all(visible, not_yet)).scalars())
 
 
 def find_signing_key(conn: Connection) -> str | None:
     """The secret of the upload URLs, if it was made yet."""
-    return conn.execute(select(settings.c.value).where(settings.c.name == SIGNING_KEY)).scalar()
+    return settings.find(conn, SIGNING_KEY)
 
 
 def ensure_signing_key(conn: Connection, candidate: str) -> str:
     """The secret of the upload URLs: `candidate` where there was none."""
-    known = find_signing_key(conn)
-    if known is not None:
-        return known
-    conn.execute(settings.insert().values(name=SIGNING_KEY, value=candidate))
-    return candidate
+    return settings.ensure(conn, SIGNING_KEY, candidate)
 
 
 def _is(project_id: str, name: str) -> ColumnElement[bool]:
     return and_(files.c.project_id == project_id, files.c.name == name)
+
+
+def _of(job_id: str, attempt: int) -> ColumnElement[bool]:
+    return and_(attempt_files.c.job_id == job_id, attempt_files.c.attempt == attempt)
+
+
+def _values(record: FileRecord) -> dict[str, Any]:
+    return {**msgspec.structs.asdict(record.file), "blob_key": record.blob_key}
+
+
+_REPLACE = "DO UPDATE SET blob_key = excluded.blob_key, size = excluded.size, etag = excluded.etag, "
+_PUT = Statement(
+    "INSERT INTO files (project_id, name, blob_key, size, etag, created_at, job_id) "
+    "VALUES (:project_id, :name, :blob_key, :size, :etag, :created_at, :job_id) "
+    f"ON CONFLICT (project_id, name) {_REPLACE} created_at = excluded.created_at, job_id = excluded.job_id"
+)
+_ONE_JOB = "project_id = :project_id AND id = :job_id"
+_HELD = Statement(f"SELECT state, attempt, deployment_id, replica_id, attempt_token FROM jobs WHERE {_ONE_JOB}")
+_MARK = Statement(
+    f"UPDATE jobs SET has_files = 1 WHERE {_ONE_JOB} AND state = '{JobState.RUNNING}' AND attempt = :attempt"
+)
+_BEFORE = Statement("SELECT blob_key FROM attempt_files WHERE job_id = :job_id AND attempt = :attempt AND name = :name")
+_PUT_OF_ATTEMPT = Statement(
+    "INSERT INTO attempt_files (job_id, attempt, name, project_id, blob_key, size, etag, created_at) "
+    "VALUES (:job_id, :attempt, :name, :project_id, :blob_key, :size, :etag, :created_at) "
+    f"ON CONFLICT (job_id, attempt, name) {_REPLACE} created_at = excluded.created_at"
+)

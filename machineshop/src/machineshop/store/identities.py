@@ -80,10 +80,22 @@ def find_identity(conn: Connection, key_hash: str) -> Identity | None:
     return Identity(_key(dict(row)), project, organization)
 
 
+def is_revoked(conn: Connection, key_hash: str) -> bool:
+    """Whether this was a key and is none any longer."""
+    query = select(api_keys.c.id).where(api_keys.c.hash == key_hash, api_keys.c.revoked_at.is_not(None))
+    return conn.execute(query).first() is not None
+
+
 def list_keys(conn: Connection) -> list[ApiKey]:
     """All keys that people use, the oldest first; replicas' own are left out."""
     query = select(*_KEY_COLUMNS).where(api_keys.c.replica_id.is_(None)).order_by(api_keys.c.created_at)
     return [_key(dict(row)) for row in conn.execute(query).mappings()]
+
+
+def replicas_with_keys(conn: Connection) -> frozenset[str]:
+    """The replicas that have a valid key."""
+    query = select(api_keys.c.replica_id).where(api_keys.c.replica_id.is_not(None), api_keys.c.revoked_at.is_(None))
+    return frozenset(conn.execute(query.distinct()).scalars())
 
 
 def revoke_key(conn: Connection, key_id: str, now: float) -> bool:

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import msgspec
-from sqlalchemy import Column, Connection, select
+from sqlalchemy import Column, ColumnElement, Connection, literal_column, null, select
 
 from machineshop.errors import IdempotencyConflict
 from machineshop.models import Job, QueueCounts
@@ -16,9 +16,6 @@ from machineshop.store.lines import LineKey
 from machineshop.store.statement import Statement
 from machineshop.store.tables import jobs
 
-# Counting further than this to say somebody's position would cost more than it tells.
-MAX_POSITION = 10_000
-
 
 class JobFilter(msgspec.Struct, frozen=True, kw_only=True):
     """Which jobs of a deployment a list holds."""
@@ -28,19 +25,6 @@ class JobFilter(msgspec.Struct, frozen=True, kw_only=True):
     fair_key: str | None = None
     created_after: float | None = None
     created_before: float | None = None
-
-
-class Ahead(msgspec.Struct, frozen=True):
-    """What stands before a pending job."""
-
-    jobs: int | None
-    """How many jobs are claimed before it as things are; None: more than `MAX_POSITION`."""
-    higher_priority: int
-    """How many of them have a higher priority."""
-    key_running: int
-    """How many jobs of its fair key run."""
-    key_cap: int | None
-    """How many of them may."""
 
 
 def insert(conn: Connection, new: Sequence[Job]) -> list[Job]:
@@ -146,9 +130,12 @@ def list_page(conn: Connection, deployment_id: str, chosen: JobFilter, before: i
 
 
 def changed_since(conn: Connection, deployment_id: str, change: int, sequence: int, limit: int) -> list[Job]:
-    """The jobs that changed after (change, sequence), in the order of their last changes."""
+    """The jobs that changed after (change, sequence), in the order of their last changes, without what they hold.
+
+    Their payloads are empty and they have no outputs: who follows a whole queue is told what became of its jobs.
+    """
     query = (
-        select(*_columns())
+        select(*_columns_without_contents())
         .where(
             jobs.c.deployment_id == deployment_id,
             jobs.c.change >= change,
@@ -163,47 +150,6 @@ def changed_since(conn: Connection, deployment_id: str, change: int, sequence: i
 def count(conn: Connection, deployment_id: str) -> QueueCounts:
     """How many jobs of a deployment wait and run."""
     return queues.counts(conn, deployment_id)
-
-
-def ahead(conn: Connection, job: Job) -> Ahead:
-    """What stands before a pending job now: those of higher priority, of its own line, and of lines before it."""
-    values = {
-        "deployment_id": job.deployment_id,
-        "priority": job.priority,
-        "fair_key": job.fair_key,
-        "sequence": job.sequence,
-        "limit": MAX_POSITION + 1,
-    }
-    higher, others = (row[0] for row in (_HIGHER.all(conn, values)[0], _OTHERS.all(conn, values)[0]))
-    own = _IN_LINE.all(conn, values)[0][0]
-    running, cap = _KEY.all(conn, values)[0]
-    before = higher + own + min(others, _served_meanwhile(conn, values, own))
-    return Ahead(before if before <= MAX_POSITION else None, higher, running, cap)
-
-
-def _served_meanwhile(conn: Connection, values: dict[str, object], own: int) -> int:
-    """About how many jobs of other lines go first, while `own` jobs of this one do: each by its weight and length."""
-    mine = _LINE.one(conn, values)
-    if mine is None:
-        return 0
-    ends_at = mine[0] + own * (mine[2] or lines.FIRST_GUESS_SECONDS) / mine[1]
-    total = 0
-    for pending, weight, virtual_time, mean_seconds in _OTHER_LINES.all(conn, values):
-        step = (mean_seconds or mine[2] or lines.FIRST_GUESS_SECONDS) / weight
-        lead = max(0.0, ends_at - virtual_time)
-        total += pending if step <= 0 or lead / step >= pending else int(lead / step)
-    return total
-
-
-def durations(conn: Connection, deployment_id: str, limit: int) -> list[float]:
-    """How many seconds each of the last jobs ran that were done, the newest first."""
-    rows = _DURATIONS.all(conn, {"deployment_id": deployment_id, "limit": limit})
-    return [seconds for (seconds,) in rows if seconds is not None]
-
-
-def running_since(conn: Connection, deployment_id: str, limit: int) -> list[float]:
-    """When each of the running jobs was claimed."""
-    return [at for (at,) in _RUNNING_SINCE.all(conn, {"deployment_id": deployment_id, "limit": limit})]
 
 
 def deployment_of(conn: Connection, project_id: str, job_id: str) -> str | None:
@@ -234,6 +180,11 @@ def _columns() -> list[Column[Any]]:
     return [jobs.c[name] for name in Job.__struct_fields__]
 
 
+def _columns_without_contents() -> list[ColumnElement[Any]]:
+    absent: dict[str, ColumnElement[Any]] = {"payload": literal_column("''"), "outputs": null()}
+    return [absent.get(name, jobs.c[name]) for name in Job.__struct_fields__]
+
+
 _INSERT = Statement(
     "INSERT INTO jobs (id, project_id, deployment_id, model, state, priority, fair_key, payload, info, retries, "
     "releases, attempt, charged_seconds, has_files, cancel_requested, deadline_at, idempotency_key, webhook_url, "
@@ -248,36 +199,6 @@ _ONE = "project_id = :project_id AND id = :job_id"
 _GET = Statement(f"SELECT {COLUMNS} FROM jobs WHERE {_ONE} AND (model = :model OR deployment_id = :model)")
 _GET_BY_ID = Statement(f"SELECT {COLUMNS} FROM jobs WHERE {_ONE}")
 _DEPLOYMENT_OF = Statement(f"SELECT deployment_id FROM jobs WHERE {_ONE}")
-_HIGHER = Statement(
-    "SELECT coalesce(sum(pending), 0) FROM lines WHERE deployment_id = :deployment_id AND priority > :priority"
-)
-_OTHERS = Statement(
-    "SELECT coalesce(sum(pending), 0) FROM lines WHERE deployment_id = :deployment_id AND priority = :priority "
-    "AND fair_key <> :fair_key"
-)
-_IN_LINE = Statement(
-    "SELECT count(*) FROM (SELECT 1 FROM jobs WHERE deployment_id = :deployment_id AND priority = :priority "
-    "AND fair_key = :fair_key AND state = 'pending' AND sequence < :sequence LIMIT :limit) AS before"
-)
-_KEY = Statement(
-    "SELECT coalesce(sum(running), 0), max(max_running) FROM lines "
-    "WHERE deployment_id = :deployment_id AND fair_key = :fair_key"
-)
-_LINE = Statement(
-    "SELECT virtual_time, weight, mean_seconds FROM lines "
-    "WHERE deployment_id = :deployment_id AND priority = :priority AND fair_key = :fair_key"
-)
-_OTHER_LINES = Statement(
-    "SELECT pending, weight, virtual_time, mean_seconds FROM lines "
-    "WHERE deployment_id = :deployment_id AND priority = :priority AND fair_key <> :fair_key AND ready = 1 LIMIT 1000"
-)
-_DURATIONS = Statement(
-    "SELECT CASE WHEN state = 'done' THEN done_at - claimed_at END FROM jobs "
-    "WHERE deployment_id = :deployment_id AND done_at IS NOT NULL ORDER BY done_at DESC LIMIT :limit"
-)
-_RUNNING_SINCE = Statement(
-    "SELECT claimed_at FROM jobs WHERE state = 'running' AND deployment_id = :deployment_id LIMIT :limit"
-)
 _BUSY_REPLICAS = Statement("SELECT DISTINCT replica_id FROM jobs WHERE state = 'running' AND replica_id IS NOT NULL")
 _LIVE_IN_DELETED = Statement(
     "SELECT d.project_id, d.id FROM deployments d JOIN queues q ON q.deployment_id = d.id "

@@ -3,8 +3,10 @@
 Start-time fair queuing: a line's virtual time is the worker seconds that it has had, divided by its weight. Among the
 lines of the highest priority that have a job, the one with the least virtual time goes first. A claim charges what the
 line's jobs took on average; once the attempt has ended, the charge is made what it really took, and a job that runs
-longer than that is charged while it runs. A line that was empty begins at the least virtual time of those that were
-not, so nobody saves up time by waiting. With one line this is plain order of submission.
+longer than that is charged while it runs. With one line this is plain order of submission.
+
+A line that begins to wait, because it was empty or its key was at its cap, begins no earlier than those that wait have
+come to (`_begin`): nobody saves up time by having no jobs, or by not being allowed to run more of them.
 """
 
 import math
@@ -12,12 +14,13 @@ from typing import NamedTuple
 
 from sqlalchemy import Connection
 
+from machineshop.store.counts import MEAN, Count
 from machineshop.store.statement import Statement
 
 # What a job is taken to need before any has ended.
 FIRST_GUESS_SECONDS = 1.0
-# How much the last job counts in a line's mean.
-_WEIGHT_OF_LAST = 0.2
+# How many of the lines that wait are asked how far they have come: the last one that had a turn is nearly always there.
+_FRONT = 8
 
 
 class Line(NamedTuple):
@@ -46,7 +49,7 @@ def join(conn: Connection, deployment_id: str, key: LineKey, number: int, change
     if row is None:
         row = _INSERT.one(conn, values)
     if row is not None and row[0] is not None:
-        _REFRESH.run(conn, values)
+        _OPEN.run(conn, values)
 
 
 def leave(conn: Connection, deployment_id: str, key: LineKey, number: int) -> None:
@@ -89,35 +92,26 @@ def room(conn: Connection, deployment_id: str, line: Line) -> int:
 def take(conn: Connection, deployment_id: str, line: Line, number: int, charge_seconds: float) -> None:
     """Take `number` jobs out of a line to run them, charged with `charge_seconds` in all."""
     values = _values(deployment_id, LineKey(line.fair_key, line.priority))
-    _TAKE.run(conn, values | {"number": number, "charge": charge_seconds})
+    before_last = charge_seconds * (number - 1) / number
+    _TAKE.run(conn, values | {"number": number, "charge": charge_seconds, "before_last": before_last})
     if line.max_running is not None:
-        _REFRESH.run(conn, values)
+        _CLOSE.run(conn, values)
 
 
-def settle(
-    conn: Connection,
-    deployment_id: str,
-    key: LineKey,
-    *,
-    back: int,
-    charge_seconds: float,
-    seconds: float | None,
-) -> bool:
-    """Count the end of an attempt; whether the line has a cap, under which there is room now.
-
-    Args:
-        conn: The transaction.
-        deployment_id: Whose queue it is.
-        key: The job's line.
-        back: 1 where the job waits again.
-        charge_seconds: What is left to charge; below 0 where too much was.
-        seconds: How long the job ran, where that says how long such jobs run.
-    """
-    values = _values(deployment_id, key)
-    row = _SETTLE.one(conn, values | {"back": back, "charge": charge_seconds, "seconds": seconds})
+def settle(conn: Connection, deployment_id: str, key: LineKey, count: Count) -> bool:
+    """Count attempts of a line that are over; whether the line has a cap, under which there is room now."""
+    values = _values(deployment_id, key) | {
+        "ended": count.ended,
+        "back": count.back,
+        "charge": count.charge_seconds,
+        "surcharge": count.surcharge_seconds,
+        **count.mean_values(),
+    }
+    statement = _SETTLE_BACK if count.back else _SETTLE
+    row = statement.one(conn, values)
     capped = row is not None and row[0] is not None
     if capped:
-        _REFRESH.run(conn, values)
+        _OPEN.run(conn, values)
     return capped
 
 
@@ -128,21 +122,16 @@ def charge(conn: Connection, deployment_id: str, key: LineKey, seconds: float) -
 
 def apply_settings(conn: Connection, deployment_id: str) -> None:
     """Give every line the weight and the cap that its key has now."""
-    _APPLY.run(conn, {"deployment_id": deployment_id})
-    _REFRESH_ALL.run(conn, {"deployment_id": deployment_id})
+    for statement in (_APPLY, _CLOSE_ALL, _OPEN_ALL):
+        statement.run(conn, {"deployment_id": deployment_id})
 
 
 def remove_idle(conn: Connection, deployment_id: str) -> int:
-    """Forget the lines that are empty and owe nothing to those that are not; returns how many."""
-    return _REMOVE_IDLE.run(conn, {"deployment_id": deployment_id}).rowcount
-
-
-def moving_mean(weight_of_last: float) -> str:
-    """SQL for `mean_seconds` with `:seconds` taken in, where that is known."""
-    return (
-        "CASE WHEN :seconds IS NULL THEN mean_seconds WHEN mean_seconds IS NULL THEN :seconds "
-        f"ELSE mean_seconds + {weight_of_last} * (:seconds - mean_seconds) END"
-    )
+    """Forget the lines that are empty and would begin where a new one does; returns how many."""
+    removed = 0
+    for (priority,) in _IDLE_PRIORITIES.all(conn, {"deployment_id": deployment_id}):
+        removed += _REMOVE_IDLE.run(conn, {"deployment_id": deployment_id, "priority": priority}).rowcount
+    return removed
 
 
 def _values(deployment_id: str, key: LineKey) -> dict[str, object]:
@@ -150,17 +139,36 @@ def _values(deployment_id: str, key: LineKey) -> dict[str, object]:
 
 
 _ONE = "deployment_id = :deployment_id AND fair_key = :fair_key AND priority = :priority"
-_PEERS = "l.deployment_id = :deployment_id AND l.priority = :priority"
-# Where a line begins that was empty: beside those that were not, or where the last ones ended.
-_BEGIN = (
-    f"coalesce((SELECT min(l.virtual_time) FROM lines l WHERE {_PEERS} AND l.pending + l.running > 0), "
-    f"(SELECT max(l.virtual_time) FROM lines l WHERE {_PEERS}), 0)"
-)
-_JOIN = Statement(
-    "UPDATE lines SET pending = pending + :number, ready = 1, "
-    "since = CASE WHEN pending + running > 0 THEN since ELSE :change END, "
-    "virtual_time = CASE WHEN pending + running > 0 THEN virtual_time ELSE (SELECT max(begins.at) FROM "
-    f"(SELECT lines.virtual_time AS at UNION ALL SELECT {_BEGIN}) AS begins) END "
+
+
+def _begin(priority: str) -> str:
+    """SQL for where a line begins that has not been waiting: at the virtual time of the last claim.
+
+    No line that waits is behind that, and it is at least what the last claim of each of them began with; a few lines
+    at the front tell it well enough. Where nobody waits, whoever comes begins beside the last of all.
+    """
+    peers = f"l.deployment_id = :deployment_id AND l.priority = {priority}"
+    front = (
+        "SELECT l.virtual_time AS at, coalesce(l.start_tag, l.virtual_time) AS tag FROM lines l "
+        # In the order of the index of those that wait, so that no other is taken.
+        f"WHERE {peers} AND l.ready = 1 ORDER BY l.virtual_time, l.since LIMIT {_FRONT}"
+    )
+    return (
+        f"coalesce((SELECT LEAST(min(f.at), max(f.tag)) FROM ({front}) f), "
+        f"(SELECT max(l.virtual_time) FROM lines l WHERE {peers}), 0)"
+    )
+
+
+def _statement(text: str) -> Statement:
+    """A statement with LEAST and GREATEST, which are min and max in SQLite."""
+    return Statement(text.replace("LEAST(", "min(").replace("GREATEST(", "max("), postgres=text)
+
+
+_JOIN = _statement(
+    "UPDATE lines SET pending = pending + :number, ready = CASE WHEN max_running IS NULL THEN 1 ELSE ready END, "
+    "since = CASE WHEN pending > 0 THEN since ELSE :change END, "
+    "start_tag = CASE WHEN pending > 0 THEN start_tag END, virtual_time = "
+    f"CASE WHEN pending > 0 THEN virtual_time ELSE GREATEST(virtual_time, {_begin(':priority')}) END "
     f"WHERE {_ONE} RETURNING max_running"
 )
 _WEIGHT_OF_KEY = (
@@ -172,11 +180,12 @@ _CAP_OF_KEY = (
     "WHERE k.deployment_id = {0}.deployment_id AND k.fair_key = {1}.fair_key), (SELECT q.max_running_per_key "
     "FROM queues q WHERE q.deployment_id = {0}.deployment_id)) END"
 )
-_INSERT = Statement(
+_INSERT = _statement(
     "INSERT INTO lines (deployment_id, fair_key, priority, weight, max_running, pending, running, virtual_time, "
     f"ready, since) SELECT n.deployment_id, n.fair_key, :priority, {_WEIGHT_OF_KEY.format('n', 'n')}, "
-    f"{_CAP_OF_KEY.format('n', 'n')}, :number, 0, {_BEGIN}, 1, :change "
-    "FROM (SELECT :deployment_id AS deployment_id, :fair_key AS fair_key) AS n RETURNING max_running"
+    f"n.max_running, :number, 0, {_begin(':priority')}, CASE WHEN n.max_running IS NULL THEN 1 ELSE 0 END, :change "
+    f"FROM (SELECT g.deployment_id, g.fair_key, {_CAP_OF_KEY.format('g', 'g')} AS max_running "
+    "FROM (SELECT :deployment_id AS deployment_id, :fair_key AS fair_key) g) n RETURNING max_running"
 )
 _LEAVE = Statement(
     "UPDATE lines SET pending = pending - :number, ready = CASE WHEN pending > :number THEN ready ELSE 0 END "
@@ -194,28 +203,41 @@ _RUNNING_OF_KEY = Statement(
 )
 _TAKE = Statement(
     "UPDATE lines SET pending = pending - :number, running = running + :number, "
-    "virtual_time = virtual_time + :charge / weight, ready = CASE WHEN pending > :number THEN 1 ELSE 0 END "
-    f"WHERE {_ONE}"
+    "start_tag = virtual_time + :before_last / weight, virtual_time = virtual_time + :charge / weight, "
+    f"ready = CASE WHEN pending > :number THEN 1 ELSE 0 END WHERE {_ONE}"
 )
+_SETTLED = f"mean_seconds = {MEAN}, start_tag = start_tag + :surcharge / weight"
 _SETTLE = Statement(
-    "UPDATE lines SET running = running - 1, pending = pending + :back, "
-    f"virtual_time = virtual_time + :charge / weight, mean_seconds = {moving_mean(_WEIGHT_OF_LAST)}, "
-    "ready = CASE WHEN pending + :back > 0 THEN 1 ELSE 0 END "
+    f"UPDATE lines SET running = running - :ended, virtual_time = virtual_time + :charge / weight, {_SETTLED} "
     f"WHERE {_ONE} RETURNING max_running"
 )
-_CHARGE = Statement(f"UPDATE lines SET virtual_time = virtual_time + :charge / weight WHERE {_ONE}")
-_MAY_RUN = f"CASE WHEN pending > 0 AND (max_running IS NULL OR {_SUM_OF_KEY} < max_running) THEN 1 ELSE 0 END"
-_REFRESH = Statement(
-    f"UPDATE lines SET ready = {_MAY_RUN} WHERE deployment_id = :deployment_id AND fair_key = :fair_key"
+# A line with a cap waits only once `_OPEN` has found room under that.
+_SETTLE_BACK = _statement(
+    f"UPDATE lines SET running = running - :ended, pending = pending + :back, {_SETTLED}, "
+    "virtual_time = CASE WHEN pending > 0 THEN virtual_time + :charge / weight "
+    f"ELSE GREATEST(virtual_time + :charge / weight, {_begin(':priority')}) END, "
+    f"ready = CASE WHEN max_running IS NULL THEN 1 ELSE ready END WHERE {_ONE} RETURNING max_running"
 )
-_REFRESH_ALL = Statement(f"UPDATE lines SET ready = {_MAY_RUN} WHERE deployment_id = :deployment_id")
+_CHARGE = Statement(
+    "UPDATE lines SET virtual_time = virtual_time + :charge / weight, start_tag = start_tag + :charge / weight "
+    f"WHERE {_ONE}"
+)
+_IS_AT_CAP = f"{_SUM_OF_KEY} >= max_running"
+# Of a key that has come to its cap, or has room under it again.
+_CLOSED = f"UPDATE lines SET ready = 0 WHERE deployment_id = :deployment_id AND ready = 1 AND {_IS_AT_CAP}"
+_OPENED = (
+    f"UPDATE lines SET ready = 1, virtual_time = GREATEST(virtual_time, {_begin('lines.priority')}) "
+    "WHERE deployment_id = :deployment_id AND ready = 0 AND pending > 0 "
+    f"AND (max_running IS NULL OR NOT {_IS_AT_CAP})"
+)
+_CLOSE, _OPEN = Statement(f"{_CLOSED} AND fair_key = :fair_key"), _statement(f"{_OPENED} AND fair_key = :fair_key")
+_CLOSE_ALL, _OPEN_ALL = Statement(_CLOSED), _statement(_OPENED)
 _APPLY = Statement(
     f"UPDATE lines SET weight = {_WEIGHT_OF_KEY.format('lines', 'lines')}, "
     f"max_running = {_CAP_OF_KEY.format('lines', 'lines')} WHERE deployment_id = :deployment_id"
 )
-_REMOVE_IDLE = Statement(
-    "DELETE FROM lines WHERE deployment_id = :deployment_id AND pending + running = 0 "
-    "AND virtual_time <= coalesce((SELECT min(l.virtual_time) "
-    "FROM lines l WHERE l.deployment_id = lines.deployment_id AND l.priority = lines.priority "
-    "AND l.pending + l.running > 0), virtual_time)"
+_IDLE = "deployment_id = :deployment_id AND pending + running = 0"
+_IDLE_PRIORITIES = Statement(f"SELECT DISTINCT priority FROM lines WHERE {_IDLE}")
+_REMOVE_IDLE = _statement(
+    f"DELETE FROM lines WHERE {_IDLE} AND priority = :priority AND virtual_time <= {_begin(':priority')}"
 )

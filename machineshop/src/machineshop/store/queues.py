@@ -11,11 +11,9 @@ from sqlalchemy import Connection, delete, select
 from machineshop.errors import NotFound, QueueFull
 from machineshop.models import FairKey, QueueCounts, QueueSettings
 from machineshop.store import lines
+from machineshop.store.counts import MEAN, Count
 from machineshop.store.statement import Statement
 from machineshop.store.tables import fair_keys, queues
-
-# How much the last job counts in the mean of how long jobs run.
-_WEIGHT_OF_LAST = 0.2
 
 
 class Place(NamedTuple):
@@ -64,9 +62,10 @@ def tally(conn: Connection, deployment_id: str, *, pending: int = 0, running: in
     return None if row is None else row[0]
 
 
-def tally_end(conn: Connection, deployment_id: str, *, back: int, seconds: float | None) -> None:
-    """Count the end of an attempt: `back` is 1 where its job waits again, `seconds` how long a whole job ran."""
-    _TALLY_END.run(conn, {"deployment_id": deployment_id, "back": back, "seconds": seconds})
+def tally_ends(conn: Connection, deployment_id: str, count: Count) -> None:
+    """Count attempts that are over."""
+    values = {"deployment_id": deployment_id, "ended": count.ended, "back": count.back, **count.mean_values()}
+    _TALLY_ENDS.run(conn, values)
 
 
 def mean_seconds(conn: Connection, deployment_id: str) -> float | None:
@@ -85,6 +84,12 @@ def last_change(conn: Connection, deployment_id: str) -> int:
     """The number of the last change of any of its jobs."""
     row = _CHANGES.one(conn, {"deployment_id": deployment_id})
     return 0 if row is None else row[0]
+
+
+def is_over(conn: Connection, deployment_id: str) -> bool:
+    """Whether no job of it will change again: its deployment is deleted, and none is pending or runs."""
+    row = _OVER.one(conn, {"deployment_id": deployment_id})
+    return row is None or bool(row[0])
 
 
 def settings(conn: Connection, deployment_id: str) -> QueueSettings:
@@ -143,10 +148,14 @@ _TALLY = Statement(
     "UPDATE queues SET pending = pending + :pending, running = running + :running, changes = changes + 1 "
     "WHERE deployment_id = :deployment_id RETURNING mean_seconds"
 )
-_TALLY_END = Statement(
-    "UPDATE queues SET pending = pending + :back, running = running - 1, changes = changes + 1, mean_seconds = "
-    f"{lines.moving_mean(_WEIGHT_OF_LAST)} WHERE deployment_id = :deployment_id"
+_TALLY_ENDS = Statement(
+    "UPDATE queues SET pending = pending + :back, running = running - :ended, changes = changes + 1, "
+    f"mean_seconds = {MEAN} WHERE deployment_id = :deployment_id"
 )
 _MEAN = Statement("SELECT mean_seconds FROM queues WHERE deployment_id = :deployment_id")
 _COUNTS = Statement("SELECT pending, running FROM queues WHERE deployment_id = :deployment_id")
+_OVER = Statement(
+    "SELECT d.deleted_at IS NOT NULL AND q.pending + q.running = 0 FROM queues q "
+    "JOIN deployments d ON d.id = q.deployment_id WHERE q.deployment_id = :deployment_id"
+)
 _CHANGES = Statement("SELECT changes FROM queues WHERE deployment_id = :deployment_id")

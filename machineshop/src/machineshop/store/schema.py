@@ -6,15 +6,17 @@ from alembic import command
 from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
-from sqlalchemy import Connection, create_engine, event
+from sqlalchemy import Connection, Engine, create_engine, event, make_url
 from sqlalchemy.exc import ArgumentError, DatabaseError
 from sqlalchemy.pool import NullPool
 
 from machineshop.errors import StoreUnavailable
-from machineshop.store.engines import is_sqlite, with_driver
+from machineshop.store.engines import is_sqlite, postgres_arguments, with_driver
 
 # A number of our own among the advisory locks of a database.
 MIGRATION_LOCK = 0x6D73_6D69
+# How long to wait for another server that migrates, or that uses a table which has to change.
+LOCK_SECONDS = 60
 
 
 def migrate(url: str) -> None:
@@ -24,24 +26,33 @@ def migrate(url: str) -> None:
         StoreUnavailable: It cannot be opened, or a newer version of the platform made it.
     """
     sqlite = is_sqlite(url)
-    try:
-        options = {"isolation_level": None} if sqlite else {}
-        engine = create_engine(with_driver(url), poolclass=NullPool, connect_args=options)
-    except (ArgumentError, ValueError) as error:  # the text of either may hold the password
-        raise StoreUnavailable(
-            "The database URL cannot be understood; it must look like postgresql://user:password@host:5432/name "
-            "or sqlite:////path/to/file."
-        ) from error
-    if sqlite:
-        event.listen(engine, "begin", lambda conn: conn.exec_driver_sql("BEGIN IMMEDIATE"))
+    engine = _engine(url)
     try:
         with engine.begin() as conn:
             if not sqlite:  # servers that start at once migrate one after the other
+                conn.exec_driver_sql(f"SET LOCAL lock_timeout = '{LOCK_SECONDS}s'")
+                conn.exec_driver_sql(f"SET LOCAL idle_in_transaction_session_timeout = '{LOCK_SECONDS}s'")
                 conn.exec_driver_sql(f"SELECT pg_advisory_xact_lock({MIGRATION_LOCK})")
             _refuse_newer(conn)
             command.upgrade(config(conn), "head")
     except DatabaseError as error:
-        raise StoreUnavailable(f"The database cannot be reached or opened: {error.orig}".strip()) from error
+        raise _unreachable(error) from error
+    finally:
+        engine.dispose()
+
+
+def postgres_version(url: str) -> int:
+    """The major version of a Postgres.
+
+    Raises:
+        StoreUnavailable: It does not answer.
+    """
+    engine = _engine(url)
+    try:
+        with engine.connect() as conn:
+            return int(conn.exec_driver_sql("SHOW server_version_num").scalar_one()) // 10_000
+    except DatabaseError as error:
+        raise _unreachable(error) from error
     finally:
         engine.dispose()
 
@@ -53,6 +64,27 @@ def config(conn: Connection) -> Config:
     settings.set_main_option("path_separator", "os")
     settings.attributes["connection"] = conn
     return settings
+
+
+def _engine(url: str) -> Engine:
+    """Connections of one transaction each, without the limits of a server's."""
+    sqlite = is_sqlite(url)
+    try:
+        location = make_url(with_driver(url))
+        options = {"isolation_level": None} if sqlite else postgres_arguments(location)
+        engine = create_engine(location, poolclass=NullPool, connect_args=options)
+    except (ArgumentError, ValueError) as error:  # the text of either may hold the password
+        raise StoreUnavailable(
+            "The database URL cannot be understood; it must look like postgresql://user:password@host:5432/name "
+            "or sqlite:////path/to/file."
+        ) from error
+    if sqlite:
+        event.listen(engine, "begin", lambda conn: conn.exec_driver_sql("BEGIN IMMEDIATE"))
+    return engine
+
+
+def _unreachable(error: DatabaseError) -> StoreUnavailable:
+    return StoreUnavailable(f"The database cannot be reached or opened: {str(error.orig).strip().splitlines()[0]}")
 
 
 def _refuse_newer(conn: Connection) -> None:

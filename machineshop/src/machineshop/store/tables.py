@@ -170,6 +170,8 @@ lines = Table(
     Column("running", Integer, nullable=False),
     # Seconds that its jobs have run, divided by its weight: the line that has had the least goes first.
     Column("virtual_time", Timestamp, nullable=False),
+    # The virtual time at which its last job began; empty where none has begun since the line began to wait.
+    Column("start_tag", Timestamp),
     Column("mean_seconds", Timestamp),
     # 1: it has a job that may be claimed now.
     Column("ready", Integer, nullable=False),
@@ -179,7 +181,7 @@ lines = Table(
     CheckConstraint("ready = 0 OR pending > 0", name="ready_has_jobs"),
     sqlite_with_rowid=False,
 )
-_ready, _active = text("ready = 1"), text("pending + running > 0")
+_ready = text("ready = 1")
 Index(
     "ix_lines_ready",
     lines.c.deployment_id,
@@ -189,14 +191,7 @@ Index(
     sqlite_where=_ready,
     postgresql_where=_ready,
 )
-Index(
-    "ix_lines_active",
-    lines.c.deployment_id,
-    lines.c.priority,
-    lines.c.virtual_time,
-    sqlite_where=_active,
-    postgresql_where=_active,
-)
+Index("ix_lines_virtual_time", lines.c.deployment_id, lines.c.priority, lines.c.virtual_time)
 
 jobs = Table(
     "jobs",
@@ -256,13 +251,31 @@ Index(
     sqlite_where=_pending,
     postgresql_where=_pending,
 )
-# Few jobs run at a time, so this one serves every look at the running ones, and a claim writes a page less.
-Index("ix_jobs_running", jobs.c.claim_expires_at, sqlite_where=_running, postgresql_where=_running)
+# Few jobs run at a time, so this one serves every look at the running ones, and a claim writes a page less. It holds
+# all that a look at when they began needs: behind a long payload the rest of a row is far away.
+Index(
+    "ix_jobs_running",
+    jobs.c.deployment_id,
+    jobs.c.claim_expires_at,
+    jobs.c.claimed_at,
+    jobs.c.fair_key,
+    sqlite_where=_running,
+    postgresql_where=_running,
+)
 # What lists and followers read along.
 Index("ix_jobs_deployment_id_sequence", jobs.c.deployment_id, jobs.c.sequence)
 Index("ix_jobs_deployment_id_change", jobs.c.deployment_id, jobs.c.change)
 _ended, _unsuccessful = text("done_at IS NOT NULL"), text("state = 'failed' OR state = 'canceled'")
-Index("ix_jobs_ended", jobs.c.deployment_id, jobs.c.done_at, sqlite_where=_ended, postgresql_where=_ended)
+# With all that tells how long jobs take, for the same reason.
+Index(
+    "ix_jobs_ended",
+    jobs.c.deployment_id,
+    jobs.c.done_at,
+    jobs.c.state,
+    jobs.c.claimed_at,
+    sqlite_where=_ended,
+    postgresql_where=_ended,
+)
 Index(
     "ix_jobs_unsuccessful",
     jobs.c.deployment_id,
@@ -307,6 +320,8 @@ webhooks = Table(
     Column("attempt", Integer, primary_key=True),
     Column("project_id", String, ForeignKey("projects.id"), nullable=False),
     Column("url", Text, nullable=False),
+    # The URL's host: one that is slow must not hold up the others.
+    Column("host", String, nullable=False),
     # How often it was sent; counted before each try, so that no try ever happens twice.
     Column("tries", Integer, nullable=False),
     # When it is sent next; empty once it was taken, or given up.
@@ -317,7 +332,25 @@ webhooks = Table(
     sqlite_with_rowid=False,
 )
 _undelivered = text("next_try_at IS NOT NULL")
-Index("ix_webhooks_next_try_at", webhooks.c.next_try_at, sqlite_where=_undelivered, postgresql_where=_undelivered)
+Index(
+    "ix_webhooks_due",
+    webhooks.c.next_try_at,
+    webhooks.c.host,
+    sqlite_where=_undelivered,
+    postgresql_where=_undelivered,
+)
+
+# What a project's webhooks are signed with.
+webhook_secrets = Table(
+    "webhook_secrets",
+    metadata,
+    Column("project_id", String, ForeignKey("projects.id"), primary_key=True),
+    Column("secret", String, nullable=False),
+    # The one before it signs along for a while, so that receivers can change over.
+    Column("previous", String),
+    Column("previous_until", Timestamp),
+    Column("created_at", Timestamp, nullable=False),
+)
 
 # Files that an attempt has uploaded: they move to `files` in the transaction that stores its result.
 attempt_files = Table(
@@ -358,6 +391,8 @@ files = Table(
     Column("job_id", String),
 )
 Index("ix_files_job_id", files.c.job_id)
+# Whether a blob is anybody's.
+Index("ix_files_blob_key", files.c.blob_key)
 
 repositories = Table(
     "repositories",

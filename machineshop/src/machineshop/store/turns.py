@@ -11,6 +11,7 @@ from machineshop.states import JobVerb
 from machineshop.store import attempts, claims
 from machineshop.store.attempts import Holder
 from machineshop.store.claims import Wanted
+from machineshop.store.ends import Ends
 
 
 class Update(msgspec.Struct, frozen=True, kw_only=True):
@@ -29,10 +30,17 @@ class Told(msgspec.Struct, frozen=True, kw_only=True):
     """What became of an update."""
 
     cancel_requested: bool = False
-    opens: bool = False
-    """There may be something to claim now that was not there before."""
     error: MachineshopError | None = None
     """Nothing was changed, and this is why."""
+
+
+class Turn(msgspec.Struct, frozen=True):
+    """What became of a worker's turn."""
+
+    told: list[Told]
+    handed: list[Claim]
+    opens: bool
+    """There may be something to claim now that was not there before."""
 
 
 def take_turn(
@@ -43,40 +51,49 @@ def take_turn(
     updates: list[Update],
     wanted: Wanted | None,
     now: float,
-) -> tuple[list[Told], list[Claim]]:
+) -> Turn:
     """Apply updates, each on its own, then claim where that is wanted."""
-    told = [_try(conn, project_id, holder, update, now) for update in updates]
-    return told, [] if wanted is None else claims.claim(conn, deployment_id, wanted)
+    ends = Ends()
+    told = [_try(conn, project_id, holder, update, now, ends) for update in updates]
+    opens = ends.write(conn)
+    handed = [] if wanted is None else claims.claim(conn, deployment_id, wanted)
+    return Turn(told, handed, opens)
 
 
-def update(conn: Connection, project_id: str, holder: Holder, said: Update, now: float) -> Told:
-    """Apply one update.
+def update(conn: Connection, project_id: str, holder: Holder, said: Update, now: float) -> tuple[Told, bool]:
+    """Apply one update; whether there may be something to claim now that was not there before.
 
     Raises:
         NotFound: No such job.
         StaleAttempt: Somebody else holds it, or it has ended.
     """
+    ends = Ends()
+    told = _apply(conn, project_id, holder, said, now, ends)
+    return told, ends.write(conn)
+
+
+def _apply(conn: Connection, project_id: str, holder: Holder, said: Update, now: float, ends: Ends) -> Told:
     holder = msgspec.structs.replace(holder, token=said.token)
     match said.verb:
         case JobVerb.RENEW:
             cancel_requested = attempts.renew(conn, project_id, said.job_id, holder, said.info, said.progress_at, now)
             return Told(cancel_requested=cancel_requested)
         case JobVerb.FINISH:
-            opens = attempts.finish(conn, project_id, said.job_id, holder, said.outputs, said.info, now)
+            attempts.finish(conn, project_id, said.job_id, holder, said.outputs, said.info, now, ends)
         case JobVerb.FAIL:
-            opens = attempts.fail(conn, project_id, said.job_id, holder, said.info, now)
+            attempts.fail(conn, project_id, said.job_id, holder, said.info, now, ends)
         case JobVerb.ABANDON:
-            opens = attempts.abandon(conn, project_id, said.job_id, holder, said.info, now)
+            attempts.abandon(conn, project_id, said.job_id, holder, said.info, now, ends)
         case JobVerb.RELEASE:
-            opens = attempts.release(conn, project_id, said.job_id, holder, now)
+            attempts.release(conn, project_id, said.job_id, holder, now, ends)
         case other:
             raise ValueError(other)
-    return Told(opens=opens)
+    return Told()
 
 
-def _try(conn: Connection, project_id: str, holder: Holder, said: Update, now: float) -> Told:
+def _try(conn: Connection, project_id: str, holder: Holder, said: Update, now: float, ends: Ends) -> Told:
     """An update that is refused changes nothing, so the others can go on in the same transaction."""
     try:
-        return update(conn, project_id, holder, said, now)
+        return _apply(conn, project_id, holder, said, now, ends)
     except MachineshopError as error:
         return Told(error=error)

@@ -15,6 +15,11 @@ from sqlalchemy import Connection
 
 from machineshop.errors import StoreUnavailable
 
+# How long another process (a CLI command beside the server) may hold the write lock before we give up.
+BUSY_TIMEOUT_SECONDS = 10
+# SQLite's own: after so many pages the log is brought into the database file.
+CHECKPOINT_PAGES = "1000"
+
 
 class LogNotOnDisk(StoreUnavailable):
     """{message}"""
@@ -34,12 +39,24 @@ class WriteAheadLog:
         Raises:
             LogNotOnDisk: The disk refused.
         """
-        driver: Any = conn.connection.driver_connection
-        driver.execute("PRAGMA synchronous=NORMAL")
-        try:
+        with _set(conn, {"synchronous": ("NORMAL", "FULL")}):
             yield
-        finally:
-            driver.execute("PRAGMA synchronous=FULL")
+        self.sync()
+
+    @contextmanager
+    def never_waiting(self, conn: Connection) -> Iterator[None]:
+        """Transactions in this block wait for nothing: no disk, no other process, no checkpoint. `sync` must follow."""
+        busy_milliseconds = str(BUSY_TIMEOUT_SECONDS * 1000)
+        usual = {"synchronous": ("NORMAL", "FULL"), "busy_timeout": ("0", busy_milliseconds)}
+        with _set(conn, {**usual, "wal_autocheckpoint": ("0", CHECKPOINT_PAGES)}):
+            yield
+
+    def sync(self) -> None:
+        """Put on disk what was committed so far.
+
+        Raises:
+            LogNotOnDisk: The disk refused.
+        """
         # Closing it would be safe as well: SQLite's locks are on its other files.
         try:
             if self._fd is None:
@@ -55,3 +72,16 @@ class WriteAheadLog:
         if self._fd is not None:
             os.close(self._fd)
             self._fd = None
+
+
+@contextmanager
+def _set(conn: Connection, pragmas: dict[str, tuple[str, str]]) -> Iterator[None]:
+    """Settings of a connection for the time of a block: the value then, and the one afterwards."""
+    driver: Any = conn.connection.driver_connection
+    for name, (value, _) in pragmas.items():
+        driver.execute(f"PRAGMA {name}={value}")
+    try:
+        yield
+    finally:
+        for name, (_, value) in pragmas.items():
+            driver.execute(f"PRAGMA {name}={value}")

@@ -1,16 +1,178 @@
-"""The outbox of webhooks: what is to be told about ended jobs, written in the transaction that ends them."""
+"""The outbox of webhooks: what is to be told about ended jobs, written in the transaction that ends them.
 
-from sqlalchemy import Connection
+`due` and `take` begin a try, `deliver` and `postpone` end it. A try is counted before anything is sent, so that no two
+sends, whatever is killed when, ever have the same number. Also the secrets that the messages are signed with.
+"""
 
+from collections.abc import Collection, Sequence
+from typing import Any, NamedTuple
+from urllib.parse import urlsplit
+
+import msgspec
+from sqlalchemy import Connection, select
+
+from machineshop.store.announcements import announce
 from machineshop.store.statement import Statement
+from machineshop.store.tables import webhooks
+
+# Announced when something was put into the outbox.
+WEBHOOKS = "webhooks"
+
+
+class WebhookKey(NamedTuple):
+    """Which webhook: a job's last attempt, 0 where it never had one."""
+
+    job_id: str
+    attempt: int
+
+
+class DueWebhook(NamedTuple):
+    """One that may be sent now."""
+
+    key: WebhookKey
+    host: str
+
+
+class Send(msgspec.Struct, frozen=True, kw_only=True):
+    """One try, counted already."""
+
+    key: WebhookKey
+    project_id: str
+    url: str
+    host: str
+    number: int
+    """Which try of this webhook it is, from 1 on."""
+
+
+class Webhook(msgspec.Struct, frozen=True, kw_only=True):
+    """What has been told about a job so far."""
+
+    attempt: int
+    url: str
+    tries: int
+    delivered_at: float | None
+    next_try_at: float | None
+    error: str | None
+
+
+class SigningSecrets(msgspec.Struct, frozen=True, kw_only=True):
+    """What a project's messages are signed with. It never shows in a text made of it."""
+
+    current: str
+    previous: str | None = None
+    previous_until: float | None = None
+    """Until when the previous one signs along."""
+
+    def __repr__(self) -> str:
+        return "SigningSecrets(...)"
+
+    def at(self, now: float) -> list[str]:
+        """Those that sign now, the newest first."""
+        signs_along = self.previous is not None and self.previous_until is not None and now < self.previous_until
+        return [self.current, *([self.previous] if signs_along and self.previous is not None else [])]
 
 
 def enqueue(conn: Connection, project_id: str, job_id: str, attempt: int, url: str, now: float) -> None:
     """Have it told that a job has ended; once for each attempt, however often this is called."""
-    _ENQUEUE.run(conn, {"project_id": project_id, "job_id": job_id, "attempt": attempt, "url": url, "now": now})
+    values = {"project_id": project_id, "job_id": job_id, "attempt": attempt, "url": url, "now": now}
+    _ENQUEUE.run(conn, {**values, "host": host_of(url)})
+    announce(conn, WEBHOOKS)
+
+
+def host_of(url: str) -> str:
+    """Whom a URL burdens; empty where it cannot be told."""
+    try:
+        return (urlsplit(url).hostname or "")[:255]
+    except ValueError:
+        return ""
+
+
+def due(conn: Connection, now: float, without_hosts: Collection[str], limit: int) -> list[DueWebhook]:
+    """Webhooks that are to be sent by now, those that have waited longest first, and none to some hosts."""
+    query = select(webhooks.c.job_id, webhooks.c.attempt, webhooks.c.host).where(webhooks.c.next_try_at <= now)
+    if without_hosts:
+        query = query.where(webhooks.c.host.not_in(sorted(without_hosts)))
+    rows = conn.execute(query.order_by(webhooks.c.next_try_at).limit(limit))
+    return [DueWebhook(WebhookKey(job_id, attempt), host) for job_id, attempt, host in rows]
+
+
+def take(conn: Connection, keys: Sequence[WebhookKey], now: float, until: float) -> list[Send]:
+    """Begin a try of each that is still due: nobody else begins another one before `until`."""
+    sends = []
+    for key in sorted(keys):  # in one order, so that two servers never wait for each other
+        row = _TAKE.one(conn, {**key._asdict(), "now": now, "until": until})
+        if row is not None:
+            project_id, url, host, number = row
+            sends.append(Send(key=key, project_id=project_id, url=url, host=host, number=number))
+    return sends
+
+
+def deliver(conn: Connection, send: Send, now: float) -> bool:
+    """The receiver took it; False where this try had been given up for lost, and another one has begun."""
+    values = {**send.key._asdict(), "number": send.number, "now": now}
+    return _DELIVER.run(conn, values).rowcount == 1
+
+
+def postpone(conn: Connection, send: Send, next_try_at: float | None, error: str) -> bool:
+    """The receiver did not take it; None: it is given up. Returns as `deliver`."""
+    values = {**send.key._asdict(), "number": send.number, "next_try_at": next_try_at, "error": error}
+    return _POSTPONE.run(conn, values).rowcount == 1
+
+
+def of_job(conn: Connection, job_id: str) -> list[Webhook]:
+    """What has been told about a job, and what is still to be told."""
+    return [Webhook(**dict(zip(_FIELDS, row, strict=True))) for row in _OF_JOB.all(conn, {"job_id": job_id})]
+
+
+def secrets(conn: Connection, project_id: str) -> SigningSecrets | None:
+    """What a project's messages are signed with, if it was made yet."""
+    row = _SECRETS.one(conn, {"project_id": project_id})
+    return None if row is None else _secrets(row)
+
+
+def ensure_secret(conn: Connection, project_id: str, candidate: str, now: float) -> SigningSecrets:
+    """What a project's messages are signed with: `candidate` where there was nothing."""
+    return _made(conn, _ENSURE_SECRET, {"project_id": project_id, "secret": candidate, "now": now})
+
+
+def rotate_secret(conn: Connection, project_id: str, candidate: str, now: float, until: float) -> SigningSecrets:
+    """Sign with `candidate` from now on, and with the secret before it as well `until` some time."""
+    return _made(conn, _ROTATE_SECRET, {"project_id": project_id, "secret": candidate, "now": now, "until": until})
+
+
+def _made(conn: Connection, statement: Statement, values: dict[str, object]) -> SigningSecrets:
+    (row,) = statement.all(conn, values)
+    return _secrets(row)
+
+
+def _secrets(row: Sequence[Any]) -> SigningSecrets:
+    return SigningSecrets(current=row[0], previous=row[1], previous_until=row[2])
 
 
 _ENQUEUE = Statement(
-    "INSERT INTO webhooks (job_id, attempt, project_id, url, tries, next_try_at, created_at) "
-    "VALUES (:job_id, :attempt, :project_id, :url, 0, :now, :now) ON CONFLICT (job_id, attempt) DO NOTHING"
+    "INSERT INTO webhooks (job_id, attempt, project_id, url, host, tries, next_try_at, created_at) "
+    "VALUES (:job_id, :attempt, :project_id, :url, :host, 0, :now, :now) ON CONFLICT (job_id, attempt) DO NOTHING"
+)
+_ONE = "job_id = :job_id AND attempt = :attempt"
+_TAKE = Statement(
+    f"UPDATE webhooks SET tries = tries + 1, next_try_at = :until WHERE {_ONE} AND next_try_at <= :now "
+    "RETURNING project_id, url, host, tries"
+)
+_OPEN = f"{_ONE} AND tries = :number AND next_try_at IS NOT NULL"
+_DELIVER = Statement(f"UPDATE webhooks SET delivered_at = :now, next_try_at = NULL, error = NULL WHERE {_OPEN}")
+_POSTPONE = Statement(f"UPDATE webhooks SET next_try_at = :next_try_at, error = :error WHERE {_OPEN}")
+_FIELDS = Webhook.__struct_fields__
+_OF_JOB = Statement(f"SELECT {', '.join(_FIELDS)} FROM webhooks WHERE job_id = :job_id ORDER BY attempt")
+# Prepared text, because an error of the database would name the values of other statements.
+_SIGNING_COLUMNS = "secret, previous, previous_until"
+_SECRETS = Statement(f"SELECT {_SIGNING_COLUMNS} FROM webhook_secrets WHERE project_id = :project_id")
+_INSERT_SIGNING = (
+    "INSERT INTO webhook_secrets (project_id, secret, created_at) VALUES (:project_id, :secret, :now) "
+    "ON CONFLICT (project_id) DO UPDATE SET"
+)
+# An update that changes nothing gives the row back, as an insert that is left out would not.
+_ENSURE_SECRET = Statement(f"{_INSERT_SIGNING} secret = webhook_secrets.secret RETURNING {_SIGNING_COLUMNS}")
+_ROTATE_SECRET = Statement(
+    f"{_INSERT_SIGNING} previous = webhook_secrets.secret, previous_until = :until, secret = excluded.secret, "
+    f"created_at = excluded.created_at RETURNING {_SIGNING_COLUMNS}"
 )

@@ -77,14 +77,18 @@ _REQUEST_CANCEL = Statement(
     f"UPDATE jobs SET cancel_requested = 1, cancel_due_at = :due_at, change = {NEXT_CHANGE} "
     "WHERE id = :job_id AND deployment_id = :deployment_id AND state = 'running'"
 )
-_OLDEST = (
+# In the order of the index of what is pending, so that no index of all jobs there have ever been is taken.
+_SOME = (
     f"SELECT sequence FROM jobs WHERE deployment_id = :deployment_id AND state = '{source(JobVerb.CANCEL)}' "
-    "AND sequence <= :up_to LIMIT :limit"
+    "AND sequence + 0 <= :up_to ORDER BY priority, fair_key, sequence LIMIT :limit"
 )
-_CLEAR = Statement(f"{_OUT} WHERE sequence IN ({_OLDEST}) {_GIVEN}")
+_CLEAR = Statement(
+    f"{_OUT} WHERE sequence IN ({_SOME}) {_GIVEN}", postgres=f"{_OUT} WHERE sequence = ANY (ARRAY({_SOME})) {_GIVEN}"
+)
 _LAST = Statement("SELECT max(sequence) FROM jobs WHERE deployment_id = :deployment_id")
 _OVERDUE = Statement(
-    "SELECT id, info FROM jobs WHERE deployment_id = :deployment_id AND deadline_at <= :now "
+    # As it is put, the deployment is compared and not searched by: few jobs are overdue, and many are in the queue.
+    "SELECT id, info FROM jobs WHERE deployment_id || '' = :deployment_id AND deadline_at <= :now "
     f"AND deadline_at IS NOT NULL AND done_at IS NULL AND state = '{source(JobVerb.MISS)}' LIMIT :limit"
 )
 _MISS = Statement(

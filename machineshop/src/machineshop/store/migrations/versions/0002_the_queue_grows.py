@@ -55,6 +55,7 @@ def upgrade() -> None:
         sa.Column("pending", sa.Integer(), nullable=False),
         sa.Column("running", sa.Integer(), nullable=False),
         sa.Column("virtual_time", sa.Float(precision=53), nullable=False),
+        sa.Column("start_tag", sa.Float(precision=53), nullable=True),
         sa.Column("mean_seconds", sa.Float(precision=53), nullable=True),
         sa.Column("ready", sa.Integer(), nullable=False),
         sa.Column("since", sa.BigInteger(), nullable=False),
@@ -66,19 +67,13 @@ def upgrade() -> None:
     )
     with op.batch_alter_table("lines", schema=None) as batch_op:
         batch_op.create_index(
-            "ix_lines_active",
-            ["deployment_id", "priority", "virtual_time"],
-            unique=False,
-            sqlite_where=sa.text("pending + running > 0"),
-            postgresql_where=sa.text("pending + running > 0"),
-        )
-        batch_op.create_index(
             "ix_lines_ready",
             ["deployment_id", sa.literal_column("priority DESC"), "virtual_time", "since"],
             unique=False,
             sqlite_where=sa.text("ready = 1"),
             postgresql_where=sa.text("ready = 1"),
         )
+        batch_op.create_index("ix_lines_virtual_time", ["deployment_id", "priority", "virtual_time"], unique=False)
 
     op.create_table(
         "queues",
@@ -98,6 +93,7 @@ def upgrade() -> None:
     with op.batch_alter_table("files", schema=None) as batch_op:
         batch_op.add_column(sa.Column("job_id", sa.String(), nullable=True))
         batch_op.create_index("ix_files_job_id", ["job_id"], unique=False)
+        batch_op.create_index("ix_files_blob_key", ["blob_key"], unique=False)
 
     with op.batch_alter_table("jobs", schema=None) as batch_op:
         batch_op.add_column(sa.Column("fair_key", sa.String(), nullable=False, server_default=sa.text("''")))
@@ -120,6 +116,14 @@ def upgrade() -> None:
             sqlite_where=sa.text("state = 'pending'"),
             postgresql_where=sa.text("state = 'pending'"),
         )
+        batch_op.drop_index(batch_op.f("ix_jobs_running"), sqlite_where=sa.text("state = 'running'"))
+        batch_op.create_index(
+            "ix_jobs_running",
+            ["deployment_id", "claim_expires_at", "claimed_at", "fair_key"],
+            unique=False,
+            sqlite_where=sa.text("state = 'running'"),
+            postgresql_where=sa.text("state = 'running'"),
+        )
         batch_op.create_index(
             "ix_jobs_deadline",
             ["deadline_at"],
@@ -131,7 +135,7 @@ def upgrade() -> None:
         batch_op.create_index("ix_jobs_deployment_id_sequence", ["deployment_id", "sequence"], unique=False)
         batch_op.create_index(
             "ix_jobs_ended",
-            ["deployment_id", "done_at"],
+            ["deployment_id", "done_at", "state", "claimed_at"],
             unique=False,
             sqlite_where=sa.text("done_at IS NOT NULL"),
             postgresql_where=sa.text("done_at IS NOT NULL"),
@@ -158,6 +162,7 @@ def upgrade() -> None:
         sa.Column("attempt", sa.Integer(), nullable=False),
         sa.Column("project_id", sa.String(), nullable=False),
         sa.Column("url", sa.Text(), nullable=False),
+        sa.Column("host", sa.String(), nullable=False),
         sa.Column("tries", sa.Integer(), nullable=False),
         sa.Column("next_try_at", sa.Float(precision=53), nullable=True),
         sa.Column("delivered_at", sa.Float(precision=53), nullable=True),
@@ -170,12 +175,22 @@ def upgrade() -> None:
     )
     with op.batch_alter_table("webhooks", schema=None) as batch_op:
         batch_op.create_index(
-            "ix_webhooks_next_try_at",
-            ["next_try_at"],
+            "ix_webhooks_due",
+            ["next_try_at", "host"],
             unique=False,
             sqlite_where=sa.text("next_try_at IS NOT NULL"),
             postgresql_where=sa.text("next_try_at IS NOT NULL"),
         )
+    op.create_table(
+        "webhook_secrets",
+        sa.Column("project_id", sa.String(), nullable=False),
+        sa.Column("secret", sa.String(), nullable=False),
+        sa.Column("previous", sa.String(), nullable=True),
+        sa.Column("previous_until", sa.Float(precision=53), nullable=True),
+        sa.Column("created_at", sa.Float(precision=53), nullable=False),
+        sa.ForeignKeyConstraint(["project_id"], ["projects.id"], name=op.f("fk_webhook_secrets_project_id")),
+        sa.PrimaryKeyConstraint("project_id", name=op.f("pk_webhook_secrets")),
+    )
 
     _count()
 

@@ -1,1 +1,0 @@
-"""The systems that `dispatch.py` measures, one file each; `base` says what they share."""

@@ -1,0 +1,59 @@
+"""Webhooks: the secret that receivers check them with, and what became of those of a job."""
+
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from starlette.responses import Response
+from starlette.routing import Route
+
+from machineshop.api.endpoint import Api, Call, iso
+from machineshop.http import json_response
+from machineshop.services.webhooks import WebhookService
+from machineshop.store.webhooks import SigningSecrets, Webhook
+
+
+def routes(api: Api, webhooks: WebhookService) -> list[Route]:
+    """All routes of this module."""
+    return [
+        api.route("GET", "/v1/queue/webhooks", _of_job(webhooks)),
+        api.route("GET", "/v1/webhooks/secret", _secret(webhooks)),
+        api.route("POST", "/v1/webhooks/secret/rotate", _rotate(webhooks)),
+    ]
+
+
+def _of_job(webhooks: WebhookService) -> Callable[[Call], Awaitable[Response]]:
+    async def of_job(call: Call) -> Response:
+        found = await webhooks.of_job(call.project_id, call.required("model"), call.required("request_id"))
+        return json_response({"object": "list", "data": [_view(webhook) for webhook in found]})
+
+    return of_job
+
+
+def _secret(webhooks: WebhookService) -> Callable[[Call], Awaitable[Response]]:
+    async def secret(call: Call) -> Response:
+        return _secret_response(await webhooks.signing_secrets(call.project_id))
+
+    return secret
+
+
+def _rotate(webhooks: WebhookService) -> Callable[[Call], Awaitable[Response]]:
+    async def rotate(call: Call) -> Response:
+        return _secret_response(await webhooks.rotate_secret(call.project_id))
+
+    return rotate
+
+
+def _secret_response(secrets: SigningSecrets) -> Response:
+    shown = {"secret": secrets.current, "previous_signs_until": iso(secrets.previous_until)}
+    return json_response(shown, headers={"Cache-Control": "no-store"})
+
+
+def _view(webhook: Webhook) -> dict[str, Any]:
+    return {
+        "attempt": webhook.attempt,
+        "url": webhook.url,
+        "tries": webhook.tries,
+        "delivered_at": iso(webhook.delivered_at),
+        "next_try_at": iso(webhook.next_try_at),
+        "error": webhook.error,
+    }

@@ -1,0 +1,108 @@
+"""The HTTP server: a socket, and uvicorn on it with our protocol."""
+
+import asyncio
+import contextlib
+import socket
+from collections.abc import Iterator
+
+import uvicorn
+from starlette.types import ASGIApp
+
+from machineshop.errors import MachineshopError
+from machineshop.protocol import BoundedHttpProtocol, raise_open_files_limit
+
+# All addresses of this machine.
+EVERYWHERE = ("0.0.0.0", "::", "")  # noqa: S104 - what people ask for
+# How long open answers (followed logs, streams) may take once the server ends.
+CONNECTIONS_GRACE_SECONDS = 5
+
+
+class PortTaken(MachineshopError):
+    """The server cannot listen on {host}:{port}: {cause}. Choose another address with --host and --port."""
+
+
+class HttpServer:
+    """One address to listen on.
+
+    Args:
+        host: A name or an address; 0.0.0.0 and :: are all of this machine's.
+        port: 0: one that is free.
+
+    Raises:
+        PortTaken: It cannot be listened on.
+    """
+
+    def __init__(self, host: str, port: int) -> None:
+        self.host = host
+        self._socket = listen(host, port)
+
+    @property
+    def port(self) -> int:
+        """The port that it listens on."""
+        port: int = self._socket.getsockname()[1]
+        return port
+
+    def url(self, address: str | None = None) -> str:
+        """The base URL at which it is reached.
+
+        Args:
+            address: By which others reach this machine, where `host` does not say it.
+        """
+        host = (address or "127.0.0.1") if self.host in EVERYWHERE else self.host
+        return f"http://[{host}]:{self.port}" if ":" in host else f"http://{host}:{self.port}"
+
+    async def start(self, application: ASGIApp) -> None:
+        """Begin to answer."""
+        raise_open_files_limit()
+        config = uvicorn.Config(
+            application,
+            loop="uvloop",
+            http=BoundedHttpProtocol,
+            ws="none",
+            lifespan="off",
+            log_config=None,
+            access_log=False,
+            server_header=False,
+            # Whoever speaks to us is who we answer: no header of theirs says otherwise.
+            proxy_headers=False,
+            timeout_graceful_shutdown=CONNECTIONS_GRACE_SECONDS,
+            timeout_keep_alive=75,
+        )
+        self._server = _Server(config)
+        self._serving = asyncio.create_task(self._server.serve(sockets=[self._socket]), name="http-server")
+        while not self._server.started:
+            if self._serving.done():
+                await self._serving
+                raise MachineshopError
+            await asyncio.sleep(0.002)
+
+    async def stop(self) -> None:
+        """Answer what is open, for `CONNECTIONS_GRACE_SECONDS` at most, and end."""
+        self._server.should_exit = True
+        await asyncio.gather(self._serving, return_exceptions=True)
+
+
+class _Server(uvicorn.Server):
+    """uvicorn without its own signal handlers: stopping is the platform's affair."""
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """A socket that listens.
+
+    Raises:
+        PortTaken: It cannot be had.
+    """
+    listener = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_STREAM)
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind((host, port))
+        listener.listen(2048)
+    except OSError as error:
+        listener.close()
+        raise PortTaken(host=host, port=port, cause=error.strerror or str(error)) from error
+    listener.setblocking(False)
+    return listener

@@ -1,0 +1,370 @@
+"""The writer: one thread, one connection, and many callers' work in each transaction (group commit).
+
+Writes that arrive while a commit is under way form the next transaction together. Each has its own savepoint, so one
+that fails takes back only its own work, and none is acknowledged before the transaction is on disk.
+"""
+
+import asyncio
+import contextlib
+import logging
+import queue
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextvars import ContextVar
+from typing import Any
+
+from sqlalchemy import Connection
+
+from machineshop.errors import CommitUnknown, InvalidRequest, StoreUnavailable
+from machineshop.store import announcements
+from machineshop.store.engines import Engines
+from machineshop.store.outage import Outage
+from machineshop.store.wal import BUSY_TIMEOUT_SECONDS, LogNotOnDisk, WriteAheadLog
+
+log = logging.getLogger(__name__)
+
+# More callers than this in one transaction gain little and make the first of them wait for the last.
+GROUP_LIMIT = 200
+# Longer than the waits that the database itself bounds (`engines.SESSION_LIMITS`) come to in one transaction.
+TRANSACTION_SECONDS = 20.0
+# Two servers that write the same rows in different orders: one goes first, and the other begins anew.
+DEADLOCK_TRIES = 3
+DEADLOCK_PAUSE_SECONDS = 0.02
+
+Fence = Callable[[Connection], None]
+# For the task that has one. What it starts in tasks of their own is free of it: a worker's claim, an answer on its way.
+_fence: ContextVar[tuple[Fence, object] | None] = ContextVar("fence", default=None)
+
+
+@contextlib.contextmanager
+def fenced(check: Fence | None) -> Iterator[None]:
+    """Have every write of this task pass `check` first, each in its own transaction: what that raises refuses it."""
+    token = _fence.set(None if check is None else (check, asyncio.current_task()))
+    try:
+        yield
+    finally:
+        _fence.reset(token)
+
+
+class Write:
+    """One caller's work on its way through the writer thread.
+
+    Args:
+        operation: What it does.
+        queues: The deployments whose queues nobody else may write in meanwhile.
+        hand_over: Called with the result as soon as others can see it, perhaps before it is on disk.
+        alone: What nobody else may do meanwhile, on any server.
+    """
+
+    __slots__ = ("alone", "committed", "error", "fence", "future", "hand_over", "loop", "operation", "queues", "result")
+
+    def __init__(
+        self,
+        operation: Callable[[Connection], Any],
+        queues: Sequence[str] = (),
+        hand_over: Callable[[Any], None] | None = None,
+        alone: str | None = None,
+    ) -> None:
+        self.operation = operation
+        self.queues = queues
+        self.alone = alone
+        self.hand_over = hand_over
+        self.fence = _fence_of_this_task()
+        self.loop = loop = asyncio.get_running_loop()
+        self.future: asyncio.Future[Any] = loop.create_future()
+        self.result: Any = None
+        self.error: BaseException | None = None
+        self.committed = False
+
+    def run(self, conn: Connection) -> None:
+        """Do it in the connection's transaction."""
+        if self.fence is not None:
+            self.fence(conn)
+        self.result = self.operation(conn)
+
+    def early(self) -> None:
+        """Its result can be seen by others now, and is not on disk yet."""
+        if self.hand_over is not None and self.error is None:
+            self.hand_over(self.result)
+            self.hand_over = None
+
+    def resolve(self) -> None:
+        """Answer the caller."""
+        self.early()
+        if self.future.done():  # the caller went away; its work is committed all the same
+            return
+        if self.error is not None:
+            self.future.set_exception(self.error)
+        else:
+            self.future.set_result(self.result)
+
+
+class Writer:
+    """The thread.
+
+    Args:
+        engines: The database.
+        outage: Told when it goes away and when it comes back.
+        committed: Called on a caller's event loop with the topics that a committed transaction has announced.
+    """
+
+    def __init__(self, engines: Engines, outage: Outage, committed: Callable[[str], None]) -> None:
+        self._engines = engines
+        self._outage = outage
+        self._committed = committed
+        self._writes: queue.SimpleQueue[Write | None] = queue.SimpleQueue()
+        self._thread = threading.Thread(target=self._run, name="store-writer", daemon=True)
+        self._connection: Connection | None = None
+        # Held by whoever uses the connection.
+        self._turn = threading.Lock()
+
+    def start(self) -> None:
+        """Begin to take writes."""
+        self._thread.start()
+
+    def put(self, write: Write) -> None:
+        """Take one more."""
+        self._writes.put(write)
+
+    def put_at_once(self, write: Write) -> None:
+        """Commit a write that hands something over on the caller's own thread, where nothing is in its way.
+
+        Whoever waits for it is woken without the detour over the writer's thread, which then puts it on disk. That
+        blocks the event loop for some statements, and never for a disk or another process.
+        """
+        write_ahead_log = self._engines.log
+        if write_ahead_log is not None and self._writes.empty() and self._turn.acquire(blocking=False):
+            try:
+                self._commit_at_once(write, write_ahead_log)
+            finally:
+                self._turn.release()
+        self._writes.put(write)
+
+    def _commit_at_once(self, write: Write, write_ahead_log: WriteAheadLog) -> None:
+        try:
+            with write_ahead_log.never_waiting(self._connected()):
+                topics = self._transact([write])
+        except Exception:  # noqa: BLE001 - another process writes, or the disk is full: the thread tries, and tells
+            write.result = write.error = None
+        else:
+            write.committed = True
+            write.early()
+            for topic in topics:
+                self._committed(topic)
+
+    def close(self) -> None:
+        """Commit what was taken, and end."""
+        if self._thread.is_alive():
+            self._writes.put(None)
+            self._thread.join(timeout=BUSY_TIMEOUT_SECONDS + 5)
+        self._drop_connection()
+
+    def _run(self) -> None:
+        closing = False
+        while not closing:
+            group, closing = self._next_group()
+            if group:
+                with self._turn:
+                    topics = self._commit([write for write in group if not write.committed])
+                    self._sync([write for write in group if write.committed])
+                _on_loops(group, Write.resolve)
+                for topic in topics:
+                    with contextlib.suppress(RuntimeError):  # the loop has ended
+                        group[0].loop.call_soon_threadsafe(self._committed, topic)
+
+    def _next_group(self) -> tuple[list[Write], bool]:
+        group: list[Write] = []
+        item = self._writes.get()
+        while item is not None:
+            group.append(item)
+            if len(group) == GROUP_LIMIT:
+                return group, False
+            try:
+                item = self._writes.get_nowait()
+            except queue.Empty:
+                return group, False
+        return group, True
+
+    def _sync(self, committed: list[Write]) -> None:
+        """Put on disk what was committed at once."""
+        if committed and self._engines.log is not None:
+            try:
+                self._engines.log.sync()
+            except LogNotOnDisk as error:
+                self._fail(committed, error, away=False)
+
+    def _commit(self, group: list[Write]) -> set[str]:
+        """One transaction for all of them, on disk when this returns; the topics that it has announced."""
+        if not group:
+            return set()
+        try:
+            self._outage.check()
+            topics = self._transact_to_disk(group)
+        except (LogNotOnDisk, CommitUnknown) as error:
+            self._fail(group, error, away=isinstance(error, CommitUnknown))
+        except StoreUnavailable as error:  # nothing was tried
+            _refuse(group, error)
+        except Exception as error:  # noqa: BLE001 - whatever broke the transaction is every caller's answer
+            self._fail(group, unavailable(error), away=self._engines.is_away(error))
+        else:
+            self._outage.over()
+            return topics
+        return set()
+
+    def _fail(self, group: list[Write], error: StoreUnavailable, *, away: bool) -> None:
+        self._drop_connection()
+        news = True
+        if away:
+            self._engines.lost()
+            news = self._outage.failed(error)
+        if news or isinstance(error, CommitUnknown):  # while the database is away, one line says so
+            log.error("store.commit_failed writes=%d error=%s", len(group), error.message)
+        _refuse(group, error)
+
+    def _transact_to_disk(self, group: list[Write]) -> set[str]:
+        if self._engines.log is not None and all(write.hand_over for write in group):
+            with self._engines.log.synced_by_us(self._connected()):
+                topics = self._transact(group)
+                _on_loops(group, Write.early)
+            return topics
+        for _ in range(DEADLOCK_TRIES - 1):
+            try:
+                return self._transact(group)
+            except Exception as error:
+                if not self._engines.is_deadlock(error):
+                    raise
+                for write in group:
+                    write.result = write.error = None
+                time.sleep(DEADLOCK_PAUSE_SECONDS)  # the other one goes first
+        return self._transact(group)
+
+    def _transact(self, group: list[Write]) -> set[str]:
+        queues = {queue for write in group for queue in write.queues}
+        conn = self._begun(queues | {write.alone for write in group if write.alone is not None})
+        driver = _driver(conn)
+        announcements.taken(conn)  # those of a transaction that came to nothing
+        with self._engines.bound(conn, TRANSACTION_SECONDS):
+            try:
+                if not self._run_all(conn, driver, group):
+                    return set()
+                topics = announcements.taken(conn)
+                self._end(driver, queues | {announcements.to_others(topic) for topic in topics})
+            except BaseException:
+                with contextlib.suppress(Exception):  # some errors have rolled back already
+                    driver.execute("ROLLBACK")
+                raise
+        return topics
+
+    def _begun(self, locks: set[str]) -> Connection:
+        """The writer's connection, in a transaction; one that died while it was idle is replaced."""
+        kept = self._connection is not None
+        conn = self._connected()
+        try:
+            with self._engines.bound(conn, TRANSACTION_SECONDS):
+                self._engines.begin(_driver(conn), locks)
+        except Exception as error:
+            if not kept or not self._engines.is_away(error):
+                raise
+            self._drop_connection()
+            self._engines.lost()
+            conn = self._connected()
+            with self._engines.bound(conn, TRANSACTION_SECONDS):
+                self._engines.begin(_driver(conn), locks)
+        return conn
+
+    def _connected(self) -> Connection:
+        """The writer's one connection, kept open; its transactions are begun and ended here alone."""
+        if self._connection is None:
+            self._connection = self._engines.engine.connect()
+        return self._connection
+
+    def _run_all(self, conn: Connection, driver: Any, group: list[Write]) -> bool:
+        """Everybody's work; whether there is anything to commit.
+
+        What one raises is its own answer and spoils nobody else's: it has its part of the transaction to itself.
+        """
+        if len(group) == 1:
+            try:
+                group[0].run(conn)
+            except Exception as error:  # noqa: BLE001 - raised again where it is nobody's own
+                group[0].error = self._own_error(error)
+                driver.execute("ROLLBACK")
+                return False
+            return True
+        for number, write in enumerate(group):
+            self._engines.separate(driver, first=number == 0)
+            try:
+                write.run(conn)
+            except Exception as error:  # noqa: BLE001 - raised again where it is nobody's own
+                write.error = self._own_error(error)
+                self._engines.take_back(driver)
+        return True
+
+    def _own_error(self, error: Exception) -> Exception:
+        """What one caller is told; raised again where it is not the caller's own, and the transaction is in doubt."""
+        if not self._engines.is_callers_own(error):
+            raise error
+        return refused_value(error) if self._engines.is_refused_value(error) else error
+
+    def _end(self, driver: Any, topics: set[str]) -> None:
+        try:
+            self._engines.commit(driver, topics)
+        except Exception as error:
+            if not self._engines.is_away(error):
+                raise
+            raise CommitUnknown(
+                f"The connection to the database broke during the commit ({_first_line(error)}). It is not known "
+                "whether this was done: look, before you do it again."
+            ) from error
+
+    def _drop_connection(self) -> None:
+        if self._connection is not None:
+            with contextlib.suppress(Exception):
+                self._connection.invalidate()
+                self._connection.close()
+            self._connection = None
+        if self._engines.log is not None:
+            self._engines.log.close()  # the next connection may make another file of that name
+
+
+def _fence_of_this_task() -> Fence | None:
+    found = _fence.get()
+    return found[0] if found is not None and found[1] is asyncio.current_task() else None
+
+
+def unavailable(error: BaseException) -> StoreUnavailable:
+    """The answer where the database failed and nothing was changed."""
+    return StoreUnavailable(f"The database cannot be used now ({_first_line(error)}). Nothing was changed; try again.")
+
+
+def refused_value(error: BaseException) -> InvalidRequest:
+    """The answer where the database cannot keep a value that was sent."""
+    return InvalidRequest(f"A value in the request cannot be kept: {_first_line(error)}.")
+
+
+def _first_line(error: BaseException) -> str:
+    text = str(getattr(error, "orig", None) or error).strip() or type(error).__name__
+    return text.splitlines()[0].strip().rstrip(".")
+
+
+def _refuse(group: list[Write], error: StoreUnavailable) -> None:
+    for write in group:
+        write.error = write.error or error
+
+
+def _driver(conn: Connection) -> Any:
+    return conn.connection.driver_connection
+
+
+def _on_loops(group: list[Write], step: Callable[[Write], None]) -> None:
+    """Take a step for each write on its caller's event loop, in one wake-up per loop."""
+    for loop in {write.loop for write in group}:
+        mine = [write for write in group if write.loop is loop]
+        with contextlib.suppress(RuntimeError):  # a loop that has ended has nobody waiting
+            loop.call_soon_threadsafe(_step_all, step, mine)
+
+
+def _step_all(step: Callable[[Write], None], writes: list[Write]) -> None:
+    for write in writes:
+        step(write)
