@@ -7,6 +7,7 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Sequence
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import Any, TypeVar
 
 import msgspec
@@ -182,6 +183,7 @@ def _in_array(body: bytes, decoder: "msgspec.json.Decoder[T]") -> MalformedBody 
     return None
 
 
+@lru_cache(4096)  # the jobs of a batch share most of their times
 def iso(seconds: float | None) -> str | None:
     """A time for the wire: ISO 8601 in UTC with microseconds."""
     if seconds is None:

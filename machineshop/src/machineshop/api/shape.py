@@ -6,9 +6,13 @@ from machineshop.errors import MalformedBody
 
 # Far more than data has, far less than the recursion limits of the parsers that will meet it.
 MAX_DEPTH = 100
+# Looking at more would take longer than anything else about a request.
+MAX_BRACKETS = 2_000_000
 # Python reads integers of up to 4,300 digits, other languages far fewer.
 MAX_DIGITS = 400
 
+_ZEROS = b"0" * (MAX_DIGITS + 1)
+_DIGITS_TO_ZEROS = bytes.maketrans(b"123456789", b"000000000")
 _LONG_NUMBER = re.compile(rb"[0-9]{%d}" % (MAX_DIGITS + 1))
 _STRING = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"', re.DOTALL)
 _NOT_A_BRACKET = bytes(set(range(256)) - set(b"[]{}"))
@@ -21,14 +25,21 @@ def check_shape(body: bytes) -> None:
         MalformedBody: It is nested too deeply, or a number in it is too long.
     """
     deep = body.count(b"[") + body.count(b"{") > MAX_DEPTH
-    long = len(body) > MAX_DIGITS and _LONG_NUMBER.search(body) is not None
+    long = len(body) > MAX_DIGITS and _ZEROS in body.translate(_DIGITS_TO_ZEROS)
     if not deep and not long:
         return
-    bare = _STRING.sub(b"", body)
-    if _LONG_NUMBER.search(bare):
+    # What stands between quotes is text; only a backslash can make that hard to tell.
+    bare = _STRING.sub(b"", body) if b"\\" in body else b"".join(body.split(b'"')[::2])
+    if long and _LONG_NUMBER.search(bare):
         raise MalformedBody(f"A number in the request body has more than {MAX_DIGITS} digits; send it as a text.")
-    depth = 0
-    for bracket in bare.translate(None, _NOT_A_BRACKET):
-        depth += 1 if bracket in b"[{" else -1
-        if depth > MAX_DEPTH:
-            raise MalformedBody(f"The request body is nested more than {MAX_DEPTH} levels deep.")
+    brackets = bare.translate(None, _NOT_A_BRACKET)
+    if len(brackets) > MAX_BRACKETS:
+        raise MalformedBody(f"The request body has more than {MAX_BRACKETS} brackets and braces; send it in parts.")
+    for _ in range(MAX_DEPTH):  # each takes the innermost level away
+        if not brackets:
+            return
+        brackets = brackets.replace(b"[]", b"").replace(b"{}", b"")
+    if brackets:
+        raise MalformedBody(
+            f"The request body is nested more than {MAX_DEPTH} levels deep, or its brackets do not match."
+        )

@@ -105,8 +105,9 @@ def get_by_id(conn: Connection, project_id: str, job_id: str) -> Job | None:
 
 def get_many(conn: Connection, deployment_id: str, job_ids: Sequence[str]) -> list[Job]:
     """Jobs of a deployment in the order asked for, without those that there are not."""
-    chosen = select(*_columns()).where(jobs.c.deployment_id == deployment_id, jobs.c.id.in_(job_ids))
-    found = {job.id: job for job in map(job_of, conn.execute(chosen).all())}
+    ids: object = list(job_ids) if conn.dialect.name != "sqlite" else encode(job_ids)
+    rows = _GET_MANY.all(conn, {"deployment_id": deployment_id, "ids": ids})
+    found = {job.id: job for job in map(job_of, rows)}
     return [found[job_id] for job_id in job_ids if job_id in found]
 
 
@@ -198,6 +199,10 @@ _BY_IDEMPOTENCY_KEY = Statement(
 _ONE = "project_id = :project_id AND id = :job_id"
 _GET = Statement(f"SELECT {COLUMNS} FROM jobs WHERE {_ONE} AND (model = :model OR deployment_id = :model)")
 _GET_BY_ID = Statement(f"SELECT {COLUMNS} FROM jobs WHERE {_ONE}")
+_GET_MANY = Statement(
+    f"SELECT {COLUMNS} FROM jobs WHERE +deployment_id = :deployment_id AND id IN (SELECT value FROM json_each(:ids))",
+    postgres=f"SELECT {COLUMNS} FROM jobs WHERE deployment_id = :deployment_id AND id = ANY (:ids ::text[])",
+)
 _DEPLOYMENT_OF = Statement(f"SELECT deployment_id FROM jobs WHERE {_ONE}")
 _BUSY_REPLICAS = Statement("SELECT DISTINCT replica_id FROM jobs WHERE state = 'running' AND replica_id IS NOT NULL")
 _LIVE_IN_DELETED = Statement(

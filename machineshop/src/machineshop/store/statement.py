@@ -8,9 +8,10 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
+import psycopg
 from sqlalchemy import Connection
 
-_NAMED = re.compile(r"(?<!:):([a-z_]+)")
+_NAMED = re.compile(r"(?<!:):([a-z_]+)\b")
 
 
 class Cursor(Protocol):
@@ -49,7 +50,7 @@ class Statement:
         if conn.dialect.name == "sqlite":
             driver.executemany(self._sqlite, rows)
         else:
-            with driver.cursor() as cursor:
+            with psycopg.Cursor(driver) as cursor:  # values bound by the server: all of them in one round trip
                 cursor.executemany(self._postgres, rows)
 
     def all(self, conn: Connection, values: Mapping[str, Any]) -> list[Any]:

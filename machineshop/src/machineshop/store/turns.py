@@ -12,6 +12,10 @@ from machineshop.store import attempts, claims
 from machineshop.store.attempts import Holder
 from machineshop.store.claims import Wanted
 from machineshop.store.ends import Ends
+from machineshop.store.finishing import Result, finish_together
+
+# Fewer are as quick one by one.
+MIN_TOGETHER = 3
 
 
 class Update(msgspec.Struct, frozen=True, kw_only=True):
@@ -54,7 +58,11 @@ def take_turn(
 ) -> Turn:
     """Apply updates, each on its own, then claim where that is wanted."""
     ends = Ends()
-    told = [_try(conn, project_id, holder, update, now, ends) for update in updates]
+    finished = _finish_together(conn, project_id, holder, updates, now, ends)
+    told = [
+        Told() if number in finished else _try(conn, project_id, holder, update, now, ends)
+        for number, update in enumerate(updates)
+    ]
     opens = ends.write(conn)
     handed = [] if wanted is None else claims.claim(conn, deployment_id, wanted)
     return Turn(told, handed, opens)
@@ -89,6 +97,22 @@ def _apply(conn: Connection, project_id: str, holder: Holder, said: Update, now:
         case other:
             raise ValueError(other)
     return Told()
+
+
+def _finish_together(
+    conn: Connection, project_id: str, holder: Holder, updates: list[Update], now: float, ends: Ends
+) -> set[int]:
+    """Store the plain results among the updates at once; which those were that were not refused."""
+    plain = {
+        update.job_id: number
+        for number, update in enumerate(updates)
+        if update.verb is JobVerb.FINISH and update.token is not None and not update.info
+    }
+    # What else is said of the same jobs has its order.
+    if len(plain) < MIN_TOGETHER or len({update.job_id for update in updates}) < len(updates):
+        return set()
+    results = [Result(job_id, updates[n].token or "", updates[n].outputs) for job_id, n in plain.items()]
+    return {plain[job_id] for job_id in finish_together(conn, project_id, holder, results, now, ends)}
 
 
 def _try(conn: Connection, project_id: str, holder: Holder, said: Update, now: float, ends: Ends) -> Told:

@@ -1,0 +1,68 @@
+"""Results that come together: those without anything special about them are stored by one statement."""
+
+from typing import Any
+
+import msgspec
+from sqlalchemy import Connection
+
+from machineshop.states import JobVerb, source, target
+from machineshop.store import files
+from machineshop.store.attempts import Holder
+from machineshop.store.ends import Ends, Moved
+from machineshop.store.job_rows import NEXT_CHANGE
+from machineshop.store.statement import Statement
+
+
+class Result(msgspec.Struct, frozen=True):
+    """What an attempt delivers."""
+
+    job_id: str
+    token: str
+    outputs: msgspec.Raw
+
+
+def finish_together(
+    conn: Connection, project_id: str, holder: Holder, results: list[Result], now: float, ends: Ends
+) -> set[str]:
+    """Store the results of jobs that are held with these tokens; returns which those are.
+
+    The same guard as for a single one, in one statement for all: a result that is left out was refused, and
+    `attempts.finish` says why.
+    """
+    values: dict[str, Any] = {
+        "project_id": project_id,
+        "deployment_id": holder.deployment_id,
+        "replica_id": holder.replica_id,
+        "now": now,
+    }
+    texts = [(result.job_id, result.token, bytes(result.outputs).decode()) for result in results]
+    if conn.dialect.name == "sqlite":
+        values["results"] = msgspec.json.encode(texts).decode()
+    else:
+        values |= {"ids": [t[0] for t in texts], "tokens": [t[1] for t in texts], "outputs": [t[2] for t in texts]}
+    finished = set()
+    for job_id, *row in _FINISH.all(conn, values):
+        moved = Moved(*row)
+        finished.add(job_id)
+        ends.add(JobVerb.FINISH, job_id, moved, now)
+        if moved.has_files:
+            files.publish_attempt(conn, job_id, moved.attempt)
+    return finished
+
+
+_SET = (
+    f"UPDATE jobs SET state = '{target(JobVerb.FINISH)}', outputs = b.outputs, done_at = :now, attempt_token = NULL, "
+    f"claim_expires_at = NULL, change = {NEXT_CHANGE} FROM"
+)
+_RETURNING = f"RETURNING jobs.id, {', '.join(Moved._fields)}"
+_STATE = source(JobVerb.FINISH)
+_FINISH = Statement(
+    f"{_SET} (SELECT value ->> 0 AS id, value ->> 1 AS token, value ->> 2 AS outputs FROM json_each(:results)) AS b "
+    # The plus signs keep every index but that of the id out of this.
+    f"WHERE jobs.id = b.id AND +project_id = :project_id AND +deployment_id = :deployment_id AND +state = '{_STATE}' "
+    f"AND +attempt_token = b.token AND (:replica_id IS NULL OR +replica_id = :replica_id) {_RETURNING}",
+    postgres=f"{_SET} unnest(:ids ::text[], :tokens ::text[], :outputs ::text[]) AS b(id, token, outputs) "
+    f"WHERE jobs.id = b.id AND project_id = :project_id AND deployment_id = :deployment_id AND state = '{_STATE}' "
+    "AND attempt_token = b.token AND (:replica_id ::text IS NULL OR replica_id = :replica_id ::text) "
+    f"{_RETURNING}",
+)
