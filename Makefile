@@ -6,7 +6,7 @@ SHELL := /bin/bash
 PYTHON := .venv/bin/python
 SOURCES := $(shell find sprocket/src -name '*.py') machineshop/hatch_build.py $(wildcard */pyproject.toml)
 
-.PHONY: help setup demo test check format bench lock clean
+.PHONY: help setup demo test drills check format bench lock clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
@@ -31,6 +31,9 @@ demo: setup ## deploy examples/hello-world on a throw-away platform, submit a jo
 
 test: check ## lint, types, layers and the whole test suite
 	@$(PYTHON) -m pytest
+
+drills: .venv/.ready-dev ## break things under load, and count what is left
+	@$(PYTHON) -m pytest tests/drills
 
 check: .venv/.ready-dev ## lint, types and import layers alone
 	@.venv/bin/ruff check .

@@ -7,10 +7,14 @@ import psycopg
 import pytest
 from sqlalchemy import Connection
 
-from factory import eventually
+from factory import ADMIN_KEY, AnyArtifact, eventually
 from machineshop.errors import Conflict
+from machineshop.runtime.base import Capacity
+from machineshop.services.deployments import DeploymentService
+from machineshop.services.identity import IdentityService
 from machineshop.store.announcements import announce
 from machineshop.store.database import Database
+from machineshop.store.deployments import DEPLOYMENTS
 from machineshop.store.listener import MAX_PAUSE_SECONDS, pause_seconds
 from machineshop.store.schema import migrate
 from machineshop.store.tables import settings
@@ -115,6 +119,23 @@ async def test_after_a_lost_connection_everything_counts_as_missed(servers: tupl
     assert b.topics == 1
     await a.database.write_in_queue("again", put, "x")
     await eventually(lambda: b.heard == ["again"])
+
+
+async def test_a_deployment_that_was_changed_at_one_server_is_new_at_the_others(servers: tuple[Server, Server]) -> None:
+    a, b = (
+        DeploymentService(server.database, AnyArtifact(), lambda: Capacity(2, 8, 0), frozenset()) for server in servers
+    )
+    servers[1].database.on_announced(DEPLOYMENTS, b.changed)
+    project = (await IdentityService(servers[0].database).ensure_admin(ADMIN_KEY)).project.id
+    woken = asyncio.Event()
+    b.on_change(woken.set)
+    await a.create(project, {"name": "hello", "image": "registry/ns/hello@sha256:1", "gpu_type": "none"})
+    await asyncio.wait_for(woken.wait(), 5)
+    woken.clear()
+    await b.get(project, "hello")  # from now on it is in that server's cache
+    await a.update(project, "hello", {"min_replicas": 0})
+    await asyncio.wait_for(woken.wait(), 5)
+    assert (await b.get(project, "hello")).config.min_replicas == 0
 
 
 def test_the_pauses_grow_up_to_a_bound() -> None:

@@ -124,7 +124,7 @@ def test_no_job_is_handed_out_twice(three: list[PlatformProcess], queue_at: "Que
         handed = [pool.submit(queue.drain, client, size) for client, size in zip(clients, (1, 25, 50) * 3, strict=True)]
         for client, at in zip(clients[::3], range(0, number, 1000), strict=True):
             pool.submit(client.post, "/v1/queue/submit", json=work[at : at + 1000])
-        wait_for(lambda: queue.done(clients[0]) == number, "every job is done", 60)
+        wait_for(lambda: len(queue.jobs(clients[0], status="done")) == number, "every job is done", 60)
         queue.over.set()
         claims = [claim for result in handed for claim in result.result(30)]
     assert len(claims) == number
@@ -154,7 +154,13 @@ def test_what_needs_the_replicas_is_answered_at_any_server(three: list[PlatformP
         assert client.get("/v1/deployments/echo").json()["description"] == "changed"
     with other.client(key="a-key-that-nobody-has-made") as client:
         assert client.get("/v1/deployments/echo").status_code == 401
+    with other.client() as client:
+        assert client.patch("/v1/deployments/echo", json={"min_replicas": 0}).status_code == 200
+    wait_for(lambda: not _live(holder), "no replica is left")
     job = follower.submit("echo", {"number": 7})
+    assert other.job("echo", job)["queue"]["reason"] == "no_replica"
+    with other.client() as client:
+        assert client.patch("/v1/deployments/echo", json={"min_replicas": 1}).status_code == 200
     assert other.finished("echo", job)["outputs"] == {"number": 7}
     with follower.client() as client:
         assert client.delete("/v1/deployments/echo").status_code == 200
@@ -261,6 +267,34 @@ def test_a_database_that_restarts_is_found_again_by_all(
         assert "Traceback" not in server.log.read_text()
 
 
+def test_every_acknowledged_job_ends_though_the_database_goes_away(
+    servers: Servers, postgres: PostgresCluster, queue_at: "QueueAt"
+) -> None:
+    queue = queue_at(servers.start(2)[0], "outage")
+    stop = threading.Event()
+    with ThreadPoolExecutor(8) as pool:
+        clients = [queue.client(server) for server in servers.all for _ in range(4)]
+        submitting = [pool.submit(queue.submit_until, client, stop) for client in clients[::2]]
+        working = [pool.submit(queue.drain, client, 10, claim_timeout=3) for client in clients[1::2]]
+        time.sleep(1.5)
+        postgres.stop()
+        time.sleep(5)
+        postgres.start()
+        time.sleep(3)
+        stop.set()
+        acknowledged = {job_id for result in submitting for job_id in result.result(60)}
+        wait_for(lambda: _idle(clients[0], queue.name), "every job has ended", 60)
+        queue.over.set()
+        for result in working:
+            result.result(60)
+    print(f"\n{len(acknowledged)} jobs acknowledged around an outage of 5 s")
+    found = {job["request_id"]: job["status"] for job in queue.jobs(clients[0])}
+    assert acknowledged <= found.keys()
+    assert set(found.values()) == {"done"}
+    for server in servers.all:
+        assert "Traceback" not in server.log.read_text()
+
+
 def test_a_server_with_another_storage_directory_is_refused(servers: Servers) -> None:
     servers.start(1)
     stranger = servers.add(storage="other")
@@ -304,26 +338,48 @@ class Queue:
     def finish(self, client: httpx.Client, claim: dict[str, Any]) -> None:
         self.turn(client, [_result(self.name, claim)], None)
 
-    def drain(self, client: httpx.Client, size: int) -> list[dict[str, Any]]:
-        """Work as long as there are jobs; what was handed out here."""
+    def drain(self, client: httpx.Client, size: int, *, claim_timeout: int = 90) -> list[dict[str, Any]]:
+        """Work as long as there are jobs, through every outage; what was handed out here."""
         handed: list[dict[str, Any]] = []
         last: list[dict[str, Any]] = []
+        claim = {"hostname": "test", "claim_timeout": claim_timeout, "max_jobs": size, "timeout": "1s"}
         while not self.over.is_set() or last:
-            claim = {"hostname": "test", "claim_timeout": 90, "max_jobs": size, "timeout": "1s"}
-            turn = self.turn(client, [_result(self.name, claim) for claim in last], claim)
-            assert all("error" not in update for update in turn["updates"]), turn["updates"]
+            updates = [_result(self.name, claim) for claim in last]
+            answer = client.post(
+                "/internal/v1/queue/updates", json={"model": self.name, "updates": updates, "claim": claim}
+            )
+            if answer.status_code == 503:
+                time.sleep(0.1)
+                continue
+            assert answer.status_code == 200, answer.text
+            turn = answer.json()
+            refused = [update for update in turn["updates"] if update.get("http_status", 409) != 409]
+            assert not refused, "but for results that had arrived before"
             last = turn["data"]
             handed += last
         return handed
 
-    def done(self, client: httpx.Client) -> int:
-        page = {"model": self.name, "status": "done", "limit": "1000", "include": "none"}
-        number = 0
+    def submit_until(self, client: httpx.Client, stop: threading.Event) -> list[str]:
+        """Submit one job after another; the ids of those that were acknowledged."""
+        acknowledged = []
+        while not stop.is_set():
+            answer = client.post("/v1/queue/submit", json=self.job(0))
+            if answer.status_code == 200:
+                acknowledged.append(answer.json()["request_id"])
+            else:
+                assert answer.status_code == 503, answer.text
+                assert int(answer.headers["Retry-After"]) > 0
+                time.sleep(0.05)
+        return acknowledged
+
+    def jobs(self, client: httpx.Client, **chosen: str) -> list[dict[str, Any]]:
+        page = {"model": self.name, "limit": "1000", "include": "none", **chosen}
+        found: list[dict[str, Any]] = []
         while True:
             answer = client.get("/v1/queue/jobs", params=page).json()
-            number += len(answer["data"])
+            found += answer["data"]
             if answer["next_cursor"] is None:
-                return number
+                return found
             page["cursor"] = answer["next_cursor"]
 
 
@@ -346,6 +402,11 @@ def _claimed_at(client: httpx.Client, model: str) -> tuple[dict[str, Any], float
     at = time.monotonic()
     assert answer.status_code == 200, answer.text
     return answer.json()["data"], at
+
+
+def _idle(client: httpx.Client, model: str) -> bool:
+    answer = client.get("/v1/queue/metrics", params={"model": model})
+    return answer.status_code == 200 and answer.json()["total_jobs"] == 0
 
 
 def _status(server: PlatformProcess, name: str) -> str | None:
