@@ -18,7 +18,7 @@ from machineshop.store.schema import migrate
 from machineshop.store.tables import settings
 from postgres_cluster import PostgresCluster
 
-QUICK = LeaseTimes(lease=1.0, renew=0.2, answer=0.4, retry=0.05, margin=0.2, look=0.2)
+QUICK = LeaseTimes(lease=1.6, renew=0.25, answer=0.8, retry=0.05, margin=0.3, look=0.2)
 
 
 class Notes:

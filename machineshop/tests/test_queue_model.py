@@ -170,6 +170,22 @@ class QueueModel(RuleBasedStateMachine):
             with pytest.raises(IdempotencyConflict):
                 self._do(jobs.insert, [job])
 
+    @precondition(lambda self: len(self._waiting()) < 2)
+    @rule(replica=REPLICAS, priority=st.integers(-1, 1), key=st.sampled_from(KEYS), number=st.sampled_from([1, 2]))
+    def submit_to_a_waiting_worker(self, replica: str, priority: int, key: str, number: int) -> None:
+        """As a submit and a claim after it, whichever way it takes."""
+        job = self._new_job(priority, fair_key=key, webhook=priority == 0)
+        token, expires_at = new_id(), self.now + CLAIM_SECONDS
+        worker = Worker(hostname=replica, replica_id=replica, claim_timeout_seconds=int(CLAIM_SECONDS))
+        wanted = Wanted(worker=worker, token=token, now=self.now, expires_at=expires_at, max_jobs=number)
+        stored, handed = self._do(claims.submit_and_claim, job, wanted)
+        assert stored is job
+        self._expect(job)
+        self._take_up(handed, replica, token, expires_at, number)
+        with self.engines.engine.connect() as conn:
+            for claim in handed:
+                assert jobs.get(conn, self.project, "m", claim.job.id) == claim.job
+
     def _new_job(
         self,
         priority: int,

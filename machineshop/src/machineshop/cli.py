@@ -16,12 +16,13 @@ from rich.console import Console
 from rich.table import Table
 
 from machineshop import __version__, logs
-from machineshop.app import Platform, run
+from machineshop.app import Platform
 from machineshop.config import DEFAULT_HOST, DEFAULT_PORT, Settings, contexts_path, default_data_dir
 from machineshop.datadir import DataDir
 from machineshop.doctor import examine
 from machineshop.errors import InvalidRequest, MachineshopError
 from machineshop.models import ApiKey, Scope
+from machineshop.serve import run
 from machineshop.services.identity import DEFAULT_SLUG, IdentityService
 from machineshop.store.database import Database, sqlite_url
 from machineshop.store.schema import migrate

@@ -21,7 +21,7 @@ from machineshop.errors import LeaseLost, Unavailable
 from machineshop.store import leases
 from machineshop.store.database import Database
 from machineshop.store.leases import Tenure
-from machineshop.store.writer import Fence
+from machineshop.store.write import Fence
 
 log = logging.getLogger(__name__)
 

@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable
 from typing import Protocol
 
 from machineshop.errors import Unavailable
-from machineshop.store.writer import Fence, fenced
+from machineshop.store.write import Fence, fenced
 
 log = logging.getLogger(__name__)
 

@@ -10,15 +10,13 @@ import secrets
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any
 
-from sqlalchemy import Connection
-
 from machineshop.errors import NotFound, StaleAttempt, StoreUnavailable
 from machineshop.models import Claim, Job, Worker
 from machineshop.services.changes import Changes
 from machineshop.services.intake import Intake
 from machineshop.services.waiters import Waiter, Waiters
 from machineshop.states import JobVerb
-from machineshop.store import claims, jobs, turns
+from machineshop.store import claims, turns
 from machineshop.store.attempts import Holder
 from machineshop.store.claims import Wanted
 from machineshop.store.database import Database
@@ -145,7 +143,7 @@ class Dispatcher:
             stored, handed = await self._database.write_handing_over(
                 deployment_id,
                 lambda result: self._hand_over(waiter, result[1]),
-                _insert_and_claim,
+                claims.submit_and_claim,
                 job,
                 self.wanted(waiter.worker, waiter.max_jobs),
             )
@@ -233,8 +231,3 @@ def claim_expires_at(worker: Worker, now: float) -> float:
     if worker.claim_timeout_seconds is not None:
         return now + worker.claim_timeout_seconds
     return now + (UNRENEWED_CLAIM_SECONDS if worker.replica_id is None else REPLICA_CLAIM_SECONDS)
-
-
-def _insert_and_claim(conn: Connection, job: Job, wanted: Wanted) -> tuple[Job, list[Claim]]:
-    (stored,) = jobs.insert(conn, [job])
-    return stored, claims.claim(conn, job.deployment_id, wanted)

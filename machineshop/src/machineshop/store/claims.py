@@ -6,11 +6,11 @@ from typing import Any
 import msgspec
 from sqlalchemy import Connection
 
-from machineshop.models import Claim, Worker
+from machineshop.models import Claim, Job, Worker
 from machineshop.states import JobVerb, source, target
-from machineshop.store import attempts, lines, queues
+from machineshop.store import attempts, jobs, lines, queues
 from machineshop.store.job_rows import COLUMNS, NEXT_CHANGE, job_of
-from machineshop.store.lines import Line
+from machineshop.store.lines import Line, LineKey
 from machineshop.store.statement import Statement
 
 log = logging.getLogger(__name__)
@@ -55,6 +55,49 @@ def claim(conn: Connection, deployment_id: str, wanted: Wanted) -> list[Claim]:
     return claims
 
 
+def submit_and_claim(conn: Connection, job: Job, wanted: Wanted) -> tuple[Job, list[Claim]]:
+    """Add a job and claim the next ones for a worker that waits: as `jobs.insert`, then `claim`.
+
+    Where nobody waits that is this job, and it begins its life as a running one.
+    """
+    renews = wanted.worker.claim_timeout_seconds is not None
+    if job.idempotency_key is None and renews and (claim_of_it := _pass_through(conn, job, wanted)):
+        return job, [claim_of_it]
+    (stored,) = jobs.insert(conn, [job])
+    return stored, claim(conn, job.deployment_id, wanted)
+
+
+def _pass_through(conn: Connection, job: Job, wanted: Wanted) -> Claim | None:
+    charged_seconds = lines.pass_through(conn, job.deployment_id, LineKey(job.fair_key, job.priority))
+    if charged_seconds is None:
+        return None
+    change = queues.admit_running(conn, job.deployment_id, job.model)
+    worker = wanted.worker
+    row = _INSERT_RUNNING.one(
+        conn,
+        {
+            **jobs.row_of(job, change),
+            "token": wanted.token,
+            "replica_id": worker.replica_id,
+            "hostname": worker.hostname,
+            "claim_timeout_seconds": worker.claim_timeout_seconds,
+            "now": wanted.now,
+            "expires_at": wanted.expires_at,
+            "charged_seconds": charged_seconds,
+        },
+    )
+    running = msgspec.structs.replace(
+        job,
+        state=target(JobVerb.CLAIM),
+        attempt=1,
+        claimed_at=wanted.now,
+        claim_expires_at=wanted.expires_at,
+        change=change,
+        sequence=0 if row is None else row[0],
+    )
+    return Claim(running, wanted.token)
+
+
 def _take(
     conn: Connection, deployment_id: str, line: Line, number: int, guess_seconds: float, wanted: Wanted
 ) -> list[Claim]:
@@ -78,8 +121,19 @@ def _take(
     if rows:
         lines.take(conn, deployment_id, line, len(rows), len(rows) * guess_seconds)
         queues.tally(conn, deployment_id, pending=-len(rows), running=len(rows))
-    jobs = sorted((job_of(row) for row in rows), key=lambda job: job.sequence)
-    return [Claim(job, wanted.token) for job in jobs]
+    claimed = sorted((job_of(row) for row in rows), key=lambda job: job.sequence)
+    return [Claim(job, wanted.token) for job in claimed]
+
+
+_INSERT_RUNNING = Statement(
+    "INSERT INTO jobs (id, project_id, deployment_id, model, state, priority, fair_key, payload, info, retries, "
+    "releases, attempt, attempt_token, replica_id, hostname, claim_timeout_seconds, claimed_at, claim_expires_at, "
+    "charged_seconds, has_files, cancel_requested, deadline_at, idempotency_key, webhook_url, resubmit_of, change, "
+    f"created_at) VALUES (:id, :project_id, :deployment_id, :model, '{target(JobVerb.CLAIM)}', :priority, :fair_key, "
+    ":payload, :info, 0, 0, 1, :token, :replica_id, :hostname, :claim_timeout_seconds, :now, :expires_at, "
+    ":charged_seconds, 0, 0, :deadline_at, :idempotency_key, :webhook_url, :resubmit_of, :change, :created_at) "
+    "RETURNING sequence"
+)
 
 
 _WAITING = (

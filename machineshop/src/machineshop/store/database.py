@@ -18,9 +18,11 @@ from machineshop.errors import StoreUnavailable
 from machineshop.ids import new_id
 from machineshop.store import announcements
 from machineshop.store.engines import READERS, Engines, is_sqlite
+from machineshop.store.failures import refused_value, unavailable
 from machineshop.store.listener import Listener
 from machineshop.store.outage import Outage
-from machineshop.store.writer import Write, Writer, refused_value, unavailable
+from machineshop.store.write import Write
+from machineshop.store.writer import Writer
 
 P = ParamSpec("P")
 T = TypeVar("T")

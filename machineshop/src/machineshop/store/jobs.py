@@ -45,12 +45,13 @@ def insert(conn: Connection, new: Sequence[Job]) -> list[Job]:
 def _add(conn: Connection, new: list[Job]) -> None:
     deployment_id = new[0].deployment_id
     change = queues.admit(conn, deployment_id, new[0].model, len(new))
-    _INSERT.run_each(conn, [_row(job, change) for job in new])
+    _INSERT.run_each(conn, [row_of(job, change) for job in new])
     for key, number in Counter(LineKey(job.fair_key, job.priority) for job in new).items():
         lines.join(conn, deployment_id, key, number, change)
 
 
-def _row(job: Job, change: int) -> dict[str, Any]:
+def row_of(job: Job, change: int) -> dict[str, Any]:
+    """The values of a new job's row."""
     return {
         "id": job.id,
         "project_id": job.project_id,

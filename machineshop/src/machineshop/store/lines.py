@@ -81,6 +81,15 @@ def turn(first: Line, second: Line | None, limit: int, guess_seconds: float) -> 
     return max(1, min(number, math.ceil(lead / step)))
 
 
+def pass_through(conn: Connection, deployment_id: str, key: LineKey) -> float | None:
+    """Take a job through a line at once, where nobody waits in the whole queue; the seconds that it is charged.
+
+    None, and nothing is changed: somebody waits, the line has a cap, or there is no such line yet.
+    """
+    row = _PASS_THROUGH.one(conn, _values(deployment_id, key))
+    return None if row is None else row[0]
+
+
 def room(conn: Connection, deployment_id: str, line: Line) -> int:
     """How many more jobs of this line may run."""
     if line.max_running is None:
@@ -205,6 +214,14 @@ _TAKE = Statement(
     "UPDATE lines SET pending = pending - :number, running = running + :number, "
     "start_tag = virtual_time + :before_last / weight, virtual_time = virtual_time + :charge / weight, "
     f"ready = CASE WHEN pending > :number THEN 1 ELSE 0 END WHERE {_ONE}"
+)
+# What `_JOIN` and `_TAKE` come to where no line waits: the line begins beside the last of all.
+_PASS_THROUGH = Statement(
+    "UPDATE lines SET running = running + 1, start_tag = p.at, "
+    f"virtual_time = p.at + coalesce(lines.mean_seconds, p.mean_seconds, {FIRST_GUESS_SECONDS}) / weight "
+    "FROM (SELECT q.mean_seconds, (SELECT max(l.virtual_time) FROM lines l WHERE l.deployment_id = :deployment_id "
+    "AND l.priority = :priority) AS at FROM queues q WHERE q.deployment_id = :deployment_id AND q.pending = 0) AS p "
+    f"WHERE {_ONE} AND lines.pending = 0 AND max_running IS NULL RETURNING (virtual_time - start_tag) * weight"
 )
 _SETTLED = f"mean_seconds = {MEAN}, start_tag = start_tag + :surcharge / weight"
 _SETTLE = Statement(

@@ -56,6 +56,19 @@ def admit(conn: Connection, deployment_id: str, model: str, number: int) -> int:
     return change
 
 
+def admit_running(conn: Connection, deployment_id: str, model: str) -> int:
+    """Count a new job that runs at once; returns the number of this change.
+
+    Raises:
+        NotFound: The deployment has just been deleted.
+    """
+    row = _ADMIT_RUNNING.one(conn, {"deployment_id": deployment_id})
+    if row is None:
+        raise NotFound(what="deployment", id=model)
+    change: int = row[0]
+    return change
+
+
 def tally(conn: Connection, deployment_id: str, *, pending: int = 0, running: int = 0) -> float | None:
     """Count a change of jobs in or out; returns how long jobs run, as far as that is known."""
     row = _TALLY.one(conn, {"deployment_id": deployment_id, "pending": pending, "running": running})
@@ -138,6 +151,10 @@ def _keys(conn: Connection, deployment_id: str) -> dict[str, FairKey]:
 _ADMIT = Statement(
     "UPDATE queues SET pending = pending + :number, changes = changes + 1 "
     "WHERE deployment_id = :deployment_id AND pending + :number <= max_pending "
+    "AND EXISTS (SELECT 1 FROM deployments WHERE id = :deployment_id AND deleted_at IS NULL) RETURNING changes"
+)
+_ADMIT_RUNNING = Statement(
+    "UPDATE queues SET running = running + 1, changes = changes + 1 WHERE deployment_id = :deployment_id "
     "AND EXISTS (SELECT 1 FROM deployments WHERE id = :deployment_id AND deleted_at IS NULL) RETURNING changes"
 )
 _ROOM = Statement(

@@ -4,23 +4,23 @@ Writes that arrive while a commit is under way form the next transaction togethe
 that fails takes back only its own work, and none is acknowledged before the transaction is on disk.
 """
 
-import asyncio
 import contextlib
 import logging
 import queue
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextvars import ContextVar
+from collections.abc import Callable
 from typing import Any
 
 from sqlalchemy import Connection
 
-from machineshop.errors import CommitUnknown, InvalidRequest, StoreUnavailable
+from machineshop.errors import CommitUnknown, StoreUnavailable
 from machineshop.store import announcements
 from machineshop.store.engines import Engines
+from machineshop.store.failures import first_line, refused_value, unavailable
 from machineshop.store.outage import Outage
 from machineshop.store.wal import BUSY_TIMEOUT_SECONDS, LogNotOnDisk, WriteAheadLog
+from machineshop.store.write import Write, on_loops
 
 log = logging.getLogger(__name__)
 
@@ -31,73 +31,6 @@ TRANSACTION_SECONDS = 20.0
 # Two servers that write the same rows in different orders: one goes first, and the other begins anew.
 DEADLOCK_TRIES = 3
 DEADLOCK_PAUSE_SECONDS = 0.02
-
-Fence = Callable[[Connection], None]
-# For the task that has one. What it starts in tasks of their own is free of it: a worker's claim, an answer on its way.
-_fence: ContextVar[tuple[Fence, object] | None] = ContextVar("fence", default=None)
-
-
-@contextlib.contextmanager
-def fenced(check: Fence | None) -> Iterator[None]:
-    """Have every write of this task pass `check` first, each in its own transaction: what that raises refuses it."""
-    token = _fence.set(None if check is None else (check, asyncio.current_task()))
-    try:
-        yield
-    finally:
-        _fence.reset(token)
-
-
-class Write:
-    """One caller's work on its way through the writer thread.
-
-    Args:
-        operation: What it does.
-        queues: The deployments whose queues nobody else may write in meanwhile.
-        hand_over: Called with the result as soon as others can see it, perhaps before it is on disk.
-        alone: What nobody else may do meanwhile, on any server.
-    """
-
-    __slots__ = ("alone", "committed", "error", "fence", "future", "hand_over", "loop", "operation", "queues", "result")
-
-    def __init__(
-        self,
-        operation: Callable[[Connection], Any],
-        queues: Sequence[str] = (),
-        hand_over: Callable[[Any], None] | None = None,
-        alone: str | None = None,
-    ) -> None:
-        self.operation = operation
-        self.queues = queues
-        self.alone = alone
-        self.hand_over = hand_over
-        self.fence = _fence_of_this_task()
-        self.loop = loop = asyncio.get_running_loop()
-        self.future: asyncio.Future[Any] = loop.create_future()
-        self.result: Any = None
-        self.error: BaseException | None = None
-        self.committed = False
-
-    def run(self, conn: Connection) -> None:
-        """Do it in the connection's transaction."""
-        if self.fence is not None:
-            self.fence(conn)
-        self.result = self.operation(conn)
-
-    def early(self) -> None:
-        """Its result can be seen by others now, and is not on disk yet."""
-        if self.hand_over is not None and self.error is None:
-            self.hand_over(self.result)
-            self.hand_over = None
-
-    def resolve(self) -> None:
-        """Answer the caller."""
-        self.early()
-        if self.future.done():  # the caller went away; its work is committed all the same
-            return
-        if self.error is not None:
-            self.future.set_exception(self.error)
-        else:
-            self.future.set_result(self.result)
 
 
 class Writer:
@@ -168,7 +101,7 @@ class Writer:
                 with self._turn:
                     topics = self._commit([write for write in group if not write.committed])
                     self._sync([write for write in group if write.committed])
-                _on_loops(group, Write.resolve)
+                on_loops(group, Write.resolve)
                 for topic in topics:
                     with contextlib.suppress(RuntimeError):  # the loop has ended
                         group[0].loop.call_soon_threadsafe(self._committed, topic)
@@ -226,7 +159,7 @@ class Writer:
         if self._engines.log is not None and all(write.hand_over for write in group):
             with self._engines.log.synced_by_us(self._connected()):
                 topics = self._transact(group)
-                _on_loops(group, Write.early)
+                on_loops(group, Write.early)
             return topics
         for _ in range(DEADLOCK_TRIES - 1):
             try:
@@ -314,7 +247,7 @@ class Writer:
             if not self._engines.is_away(error):
                 raise
             raise CommitUnknown(
-                f"The connection to the database broke during the commit ({_first_line(error)}). It is not known "
+                f"The connection to the database broke during the commit ({first_line(error)}). It is not known "
                 "whether this was done: look, before you do it again."
             ) from error
 
@@ -328,26 +261,6 @@ class Writer:
             self._engines.log.close()  # the next connection may make another file of that name
 
 
-def _fence_of_this_task() -> Fence | None:
-    found = _fence.get()
-    return found[0] if found is not None and found[1] is asyncio.current_task() else None
-
-
-def unavailable(error: BaseException) -> StoreUnavailable:
-    """The answer where the database failed and nothing was changed."""
-    return StoreUnavailable(f"The database cannot be used now ({_first_line(error)}). Nothing was changed; try again.")
-
-
-def refused_value(error: BaseException) -> InvalidRequest:
-    """The answer where the database cannot keep a value that was sent."""
-    return InvalidRequest(f"A value in the request cannot be kept: {_first_line(error)}.")
-
-
-def _first_line(error: BaseException) -> str:
-    text = str(getattr(error, "orig", None) or error).strip() or type(error).__name__
-    return text.splitlines()[0].strip().rstrip(".")
-
-
 def _refuse(group: list[Write], error: StoreUnavailable) -> None:
     for write in group:
         write.error = write.error or error
@@ -355,16 +268,3 @@ def _refuse(group: list[Write], error: StoreUnavailable) -> None:
 
 def _driver(conn: Connection) -> Any:
     return conn.connection.driver_connection
-
-
-def _on_loops(group: list[Write], step: Callable[[Write], None]) -> None:
-    """Take a step for each write on its caller's event loop, in one wake-up per loop."""
-    for loop in {write.loop for write in group}:
-        mine = [write for write in group if write.loop is loop]
-        with contextlib.suppress(RuntimeError):  # a loop that has ended has nobody waiting
-            loop.call_soon_threadsafe(_step_all, step, mine)
-
-
-def _step_all(step: Callable[[Write], None], writes: list[Write]) -> None:
-    for write in writes:
-        step(write)
