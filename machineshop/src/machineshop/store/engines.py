@@ -20,6 +20,10 @@ from machineshop.store.wal import BUSY_TIMEOUT_SECONDS, WriteAheadLog
 from machineshop.store.watchdog import Watchdog
 
 READERS = 4
+# SQLite's own caches; the operating system keeps the file's pages as well.
+WRITER_CACHE_KIB = 64 * 1024
+READER_CACHE_KIB = 8 * 1024
+BUSY_RETRY_SECONDS = 0.005
 # A database that does not even take the connection within this is away.
 CONNECT_TIMEOUT_SECONDS = 3
 # A peer that has acknowledged nothing for this long is gone, however open the connection looks.
@@ -74,15 +78,21 @@ class Engines:
         """A connection has broken: those that were made before it are not used any more, as they may be dead too."""
         self._lost_at = time.monotonic()
 
-    def begin(self, driver: Any, locks: Collection[str]) -> None:
+    def prepare_writer(self, driver: Any) -> None:
+        """Set up the writer's connection: it waits for locks in `begin` alone, and leaves checkpoints to others."""
+        if self.is_sqlite:
+            for pragma in ("busy_timeout=0", "wal_autocheckpoint=0", f"cache_size={-WRITER_CACHE_KIB}"):
+                driver.execute(f"PRAGMA {pragma}")
+
+    def begin(self, driver: Any, locks: Collection[str], *, waits: bool = True) -> None:
         """Begin a transaction that holds these locks, such as those of deployments' queues, against other servers.
 
         SQLite has one writer anyway; its own idea of a transaction is too late for one: take the lock at once, or time
         out cleanly. On Postgres they are taken in the order of their numbers, so that two servers never wait for each
-        other. One round trip does both.
+        other. One round trip does both. Without `waits`, a SQLite that another process writes raises at once.
         """
         if self.is_sqlite:
-            driver.execute("BEGIN IMMEDIATE")
+            _begin_sqlite(driver, BUSY_TIMEOUT_SECONDS if waits else 0.0)
         else:
             keys = sorted(lock_key(name) for name in locks)
             driver.execute("; ".join(["BEGIN", *[_LOCK] * len(keys)]), keys)
@@ -217,9 +227,29 @@ def _sqlite_engine(url: str) -> Engine:
     return engine
 
 
+def _begin_sqlite(driver: Any, busy_seconds: float) -> None:
+    """Take SQLite's write lock; while another process has it, try again for so long."""
+    end = time.monotonic() + busy_seconds
+    while True:
+        try:
+            driver.execute("BEGIN IMMEDIATE")
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY or time.monotonic() >= end:
+                raise
+            time.sleep(BUSY_RETRY_SECONDS)
+        else:
+            return
+
+
 def _prepare_sqlite(connection: sqlite3.Connection, _record: object) -> None:
     # FULL: a commit is acknowledged only once it is on disk, also when the machine loses power.
-    for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON", "cache_size=-65536", "temp_store=MEMORY"):
+    for pragma in (
+        "journal_mode=WAL",
+        "synchronous=FULL",
+        "foreign_keys=ON",
+        f"cache_size={-READER_CACHE_KIB}",
+        "temp_store=MEMORY",
+    ):
         connection.execute(f"PRAGMA {pragma}")
 
 

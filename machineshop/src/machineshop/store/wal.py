@@ -5,20 +5,24 @@ waiting worker that is later than need be: nothing was promised to anybody yet. 
 synchronous=NORMAL, the worker gets its job, and then we do what FULL would have done, before the submit is answered.
 """
 
+import logging
 import os
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import Connection
+from sqlalchemy import Connection, Engine
 
 from machineshop.errors import StoreUnavailable
 
 # How long another process (a CLI command beside the server) may hold the write lock before we give up.
 BUSY_TIMEOUT_SECONDS = 10
-# SQLite's own: after so many pages the log is brought into the database file.
-CHECKPOINT_PAGES = "1000"
+# After so many transactions the log is brought into the database file: about as often as SQLite would by itself.
+CHECKPOINT_TRANSACTIONS = 64
+
+log = logging.getLogger(__name__)
 
 
 class LogNotOnDisk(StoreUnavailable):
@@ -33,23 +37,14 @@ class WriteAheadLog:
         self._fd: int | None = None
 
     @contextmanager
-    def synced_by_us(self, conn: Connection) -> Iterator[None]:
-        """Commits in this block return before they are on disk; at its end they are.
-
-        Raises:
-            LogNotOnDisk: The disk refused.
-        """
-        with _set(conn, {"synchronous": ("NORMAL", "FULL")}):
+    def unsynced(self, conn: Connection) -> Iterator[None]:
+        """Commits in this block return before they are on disk; `sync` must follow."""
+        driver: Any = conn.connection.driver_connection
+        driver.execute("PRAGMA synchronous=NORMAL")
+        try:
             yield
-        self.sync()
-
-    @contextmanager
-    def never_waiting(self, conn: Connection) -> Iterator[None]:
-        """Transactions in this block wait for nothing: no disk, no other process, no checkpoint. `sync` must follow."""
-        busy_milliseconds = str(BUSY_TIMEOUT_SECONDS * 1000)
-        usual = {"synchronous": ("NORMAL", "FULL"), "busy_timeout": ("0", busy_milliseconds)}
-        with _set(conn, {**usual, "wal_autocheckpoint": ("0", CHECKPOINT_PAGES)}):
-            yield
+        finally:
+            driver.execute("PRAGMA synchronous=FULL")
 
     def sync(self) -> None:
         """Put on disk what was committed so far.
@@ -74,14 +69,46 @@ class WriteAheadLog:
             self._fd = None
 
 
-@contextmanager
-def _set(conn: Connection, pragmas: dict[str, tuple[str, str]]) -> Iterator[None]:
-    """Settings of a connection for the time of a block: the value then, and the one afterwards."""
-    driver: Any = conn.connection.driver_connection
-    for name, (value, _) in pragmas.items():
-        driver.execute(f"PRAGMA {name}={value}")
-    try:
-        yield
-    finally:
-        for name, (_, value) in pragmas.items():
-            driver.execute(f"PRAGMA {name}={value}")
+class Checkpointer:
+    """Brings the log into the database file, on a thread and a connection of its own: no commit waits for that.
+
+    Args:
+        engine: The database.
+    """
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        self._transactions = 0
+        self._due = threading.Event()
+        self._closing = False
+        self._thread = threading.Thread(target=self._run, name="store-checkpointer", daemon=True)
+
+    def start(self) -> None:
+        """Begin."""
+        self._thread.start()
+
+    def count(self) -> None:
+        """One more transaction has been committed."""
+        self._transactions += 1
+        if self._transactions >= CHECKPOINT_TRANSACTIONS:
+            self._transactions = 0
+            self._due.set()
+
+    def close(self) -> None:
+        """End; what is left in the log stays there, and is read from it."""
+        self._closing = True
+        self._due.set()
+        if self._thread.is_alive():
+            self._thread.join(BUSY_TIMEOUT_SECONDS)
+
+    def _run(self) -> None:
+        while True:
+            self._due.wait()
+            self._due.clear()
+            if self._closing:
+                return
+            try:
+                with self._engine.connect() as conn:
+                    conn.exec_driver_sql("PRAGMA wal_checkpoint(PASSIVE)")
+            except Exception as error:  # noqa: BLE001 - a full disk, for one: the log is complete, and it is tried again
+                log.warning("store.checkpoint_failed error=%s", error)

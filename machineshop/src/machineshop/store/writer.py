@@ -19,7 +19,7 @@ from machineshop.store import announcements
 from machineshop.store.engines import Engines
 from machineshop.store.failures import first_line, refused_value, unavailable
 from machineshop.store.outage import Outage
-from machineshop.store.wal import BUSY_TIMEOUT_SECONDS, LogNotOnDisk, WriteAheadLog
+from machineshop.store.wal import BUSY_TIMEOUT_SECONDS, Checkpointer, LogNotOnDisk, WriteAheadLog
 from machineshop.store.write import Write, on_loops
 
 log = logging.getLogger(__name__)
@@ -51,10 +51,13 @@ class Writer:
         self._connection: Connection | None = None
         # Held by whoever uses the connection.
         self._turn = threading.Lock()
+        self._checkpointer = Checkpointer(engines.engine) if engines.is_sqlite else None
 
     def start(self) -> None:
         """Begin to take writes."""
         self._thread.start()
+        if self._checkpointer is not None:
+            self._checkpointer.start()
 
     def put(self, write: Write) -> None:
         """Take one more."""
@@ -76,8 +79,8 @@ class Writer:
 
     def _commit_at_once(self, write: Write, write_ahead_log: WriteAheadLog) -> None:
         try:
-            with write_ahead_log.never_waiting(self._connected()):
-                topics = self._transact([write])
+            with write_ahead_log.unsynced(self._connected()):
+                topics = self._transact([write], waits=False)
         except Exception:  # noqa: BLE001 - another process writes, or the disk is full: the thread tries, and tells
             write.result = write.error = None
         else:
@@ -91,6 +94,8 @@ class Writer:
         if self._thread.is_alive():
             self._writes.put(None)
             self._thread.join(timeout=BUSY_TIMEOUT_SECONDS + 5)
+        if self._checkpointer is not None:
+            self._checkpointer.close()
         self._drop_connection()
 
     def _run(self) -> None:
@@ -157,9 +162,10 @@ class Writer:
 
     def _transact_to_disk(self, group: list[Write]) -> set[str]:
         if self._engines.log is not None and all(write.hand_over for write in group):
-            with self._engines.log.synced_by_us(self._connected()):
+            with self._engines.log.unsynced(self._connected()):
                 topics = self._transact(group)
-                on_loops(group, Write.early)
+            on_loops(group, Write.early)
+            self._engines.log.sync()
             return topics
         for _ in range(DEADLOCK_TRIES - 1):
             try:
@@ -172,9 +178,9 @@ class Writer:
                 time.sleep(DEADLOCK_PAUSE_SECONDS)  # the other one goes first
         return self._transact(group)
 
-    def _transact(self, group: list[Write]) -> set[str]:
+    def _transact(self, group: list[Write], *, waits: bool = True) -> set[str]:
         queues = {queue for write in group for queue in write.queues}
-        conn = self._begun(queues | {write.alone for write in group if write.alone is not None})
+        conn = self._begun(queues | {write.alone for write in group if write.alone is not None}, waits=waits)
         driver = _driver(conn)
         announcements.taken(conn)  # those of a transaction that came to nothing
         with self._engines.bound(conn, TRANSACTION_SECONDS):
@@ -183,19 +189,21 @@ class Writer:
                     return set()
                 topics = announcements.taken(conn)
                 self._end(driver, queues | {announcements.to_others(topic) for topic in topics})
+                if self._checkpointer is not None:
+                    self._checkpointer.count()
             except BaseException:
                 with contextlib.suppress(Exception):  # some errors have rolled back already
                     driver.execute("ROLLBACK")
                 raise
         return topics
 
-    def _begun(self, locks: set[str]) -> Connection:
+    def _begun(self, locks: set[str], *, waits: bool) -> Connection:
         """The writer's connection, in a transaction; one that died while it was idle is replaced."""
         kept = self._connection is not None
         conn = self._connected()
         try:
             with self._engines.bound(conn, TRANSACTION_SECONDS):
-                self._engines.begin(_driver(conn), locks)
+                self._engines.begin(_driver(conn), locks, waits=waits)
         except Exception as error:
             if not kept or not self._engines.is_away(error):
                 raise
@@ -203,13 +211,14 @@ class Writer:
             self._engines.lost()
             conn = self._connected()
             with self._engines.bound(conn, TRANSACTION_SECONDS):
-                self._engines.begin(_driver(conn), locks)
+                self._engines.begin(_driver(conn), locks, waits=waits)
         return conn
 
     def _connected(self) -> Connection:
         """The writer's one connection, kept open; its transactions are begun and ended here alone."""
         if self._connection is None:
             self._connection = self._engines.engine.connect()
+            self._engines.prepare_writer(_driver(self._connection))
         return self._connection
 
     def _run_all(self, conn: Connection, driver: Any, group: list[Write]) -> bool:
