@@ -459,7 +459,7 @@ async def test_nothing_that_ends_is_lost_under_load_by_readers_that_come_and_go(
     async with asyncio.timeout(60):
         results = await asyncio.gather(*readers)
     await asyncio.gather(*workers)
-    found = await jobs.queue.list_page(jobs.project_id, server.model, JobFilter(), None, number)
+    found = (await jobs.queue.list_page(jobs.project_id, server.model, JobFilter(), None, number)).jobs
     expected = {job.id: str(job.state) for job in found}
     assert len(expected) == number
     assert all(result == expected for result in results)

@@ -323,7 +323,8 @@ class QueueModel(RuleBasedStateMachine):
         if job.state is JobState.PENDING:
             job.state = JobState.CANCELED
         elif job.state is JobState.RUNNING:
-            job.cancel_requested, job.cancel_due_at = True, self.now + grace
+            job.cancel_requested = True
+            job.cancel_due_at = min(job.cancel_due_at or float("inf"), self.now + grace)
 
     @precondition(lambda self: self._running())
     @rule(seconds=st.sampled_from([1.0, 50.0, 91.0]))

@@ -43,3 +43,15 @@ def test_any_bytes_are_passed_or_refused(body: bytes) -> None:
 @given(st.recursive(st.none() | st.text(max_size=5), lambda inner: st.lists(inner, max_size=2), max_leaves=20))
 def test_ordinary_json_passes(value: object) -> None:
     check_shape(json.dumps(value).encode())
+
+
+@pytest.mark.parametrize("inside", [b'\\"', b"\\", b"x", b'\\\\"'])
+def test_a_text_without_an_end_is_looked_at_once(inside: bytes) -> None:
+    # One look at each byte takes milliseconds; a look back from each of them would take hours.
+    with pytest.raises(MalformedBody):
+        check_shape(b"[" * (MAX_DEPTH + 1) + b'"' + inside * 1_000_000)
+
+
+def test_more_brackets_than_anybody_needs_are_refused() -> None:
+    with pytest.raises(MalformedBody, match="brackets"):
+        check_shape(b"[" + b"[]," * 2_000_000 + b"[]]")

@@ -7,6 +7,7 @@ import pytest
 
 from factory import WORKER, Jobs, never_disconnected
 from machineshop.errors import (
+    AnswerTooLarge,
     IdempotencyConflict,
     InvalidRequest,
     NotFound,
@@ -14,15 +15,15 @@ from machineshop.errors import (
     PayloadTooLarge,
     QueueFull,
 )
-from machineshop.models import Job
+from machineshop.models import Include, Job
 from machineshop.services.queue import MAX_BATCH, PAYLOAD_LIMIT_BYTES
 from machineshop.states import JobState
-from machineshop.store.attempts import Holder
+from machineshop.store.attempts import INFO_LIMIT_BYTES, Holder
 from machineshop.store.jobs import JobFilter
 
 
 async def all_jobs(jobs: Jobs) -> list[Job]:
-    return await jobs.queue.list_page(jobs.project_id, "hello", JobFilter(), None, 1000)
+    return (await jobs.queue.list_page(jobs.project_id, "hello", JobFilter(), None, 1000)).jobs
 
 
 async def test_what_comes_at_once_is_stored_and_each_gets_its_own_job(jobs: Jobs) -> None:
@@ -158,3 +159,58 @@ async def test_a_job_that_has_not_ended_is_not_submitted_again_and_nothing_besid
     with pytest.raises(NotFound):
         await jobs.queue.resubmit(jobs.project_id, "hello", [claim.job.id, "none-such"])
     assert len(await all_jobs(jobs)) == 2
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "same"),
+    [
+        (b'{"a": 1, "b": 2}', b'{"b":2,"a":1}', True),
+        (b'{"a": 1}', b'{"a": true}', False),
+        (b'{"a": 1}', b'{"a": 1.0}', False),
+        (b'{"a": 1e999}', b'{"a": 1e999}', True),
+        (b'{"a": 1e999}', b'{"a": 1e998}', False),
+    ],
+)
+async def test_payloads_are_the_same_where_they_say_the_same(
+    jobs: Jobs, first: bytes, second: bytes, same: bool
+) -> None:
+    before = await jobs.pending(payload=msgspec.Raw(first), idempotency_key="k")
+    if same:
+        assert (await jobs.pending(payload=msgspec.Raw(second), idempotency_key="k")).id == before.id
+    else:
+        with pytest.raises(IdempotencyConflict):
+            await jobs.pending(payload=msgspec.Raw(second), idempotency_key="k")
+
+
+async def test_what_is_noted_about_a_job_has_a_limit(jobs: Jobs) -> None:
+    with pytest.raises(PayloadTooLarge):
+        await jobs.pending(info={"text": "x" * INFO_LIMIT_BYTES})
+    claim = await jobs.running()
+    holder = Holder(token=claim.token)
+    await jobs.renew(claim.job.id, holder, first="x" * (INFO_LIMIT_BYTES // 2))
+    with pytest.raises(PayloadTooLarge):
+        await jobs.renew(claim.job.id, holder, second="x" * (INFO_LIMIT_BYTES // 2))
+    await jobs.fail(claim.job.id, holder, "x" * (INFO_LIMIT_BYTES // 2))  # that it failed is known all the same
+    failed = await jobs.get(claim.job.id)
+    assert (failed.state, list(failed.info)) == (JobState.FAILED, ["error"])
+
+
+async def test_an_answer_has_a_limit(jobs: Jobs, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("machineshop.store.jobs.ANSWER_LIMIT_BYTES", 1000)
+    payload = msgspec.Raw(msgspec.json.encode({"text": "x" * 300}))
+    made = [await jobs.pending(payload=payload) for _ in range(5)]
+    ids = [job.id for job in made]
+    with pytest.raises(AnswerTooLarge):
+        await jobs.queue.results(jobs.project_id, "hello", ids)
+    assert len(await jobs.queue.results(jobs.project_id, "hello", ids, Include.NONE)) == 5
+    assert len(await jobs.queue.results(jobs.project_id, "hello", [ids[0]] * 1000)) == 1
+    pages: list[list[str]] = []
+    before = None
+    while True:
+        page = await jobs.queue.list_page(jobs.project_id, "hello", JobFilter(), before, 100)
+        pages.append([job.id for job in page.jobs])
+        if not page.more:
+            break
+        before = page.jobs[-1].sequence
+    assert [len(page) for page in pages] == [3, 2]
+    assert [job_id for page in pages for job_id in page] == ids[::-1]

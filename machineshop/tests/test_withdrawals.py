@@ -2,6 +2,7 @@
 
 import asyncio
 
+import msgspec
 import pytest
 
 from factory import WORKER, Clock, Jobs, never_disconnected
@@ -116,7 +117,7 @@ async def test_ended_jobs_are_removed_by_age_and_by_number(jobs: Jobs, clock: Cl
         ended.append(claim.job.id)
     running, pending = await jobs.running(), await jobs.pending()
     assert await jobs.queue.clean(clock.now) == 2
-    kept = await jobs.queue.list_page(jobs.project_id, "hello", JobFilter(), None, 100)
+    kept = (await jobs.queue.list_page(jobs.project_id, "hello", JobFilter(), None, 100)).jobs
     assert {job.id for job in kept} == {*ended[2:], pending.id, running.job.id}
     with pytest.raises(NotFound):
         await jobs.get(ended[0])
@@ -166,7 +167,7 @@ async def test_listing_filters_and_pages(jobs: Jobs, clock: Clock) -> None:
     async def listed(before: int | None = None, limit: int = 100, **chosen: object) -> list[int]:
         page = await jobs.queue.list_page(jobs.project_id, "hello", JobFilter(**chosen), before, limit)  # type: ignore[arg-type]
         numbers = {job.id: number for number, job in enumerate(made)}
-        return [numbers[job.id] for job in page]
+        return [numbers[job.id] for job in page.jobs]
 
     assert await listed() == [5, 4, 3, 2, 1, 0]
     assert await listed(limit=2) == [5, 4]
@@ -175,3 +176,32 @@ async def test_listing_filters_and_pages(jobs: Jobs, clock: Clock) -> None:
     assert await listed(states=frozenset({JobState.FAILED, JobState.CANCELED})) == [5, 0]
     assert await listed(states=frozenset({JobState.PENDING}), fair_key="acme") == [3, 1]
     assert await listed(created_after=made[2].created_at, created_before=made[5].created_at) == [4, 3]
+
+
+async def test_the_earliest_of_several_cancels_counts(jobs: Jobs, clock: Clock) -> None:
+    claim = await jobs.running(REPLICA)
+    await jobs.queue.cancel(jobs.project_id, "hello", claim.job.id, 20)
+    clock.now += 15
+    await jobs.queue.cancel(jobs.project_id, "hello", claim.job.id, 20)
+    clock.now += 6
+    await jobs.queue.reclaim(clock.now)
+    assert (await jobs.get(claim.job.id)).state is JobState.CANCELED
+
+
+async def test_a_job_that_is_late_already_is_handed_to_nobody(jobs: Jobs, clock: Clock) -> None:
+    late, in_time = await jobs.pending(deadline_seconds=1), await jobs.pending()
+    clock.now += 2
+    claims = await jobs.claim_many(2)
+    assert [claim.job.id for claim in claims] == [in_time.id]
+    assert (await jobs.get(late.id)).state is JobState.FAILED
+    counts = await jobs.queue.count(jobs.project_id, "hello")
+    assert (counts.pending, counts.running) == (0, 1)
+
+
+async def test_a_claim_of_many_large_jobs_stops_in_time(jobs: Jobs, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("machineshop.store.claims.CLAIM_BYTES", 1000)
+    monkeypatch.setattr("machineshop.store.claims.CLAIM_CHUNK", 2)
+    await jobs.queue.submit_many(
+        jobs.project_id, [jobs.submission(payload=msgspec.Raw(b'{"t":"%s"}' % (b"x" * 300))) for _ in range(9)]
+    )
+    assert [len(await jobs.claim_many(9)) for _ in range(3)] == [4, 4, 1]

@@ -6,6 +6,7 @@
     │   ├── InsufficientCapacity
     │   └── RangeNotSatisfiable   416
     ├── PayloadTooLarge           413
+    │   └── AnswerTooLarge
     ├── NotAuthenticated          401
     ├── NotPermitted              403
     │   └── SignatureInvalid
@@ -84,6 +85,10 @@ class RangeNotSatisfiable(InvalidRequest):
 
 class PayloadTooLarge(MachineshopError):
     """{what} is larger than {limit_bytes} bytes. {mend}"""
+
+
+class AnswerTooLarge(PayloadTooLarge):
+    """The answer would have more than {limit_bytes} bytes: ask for fewer jobs at a time, or with "include": "none"."""
 
 
 class NotAuthenticated(MachineshopError):

@@ -196,6 +196,17 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     done_at: float | None = None
 
 
+class Include(StrEnum):
+    """What of a job's contents is shown; what is left out is null."""
+
+    PAYLOAD = "payload"
+    """Its inputs and its outputs."""
+    OUTPUTS = "outputs"
+    """Its outputs alone."""
+    NONE = "none"
+    """Neither."""
+
+
 class QueueSettings(msgspec.Struct, frozen=True, kw_only=True):
     """How one deployment's queue is kept."""
 

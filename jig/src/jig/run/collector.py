@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 from jig.client import Client
+from jig.errors import PlatformError
 from jig.job import TERMINAL, error_text
 from jig.run.jobs import RunJobs
 from jig.run.results import Results
@@ -117,7 +118,13 @@ class Collector:
 
     def _ask(self, request_ids: list[str]) -> dict[str, dict[str, Any]]:
         body = {"model": self._name, "request_ids": request_ids, "include": "outputs"}
-        response = self._client.request("POST", "/v1/queue/results", is_repeatable=True, json=body)
+        try:
+            response = self._client.request("POST", "/v1/queue/results", is_repeatable=True, json=body)
+        except PlatformError as error:
+            if error.body.get("code") != "answer_too_large" or len(request_ids) == 1:
+                raise
+            half = len(request_ids) // 2
+            return self._ask(request_ids[:half]) | self._ask(request_ids[half:])
         self._most = fitting(len(request_ids), len(response.content))
         return {job["request_id"]: job for job in self._client.document(response)["data"]}
 

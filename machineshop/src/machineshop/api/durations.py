@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 
 from machineshop.errors import InvalidRequest
 
-_DURATION = re.compile(r"(\d+(?:\.\d+)?)(ns|us|µs|ms|s|m|h)")
+_DURATION = re.compile(r"([0-9]+(?:\.[0-9]+)?)(ns|us|µs|ms|s|m|h)")
 _UNIT_SECONDS = {"ns": 1e-9, "us": 1e-6, "µs": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0}
 
 
@@ -15,7 +15,7 @@ def parse_duration(text: str, param: str) -> float:
     Raises:
         InvalidRequest: It is neither.
     """
-    if re.fullmatch(r"\d{1,9}(\.\d{1,9})?", text):
+    if re.fullmatch(r"[0-9]{1,9}(\.[0-9]{1,9})?", text):
         return float(text)
     parts = _DURATION.findall(text) if len(text) <= 64 else []
     if not parts or "".join(number + unit for number, unit in parts) != text:
@@ -44,7 +44,7 @@ def parse_number(text: str, param: str, *, least: int, most: int) -> int:
     Raises:
         InvalidRequest: It is none.
     """
-    if not re.fullmatch(r"-?\d{1,12}", text) or not least <= int(text) <= most:
+    if not re.fullmatch(r"-?[0-9]{1,12}", text) or not least <= int(text) <= most:
         raise InvalidRequest(
             f"'{param}' is '{text[:64]}'; it must be a whole number from {least} to {most}.", param=param
         )

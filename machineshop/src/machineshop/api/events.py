@@ -19,9 +19,9 @@ from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
 from machineshop.api.endpoint import Api, Call
-from machineshop.api.job_view import Include, job_view
+from machineshop.api.job_view import job_view
 from machineshop.errors import InvalidRequest, MachineshopError, TooManyStreams
-from machineshop.models import Job
+from machineshop.models import Include, Job
 from machineshop.services.changes import Changes
 from machineshop.services.deployments import DeploymentService
 from machineshop.services.feed import Cursor, Feed

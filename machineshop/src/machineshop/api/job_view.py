@@ -1,23 +1,11 @@
 """A job for the wire."""
 
-from enum import StrEnum
 from typing import Any
 
 from machineshop.api.endpoint import iso
-from machineshop.models import Claim, Job
+from machineshop.models import Claim, Include, Job
 from machineshop.services.waiting import Place
 from machineshop.states import JobState
-
-
-class Include(StrEnum):
-    """What of a job's contents is shown; what is left out is null."""
-
-    PAYLOAD = "payload"
-    """Its inputs and its outputs."""
-    OUTPUTS = "outputs"
-    """Its outputs alone."""
-    NONE = "none"
-    """Neither."""
 
 
 def job_view(job: Job, include: Include = Include.PAYLOAD) -> dict[str, Any]:

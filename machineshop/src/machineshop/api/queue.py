@@ -13,10 +13,10 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from machineshop.api.durations import parse_number, parse_time
 from machineshop.api.endpoint import Api, Call
-from machineshop.api.job_view import Include, job_view, place_view
-from machineshop.errors import InvalidRequest, NotCancelable
+from machineshop.api.job_view import job_view, place_view
+from machineshop.errors import InvalidRequest, NotCancelable, NotFound
 from machineshop.http import ANY_SCOPE, json_response
-from machineshop.models import FairKey, QueueSettings
+from machineshop.models import FairKey, Include, Job, QueueSettings
 from machineshop.services.place import Places
 from machineshop.services.queue import (
     CANCEL_GRACE_SECONDS,
@@ -30,7 +30,7 @@ from machineshop.states import JobState
 from machineshop.store.jobs import JobFilter
 
 # An array of submissions; each payload has its own, smaller limit.
-SUBMIT_LIMIT_BYTES = 64 * 1024 * 1024
+SUBMIT_LIMIT_BYTES = 16 * 1024 * 1024
 DEFAULT_PAGE = 50
 
 # Of a deployment or a job, by name or id: longer ones exist nowhere, and an error repeats them.
@@ -70,7 +70,7 @@ class ClearRequest(msgspec.Struct):
     model: Name
 
 
-class SettingsRequest(msgspec.Struct):
+class SettingsRequest(msgspec.Struct, forbid_unknown_fields=True):
     """What to change of a queue's settings."""
 
     max_pending: int | msgspec.UnsetType = msgspec.UNSET
@@ -141,7 +141,7 @@ def _status(
     queue: QueueService, places: Places, guard: Callable[[Iterable[Route]], list[Route]] | None, api: Api
 ) -> Callable[[Call], Awaitable[Response]]:
     async def with_place(call: Call) -> Response:
-        job = await queue.status(call.project_id, call.required("model"), call.required("request_id"))
+        job = await _asked_for(queue, call)
         place = await places.find(job) if job.state is JobState.PENDING else None
         return json_response({**job_view(job), "queue": None if place is None else place_view(place)})
 
@@ -151,16 +151,24 @@ def _status(
     pending = guard([api.route("GET", "/v1/queue/status", with_place, scopes=ANY_SCOPE)])[0].app
 
     async def status(call: Call) -> Response:
-        job = await queue.status(call.project_id, call.required("model"), call.required("request_id"))
+        job = await _asked_for(queue, call)
         return _Elsewhere(pending) if job.state is JobState.PENDING else json_response({**job_view(job), "queue": None})
 
     return status
 
 
+async def _asked_for(queue: QueueService, call: Call) -> Job:
+    """The job of a request for its status; a worker key sees those of its own deployment."""
+    job = await queue.status(call.project_id, call.required("model"), call.required("request_id"))
+    if call.identity.key.deployment_id not in {None, job.deployment_id}:
+        raise NotFound(what="job", id=job.id)
+    return job
+
+
 def _results(queue: QueueService) -> Callable[[Call], Awaitable[Response]]:
     async def results(call: Call) -> Response:
         body: ResultsRequest = call.body
-        found = await queue.results(call.project_id, body.model, body.request_ids)
+        found = await queue.results(call.project_id, body.model, body.request_ids, body.include)
         return _listed([job_view(job, body.include) for job in found])
 
     return results
@@ -178,11 +186,9 @@ def _list(queue: QueueService) -> Callable[[Call], Awaitable[Response]]:
             created_before=_time(call, "created_before"),
         )
         before = _decode_cursor(query["cursor"]) if query.get("cursor") else None
-        # One more than is shown tells whether there is another page.
-        found = await queue.list_page(call.project_id, call.required("model"), chosen, before, limit + 1)
-        page = found[:limit]
-        cursor = _encode_cursor(page[-1].sequence) if len(found) > limit else None
-        data = [job_view(job, include) for job in page]
+        page = await queue.list_page(call.project_id, call.required("model"), chosen, before, limit, include)
+        cursor = _encode_cursor(page.jobs[-1].sequence) if page.more else None
+        data = [job_view(job, include) for job in page.jobs]
         return json_response({"object": "list", "data": data, "next_cursor": cursor})
 
     return list_jobs
@@ -304,7 +310,7 @@ def _decode_cursor(text: str) -> int:
         decoded = base64.urlsafe_b64decode(text[:64] + "==").decode()
     except (ValueError, binascii.Error):
         decoded = ""
-    if not re.fullmatch(r"s\d{1,18}", decoded):
+    if not re.fullmatch(r"s[0-9]{1,18}", decoded):
         raise InvalidRequest(
             "'cursor' is none that we gave: pass on the 'next_cursor' of the page before, as it is.", param="cursor"
         )

@@ -15,7 +15,7 @@ from machineshop.http import ANY_SCOPE, json_response
 from machineshop.models import Claim, Worker
 from machineshop.services.queue import MAX_BATCH, QueueService, check_object
 from machineshop.states import JobVerb
-from machineshop.store.attempts import Holder
+from machineshop.store.attempts import INFO_LIMIT_BYTES, Holder
 from machineshop.store.turns import Told, Update
 
 DEFAULT_POLL_SECONDS = 5.0
@@ -23,9 +23,10 @@ DEFAULT_POLL_SECONDS = 5.0
 MAX_POLL_SECONDS = 60.0
 MAX_CLAIM_SECONDS = 3600
 MAX_HOSTNAME_LENGTH = 253
+MAX_ERROR_LENGTH = 10_000
 MAX_PROGRESS_AGE_SECONDS = 366 * 86400
 RESULT_LIMIT_BYTES = 16 * 1024 * 1024
-RESULTS_LIMIT_BYTES = 64 * 1024 * 1024
+RESULTS_LIMIT_BYTES = 32 * 1024 * 1024
 
 # What a worker reports, as verbs.
 VERBS = {
@@ -177,12 +178,14 @@ def _worker(claim: ClaimRequest, replica_id: str | None) -> Worker:
 
 
 def _try_said(request: UpdateRequest, now: float) -> Update | MachineshopError:
+    if "\0" in request.request_id or "\0" in (request.attempt_token or ""):
+        return InvalidRequest("'request_id' and 'attempt_token' hold no zero character.", param="request_id")
     size = len(bytes(request.payload))
     if size > RESULT_LIMIT_BYTES:
         return PayloadTooLarge(what="'payload'", limit_bytes=RESULT_LIMIT_BYTES, mend="Give large outputs as files.")
     try:
         return _said(request, now)
-    except InvalidRequest as error:
+    except (InvalidRequest, PayloadTooLarge) as error:
         return error
 
 
@@ -198,10 +201,14 @@ def _said(request: UpdateRequest, now: float) -> Update:
             f"'{request.status}' is no status that a worker may report; use {', '.join(VERBS)}.", param="status"
         )
     info = request.info or {}
+    if verb is JobVerb.FAIL:
+        info = {"error": "The worker gave no reason.", **info}
+        if len(msgspec.json.encode(info)) > INFO_LIMIT_BYTES:  # that it failed is known all the same
+            info = {"error": str(info["error"])[:MAX_ERROR_LENGTH]}
+    if info and len(msgspec.json.encode(info)) > INFO_LIMIT_BYTES:
+        raise PayloadTooLarge(what="'info'", limit_bytes=INFO_LIMIT_BYTES, mend="Put what is large into the outputs.")
     if verb is JobVerb.FINISH:
         check_object(request.payload, "payload")
-    elif verb is JobVerb.FAIL:
-        info = {"error": "The worker gave no reason.", **info}
     age = request.progress_age_seconds
     return Update(
         verb=verb,

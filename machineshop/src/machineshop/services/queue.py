@@ -9,15 +9,15 @@ import msgspec
 
 from machineshop.errors import InvalidRequest, NotFound, NotResubmittable, PayloadTooLarge
 from machineshop.ids import new_id
-from machineshop.models import ApiKey, Claim, Deployment, FairKey, Job, QueueCounts, QueueSettings, Worker
+from machineshop.models import ApiKey, Claim, Deployment, FairKey, Include, Job, QueueCounts, QueueSettings, Worker
 from machineshop.services.changes import Changes
 from machineshop.services.deployments import DeploymentService
 from machineshop.services.dispatch import Dispatcher
 from machineshop.states import TERMINAL_STATES, JobState, JobVerb
 from machineshop.store import attempts, jobs, queues, turns, withdrawals
-from machineshop.store.attempts import Holder
+from machineshop.store.attempts import INFO_LIMIT_BYTES, Holder
 from machineshop.store.database import Database
-from machineshop.store.jobs import JobFilter
+from machineshop.store.jobs import JobFilter, Page
 from machineshop.store.turns import Told, Turn, Update
 
 MAX_PRIORITY = 2**31 - 1
@@ -153,6 +153,10 @@ class QueueService:
                 limit_bytes=PAYLOAD_LIMIT_BYTES,
                 mend="Upload large inputs as files and send their URLs.",
             )
+        if submission.info and len(msgspec.json.encode(submission.info)) > INFO_LIMIT_BYTES:
+            raise PayloadTooLarge(
+                what=f"'{place}info'", limit_bytes=INFO_LIMIT_BYTES, mend="Put what is large into the payload."
+            )
         if abs(submission.priority) > MAX_PRIORITY:
             raise InvalidRequest(
                 f"'{place}priority' must be between -{MAX_PRIORITY} and {MAX_PRIORITY}.", param=f"{place}priority"
@@ -209,27 +213,36 @@ class QueueService:
             raise NotFound(what="job", id=job_id)
         return job
 
-    async def results(self, project_id: str, model: str, job_ids: Sequence[str]) -> list[Job]:
+    async def results(
+        self, project_id: str, model: str, job_ids: Sequence[str], include: Include = Include.PAYLOAD
+    ) -> list[Job]:
         """Several jobs as they are now, in the order asked for, without those that there are not.
 
         Raises:
             NotFound: No such deployment.
+            AnswerTooLarge: Together they are too large.
         """
         if len(job_ids) > MAX_BATCH:
             raise InvalidRequest(f"'request_ids' holds at most {MAX_BATCH} ids.", param="request_ids")
         deployment = await self._deployments.get(project_id, model)
-        return await self._database.read(jobs.get_many, deployment.id, job_ids)
+        return await self._database.read(jobs.get_many, deployment.id, job_ids, include)
 
     async def list_page(
-        self, project_id: str, model: str, chosen: JobFilter, before: int | None, limit: int
-    ) -> list[Job]:
+        self,
+        project_id: str,
+        model: str,
+        chosen: JobFilter,
+        before: int | None,
+        limit: int,
+        include: Include = Include.PAYLOAD,
+    ) -> Page:
         """A deployment's jobs, the newest first, from the one before the sequence number `before` on.
 
         Raises:
             NotFound: No such deployment.
         """
         deployment = await self._deployments.get(project_id, model)
-        return await self._database.read(jobs.list_page, deployment.id, chosen, before, limit)
+        return await self._database.read(jobs.list_page, deployment.id, chosen, before, limit, include)
 
     async def cancel(
         self, project_id: str, model: str, job_id: str, grace_seconds: float = CANCEL_GRACE_SECONDS

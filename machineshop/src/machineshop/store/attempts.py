@@ -9,8 +9,8 @@ from typing import Any, NamedTuple
 import msgspec
 from sqlalchemy import Connection
 
-from machineshop.errors import NotFound, StaleAttempt
-from machineshop.models import Worker
+from machineshop.errors import NotFound, PayloadTooLarge, StaleAttempt
+from machineshop.models import Claim, Worker
 from machineshop.states import JobVerb, source, target
 from machineshop.store import files, lines, queues
 from machineshop.store.ends import Ends, Moved
@@ -22,6 +22,8 @@ from machineshop.store.statement import Statement
 MAX_RETRIES = 3
 # A job that was handed back this often is counted as lost from then on.
 MAX_RELEASES = 10
+# All that a submitter and its workers note about a job: it goes along wherever the job is shown.
+INFO_LIMIT_BYTES = 256 * 1024
 # How much longer than it was charged for a job may run before its line is charged again.
 CHARGE_STEP_SECONDS = 1.0
 # The same for a claim that nobody renews: the control loop looks after it, and each charge is a write of its own.
@@ -82,7 +84,9 @@ def renew(
     """
     changed: dict[str, Any] = {} if progress_at is None else {"progress_at": progress_at}
     if info:
-        changed["info"] = _merged_info(conn, project_id, job_id, info)
+        changed["info"] = merged = _merged_info(conn, project_id, job_id, info)
+        if len(merged) > INFO_LIMIT_BYTES:
+            raise PayloadTooLarge(what="The job's info", limit_bytes=INFO_LIMIT_BYTES, mend="Emit less of it.")
     moved = _move(conn, JobVerb.RENEW, project_id, job_id, holder, now, changed)
     if info:
         queues.tally(conn, moved.deployment_id)
@@ -141,6 +145,16 @@ def release(conn: Connection, project_id: str, job_id: str, holder: Holder, now:
             error = f"The job was handed back {releases} times, and lost {retries} times: it was given up."
             changed = _with_info(conn, project_id, job_id, {"error": error})
     _end(conn, verb, project_id, job_id, holder, now, changed, ends)
+
+
+def overrun(conn: Connection, claims: list[Claim], now: float) -> None:
+    """Fail jobs that were claimed after their deadline."""
+    ends = Ends()
+    for claim in claims:
+        job = claim.job
+        info = encode(job.info | {"error": "The deadline passed while the job waited for a worker."})
+        _end(conn, JobVerb.OVERRUN, job.project_id, job.id, Holder(token=claim.token), now, {"info": info}, ends)
+    ends.write(conn)
 
 
 def reclaim(conn: Connection, deployment_id: str, now: float) -> Reclaimed:
@@ -331,8 +345,11 @@ _SETS: dict[JobVerb, list[str]] = {
 
 
 def _with_info(conn: Connection, project_id: str, job_id: str, info: dict[str, Any]) -> dict[str, Any]:
-    """The column to change where there is something to say."""
-    return {"info": _merged_info(conn, project_id, job_id, info)} if info else {}
+    """The column to change where there is something to say; where it would be too much, what was said before goes."""
+    if not info:
+        return {}
+    merged = _merged_info(conn, project_id, job_id, info)
+    return {"info": merged if len(merged) <= INFO_LIMIT_BYTES else encode(info)}
 
 
 def _merged_info(conn: Connection, project_id: str, job_id: str, info: dict[str, Any]) -> str:

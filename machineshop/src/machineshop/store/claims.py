@@ -16,6 +16,11 @@ from machineshop.store.statement import Statement
 log = logging.getLogger(__name__)
 
 
+# So many jobs are claimed before their sizes are looked at, and no more after so many bytes of payloads.
+CLAIM_CHUNK = 100
+CLAIM_BYTES = 16 * 1024 * 1024
+
+
 class Wanted(msgspec.Struct, frozen=True, kw_only=True):
     """What a worker asks for."""
 
@@ -36,6 +41,7 @@ def claim(conn: Connection, deployment_id: str, wanted: Wanted) -> list[Claim]:
     if worker.replica_id is not None and worker.claim_timeout_seconds is None:
         attempts.lose_held_unrenewed(conn, worker, wanted.now)
     claims: list[Claim] = []
+    size = 0
     mean_seconds: float | None = None
     while len(claims) < wanted.max_jobs and (waiting := lines.first_two(conn, deployment_id)):
         first, second = waiting[0], waiting[1] if len(waiting) > 1 else None
@@ -44,15 +50,27 @@ def claim(conn: Connection, deployment_id: str, wanted: Wanted) -> list[Claim]:
             if mean_seconds is None:
                 mean_seconds = queues.mean_seconds(conn, deployment_id) or lines.FIRST_GUESS_SECONDS
             guess_seconds = mean_seconds
-        limit = wanted.max_jobs - len(claims)
+        limit = min(wanted.max_jobs - len(claims), CLAIM_CHUNK)
         if limit > 1:
             limit = lines.turn(first, second, min(limit, lines.room(conn, deployment_id, first)), guess_seconds)
         taken = _take(conn, deployment_id, first, limit, guess_seconds, wanted)
         if not taken:
             log.error("queue.counts_wrong deployment_id=%s line=%s", deployment_id, first)
             break
-        claims += taken
+        claims += _in_time(conn, taken, wanted.now)
+        size += sum(len(bytes(claim.job.payload)) for claim in taken)
+        if size > CLAIM_BYTES:
+            break
     return claims
+
+
+def _in_time(conn: Connection, taken: list[Claim], now: float) -> list[Claim]:
+    """Those that are not over their deadline already; the others fail, before anybody works on them."""
+    late = [claim for claim in taken if claim.job.deadline_at is not None and claim.job.deadline_at <= now]
+    if not late:
+        return taken
+    attempts.overrun(conn, late, now)
+    return [claim for claim in taken if claim not in late]
 
 
 def submit_and_claim(conn: Connection, job: Job, wanted: Wanted) -> tuple[Job, list[Claim]]:

@@ -2,19 +2,22 @@
 
 from collections import Counter
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
-from sqlalchemy import Column, ColumnElement, Connection, literal_column, null, select
+from sqlalchemy import ColumnElement, Connection, func, literal, literal_column, null, select
 
-from machineshop.errors import IdempotencyConflict
-from machineshop.models import Job, QueueCounts
+from machineshop.errors import AnswerTooLarge, IdempotencyConflict
+from machineshop.models import Include, Job, QueueCounts
 from machineshop.states import JobState
 from machineshop.store import lines, queues
 from machineshop.store.job_rows import COLUMNS, encode, job_of
 from machineshop.store.lines import LineKey
 from machineshop.store.statement import Statement
 from machineshop.store.tables import jobs
+
+# What one answer holds of jobs' inputs and outputs; more would fill the server's memory, and its event loop.
+ANSWER_LIMIT_BYTES = 32 * 1024 * 1024
 
 
 class JobFilter(msgspec.Struct, frozen=True, kw_only=True):
@@ -80,11 +83,22 @@ def _known(conn: Connection, new: Sequence[Job]) -> dict[str, Job]:
         before = seen.get(job.idempotency_key) or _find_by_key(conn, job)
         if before is None:
             seen[job.idempotency_key] = job
-        elif msgspec.json.decode(before.payload) != msgspec.json.decode(job.payload):
+        elif not _same(before.payload, job.payload):
             raise IdempotencyConflict(key=job.idempotency_key, id=before.id)
         else:
             known[job.id] = before
     return known
+
+
+def _same(one: msgspec.Raw, other: msgspec.Raw) -> bool:
+    """Whether two JSON texts say the same, whatever the order and the spaces."""
+    if bytes(one) == bytes(other):
+        return True
+    try:
+        first, second = (msgspec.json.encode(msgspec.json.decode(text), order="sorted") for text in (one, other))
+    except msgspec.MsgspecError:  # a number that nobody can read
+        return False
+    return first == second
 
 
 def _find_by_key(conn: Connection, job: Job) -> Job | None:
@@ -104,31 +118,84 @@ def get_by_id(conn: Connection, project_id: str, job_id: str) -> Job | None:
     return None if row is None else job_of(row)
 
 
-def get_many(conn: Connection, deployment_id: str, job_ids: Sequence[str]) -> list[Job]:
-    """Jobs of a deployment in the order asked for, without those that there are not."""
-    ids: object = list(job_ids) if conn.dialect.name != "sqlite" else encode(job_ids)
-    rows = _GET_MANY.all(conn, {"deployment_id": deployment_id, "ids": ids})
-    found = {job.id: job for job in map(job_of, rows)}
-    return [found[job_id] for job_id in job_ids if job_id in found]
+def get_many(
+    conn: Connection, deployment_id: str, job_ids: Sequence[str], include: Include = Include.PAYLOAD
+) -> list[Job]:
+    """Jobs of a deployment in the order asked for, each once, without those that there are not.
+
+    Raises:
+        AnswerTooLarge: Together they have more than `ANSWER_LIMIT_BYTES` of what is to be included.
+    """
+    wanted = list(dict.fromkeys(job_ids))
+    chosen = jobs.c.deployment_id == deployment_id, jobs.c.id.in_(wanted)
+    ids: object = wanted if conn.dialect.name != "sqlite" else encode(wanted)
+    values = {"deployment_id": deployment_id, "ids": ids}
+    if include is not Include.NONE:
+        total = conn.execute(select(func.coalesce(func.sum(_size(include)), 0)).where(*chosen)).scalar_one()
+        if total > ANSWER_LIMIT_BYTES:
+            raise AnswerTooLarge(limit_bytes=ANSWER_LIMIT_BYTES)
+    found = {job.id: job for job in map(job_of, _GET_MANY[include].all(conn, values))}
+    return [found[job_id] for job_id in wanted if job_id in found]
 
 
-def list_page(conn: Connection, deployment_id: str, chosen: JobFilter, before: int | None, limit: int) -> list[Job]:
-    """A deployment's jobs, the newest first, from the one before the sequence number `before` on."""
-    query = select(*_columns()).where(jobs.c.deployment_id == deployment_id)
+class Page(NamedTuple):
+    """A part of a list."""
+
+    jobs: list[Job]
+    more: bool
+    """Whether there are others after these."""
+
+
+def list_page(
+    conn: Connection,
+    deployment_id: str,
+    chosen: JobFilter,
+    before: int | None,
+    limit: int,
+    include: Include = Include.PAYLOAD,
+) -> Page:
+    """A deployment's jobs, the newest first, from the one before the sequence number `before` on.
+
+    A page has `limit` jobs at most, and fewer where more would have more than `ANSWER_LIMIT_BYTES`.
+    """
+    conditions = [jobs.c.deployment_id == deployment_id, *_conditions(chosen)]
+    if before is not None:
+        conditions.append(jobs.c.sequence < before)
+    order = jobs.c.sequence.desc()
+    sizes = conn.execute(select(jobs.c.sequence, _size(include)).where(*conditions).order_by(order).limit(limit + 1))
+    fitting: list[int] = []
+    total = 0
+    for sequence, size in sizes.all():
+        total += size
+        if len(fitting) == limit or (fitting and total > ANSWER_LIMIT_BYTES):
+            break
+        fitting.append(sequence)
+    else:
+        return Page(_listed(conn, conditions, fitting, include), more=False)
+    return Page(_listed(conn, conditions, fitting, include), more=True)
+
+
+def _listed(conn: Connection, conditions: list[ColumnElement[bool]], fitting: list[int], include: Include) -> list[Job]:
+    if not fitting:
+        return []
+    query = select(*_columns(include)).where(*conditions, jobs.c.sequence >= fitting[-1])
+    return [job_of(row) for row in conn.execute(query.order_by(jobs.c.sequence.desc()).limit(len(fitting)))]
+
+
+def _conditions(chosen: JobFilter) -> list[ColumnElement[bool]]:
+    conditions: list[ColumnElement[bool]] = []
     if chosen.states and chosen.states <= {JobState.FAILED, JobState.CANCELED}:
         # In the words of the index that holds nothing else.
-        query = query.where((jobs.c.state == "failed") | (jobs.c.state == "canceled"))
+        conditions.append((jobs.c.state == "failed") | (jobs.c.state == "canceled"))
     if chosen.states:
-        query = query.where(jobs.c.state.in_(sorted(chosen.states)))
+        conditions.append(jobs.c.state.in_(sorted(chosen.states)))
     if chosen.fair_key is not None:
-        query = query.where(jobs.c.fair_key == chosen.fair_key)
+        conditions.append(jobs.c.fair_key == chosen.fair_key)
     if chosen.created_after is not None:
-        query = query.where(jobs.c.created_at > chosen.created_after)
+        conditions.append(jobs.c.created_at > chosen.created_after)
     if chosen.created_before is not None:
-        query = query.where(jobs.c.created_at < chosen.created_before)
-    if before is not None:
-        query = query.where(jobs.c.sequence < before)
-    return [job_of(row) for row in conn.execute(query.order_by(jobs.c.sequence.desc()).limit(limit))]
+        conditions.append(jobs.c.created_at < chosen.created_before)
+    return conditions
 
 
 def changed_since(conn: Connection, deployment_id: str, change: int, sequence: int, limit: int) -> list[Job]:
@@ -137,7 +204,7 @@ def changed_since(conn: Connection, deployment_id: str, change: int, sequence: i
     Their payloads are empty and they have no outputs: who follows a whole queue is told what became of its jobs.
     """
     query = (
-        select(*_columns_without_contents())
+        select(*_columns(Include.NONE))
         .where(
             jobs.c.deployment_id == deployment_id,
             jobs.c.change >= change,
@@ -178,13 +245,26 @@ def remove_old(conn: Connection, deployment_id: str, keep_count: int, keep_since
     return _REMOVE.run(conn, values).rowcount
 
 
-def _columns() -> list[Column[Any]]:
-    return [jobs.c[name] for name in Job.__struct_fields__]
-
-
-def _columns_without_contents() -> list[ColumnElement[Any]]:
-    absent: dict[str, ColumnElement[Any]] = {"payload": literal_column("''"), "outputs": null()}
+def _columns(include: Include) -> list[ColumnElement[Any]]:
+    """The columns of a job; what is not included is not read."""
+    absent: dict[str, ColumnElement[Any]] = {}
+    if include is not Include.PAYLOAD:
+        absent["payload"] = literal_column("''")
+    if include is Include.NONE:
+        absent["outputs"] = null()
     return [absent.get(name, jobs.c[name]) for name in Job.__struct_fields__]
+
+
+def _size(include: Include) -> ColumnElement[int]:
+    """How many characters of a job are included."""
+    outputs = func.coalesce(func.length(jobs.c.outputs), 0)
+    match include:
+        case Include.PAYLOAD:
+            return func.length(jobs.c.payload) + outputs
+        case Include.OUTPUTS:
+            return outputs
+        case Include.NONE:
+            return literal(0)
 
 
 _INSERT = Statement(
@@ -200,10 +280,18 @@ _BY_IDEMPOTENCY_KEY = Statement(
 _ONE = "project_id = :project_id AND id = :job_id"
 _GET = Statement(f"SELECT {COLUMNS} FROM jobs WHERE {_ONE} AND (model = :model OR deployment_id = :model)")
 _GET_BY_ID = Statement(f"SELECT {COLUMNS} FROM jobs WHERE {_ONE}")
-_GET_MANY = Statement(
-    f"SELECT {COLUMNS} FROM jobs WHERE +deployment_id = :deployment_id AND id IN (SELECT value FROM json_each(:ids))",
-    postgres=f"SELECT {COLUMNS} FROM jobs WHERE deployment_id = :deployment_id AND id = ANY (:ids ::text[])",
-)
+_SHOWN = {
+    Include.PAYLOAD: COLUMNS,
+    Include.OUTPUTS: COLUMNS.replace("payload", "'' AS payload"),
+    Include.NONE: COLUMNS.replace("payload", "'' AS payload").replace("outputs", "NULL AS outputs"),
+}
+_GET_MANY = {
+    include: Statement(
+        f"SELECT {shown} FROM jobs WHERE +deployment_id = :deployment_id AND id IN (SELECT value FROM json_each(:ids))",
+        postgres=f"SELECT {shown} FROM jobs WHERE deployment_id = :deployment_id AND id = ANY (:ids ::text[])",
+    )
+    for include, shown in _SHOWN.items()
+}
 _DEPLOYMENT_OF = Statement(f"SELECT deployment_id FROM jobs WHERE {_ONE}")
 _BUSY_REPLICAS = Statement("SELECT DISTINCT replica_id FROM jobs WHERE state = 'running' AND replica_id IS NOT NULL")
 _LIVE_IN_DELETED = Statement(

@@ -74,7 +74,9 @@ _CANCEL = Statement(
     f"{_OUT} WHERE id = :job_id AND deployment_id = :deployment_id AND state = '{source(JobVerb.CANCEL)}' {_GIVEN}"
 )
 _REQUEST_CANCEL = Statement(
-    f"UPDATE jobs SET cancel_requested = 1, cancel_due_at = :due_at, change = {NEXT_CHANGE} "
+    # The earliest wish counts.
+    "UPDATE jobs SET cancel_requested = 1, cancel_due_at = CASE WHEN cancel_due_at < :due_at THEN cancel_due_at "
+    f"ELSE :due_at END, change = {NEXT_CHANGE} "
     "WHERE id = :job_id AND deployment_id = :deployment_id AND state = 'running'"
 )
 # In the order of the index of what is pending, so that no index of all jobs there have ever been is taken.
