@@ -1,6 +1,8 @@
 """Loads the three packages first: pytest would otherwise take the folders of the same names for them."""
 
-from hypothesis import HealthCheck, settings
+import HealthCheck
+import settings
+from hypothesis import signal
 
 import jig
 import machineshop
@@ -11,3 +13,6 @@ PACKAGES = (jig, machineshop, sprocket)
 # How fast this machine is today must not decide whether a property holds.
 settings.register_profile("default", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("default")
+
+# Whoever starts us in the background has us ignore Ctrl-C, and so all that we start; some tests send it.
+signal.signal(signal.SIGINT, signal.default_int_handler)

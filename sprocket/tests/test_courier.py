@@ -120,7 +120,7 @@ async def test_a_batch_has_limits() -> None:
         await results(*(asyncio.create_task(courier.send(done(name, size))) for name, size in sizes.items()))
         assert [names for names, _ in post.batches] == [["huge"], ["big"], ["large"]]
         post.batches.clear()
-        await results(*(asyncio.create_task(courier.send(done(str(n)))) for n in range(250)))
+        await results(*(asyncio.create_task(courier.send(done(str(n)))) for n in range(2 * BATCH_LIMIT + 50)))
         assert [len(names) for names, _ in post.batches] == [BATCH_LIMIT, BATCH_LIMIT, 50]
         assert max(max_jobs for _, max_jobs in post.batches) == BATCH_LIMIT
 
