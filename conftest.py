@@ -1,8 +1,8 @@
 """Loads the three packages first: pytest would otherwise take the folders of the same names for them."""
 
-import HealthCheck
-import settings
-from hypothesis import signal
+import signal
+
+from hypothesis import HealthCheck, settings
 
 import jig
 import machineshop
