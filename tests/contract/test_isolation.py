@@ -288,3 +288,22 @@ def test_a_replicas_key_reads_files_and_uploads_none_but_its_jobs(replica: httpx
     assert replica.get("/v1/storage/made.txt").content == b"made"
     refused = replica.post("/v1/storage/upload-request", json={"filename": "made.txt"})
     assert (refused.status_code, refused.json()["error"]["code"]) == (403, "not_a_jobs_file")
+
+
+def test_a_replicas_key_sees_no_job_of_another_deployment(replica: httpx.Client, mine: Possessions) -> None:
+    answer = replica.get("/v1/queue/status", params={"model": mine.deployment, "request_id": mine.job})
+
+    assert answer.status_code == 404
+    assert "secret" not in answer.text
+
+
+def test_an_update_with_a_zero_character_spoils_no_other(api: httpx.Client, mine: Possessions) -> None:
+    claim = {"hostname": "h", "claim_timeout": 90}
+    turn = {"model": mine.deployment, "updates": [], "claim": claim}
+    (job,) = api.post("/internal/v1/queue/updates", json=turn).json()["data"]
+    good = {"request_id": job["request_id"], "status": "done", "attempt_token": job["attempt_token"], "payload": {}}
+    updates = [{"request_id": "a\0", "status": "done"}, {**good, "attempt_token": "\0"}, good]
+
+    answers = api.post("/internal/v1/queue/updates", json={**turn, "updates": updates, "claim": None}).json()["updates"]
+
+    assert [answer.get("http_status") for answer in answers] == [400, 400, None]
