@@ -110,3 +110,13 @@ def test_events_end_where_nothing_is_left_to_follow(client: Client, platform: Fa
     changes = list(JobEvents(client, {"model": "hello"}, lambda note: None))
     assert [change["status"] for change in changes] == ["pending"]
     assert len(platform.sent("GET", "/v1/queue/events")) == 1
+
+
+def test_it_is_said_once_when_the_platform_has_begun_to_tell(client: Client, platform: FakePlatform) -> None:
+    platform.queue.connections = [[("7", job("pending")), BREAK], [("8", job("done")), HOLD]]
+    said: list[str] = []
+    changes = iter(JobEvents(client, {"model": "hello"}, said.append, lambda: said.append("opened")))
+    assert said == []
+    assert [next(changes)["status"] for _ in range(2)] == ["pending", "done"]
+    platform.queue.may_end.set()
+    assert said == ["opened"]

@@ -65,12 +65,20 @@ class JobEvents:
         client: the platform.
         params: which changes: `model`, and for one job `request_id`.
         note: called with a sentence when a connection has broken.
+        opened: called once, when the platform has begun to tell: what changes from then on comes.
     """
 
-    def __init__(self, client: Client, params: Mapping[str, object], note: Callable[[str], None]) -> None:
+    def __init__(
+        self,
+        client: Client,
+        params: Mapping[str, object],
+        note: Callable[[str], None],
+        opened: Callable[[], None] = lambda: None,
+    ) -> None:
         self._client = client
         self._params = params
         self._note = note
+        self._opened = opened
         self._last_id = ""
         self._failures = 0
         self._is_over = False
@@ -102,7 +110,7 @@ class JobEvents:
         headers = {"Accept": "text/event-stream"} | ({"Last-Event-ID": self._last_id} if self._last_id else {})
         started_at = time.monotonic()
         lines = self._client.lines(EVENTS_PATH, self._params, silence_seconds=SILENCE_SECONDS, headers=headers)
-        for event in read_events(lines):
+        for event in read_events(self._announced(lines)):
             is_new = event.id != self._last_id
             self._last_id = event.id or self._last_id
             if is_new or time.monotonic() - started_at > STEADY_SECONDS:
@@ -112,6 +120,12 @@ class JobEvents:
                 return
             if event.name == JOB_EVENT:
                 yield parsed(event.data)
+
+    def _announced(self, lines: Iterable[str]) -> Iterator[str]:
+        for line in lines:
+            self._opened()
+            self._opened = lambda: None
+            yield line
 
     def _may_go_on(self, error: PlatformError) -> bool:
         """True for what passes: a broken connection, or trouble inside the platform."""

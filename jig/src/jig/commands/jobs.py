@@ -92,8 +92,11 @@ def watch(
 
 def watch_queue(client: Client, output: Output, name: str) -> None:
     """Print each change of a deployment's jobs as it happens; with `--json` the jobs, one a line."""
-    output.note(f"Changes in the queue of {name}, until Ctrl-C:")
-    for job in JobEvents(client, {"model": name}, output.note):
+
+    def opened() -> None:
+        output.note(f"Changes in the queue of {name}, until Ctrl-C:")
+
+    for job in JobEvents(client, {"model": name}, output.note, opened):
         if output.json:
             output.document(job)
         else:
