@@ -112,3 +112,31 @@ def test_heartbeats_come_at_least_three_to_a_claim() -> None:
     platform = read({**PLATFORM, "SPROCKET_CLAIM_TIMEOUT_SECONDS": "3"}).platform
     assert platform
     assert platform.heartbeat_seconds == 1.0
+
+
+def test_the_image_says_its_version_in_place_of_ours() -> None:
+    told = read({**PLATFORM, "VERSION": " 2026.11-rc1\n"})
+    untold = read({**PLATFORM, "VERSION": ""})
+    assert told.version == "2026.11-rc1"
+    assert told.platform is not None
+    assert told.platform.worker_version == "2026.11-rc1"
+    assert untold.platform is not None
+    assert untold.platform.worker_version.startswith("sprocket/")
+
+
+@pytest.mark.parametrize("version", ["1\n2", "ä", "x" * 201])
+def test_a_version_that_is_no_header_is_refused(version: str) -> None:
+    with pytest.raises(ConfigError, match="VERSION must be at most 200 plain characters"):
+        read({"VERSION": version})
+
+
+@pytest.mark.parametrize("path", ["", "generate", "/", "/a b", "/{id}", "/a//b", "/health", "/metrics", "/a?b"])
+def test_a_predict_path_that_is_none_is_refused(path: str) -> None:
+    with pytest.raises(ConfigError, match="predict_path must be a path such as /generate"):
+        read({}, predict_path=path)
+
+
+def test_only_warming_up_needs_no_platform() -> None:
+    config = read({"RUN_AND_EXIT": "2"}, Flags(queue=True, port=6000))
+    assert (config.warmup_rounds_and_exit, config.queue, config.port) == (2, False, 0)
+    assert read({"RUN_AND_EXIT": "0"}).warmup_rounds_and_exit == 0

@@ -15,7 +15,7 @@ SOURCE = "\n".join(path.read_text() for path in (HERE.parent / "src" / "sprocket
 
 def test_every_setting_is_in_the_guide_and_the_other_way_round() -> None:
     pattern = r"\b(?:TOGETHER|SPROCKET|MACHINESHOP|TERMINATION)_[A-Z_]+[A-Z]\b"
-    in_code = set(re.findall(pattern, SOURCE)) | {"PORT", "SSL_CERT_FILE"}
+    in_code = set(re.findall(pattern, SOURCE)) | {"PORT", "RUN_AND_EXIT", "SSL_CERT_FILE", "VERSION"}
     table = GUIDE.partition("## Environment")[2]
     assert set(re.findall(r"^\| `([A-Z_]+)`", table, re.MULTILINE)) == in_code
 

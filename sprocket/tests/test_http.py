@@ -82,3 +82,19 @@ async def test_an_exit_in_predict_ends_the_process(launch: Launcher) -> None:
     status, _ = await worker.post("/generate", b'{"do": "exit", "code": 5}')
     assert status == 500
     assert await worker.exit_code() == 5
+
+
+async def test_predict_has_the_path_that_the_script_says(launch: Launcher) -> None:
+    worker = await launch.start("pathed.py", "--port", "0", VERSION="1.2.3")
+    await worker.ready()
+
+    assert await worker.post("/v1/images/generate", b'{"a": 1}') == (200, '{"a":1}')
+    assert (await worker.post("/generate", b"{}"))[0] == 404
+    assert "Pathed 1.2.3 is listening" in worker.stderr
+
+
+async def test_a_wrong_predict_path_is_told_in_one_line(launch: Launcher) -> None:
+    worker = await launch.start("pathed.py", "--port", "0", PREDICT_AT="health")
+
+    assert await worker.exit_code() == 2
+    assert "sprocket: predict_path must be a path such as /generate" in worker.stderr

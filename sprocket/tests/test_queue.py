@@ -270,3 +270,10 @@ async def test_a_script_can_run_itself(platform: FakePlatform, launch: Launcher)
     worker = await launch.start("script.py", "--queue", "--port", "0", "--own-flag", platform=platform)
     await worker.ready()
     assert (await platform.run({"a": 1})).outputs == {"doubled": 2}
+
+
+async def test_polls_say_the_version_of_the_image(launch: Launcher, platform: FakePlatform) -> None:
+    await launch(platform, "zoo:Zoo", VERSION="2026.11")
+    await platform.until(lambda: platform.polls)
+
+    assert platform.polls[0].headers["x-worker-version"] == "2026.11"

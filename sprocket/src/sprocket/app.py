@@ -17,6 +17,7 @@ from typing import Any
 from .config import Config
 from .consumer import Consumer
 from .engine import engine_for
+from .errors import ConfigError
 from .logs import log
 from .metrics import Metrics
 from .model import Model
@@ -62,13 +63,17 @@ class Stop:
             for number in signals:
                 loop.remove_signal_handler(number)
 
+    def ask(self) -> None:
+        """Ask for a drain."""
+        self.asked_at = time.monotonic()
+        self.asked.set()
+
     def _take(self, number: signal.Signals) -> None:
         log.info("%s received%s", number.name, ": ending at once" if self.asked.is_set() else "")
         if self.asked.is_set():
             self.insisted.set()
         else:
-            self.asked_at = time.monotonic()
-            self.asked.set()
+            self.ask()
 
 
 class App:
@@ -81,7 +86,7 @@ class App:
         self._metrics = Metrics()
         self._platform = Platform(config.platform) if config.platform else None
         self._workbench = Workbench(config, engine_for(model), self._platform, self._metrics)
-        self._server = Server(self._workbench, self._metrics)
+        self._server = Server(self._workbench, self._metrics, config.predict_path)
         self._consumer: Consumer | None = None
         if config.queue and self._platform is not None:
             self._consumer = Consumer(self._platform, self._workbench, self._metrics)
@@ -95,7 +100,8 @@ class App:
         with self._stop.listening():
             try:
                 port = await self._server.start(self._config.port)
-                log.info("%s is listening on port %d, setting up", self._model.name, port)
+                name = f"{self._model.name} {self._config.version}".rstrip()
+                log.info("%s is listening on port %d, setting up", name, port)
                 return await self._set_up() or await self._serve() or await self._drain()
             finally:
                 await self._close()
@@ -110,7 +116,12 @@ class App:
         if error is not None:
             _print_error("setup", error)
             return Ending(error.code if isinstance(error, SystemExit) and isinstance(error.code, int) else 1)
-        log.info("%s is ready after %.1f s", self._model.name, time.monotonic() - started_at)
+        seconds = time.monotonic() - started_at
+        if self._config.warmup_rounds_and_exit:
+            log.info("%s is warmed up after %.1f s, and ends as RUN_AND_EXIT says", self._model.name, seconds)
+            self._stop.ask()
+            return None
+        log.info("%s is ready after %.1f s", self._model.name, seconds)
         self._server.health = Health.HEALTHY
         return None
 
@@ -182,5 +193,8 @@ async def _first(*waits: Any, timeout: float | None = None) -> asyncio.Future[An
 
 
 def _print_error(method: str, error: BaseException) -> None:
+    if isinstance(error, ConfigError):
+        log.error("%s", error)
+        return
     text = "".join(traceback.format_exception(type(error), error, error.__traceback__))
     log.error("%s() failed:\n%s", method, text.rstrip())

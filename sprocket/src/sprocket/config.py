@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import re
 import socket
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from urllib.parse import urlsplit
 
 from .errors import ConfigError
+from .version import __version__
 
 DEFAULT_PORT = 8000
+DEFAULT_PREDICT_PATH = "/generate"
+PREDICT_PATH = re.compile(r"(/[A-Za-z0-9._~-]+)+")
+RESERVED_PATHS = frozenset({"/health", "/metrics"})
 DEFAULT_GRACE_PERIOD_SECONDS = 300.0
 
 CLAIM_TIMEOUT_SECONDS = 90
@@ -17,6 +22,8 @@ CLAIM_TIMEOUT_SECONDS = 90
 
 HEARTBEAT_SECONDS = 2.0
 """Renewing needs a heartbeat every third of the claim timeout only; cancels are seen in its answer, hence this."""
+
+VERSION_LIMIT_CHARS = 200
 
 MAX_INPUT_BYTES = 5 * 1024**3
 INPUT_TIMEOUT_SECONDS = 1800.0
@@ -31,16 +38,25 @@ class PlatformConfig:
     api_key: str = field(repr=False)
     deployment: str
     hostname: str
+    worker_version: str = f"sprocket/{__version__}"
     claim_timeout_seconds: int = CLAIM_TIMEOUT_SECONDS
     heartbeat_seconds: float = HEARTBEAT_SECONDS
 
 
 @dataclass(frozen=True)
 class Config:
-    """The settings of one worker process. `platform` is None where none is configured (plain HTTP mode)."""
+    """The settings of one worker process.
+
+    `platform` is None where none is configured (plain HTTP mode). `version` is the image's own, empty where it has told
+    none. `warmup_rounds_and_exit` is how often to run the
+    warm-up before ending without having served; 0: serve.
+    """
 
     port: int = DEFAULT_PORT
+    predict_path: str = DEFAULT_PREDICT_PATH
     queue: bool = False
+    version: str = ""
+    warmup_rounds_and_exit: int = 0
     platform: PlatformConfig | None = None
     grace_period_seconds: float = DEFAULT_GRACE_PERIOD_SECONDS
     max_input_bytes: int = MAX_INPUT_BYTES
@@ -58,21 +74,35 @@ class Flags:
 
 
 def read_config(
-    environ: Mapping[str, str], flags: Flags, *, name: str | None, port: int | None, queue: bool | None
+    environ: Mapping[str, str],
+    flags: Flags,
+    *,
+    name: str | None,
+    port: int | None,
+    queue: bool | None,
+    predict_path: str = DEFAULT_PREDICT_PATH,
 ) -> Config:
     """Combine flags, environment and the arguments of `run`.
+
+    A worker that only warms up needs no queue and no platform, whatever its command line says: that is how images are
+    made, far from both.
 
     Raises:
         ConfigError: a setting is missing or not what it must be.
     """
-    wants_queue = flags.queue or bool(queue)
+    warmup_rounds_and_exit = _rounds(environ.get("RUN_AND_EXIT", ""))
+    wants_queue = (flags.queue or bool(queue)) and not warmup_rounds_and_exit
     deployment = flags.name or environ.get("TOGETHER_DEPLOYMENT_NAME") or name or ""
     port_text = environ.get("PORT", "")
     env_port = _port(port_text, "PORT") if port_text else None
     code_port = DEFAULT_PORT if port is None else _port(str(port), "port")
+    wanted_port = next((p for p in (flags.port, env_port) if p is not None), code_port)
     return Config(
-        port=next((p for p in (flags.port, env_port) if p is not None), code_port),
+        port=0 if warmup_rounds_and_exit else wanted_port,
+        predict_path=_predict_path(predict_path),
         queue=wants_queue,
+        version=_version(environ),
+        warmup_rounds_and_exit=warmup_rounds_and_exit,
         platform=_platform(environ, deployment, required=wants_queue),
         grace_period_seconds=_number(environ, "TERMINATION_GRACE_PERIOD_SECONDS", DEFAULT_GRACE_PERIOD_SECONDS),
         max_input_bytes=int(_number(environ, "SPROCKET_MAX_INPUT_BYTES", MAX_INPUT_BYTES)),
@@ -127,9 +157,30 @@ def _platform(environ: Mapping[str, str], deployment: str, *, required: bool) ->
         api_key=wanted["TOGETHER_API_KEY"],
         deployment=deployment,
         hostname=environ.get("MACHINESHOP_REPLICA_ID") or socket.gethostname(),
+        worker_version=_version(environ) or f"sprocket/{__version__}",
         claim_timeout_seconds=claim_timeout_seconds,
         heartbeat_seconds=min(heartbeat_seconds, claim_timeout_seconds / 3),
     )
+
+
+def _version(environ: Mapping[str, str]) -> str:
+    version = environ.get("VERSION", "").strip()
+    if not version.isascii() or not version.isprintable() or len(version) > VERSION_LIMIT_CHARS:
+        raise ConfigError(f"VERSION must be at most {VERSION_LIMIT_CHARS} plain characters: it is sent as a header")
+    return version
+
+
+def _predict_path(path: str) -> str:
+    if not PREDICT_PATH.fullmatch(path) or path in RESERVED_PATHS:
+        taken = " or ".join(sorted(RESERVED_PATHS))
+        raise ConfigError(f"predict_path must be a path such as /generate, other than {taken}, not {path!r}")
+    return path
+
+
+def _rounds(text: str) -> int:
+    if text and not (text.isascii() and text.isdigit()):
+        raise ConfigError(f"RUN_AND_EXIT must be how often to run the warm-up inputs, a whole number, not {text!r}")
+    return int(text or 0)
 
 
 def _port(text: str, key: str) -> int:

@@ -8,7 +8,6 @@ over to the main thread. A pool of processes (one per GPU) would be a further en
 from __future__ import annotations
 
 import asyncio
-import inspect
 import queue
 import threading
 from collections.abc import Callable
@@ -16,7 +15,7 @@ from typing import Any, Protocol
 
 from .handover import Handover
 from .job import Job, active
-from .model import Model
+from .model import Model, awaited
 from .outcome import Canceled, Exited, Outcome, outcome_of_exception, outcome_of_value
 
 Reply = Callable[["BaseException | None"], None]
@@ -193,7 +192,7 @@ class AsyncThread:
     async def _result(self, job: Job) -> Any:
         if job.cancel_requested:
             raise asyncio.CancelledError
-        return await _awaited(self._model.predict(job))
+        return await awaited(self._model.predict(job))
 
 
 def _start_thread(live: Callable[..., None], *arguments: Any) -> threading.Thread:
@@ -213,11 +212,7 @@ def _error_of(call: Callable[[], Any]) -> BaseException | None:
 
 async def _awaited_error_of(call: Callable[[], Any]) -> BaseException | None:
     try:
-        await _awaited(call())
+        await awaited(call())
     except BaseException as error:  # noqa: BLE001 - handed to the main thread, which decides
         return error
     return None
-
-
-async def _awaited(value: Any) -> Any:
-    return await value if inspect.isawaitable(value) else value

@@ -7,6 +7,7 @@ from typing import Any, cast
 
 from .errors import ConfigError, LoadError
 from .job import Job
+from .warmup import warming_up, warmup_jobs
 from .worker import AsyncSprocket, Request, Sprocket, SprocketWorker, Worker
 
 CONCURRENCY_LIMIT = 1000
@@ -20,13 +21,20 @@ class Model:
 
     A class is instantiated by `setup`, so that its `__init__` too runs in the model's thread.
 
+    Args:
+        worker: the class or instance.
+        warmup_rounds: how often `setup` runs the warm-up inputs.
+        warmup_required: having none is a mistake.
+
     Raises:
         LoadError: it is no worker.
         ConfigError: its `concurrency` is no number of jobs.
     """
 
-    def __init__(self, worker: Worker | type[Worker]) -> None:
+    def __init__(self, worker: Worker | type[Worker], *, warmup_rounds: int = 0, warmup_required: bool = False) -> None:
         self._worker = worker
+        self._warmup_rounds = warmup_rounds
+        self._warmup_required = warmup_required
         self.cls = check_worker(worker)
         self.name = self.cls.__name__
         self.concurrency = _concurrency_of(worker, self.name)
@@ -35,10 +43,28 @@ class Model:
         )
 
     def setup(self) -> Any:
-        """Make the instance where a class was given, and set it up."""
+        """Make the instance where a class was given, set it up, and warm it up."""
         if isinstance(self._worker, type):
             self._worker = self._worker()
-        return self._worker.setup()
+        if self.is_async:
+            return self._set_up_async()
+        self._worker.setup()
+        for job in self._warmup_jobs():
+            with warming_up(job):
+                self.predict(job)
+        return None
+
+    async def _set_up_async(self) -> None:
+        await awaited(cast("Worker", self._worker).setup())
+        for job in self._warmup_jobs():
+            with warming_up(job):
+                await awaited(self.predict(job))
+
+    def _warmup_jobs(self) -> list[Job]:
+        if not self._warmup_rounds:
+            return []
+        worker = cast("Worker", self._worker)
+        return warmup_jobs(worker, self._warmup_rounds, required=self._warmup_required)
 
     def predict(self, job: Job) -> Any:
         """Call predict with what this kind of worker takes."""
@@ -66,6 +92,11 @@ def check_worker(worker: object) -> type[Worker]:
     if any(cls.predict is kind.predict for kind in KINDS):
         raise LoadError(f"{cls.__name__} has no predict method")
     return cls
+
+
+async def awaited(value: Any) -> Any:
+    """Give what a method returned, once it is there, whether the method was a `def` or an `async def`."""
+    return await value if inspect.isawaitable(value) else value
 
 
 def _concurrency_of(worker: Worker | type[Worker], name: str) -> int:

@@ -54,7 +54,7 @@ class Platform:
         headers = {
             "Authorization": f"Bearer {config.api_key}",
             "User-Agent": f"sprocket/{__version__}",
-            "x-worker-version": f"sprocket/{__version__}",
+            "x-worker-version": config.worker_version,
         }
         self._wire = Wire(config.base_url, headers)
         query = {

@@ -10,7 +10,7 @@ import threading
 from collections.abc import Sequence
 from typing import NoReturn
 
-from .config import Config, Flags, read_config
+from .config import DEFAULT_PREDICT_PATH, Config, Flags, read_config
 from .errors import ConfigError, SprocketError
 from .logs import configure_logging
 from .model import Model
@@ -20,9 +20,10 @@ EXIT_USAGE = 2
 
 
 def run(
-    worker: Worker | type[Worker],
+    sprocket: Worker | type[Worker],
     name: str | None = None,
     *,
+    predict_path: str = DEFAULT_PREDICT_PATH,
     port: int | None = None,
     queue: bool | None = None,
 ) -> None:
@@ -32,16 +33,18 @@ def run(
     (`TOGETHER_DEPLOYMENT_NAME`, `PORT`), and the environment over the arguments given here.
 
     Args:
-        worker: an instance of `Sprocket`, `AsyncSprocket` or `SprocketWorker`, or such a class.
+        sprocket: the worker: an instance of `Sprocket`, `AsyncSprocket` or `SprocketWorker`, or such a class.
         name: the deployment whose queue to work on.
-        port: where to listen for /health, /metrics and /generate; 0: any free port; 8000 where nothing says otherwise.
-        queue: take jobs from the queue; without it only /generate is served.
+        predict_path: the path at which predict is served over HTTP.
+        port: where to listen for /health, /metrics and predict; 0: any free port; 8000 where nothing says otherwise.
+        queue: take jobs from the queue; without it only HTTP is served.
 
     Raises:
         SystemExit: with the exit code, where it is not 0: 1 when setup or shutdown failed, 2 when a setting is missing
             or wrong, else the code that predict asked for.
     """
-    serve(worker, _flags_of_script(sys.argv[1:]), name=name, port=port, queue=queue)
+    flags = _flags_of_script(sys.argv[1:])
+    serve(sprocket, flags, name=name, predict_path=predict_path, port=port, queue=queue)
 
 
 def serve(
@@ -49,6 +52,7 @@ def serve(
     flags: Flags,
     *,
     name: str | None = None,
+    predict_path: str = DEFAULT_PREDICT_PATH,
     port: int | None = None,
     queue: bool | None = None,
 ) -> None:
@@ -57,8 +61,9 @@ def serve(
     try:
         if threading.current_thread() is not threading.main_thread():
             raise ConfigError("run() must be called in the main thread: signals are delivered nowhere else")
-        config = read_config(os.environ, flags, name=name, port=port, queue=queue)
-        code = _live(config, Model(worker))
+        config = read_config(os.environ, flags, name=name, predict_path=predict_path, port=port, queue=queue)
+        rounds = config.warmup_rounds_and_exit
+        code = _live(config, Model(worker, warmup_rounds=rounds or 1, warmup_required=rounds > 0))
     except SprocketError as error:
         exit_with(error)
     if code:

@@ -1,4 +1,4 @@
-"""The worker's own HTTP: /health, /metrics and /generate. The port is bound before the model is set up."""
+"""The worker's own HTTP: /health, /metrics and the path of predict. The port is bound before the model is set up."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class Health(enum.Enum):
 class Server:
     """Serves one worker."""
 
-    def __init__(self, workbench: Workbench, metrics: Metrics) -> None:
+    def __init__(self, workbench: Workbench, metrics: Metrics, predict_path: str) -> None:
         self.health = Health.STARTING
         self._workbench = workbench
         self._metrics = metrics
@@ -47,7 +47,7 @@ class Server:
         app = web.Application(client_max_size=REQUEST_LIMIT_BYTES)
         app.router.add_get("/health", self._get_health)
         app.router.add_get("/metrics", self._get_metrics)
-        app.router.add_post("/generate", self._post_generate)
+        app.router.add_post(predict_path, self._post_predict)
         # handler_cancellation: a client that hangs up wants no answer any more, so its job is cancelled.
         self._runner = web.AppRunner(app, access_log=None, handler_cancellation=True, shutdown_timeout=1.0)
 
@@ -81,7 +81,7 @@ class Server:
     async def _get_metrics(self, _: web.Request) -> web.Response:
         return web.Response(text=self._metrics.render(), content_type="text/plain")
 
-    async def _post_generate(self, request: web.Request) -> web.StreamResponse:
+    async def _post_predict(self, request: web.Request) -> web.StreamResponse:
         if self.health is not Health.HEALTHY:
             return _error(503, f"the worker is {self.health.value}", self.health.value)
         try:

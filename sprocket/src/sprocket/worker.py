@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Mapping
+from collections.abc import Awaitable, Mapping, Sequence
 from typing import Any
 
 
@@ -21,9 +21,12 @@ class Sprocket:
     Attributes:
         concurrency: how many jobs the worker has in hand at once, 1 to 1000. Above 1 there are that many threads, and
             `predict` runs in all of them at a time: it must be safe for that. `setup` and `shutdown` still run once.
+        warmup_inputs: payloads that go through `predict` when `setup` is through, before any job does; a list of dicts,
+            or a property that gives one. A file among them is a local path: nothing is downloaded.
     """
 
     concurrency: int = 1
+    warmup_inputs: Sequence[dict[str, Any]] = ()
 
     def setup(self) -> None:
         """Load the model. Called once, before the first `predict`.
@@ -59,9 +62,11 @@ class AsyncSprocket:
 
     Attributes:
         concurrency: how many jobs the worker has in hand at once, 1 to 1000; each is a task on the model's event loop.
+        warmup_inputs: see `Sprocket`.
     """
 
     concurrency: int = 1
+    warmup_inputs: Sequence[dict[str, Any]] = ()
 
     def setup(self) -> Awaitable[None] | None:
         """Load the model; may be `def` or `async def`. See `Sprocket.setup`."""
@@ -88,9 +93,11 @@ class SprocketWorker:
     Attributes:
         concurrency: how many jobs the worker has in hand at once, 1 to 1000: threads where `predict` is a `def`, tasks
             where it is an `async def`. See `Sprocket` and `AsyncSprocket`.
+        warmup_inputs: see `Sprocket`.
     """
 
     concurrency: int = 1
+    warmup_inputs: Sequence[dict[str, Any]] = ()
 
     def setup(self) -> Awaitable[None] | None:
         """Load the model. See `Sprocket.setup`."""
