@@ -142,12 +142,36 @@ async def test_output_files_are_uploaded_and_replaced(platform: FakePlatform, la
     assert (await platform.run({"do": "read", "file": job.outputs["file"]})).outputs["content"] == "x" * 3_000_000
 
 
+async def test_output_files_may_be_nested_and_have_equal_names(
+    platform: FakePlatform, launch: Launcher, tmp_path: Path
+) -> None:
+    await launch(platform, "zoo:Zoo")
+    job = await platform.run({"do": "nested_files", "root": str(tmp_path)})
+    first, second = (f"{job.request_id}-{name}" for name in ("out.txt", "out-2.txt"))
+    address = f"{platform.base_url}/v1/storage/"
+    assert job.outputs == {
+        "scenes": [{"take": address + first}, {"take": address + second}],
+        "best": address + first,
+    }
+    assert platform.files == {first: b"in a", second: b"in b"}
+
+
+async def test_a_cancel_ends_an_upload(platform: FakePlatform, launch: Launcher, tmp_path: Path) -> None:
+    await launch(platform, "zoo:Zoo")
+    platform.upload_status = 503
+    job = await platform.submit({"do": "write", "path": str(tmp_path / "out.txt"), "content": "x"})
+    await platform.until(lambda: platform.upload_headers)
+    job.cancel_requested = True
+    assert (await platform.finished(job)).status == "canceled"
+    assert (await platform.run({"a": 1})).status == "done"
+
+
 async def test_a_failed_upload_fails_the_job(platform: FakePlatform, launch: Launcher, tmp_path: Path) -> None:
     await launch(platform, "zoo:Zoo")
     platform.upload_status = 403
     job = await platform.run({"do": "write", "path": str(tmp_path / "out.txt"), "content": "x"})
     assert job.status == "failed"
-    assert "outputs['file']: out.txt could not be published" in job.info["error"]
+    assert "the output out.txt could not be published" in job.info["error"]
     assert "s3cret" not in json.dumps(job.info)
 
 

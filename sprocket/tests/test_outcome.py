@@ -5,6 +5,7 @@ import asyncio
 from sprocket.errors import InputError
 from sprocket.job import Job
 from sprocket.outcome import Canceled, Done, Exited, Failed, failure, outcome_of_exception, outcome_of_value
+from sprocket.outputs import encode_outputs
 
 
 def raised(error: BaseException) -> BaseException:
@@ -21,7 +22,7 @@ def job(*, requested: bool = False, seen: bool = False) -> Job:
 
 
 def test_a_dict_is_done() -> None:
-    assert outcome_of_value(job(), {"a": 1}) == Done({"a": "1"})
+    assert outcome_of_value(job(), {"a": 1}) == Done(encode_outputs({"a": 1}))
 
 
 def test_a_bad_value_is_failed_without_a_traceback() -> None:

@@ -7,24 +7,38 @@ from typing import Any
 import pytest
 
 from sprocket import FileOutput, OutputError
-from sprocket.outputs import encode_outputs, join
+from sprocket.outputs import encode_outputs
 
 
 def test_outputs_come_through_unchanged() -> None:
     outputs = {"text": 'é " \n', "n": [1, 2.5, None, True], "deep": {"a": {"b": []}}}
-    encoded = encode_outputs(outputs)
-    assert json.loads(join({name: str(text) for name, text in encoded.items()})) == outputs
+    assert json.loads(encode_outputs(outputs).text()) == outputs
 
 
 def test_empty_outputs_are_an_object() -> None:
-    assert join({}) == "{}"
+    assert encode_outputs({}).text() == "{}"
 
 
-def test_files_stay_files(tmp_path: Path) -> None:
-    path = tmp_path / "a.txt"
-    path.write_text("x")
-    file = FileOutput(str(path))
-    assert encode_outputs({"file": file}) == {"file": file}
+def test_a_files_address_takes_its_place_at_any_depth(tmp_path: Path) -> None:
+    one, two = FileOutput(tmp_path / "1.txt"), FileOutput(str(tmp_path / "2.txt"))
+    for file in (one, two):
+        file.write_text("x")
+    encoded = encode_outputs({"a": one, "b": [{"c": two}, "text", (one,)], "d": 1})
+    assert encoded.files == [one, two]
+    text = encoded.text({one: 'https://one"', two: "https://two"})
+    assert json.loads(text) == {
+        "a": 'https://one"',
+        "b": [{"c": "https://two"}, "text", ['https://one"']],
+        "d": 1,
+    }
+
+
+def test_a_file_output_is_a_path(tmp_path: Path) -> None:
+    file = FileOutput(str(tmp_path), "a.txt")
+    file.write_text("x")
+    assert (file.name, file.read_text(), str(file)) == ("a.txt", "x", str(tmp_path / "a.txt"))
+    assert repr(file) == f"FileOutput({str(file)!r})"
+    assert isinstance(file, Path)
 
 
 class Tensor:
@@ -47,7 +61,9 @@ cycle.append(cycle)
         ({"a": b"raw"}, "is bytes, which is not JSON"),
         ({"a": {"b": Tensor()}}, r"outputs\['a'\]\['b'\] is .*Tensor, which is not JSON"),
         ({"a": {1, 2}}, "is set"),
-        ({"a": [FileOutput("/x")]}, "only at the top level"),
+        ({"a": [FileOutput("/no/such")]}, r"outputs\['a'\]\[0\] is a FileOutput, but there is no file at /no/such"),
+        ({"a": FileOutput("/tmp")}, "no file at /tmp"),
+        ({"a": Path("/tmp/x")}, r"is a path; return FileOutput\(path\)"),
         ({"a": FileOutput("/no/such/file")}, "no file at /no/such/file"),
         ({"a": cycle}, "contains itself"),
         ({"a": {(1, 2): 3}}, "keys must be"),

@@ -82,7 +82,6 @@ async def test_failures_say_what_went_wrong(platform: FakePlatform, launch: Laun
         "nan": "outputs['scores'][1] is nan; JSON has no NaN",
         "object": "outputs['thing']['deep'][0] is object",
         "missing_file": "no file at /nowhere/at/all.png",
-        "nested_file": "only at the top level",
         "big_news": "InfoError: emit_info takes less than 4096 bytes",
     }
     for do, complaint in complaints.items():

@@ -15,11 +15,13 @@ import sprocket
 from sprocket.config import Config, PlatformConfig
 from sprocket.consumer import Consumer
 from sprocket.engine import OnOutcome, SyncThreads
+from sprocket.files import Files
 from sprocket.job import Job
 from sprocket.messages import Claim, Update, Verdict
 from sprocket.metrics import Metrics
 from sprocket.model import Model
 from sprocket.outcome import Done, Failed
+from sprocket.outputs import encode_outputs
 from sprocket.platform import Platform, Take
 from sprocket.workbench import Workbench
 
@@ -42,12 +44,13 @@ class Gate(sprocket.Sprocket):
 
 @asynccontextmanager
 async def working(gate: Gate, engine_type: type[SyncThreads] = SyncThreads) -> AsyncIterator[Workbench]:
-    bench = Workbench(Config(), engine_type(Model(gate)), None, Metrics())
+    files = Files(Config(), None)
+    bench = Workbench(engine_type(Model(gate)), files, Metrics())
     assert await bench.start() is None
     yield bench
     gate.opened.set()
     await bench.stop()
-    await bench.close()
+    await files.close()
 
 
 async def test_a_job_can_begin_without_a_turn_of_the_event_loop() -> None:
@@ -57,7 +60,7 @@ async def test_a_job_can_begin_without_a_turn_of_the_event_loop() -> None:
         bench.begin(job)
         assert gate.begun.wait(BOUND_SECONDS)
         assert bench.slots.free == 0
-        assert await bench.work(job) == Done({"n": "1"})
+        assert await bench.work(job) == Done(encode_outputs({"n": 1}))
         assert bench.slots.free == 1
 
 
@@ -74,7 +77,7 @@ async def test_a_job_behind_another_or_with_files_does_not_begin_at_once() -> No
         works = [asyncio.create_task(bench.work(job)) for job in (second, first)]
         await asyncio.sleep(0)
         gate.opened.set()
-        assert await asyncio.gather(*works) == [Done({"n": "2"}), Done({"wait": "true"})]
+        assert await asyncio.gather(*works) == [Done(encode_outputs({"n": 2})), Done(encode_outputs({"wait": True}))]
 
 
 async def test_an_engine_that_takes_no_job_fails_it_and_the_next_one_is_not_stuck() -> None:
@@ -94,7 +97,7 @@ async def test_an_engine_that_takes_no_job_fails_it_and_the_next_one_is_not_stuc
         assert isinstance(outcome, Failed)
         assert "the event loop is closed" in outcome.error
         Refusing.refuses = False
-        assert await bench.work(Job("b", {"n": 1})) == Done({"n": "1"})
+        assert await bench.work(Job("b", {"n": 1})) == Done(encode_outputs({"n": 1}))
 
 
 class OneClaim(Platform):

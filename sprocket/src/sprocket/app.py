@@ -18,6 +18,7 @@ from .config import Config
 from .consumer import Consumer
 from .engine import engine_for
 from .errors import ConfigError
+from .files import Files
 from .logs import log
 from .metrics import Metrics
 from .model import Model
@@ -85,7 +86,8 @@ class App:
         self._stop = Stop()
         self._metrics = Metrics()
         self._platform = Platform(config.platform) if config.platform else None
-        self._workbench = Workbench(config, engine_for(model), self._platform, self._metrics)
+        self._files = Files(config, self._platform)
+        self._workbench = Workbench(engine_for(model), self._files, self._metrics)
         self._server = Server(self._workbench, self._metrics, config.predict_path)
         self._consumer: Consumer | None = None
         if config.queue and self._platform is not None:
@@ -177,7 +179,7 @@ class App:
 
     async def _close(self) -> None:
         await self._server.close()
-        await self._workbench.close()
+        await self._files.close()
         if self._platform is not None:
             await self._platform.close()
 

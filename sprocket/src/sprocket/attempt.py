@@ -17,7 +17,6 @@ from .job import Job
 from .logs import log
 from .messages import Claim, Update
 from .outcome import Canceled, Done, Failed, Reportable
-from .outputs import join
 
 DELIVERY_SECONDS = 600.0
 """For how long a result is offered to a platform that does not answer; the job runs again after that."""
@@ -122,8 +121,7 @@ class Attempt:
 
 def _update_for(outcome: Reportable) -> tuple[str, dict[str, Any], dict[str, str]]:
     if isinstance(outcome, Done):
-        texts = {name: text for name, text in outcome.outputs.items() if isinstance(text, str)}
-        return "done", {}, {"payload": join(texts)}
+        return "done", {}, {"payload": outcome.outputs.text()}
     if isinstance(outcome, Canceled):
         return "canceled", {}, {}
     info = {"error": outcome.error}

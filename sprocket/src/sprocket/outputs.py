@@ -1,41 +1,51 @@
-"""From what predict returned to what the wire carries: every top-level value as JSON text, or a file to publish."""
+"""From what predict returned to what the wire carries: JSON text, with gaps for files that are yet to be published."""
 
 from __future__ import annotations
 
 import json
 import math
 import os
+import re
+import uuid
 from collections.abc import Mapping
-from pathlib import Path
+from dataclasses import dataclass
+from pathlib import PosixPath
 from typing import Any
 
 from .errors import OutputError
 
 
-class FileOutput:
+class FileOutput(PosixPath):
     """A file among the outputs: `return {"image": FileOutput("/tmp/out.png")}`.
 
-    Only at the top level of the outputs. A job from the queue uploads it as `<request id>-<file name>` and puts its
-    storage address in its place; `/generate` of a worker without a platform answers with a base64 `data:` URI.
+    It may stand anywhere in them, in lists and in objects too. A job from the queue uploads it as
+    `<request id>-<file name>` and puts its storage address in its place; `/generate` answers with a base64 `data:` URI.
     The file itself stays where it is; removing it is up to you.
 
+    It is a `pathlib.Path`, and can be used as one.
+
     Args:
-        path: the file. It must exist when `predict` returns.
+        path: the file. It must exist when `predict` returns, and stay as it is until the job has ended.
     """
 
-    __slots__ = ("path",)
-
-    def __init__(self, path: str | os.PathLike[str]) -> None:
-        self.path = Path(path)
-
-    def __repr__(self) -> str:
-        return f"FileOutput({str(self.path)!r})"
+    __slots__ = ()
 
 
-_to_json = json.JSONEncoder(allow_nan=False, separators=(",", ":")).encode
+@dataclass(frozen=True)
+class Encoded:
+    """Outputs as JSON text in pieces, between which stand the files that have to be published first."""
 
-Encoded = dict[str, str | FileOutput]
-"""Outputs by their top-level name, each as JSON text or as a file that still has to be published."""
+    pieces: tuple[str | FileOutput, ...]
+
+    @property
+    def files(self) -> list[FileOutput]:
+        """The files, each of them once."""
+        return list(dict.fromkeys(piece for piece in self.pieces if isinstance(piece, FileOutput)))
+
+    def text(self, addresses: Mapping[FileOutput, str] | None = None) -> str:
+        """Put the text together, with each file's address in its place; only where there are files are any needed."""
+        known = addresses or {}
+        return "".join(piece if isinstance(piece, str) else json.dumps(known[piece]) for piece in self.pieces)
 
 
 def encode_outputs(value: object) -> Encoded:
@@ -48,29 +58,40 @@ def encode_outputs(value: object) -> Encoded:
         raise OutputError("predict returned None; it must return a dict (did you forget `return`?)")
     if not isinstance(value, Mapping):
         raise OutputError(f"predict returned {_type_name(value)}; it must return a dict")
-    return {_key(key): _encode(_key(key), item) for key, item in value.items()}
-
-
-def join(fragments: Mapping[str, str]) -> str:
-    """Put encoded top-level values together as one JSON object."""
-    return "{" + ",".join(f"{json.dumps(name)}:{text}" for name, text in fragments.items()) + "}"
-
-
-def _key(key: object) -> str:
-    if not isinstance(key, str):
-        raise OutputError(f"predict returned a dict with the key {key!r}; the outputs' names must be strings")
-    return key
-
-
-def _encode(name: str, item: Any) -> str | FileOutput:
-    if isinstance(item, FileOutput):
-        if not item.path.is_file():
-            raise OutputError(f"outputs[{name!r}] is a FileOutput, but there is no file at {item.path}")
-        return item
+    for key in value:
+        if not isinstance(key, str):
+            raise OutputError(f"predict returned a dict with the key {key!r}; the outputs' names must be strings")
+    gaps = _Gaps()
     try:
-        return _to_json(item)
+        text = json.JSONEncoder(allow_nan=False, separators=(",", ":"), default=gaps.make).encode(dict(value))
     except (TypeError, ValueError, RecursionError) as error:
-        raise OutputError(_complaint(f"outputs[{name!r}]", item, depth=0) or f"outputs[{name!r}]: {error}") from None
+        raise OutputError(_complaint_about(value) or f"predict returned what is not JSON: {error}") from None
+    return gaps.cut(text)
+
+
+class _Gaps:
+    """Stands in for the files while JSON is made, with words that no model can have written."""
+
+    def __init__(self) -> None:
+        self._files: list[FileOutput] = []
+        self._word = ""
+
+    def make(self, item: object) -> str:
+        if not isinstance(item, FileOutput) or not item.is_file():
+            raise TypeError
+        self._word = self._word or uuid.uuid4().hex
+        self._files.append(item)
+        return f"{self._word}-{len(self._files) - 1}"
+
+    def cut(self, text: str) -> Encoded:
+        if not self._files:
+            return Encoded((text,))
+        parts = re.split(f'"{self._word}-([0-9]+)"', text)
+        return Encoded(tuple(self._files[int(part)] if at % 2 else part for at, part in enumerate(parts)))
+
+
+def _complaint_about(outputs: Mapping[str, Any]) -> str | None:
+    return next((text for key, item in outputs.items() if (text := _complaint(f"outputs[{key!r}]", item, 0))), None)
 
 
 def _complaint(where: str, item: Any, depth: int) -> str | None:
@@ -92,7 +113,9 @@ def _complaint_of_leaf(where: str, item: Any) -> str | None:
     if isinstance(item, float):
         return None if math.isfinite(item) else f"{where} is {item}; JSON has no NaN or infinity, return None instead"
     if isinstance(item, FileOutput):
-        return f"{where} is a FileOutput; files are taken only at the top level of the outputs"
+        return None if item.is_file() else f"{where} is a FileOutput, but there is no file at {item}"
+    if isinstance(item, os.PathLike):
+        return f"{where} is a path; return FileOutput(path) to hand out the file, or str(path)"
     if isinstance(item, (bytes, bytearray)):
         return f"{where} is {_type_name(item)}, which is not JSON; return text, base64 or a FileOutput"
     return f"{where} is {_type_name(item)}, which is not JSON; convert it to str, int, float, list or dict"

@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-import io
-import json
-from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
-from urllib.parse import quote, urlencode
+from collections.abc import Callable, Sequence
+from urllib.parse import urlencode
 
 import aiohttp
 
 from .answer import Answer
 from .config import PlatformConfig
-from .errors import OlderPlatformError, PlatformAwayError, PlatformRefusedError, StaleAttemptError
+from .errors import OlderPlatformError, PlatformRefusedError
 from .messages import (
     KEY_STATUSES,
     Claim,
@@ -34,7 +31,6 @@ POLL_SECONDS = 20
 POLL_TIMEOUT_SECONDS = POLL_SECONDS + 15.0
 UPDATE_TIMEOUT_SECONDS = 30.0
 """Outputs may be large; a heartbeat that takes longer than this would come too late anyway."""
-UPLOAD_TIMEOUT = aiohttp.ClientTimeout(total=1800, sock_connect=10, sock_read=300)
 
 JSON_HEADERS = {"Content-Type": "application/json"}
 
@@ -66,12 +62,10 @@ class Platform:
         self._retrieve = f"{RETRIEVE}?{urlencode(query)}"
         self.claim_arriving = False
         """The answer to a poll has begun to come in: it may be a job, so don't hang up."""
-        self._uploads = aiohttp.ClientSession(cookie_jar=aiohttp.DummyCookieJar())
 
     async def close(self) -> None:
         """Close the connections."""
         await self._wire.close()
-        await self._uploads.close()
 
     async def claim(self, max_jobs: int, idle_seconds: float, take: Take) -> int:
         """Wait for jobs, up to 20 s.
@@ -117,7 +111,7 @@ class Platform:
             StaleAttemptError: the job is no longer this attempt's.
             PlatformAwayError, PlatformRefusedError: as for `claim`.
         """
-        status, body = await self._post(STATUS, update.encode(self.config.deployment).encode())
+        status, body = await self.post(STATUS, update.encode(self.config.deployment).encode())
         check_update(status, body)
         return bool(decode_object(body).get("cancel_requested")) if body else False
 
@@ -164,48 +158,12 @@ class Platform:
             read=read,
         )
 
-    async def upload(self, name: str, path: Path, attempt: tuple[str, str] | None = None) -> str:
-        """Store a file under `name`, streaming it; give the address from which it can be read with a key.
-
-        Args:
-            name: what it is to be called.
-            path: the file.
-            attempt: the request's id and the attempt's token, where it is for one.
+    async def post(self, path: str, body: bytes) -> tuple[int, bytes]:
+        """Send JSON; give the answer's status and body.
 
         Raises:
-            StaleAttemptError: the job is no longer this attempt's.
-            PlatformAwayError, PlatformRefusedError: as for `claim`.
-            OSError: the file cannot be read.
+            PlatformAwayError: there is no answer.
         """
-        wish = {"filename": name}
-        if attempt is not None:
-            wish["request_id"], wish["attempt_token"] = attempt
-        status, body = await self._post("/v1/storage/upload-request", json.dumps(wish).encode())
-        _check_upload(status, body, attempt)
-        target = decode_object(body).get("upload_url")
-        if not isinstance(target, dict) or not isinstance(target.get("url"), str):
-            raise PlatformAwayError("the answer to the upload request names no URL")
-        headers = target.get("headers") if isinstance(target.get("headers"), dict) else {}
-        with path.open("rb") as file:
-            status, body = await self._put(target["url"], target.get("method") or "PUT", headers or {}, file)
-        if not 200 <= status < 300:
-            _check_upload(status if status >= 400 else 502, body, attempt)
-        return f"{self.config.base_url}/v1/storage/{quote(name)}"
-
-    async def _put(
-        self, url: str, method: str, headers: Mapping[str, str], file: io.BufferedReader
-    ) -> tuple[int, bytes]:
-        # The URL is signed: no key goes with it, and no content type that the signature does not know.
-        try:
-            async with self._uploads.request(
-                method, url, data=file, headers=headers, skip_auto_headers=("Content-Type",),
-                timeout=UPLOAD_TIMEOUT, allow_redirects=False,
-            ) as answer:  # fmt: skip
-                return answer.status, await answer.read()
-        except (aiohttp.ClientError, asyncio.TimeoutError) as error:
-            raise PlatformAwayError(f"upload: {describe(error)}") from None
-
-    async def _post(self, path: str, body: bytes) -> tuple[int, bytes]:
         return await self._wire.request(
             "POST",
             path,
@@ -236,9 +194,3 @@ def describe(error: BaseException) -> str:
     if isinstance(error, aiohttp.ServerDisconnectedError):
         return "the connection was closed"
     return type(error).__name__
-
-
-def _check_upload(status: int, body: bytes, attempt: tuple[str, str] | None) -> None:
-    if status == 409 and attempt is not None:
-        raise StaleAttemptError(reason(body) or "the platform answered 409")
-    check_status(status, body)

@@ -16,7 +16,6 @@ from .errors import ConfigError
 from .job import Job
 from .metrics import Metrics
 from .outcome import Canceled, Done, Exited, Outcome
-from .outputs import join
 from .workbench import Workbench
 
 REQUEST_LIMIT_BYTES = 64 * 1024**2
@@ -116,8 +115,7 @@ class Server:
         self._metrics.jobs[type(outcome).__name__.lower()] += 1
         headers = {"X-Request-ID": job.id}
         if isinstance(outcome, Done):
-            body = join({name: text for name, text in outcome.outputs.items() if isinstance(text, str)})
-            return web.Response(text=body, content_type="application/json", headers=headers)
+            return web.Response(text=outcome.outputs.text(), content_type="application/json", headers=headers)
         if isinstance(outcome, Canceled):
             return _error(500, "the request was cancelled", "canceled", headers)
         if isinstance(outcome, Exited):

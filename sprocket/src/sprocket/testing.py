@@ -18,7 +18,7 @@ from typing import Any
 
 from .job import Job, active
 from .model import Model
-from .outputs import FileOutput, encode_outputs
+from .outputs import encode_outputs
 from .worker import Worker
 
 _ATTRIBUTE = "_sprocket_testing_stage"
@@ -78,10 +78,8 @@ class _Stage:
                 return self._finish(self.model.predict(job))
 
         outputs = encode_outputs(self.call(predict))
-        return {
-            name: str(value.path) if isinstance(value, FileOutput) else json.loads(value)
-            for name, value in outputs.items()
-        }
+        found: dict[str, Any] = json.loads(outputs.text({file: str(file) for file in outputs.files}))
+        return found
 
     def close(self) -> None:
         self._thread.shutdown()

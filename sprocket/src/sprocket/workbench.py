@@ -6,35 +6,20 @@ Jobs from the queue and requests over HTTP come through here alike.
 from __future__ import annotations
 
 import asyncio
-import base64
 import contextlib
-import mimetypes
 import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import NamedTuple
 
-from .backoff import Backoff
-from .config import Config
-from .downloads import Downloader, safe_name
 from .engine import Engine
-from .errors import InputError, PlatformAwayError, PlatformError, StaleAttemptError
+from .errors import InputError
+from .files import Files
 from .handover import Handover
 from .job import Job
 from .logs import log
 from .metrics import Metrics
-from .outcome import Canceled, Done, Exited, Failed, Outcome, Stale, failure
-from .outputs import Encoded, FileOutput
-from .platform import Platform
-from .scratch import Scratch
+from .outcome import Canceled, Exited, Failed, Outcome, failure
 from .slots import Slots
-
-UPLOAD_SECONDS = 600.0
-"""For how long a file is offered to a platform that does not take it: as long as a result is, for it is as dear."""
-UPLOAD_BACKOFF = Backoff(first_seconds=0.2, longest_seconds=5.0)
-
-DATA_URI_LIMIT_BYTES = 64 * 1024**2
-"""A bigger file in an HTTP answer would take several times its size in memory."""
 
 
 class _Predict(NamedTuple):
@@ -48,23 +33,16 @@ class _Predict(NamedTuple):
 class Workbench:
     """Runs jobs on the engine, as many at a time as it takes."""
 
-    def __init__(self, config: Config, engine: Engine, platform: Platform | None, metrics: Metrics) -> None:
+    def __init__(self, engine: Engine, files: Files, metrics: Metrics) -> None:
         self._engine = engine
-        self._platform = platform
+        self._files = files
         self._metrics = metrics
         self._loop = asyncio.get_running_loop()
         self._handover = Handover(self._loop)
         self.slots = Slots(engine.concurrency)
         self._begun: dict[Job, _Predict] = {}
-        self._downloader = Downloader(config, platform)
-        self._scratch = Scratch()
         self.exited: asyncio.Future[int] = self._loop.create_future()
         """Gets the exit code when a predict has asked for the end of the process."""
-
-    async def close(self) -> None:
-        """Close connections, remove files."""
-        await self._downloader.close()
-        self._scratch.close()
 
     async def start(self) -> BaseException | None:
         """Set the model up; give what setup raised."""
@@ -79,7 +57,7 @@ class Workbench:
 
         `work` must follow, and does the rest. It would do all of it, but only when the event loop comes to it.
         """
-        if not self._downloader.remote_names(job.payload) and self.slots.take_if_free():
+        if not self._files.has_inputs(job) and self.slots.take_if_free():
             # What goes wrong here goes wrong in `work` again, which can tell.
             with contextlib.suppress(Exception):
                 self._begun[job] = self._start(job)
@@ -98,18 +76,13 @@ class Workbench:
     async def work(self, job: Job) -> Outcome:
         """Take one job from its payload to its outcome; never raises for what the job does."""
         self._metrics.in_flight.add(job)
-        directory: Path | None = None
         try:
-            predict = self._begun.pop(job, None)
-            if predict is None:
-                if self._downloader.remote_names(job.payload):
-                    directory = self._scratch.make()
-                    await self._fetch(job, directory)
-                await self.slots.take()
-                predict = self._start(job)
-            return await self._publish(job, await self._end_of(predict))
-        except StaleAttemptError as error:
-            return Stale(str(error))
+            predict = self._begun.pop(job, None) or await self._begin(job)
+            try:
+                return await self._files.publish(job, await self._end_of(predict))
+            finally:
+                # Only now: the next predict may well write its outputs to the same paths.
+                self.slots.give_back()
         except InputError as error:
             return Canceled() if job.cancel_requested else failure(error)
         except Exception as error:  # noqa: BLE001 - a full disk, or a mistake of ours: the worker goes on
@@ -117,19 +90,12 @@ class Workbench:
             return failure(error)
         finally:
             self._metrics.in_flight.discard(job)
-            if directory is not None:
-                await self._scratch.remove(directory)
+            await self._files.clear(job)
 
-    async def _fetch(self, job: Job, directory: Path) -> None:
-        fetching = asyncio.ensure_future(self._downloader.fetch(job.payload, directory))
-        with job.interruptible(fetching.cancel):
-            try:
-                job.payload = await fetching
-            except asyncio.CancelledError:
-                fetching.cancel()
-                if not job.cancel_requested:
-                    raise
-                raise InputError("cancelled") from None
+    async def _begin(self, job: Job) -> _Predict:
+        await self._files.fetch(job)
+        await self.slots.take()
+        return self._start(job)
 
     def _start(self, job: Job) -> _Predict:
         """Hand the job to the model; a slot must have been taken."""
@@ -142,13 +108,10 @@ class Workbench:
         return predict
 
     async def _end_of(self, predict: _Predict) -> Outcome:
-        """Wait until the model is done with the job, and give the slot back."""
+        """Wait until the model is done with the job."""
         job = predict.job
-        try:
-            with job.interruptible(lambda: self._engine.interrupt(job)):
-                outcome = await predict.outcome
-        finally:
-            self.slots.give_back()
+        with job.interruptible(lambda: self._engine.interrupt(job)):
+            outcome = await predict.outcome
         self._metrics.observe_predict(time.perf_counter() - predict.started_at)
         if isinstance(outcome, Exited):
             log.error("predict ended the process with exit code %d", outcome.code, extra=job.tag)
@@ -158,59 +121,9 @@ class Workbench:
             log.error("predict failed: %s", outcome.traceback or outcome.error, extra=job.tag)
         return outcome
 
-    async def _publish(self, job: Job, outcome: Outcome) -> Outcome:
-        if not isinstance(outcome, Done) or not any(isinstance(v, FileOutput) for v in outcome.outputs.values()):
-            return outcome
-        published: Encoded = {}
-        for name, value in outcome.outputs.items():
-            if isinstance(value, FileOutput):
-                try:
-                    published[name] = _quoted(await self._address_of(job, value))
-                except StaleAttemptError:
-                    raise
-                except (PlatformError, ValueError, OSError) as error:
-                    return Failed(f"outputs[{name!r}]: {value.path.name} could not be published: {error}")
-            else:
-                published[name] = value
-        return Done(published)
-
-    async def _address_of(self, job: Job, file: FileOutput) -> str:
-        if self._platform is None or not job.queued:
-            return await self._loop.run_in_executor(None, data_uri, file.path)
-        name = f"{job.id}-{safe_name(file.path.name)}"
-        attempt = None if job.attempt_token is None else (job.id, job.attempt_token)
-        gives_up_at = time.monotonic() + UPLOAD_SECONDS
-        failures = 0
-        while True:
-            try:
-                return await self._platform.upload(name, file.path, attempt)
-            except PlatformAwayError as error:  # noqa: PERF203 - tries again
-                failures += 1
-                if job.cancel_requested or time.monotonic() > gives_up_at:
-                    raise
-                if failures == 1:
-                    log.warning("%s not uploaded yet, trying on: %s", file.path.name, error, extra=job.tag)
-                await asyncio.sleep(UPLOAD_BACKOFF.pause_seconds(failures))
-
     async def _called_back(
         self, call: Callable[[Callable[[BaseException | None], None]], None]
     ) -> BaseException | None:
         reply: asyncio.Future[BaseException | None] = self._loop.create_future()
         call(self._handover.to(reply))
         return await reply
-
-
-def data_uri(path: Path) -> str:
-    """Give a file as a `data:` URI in base64.
-
-    Raises:
-        ValueError: it is too large for that.
-    """
-    if path.stat().st_size > DATA_URI_LIMIT_BYTES:
-        raise ValueError(f"a file in an HTTP answer may have at most {DATA_URI_LIMIT_BYTES} bytes")
-    kind = mimetypes.guess_type(path.name)[0] or "application/octet-stream"
-    return f"data:{kind};base64,{base64.b64encode(path.read_bytes()).decode()}"
-
-
-def _quoted(text: str) -> str:
-    return f'"{text}"'

@@ -43,7 +43,7 @@ class Sprocket:
                 are paths of local files by now; they are removed when the job ends.
 
         Returns:
-            The outputs, a JSON object. A top-level `FileOutput` is uploaded and replaced by its address.
+            The outputs, a JSON object. A `FileOutput` anywhere in it is uploaded and replaced by its address.
 
         Raises:
             Exception: anything raised here fails this job; the worker goes on with the next.

@@ -103,8 +103,13 @@ class Zoo(sprocket.Sprocket):
     def missing_file(self, args: dict[str, Any]) -> Any:
         return {"file": sprocket.FileOutput("/nowhere/at/all.png")}
 
-    def nested_file(self, args: dict[str, Any]) -> Any:
-        return {"files": [sprocket.FileOutput(__file__)]}
+    def nested_files(self, args: dict[str, Any]) -> Any:
+        root = Path(args["root"])
+        for name in ("a", "b"):
+            (root / name).mkdir()
+            (root / name / "out.txt").write_text(f"in {name}")
+        first, second = (sprocket.FileOutput(root / name / "out.txt") for name in ("a", "b"))
+        return {"scenes": [{"take": first}, {"take": second}], "best": first}
 
 
 class AsyncZoo(sprocket.AsyncSprocket):
