@@ -25,6 +25,7 @@ from machineshop.models import Scope
 from machineshop.services.files import FileService
 from machineshop.services.identity import IdentityService
 from machineshop.services.registry import RegistryService
+from machineshop.services.registry_access import RegistryAccess
 from machineshop.store.database import Database, sqlite_url
 from machineshop.store.schema import migrate
 
@@ -54,6 +55,7 @@ class StorageServer:
         self.identity = IdentityService(self.database)
         self.storage = Storage(data_directory)
         self.registry = RegistryService(self.database, self.storage, lambda: self.base_url, clock)
+        self.access = RegistryAccess(self.database, self.identity, clock)
         self.files = FileService(
             self.database, self.storage, lambda: self.base_url, clock=clock, limit_bytes=file_limit_bytes
         )
@@ -66,7 +68,7 @@ class StorageServer:
     def application(self) -> Starlette:
         api = Api(self.identity)
         routes = [
-            *registry.routes(self.registry, self.identity),
+            *registry.routes(self.registry, self.access, lambda: self.base_url),
             *images_api.routes(api, self.registry),
             *files_api.routes(api, self.files),
         ]

@@ -57,6 +57,7 @@ from machineshop.services.news import News
 from machineshop.services.place import Places
 from machineshop.services.queue import QueueService
 from machineshop.services.registry import RegistryService
+from machineshop.services.registry_access import RegistryAccess
 from machineshop.services.targets import targets_of
 from machineshop.services.webhooks import WebhookService
 from machineshop.store import leases
@@ -169,6 +170,7 @@ class Platform:
         self.identity = IdentityService(self.database)
         self.storage = Storage(self.data_dir.storage)
         self.registry = RegistryService(self.database, self.storage, lambda: self.base_url)
+        self.registry_access = RegistryAccess(self.database, self.identity)
         self.files = FileService(
             self.database, self.storage, lambda: self.base_url, storage_is_shared=self.database.is_shared
         )
@@ -232,7 +234,7 @@ class Platform:
             *events_api.routes(api, self.queue, self.deployments, self.feed),
             *webhooks_api.routes(api, self.webhooks),
             *self._where_the_replicas_are(self.gateway.routes()),
-            *registry_app.routes(self.registry, self.identity),
+            *registry_app.routes(self.registry, self.registry_access, lambda: self.base_url),
             *files_api.routes(api, self.files),
             *self._where_the_replicas_are(deployments_api.runtime_routes(api, self.deployments, self.runtime)),
             *deployments_api.store_routes(api, self.deployments),

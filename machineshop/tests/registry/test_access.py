@@ -16,7 +16,8 @@ async def test_without_a_key_the_answer_says_how_to_log_in(server: StorageServer
     async with server.client(None) as stranger:
         answer = await stranger.get("/v2/")
     assert code_of(answer) == (401, "UNAUTHORIZED")
-    assert answer.headers["www-authenticate"] == 'Basic realm="machineshop"'
+    expected = f'Bearer realm="{server.base_url}/v2/token",service="{server.host}"'
+    assert answer.headers["www-authenticate"] == expected
 
 
 @pytest.mark.parametrize("user", ["user", "", "somebody@example.org"])

@@ -1,6 +1,7 @@
 """Blobs in every way that clients push and pull them."""
 
 import asyncio
+import hashlib
 import itertools
 import random
 import socket
@@ -99,7 +100,7 @@ async def test_bytes_with_another_digest_are_not_kept(pusher: Pusher, server: St
     assert server.left_on_disk("uploads") == server.left_on_disk("blobs") == []
 
 
-@pytest.mark.parametrize("digest", [None, "", "sha256:abc", "sha512:" + "0" * 128, "sha256:" + "0" * 62 + "/."])
+@pytest.mark.parametrize("digest", [None, "", "sha256:abc", "sha512:" + "0" * 127, "sha256:" + "0" * 62 + "/."])
 async def test_an_upload_without_a_proper_digest_goes_on(pusher: Pusher, digest: str | None) -> None:
     location = await pusher.start("team/app")
     answer = await pusher.client.put(location, params={"digest": digest} if digest is not None else {}, content=b"x")
@@ -280,3 +281,14 @@ async def test_a_large_blob_takes_little_memory(tmp_path: Path) -> None:
                 size += len(chunk)
         assert size == pieces * MIB
         assert server.peak_memory_bytes() - before < 50 * MIB
+
+
+async def test_a_blob_by_its_sha512(pusher: Pusher) -> None:
+    digest = f"sha512:{hashlib.sha512(CONTENT).hexdigest()}"
+    location = await pusher.start("team/app")
+    assert (await pusher.client.patch(location, content=CONTENT[:MIB])).status_code == 202
+    answer = await pusher.client.put(location, params={"digest": digest}, content=CONTENT[MIB:])
+    assert (answer.status_code, answer.headers["docker-content-digest"]) == (201, digest)
+    assert (await pusher.client.get(f"/v2/team/app/blobs/{digest}")).content == CONTENT
+    once = await pusher.client.post("/v2/team/app/blobs/uploads/", params={"digest": digest}, content=CONTENT + b"!")
+    assert code_of(once) == (400, "DIGEST_INVALID")

@@ -1,5 +1,7 @@
 """Manifests, tags and referrers."""
 
+import hashlib
+
 import msgspec
 import pytest
 
@@ -200,3 +202,14 @@ async def test_a_subject_need_not_be_there_yet(pusher: Pusher) -> None:
     await pusher.image("team/app", "v1", CONFIG, subject=descriptor(b"later", OCI_IMAGE))
     found = (await pusher.client.get(f"/v2/team/app/referrers/{digest_of(b'later')}")).json()["manifests"]
     assert len(found) == 1
+
+
+async def test_a_manifest_by_its_sha512(pusher: Pusher) -> None:
+    await pusher.blob("team/app", b"{}")
+    content = msgspec.json.encode(image_manifest(b"{}"))
+    digest = f"sha512:{hashlib.sha512(content).hexdigest()}"
+    answer = await pusher.put_manifest("team/app", digest, content, OCI_IMAGE)
+    assert (answer.status_code, answer.headers["docker-content-digest"]) == (201, digest)
+    assert (await pusher.client.get(f"/v2/team/app/manifests/{digest}")).content == content
+    wrong = await pusher.put_manifest("team/app", "sha512:" + "0" * 128, content, OCI_IMAGE)
+    assert code_of(wrong) == (400, "DIGEST_INVALID")

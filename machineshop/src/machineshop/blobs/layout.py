@@ -17,12 +17,19 @@ from machineshop.ids import new_id
 REGISTRY = "registry"
 FILES = "files"
 
-_DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
+DEFAULT_ALGORITHM = "sha256"
+
+_DIGEST = re.compile(r"sha256:[0-9a-f]{64}|sha512:[0-9a-f]{128}")
 
 
 def is_digest(text: str) -> bool:
-    """Whether this is a digest of the one kind that is kept: `sha256:` and 64 hex digits."""
+    """Whether this is a digest of a kind that is kept: `sha256:` and 64 hex digits, or `sha512:` and 128."""
     return _DIGEST.fullmatch(text) is not None
+
+
+def algorithm_of(digest: str) -> str:
+    """The hash that a digest was taken with, by its name in `hashlib`."""
+    return digest.partition(":")[0]
 
 
 def is_id(text: str) -> bool:
@@ -37,8 +44,8 @@ def registry_key(digest: str) -> str:
     """The key of the blob with this digest."""
     if not is_digest(digest):
         raise ValueError(f"'{digest}' is not a digest")
-    hexadecimal = digest.removeprefix("sha256:")
-    return f"{REGISTRY}/sha256/{hexadecimal[:2]}/{hexadecimal}"
+    algorithm, _, hexadecimal = digest.partition(":")
+    return f"{REGISTRY}/{algorithm}/{hexadecimal[:2]}/{hexadecimal}"
 
 
 def new_file_key() -> str:

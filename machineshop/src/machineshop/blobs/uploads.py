@@ -1,4 +1,4 @@
-"""Bytes on their way in: each upload is a local file that grows, with the SHA-256 of what it holds so far."""
+"""Bytes on their way in: each upload is a local file that grows, with the digest of what it holds so far."""
 
 import asyncio
 import fcntl
@@ -11,6 +11,7 @@ from pathlib import Path
 
 from machineshop.blobs.base import CHUNK_BYTES
 from machineshop.blobs.disk import DiskThreads, full_disk_is_an_answer, write_all
+from machineshop.blobs.layout import DEFAULT_ALGORITHM
 from machineshop.errors import PayloadTooLarge
 
 
@@ -57,12 +58,12 @@ class Upload:
         self.size = 0
         """Bytes written so far."""
         self._threads = threads
-        self._hash = hashlib.sha256()
+        self._hash = hashlib.new(DEFAULT_ALGORITHM)
 
     @property
     def digest(self) -> str:
         """Of the bytes written so far."""
-        return f"sha256:{self._hash.hexdigest()}"
+        return f"{self._hash.name}:{self._hash.hexdigest()}"
 
     @asynccontextmanager
     async def hold(self) -> AsyncIterator[None]:
@@ -85,6 +86,11 @@ class Upload:
             FileNotFoundError: It was finished or removed.
         """
         await self._threads.run(self._refresh)
+
+    async def hash_with(self, algorithm: str) -> None:
+        """Take the digest with another hash, by its name in `hashlib`; what is there already is read once more."""
+        if algorithm != self._hash.name:
+            await self._threads.run(self.read_again, algorithm)
 
     async def append(self, parts: AsyncIterable[bytes], limit_bytes: int | None = None) -> None:
         """Write what comes. When `parts` breaks off with an error, what came before it is kept.
@@ -122,9 +128,9 @@ class Upload:
         self._hash.update(data)
         self.size += len(data)
 
-    def read_again(self) -> None:
-        """Take size and hash from the file; runs in a thread."""
-        self._hash, self.size = hashlib.sha256(), 0
+    def read_again(self, algorithm: str | None = None) -> None:
+        """Take size and hash from the file, perhaps with another hash; runs in a thread."""
+        self._hash, self.size = hashlib.new(algorithm or self._hash.name), 0
         with self.path.open("rb") as file:
             while data := file.read(CHUNK_BYTES):
                 self._hash.update(data)

@@ -1,8 +1,6 @@
 """What every route of the registry shares: who asks, what they may do, the errors in the specification's form."""
 
 import asyncio
-import base64
-import binascii
 import logging
 from collections.abc import Awaitable, Callable, Mapping
 
@@ -13,30 +11,32 @@ from starlette.types import Receive, Send
 from starlette.types import Scope as AsgiScope
 
 from machineshop.errors import MachineshopError, NotPermitted, PayloadTooLarge
-from machineshop.models import Identity, Organization, Scope
+from machineshop.models import Organization
+from machineshop.registry.challenge import origin_of, token_challenge
+from machineshop.registry.credentials import credential
 from machineshop.registry.errors import error_response
-from machineshop.services.identity import IdentityService
-from machineshop.services.registry_errors import Unsupported
+from machineshop.services.registry_access import RegistryAccess, Visitor
+from machineshop.services.registry_errors import ScopeInsufficient, Unsupported
+from machineshop.services.registry_tokens import ACTIONS_OF_KEYS, DELETE, PULL, PUSH
 
 log = logging.getLogger(__name__)
 
-READING_METHODS = frozenset({"GET", "HEAD"})
-PUSHING_SCOPES = frozenset({Scope.ADMIN, Scope.PROJECT})
+ACTIONS_OF_METHODS = {"GET": PULL, "HEAD": PULL, "POST": PUSH, "PUT": PUSH, "PATCH": PUSH, "DELETE": DELETE}
 
 
 class RegistryCall:
     """One authenticated request to the registry."""
 
-    __slots__ = ("identity", "request")
+    __slots__ = ("request", "visitor")
 
-    def __init__(self, request: Request, identity: Identity) -> None:
+    def __init__(self, request: Request, visitor: Visitor) -> None:
         self.request = request
-        self.identity = identity
+        self.visitor = visitor
 
     @property
     def organization(self) -> Organization:
         """Whose namespace the request may use."""
-        return self.identity.organization
+        return self.visitor.identity.organization
 
     @property
     def name(self) -> str:
@@ -59,6 +59,23 @@ class RegistryCall:
         """The request's headers."""
         return self.request.headers
 
+    def check(self, action: str) -> None:
+        """Refuse what the caller's key, or its token, does not cover.
+
+        What lies outside of the organization's own namespace is left to those who look for it, and do not find it.
+
+        Raises:
+            NotPermitted: The key may not do that anywhere.
+            ScopeInsufficient: The token may not do it in this repository.
+        """
+        scope = self.visitor.identity.key.scope
+        if action not in ACTIONS_OF_KEYS[scope]:
+            may = sorted(each for each, actions in ACTIONS_OF_KEYS.items() if action in actions)
+            raise NotPermitted(needed=" or ".join(may), scope=scope)
+        name = self.path.get("name")
+        if name is not None and name.startswith(f"{self.organization.slug}/") and not self.visitor.may(name, action):
+            raise ScopeInsufficient(action=action, name=name[:255])
+
     async def body(self, limit_bytes: int) -> bytes:
         """The whole body.
 
@@ -80,11 +97,26 @@ Handler = Callable[[RegistryCall], Awaitable[Response]]
 
 
 class Endpoint:
-    """The ASGI application of one path: a handler for each method."""
+    """The ASGI application of one path.
 
-    def __init__(self, identity: IdentityService, handlers: Mapping[str, Handler]) -> None:
-        self._identity = identity
+    Args:
+        access: Who may do what.
+        base_url: Where the platform is reached, for all that it knows.
+        handlers: One for each method.
+        action: What all of them are part of; None: their methods say it.
+    """
+
+    def __init__(
+        self,
+        access: RegistryAccess,
+        base_url: Callable[[], str],
+        handlers: Mapping[str, Handler],
+        action: str | None = None,
+    ) -> None:
+        self._access = access
+        self._base_url = base_url
         self._handlers = handlers
+        self._action = action
 
     async def __call__(self, scope: AsgiScope, receive: Receive, send: Send) -> None:
         """Answer one request."""
@@ -95,6 +127,8 @@ class Endpoint:
             return
         except MachineshopError as error:
             response = error_response(error)
+            if response.status_code == 401:
+                response.headers["WWW-Authenticate"] = self._challenge(request, error)
         except asyncio.CancelledError:
             raise
         except Exception:
@@ -104,24 +138,21 @@ class Endpoint:
         await response(scope, receive, send)
 
     async def _answer(self, request: Request) -> Response:
-        identity = await self._identity.authenticate(api_key(request.headers))
+        visitor = await self._access.authenticate(credential(request.headers))
         handler = self._handlers.get(request.method)
         if handler is None:
             raise Unsupported(method=request.method, allowed=sorted(self._handlers))
-        if request.method not in READING_METHODS and identity.key.scope not in PUSHING_SCOPES:
-            raise NotPermitted(needed=" or ".join(sorted(PUSHING_SCOPES)), scope=identity.key.scope)
-        return await handler(RegistryCall(request, identity))
+        call = RegistryCall(request, visitor)
+        call.check(self._needed(request))
+        return await handler(call)
 
+    def _needed(self, request: Request) -> str:
+        return self._action or ACTIONS_OF_METHODS.get(request.method, PULL)
 
-def api_key(headers: Headers) -> str | None:
-    """The API key of a request: as a bearer token, or as the password of any user."""
-    kind, _, value = headers.get("authorization", "").partition(" ")
-    if kind.lower() == "bearer":
-        return value.strip() or None
-    if kind.lower() != "basic":
-        return None
-    try:
-        pair = base64.b64decode(value.strip(), validate=True).decode()
-    except (binascii.Error, UnicodeDecodeError):
-        return None
-    return pair.partition(":")[2] or None
+    def _challenge(self, request: Request, error: MachineshopError) -> str:
+        return token_challenge(
+            origin_of(request.scope["scheme"], request.headers, self._base_url()),
+            request.path_params.get("name"),
+            self._needed(request),
+            insufficient=isinstance(error, ScopeInsufficient),
+        )

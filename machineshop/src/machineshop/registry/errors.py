@@ -18,6 +18,7 @@ from machineshop.services.registry_errors import (
     BlobUnknown,
     ChunkOutOfOrder,
     DigestInvalid,
+    GrantUnsupported,
     ManifestBlobUnknown,
     ManifestInvalid,
     ManifestUnknown,
@@ -25,6 +26,7 @@ from machineshop.services.registry_errors import (
     NameUnknown,
     PageInvalid,
     RegistryError,
+    ScopeInsufficient,
     SizeInvalid,
     TagInvalid,
     Unsupported,
@@ -46,10 +48,12 @@ CODES: dict[type[MachineshopError], tuple[str, int]] = {
     ManifestInvalid: ("MANIFEST_INVALID", 400),
     ManifestBlobUnknown: ("MANIFEST_BLOB_UNKNOWN", 400),
     PageInvalid: ("PAGINATION_NUMBER_INVALID", 400),
+    GrantUnsupported: ("UNSUPPORTED", 400),
     Unsupported: ("UNSUPPORTED", 405),
     PayloadTooLarge: ("SIZE_INVALID", 413),
     RangeNotSatisfiable: ("RANGE_INVALID", 416),
     NotAuthenticated: ("UNAUTHORIZED", 401),
+    ScopeInsufficient: ("UNAUTHORIZED", 401),
     NotPermitted: ("DENIED", 403),
     DiskFull: ("UNAVAILABLE", 507),
     Unavailable: ("UNAVAILABLE", 503),
@@ -63,8 +67,6 @@ def error_response(error: MachineshopError) -> Response:
     detail = error.facts if isinstance(error, RegistryError) else None
     body: dict[str, Any] = {"errors": [{"code": code, "message": error.message, "detail": detail}]}
     headers = {}
-    if status == 401:
-        headers["WWW-Authenticate"] = 'Basic realm="machineshop"'
     if isinstance(error, RangeNotSatisfiable):
         headers["Content-Range"] = f"bytes */{error.size}"
     if isinstance(error, Unsupported):

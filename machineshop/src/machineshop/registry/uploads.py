@@ -8,6 +8,7 @@ from machineshop.registry.endpoint import RegistryCall
 from machineshop.registry.errors import error_response
 from machineshop.services.registry import RegistryService
 from machineshop.services.registry_errors import ChunkOutOfOrder, DigestInvalid, SizeInvalid
+from machineshop.services.registry_tokens import PULL
 from machineshop.services.uploads import BlobUpload
 
 _CONTENT_RANGE = re.compile(r"(?:bytes[ =])?(\d{1,19})-(\d{1,19})(?:/(?:\d+|\*))?", re.ASCII)
@@ -22,7 +23,7 @@ class UploadRoutes:
     async def post(self, call: RegistryCall) -> Response:
         """Begin an upload; with `mount`, take the blob from elsewhere; with `digest`, take the whole of it now."""
         mount, digest = call.query.get("mount"), call.query.get("digest")
-        if mount and await self._service.mount_blob(call.organization, call.name, mount, call.query.get("from")):
+        if mount and await self._mounted(call, mount):
             return _created(call, mount)
         repository = await self._service.ensure_repository(call.organization, call.name)
         if digest:
@@ -59,6 +60,13 @@ class UploadRoutes:
         """Cancel it."""
         await self._service.uploads.cancel(await self._find(call))
         return Response(status_code=204)
+
+    async def _mounted(self, call: RegistryCall, digest: str) -> bool:
+        """Whether the blob is here now; whoever may not read it there has to send it."""
+        source = call.query.get("from")
+        if call.visitor.claims is not None and not (source and call.visitor.may(source, PULL)):
+            return False
+        return await self._service.mount_blob(call.organization, call.name, digest, source)
 
     async def _find(self, call: RegistryCall) -> BlobUpload:
         repository = await self._service.repository(call.organization, call.name)

@@ -9,7 +9,7 @@ import msgspec
 from sqlalchemy import Connection
 
 from machineshop.blobs.base import Blob, BlobMissing, BlobStore
-from machineshop.blobs.layout import registry_key
+from machineshop.blobs.layout import algorithm_of, registry_key
 from machineshop.errors import ArtifactMissing, InvalidRequest
 from machineshop.runtime.base import ArtifactKind, Bundle
 from machineshop.services.manifests import Descriptor, ManifestContent, parse_manifest
@@ -120,11 +120,11 @@ class Artifacts:
 
     async def _verified(self, blob: Blob, digest: str, image: str) -> AsyncIterator[bytes]:
         """A blob's chunks; the end comes only if they have the digest."""
-        hasher = hashlib.sha256()
+        hasher = hashlib.new(algorithm_of(digest))
         async for chunk in blob.chunks():
             await asyncio.to_thread(hasher.update, chunk)
             yield chunk
-        if f"sha256:{hasher.hexdigest()}" != digest:
+        if f"{hasher.name}:{hasher.hexdigest()}" != digest:
             # Once the damaged bytes are gone, a client that pushes it again hears that they are wanted.
             await self._blobs.delete(registry_key(digest))
             raise ArtifactMissing(f"The part {digest} of '{image}' was damaged on the server's disk: push it again.")

@@ -49,18 +49,35 @@ class IdentityService:
         """
         if not key or len(key) > MAX_KEY_LENGTH:
             raise NotAuthenticated
-        key_hash = hash_key(key)
+        identity = await self._cached(identities.find_identity, hash_key(key))
+        if identity is None:
+            raise NotAuthenticated("The one that was sent is unknown or revoked; 'jig auth login' keeps another.")
+        return identity
+
+    async def owner_of(self, key_id: str) -> Identity:
+        """Whose the key with this id is: for what was made out to a key, and is worth nothing without it.
+
+        Raises:
+            NotAuthenticated: It is unknown or revoked.
+        """
+        identity = await self._cached(identities.find_owner, key_id)
+        if identity is None:
+            raise NotAuthenticated("The key that this was made for was revoked.")
+        return identity
+
+    async def _cached(self, find: Callable[[Connection, str], Identity | None], known_by: str) -> Identity | None:
+        """Ask the store at most every `CACHE_SECONDS`."""
         now = self._clock()
-        cached = self._cache.get(key_hash)
+        cached = self._cache.get(known_by)
         if cached is not None and cached[0] > now:
             return cached[1]
-        identity = await self._database.read(identities.find_identity, key_hash)
+        identity = await self._database.read(find, known_by)
         if identity is None:
-            self._cache.pop(key_hash, None)
-            raise NotAuthenticated("The one that was sent is unknown or revoked; 'jig auth login' keeps another.")
+            self._cache.pop(known_by, None)
+            return None
         if len(self._cache) >= CACHE_LIMIT:
             self._cache.clear()
-        self._cache[key_hash] = (now + CACHE_SECONDS, identity)
+        self._cache[known_by] = (now + CACHE_SECONDS, identity)
         return identity
 
     async def ensure_admin(self, key: str, *, alone: bool = True) -> Identity:

@@ -5,7 +5,7 @@ from typing import Any
 
 import msgspec
 
-from machineshop.blobs.layout import is_digest
+from machineshop.blobs.layout import DEFAULT_ALGORITHM, is_digest
 from machineshop.services.registry_errors import ManifestInvalid
 
 OCI_IMAGE = "application/vnd.oci.image.manifest.v1+json"
@@ -53,9 +53,9 @@ class ManifestContent(msgspec.Struct, frozen=True, rename="camel", kw_only=True)
 _decoder = msgspec.json.Decoder(ManifestContent)
 
 
-def digest_of(content: bytes) -> str:
+def digest_of(content: bytes, algorithm: str = DEFAULT_ALGORITHM) -> str:
     """The digest of a manifest's bytes."""
-    return f"sha256:{hashlib.sha256(content).hexdigest()}"
+    return f"{algorithm}:{hashlib.new(algorithm, content).hexdigest()}"
 
 
 def parse_manifest(content: bytes) -> ManifestContent:
@@ -110,7 +110,7 @@ def _check_descriptors(manifest: ManifestContent) -> None:
     subject = () if manifest.subject is None else (manifest.subject,)
     for descriptor in (*manifest.blobs, *(manifest.layers or ()), *(manifest.manifests or ()), *subject):
         if not is_digest(descriptor.digest):
-            raise ManifestInvalid(why=f"'{descriptor.digest}' is not a sha256 digest")
+            raise ManifestInvalid(why=f"'{descriptor.digest}' is not a digest")
         if descriptor.size < 0:
             raise ManifestInvalid(why=f"the size of {descriptor.digest} is negative")
 

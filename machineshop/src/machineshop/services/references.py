@@ -46,6 +46,11 @@ def is_name(text: str) -> bool:
     return len(text) <= MAX_NAME_LENGTH and _NAME.fullmatch(text) is not None
 
 
+def is_host(text: str) -> bool:
+    """Whether this may be the host, perhaps with a port, that a reference begins with."""
+    return _HOST.fullmatch(text) is not None
+
+
 def is_tag(text: str) -> bool:
     """Whether this may be a tag."""
     return _TAG.fullmatch(text) is not None
@@ -67,7 +72,7 @@ def parse_reference(text: str) -> Reference:
     if tag is not None and not is_tag(tag):
         raise _invalid(text, f"'{tag}' is no tag")
     if digest is not None and not is_digest(digest):
-        raise _invalid(text, f"'{digest}' is no digest (sha256: and 64 hex digits)")
+        raise _invalid(text, f"'{digest}' is no digest (sha256: and 64 hex digits, or sha512: and 128)")
     return Reference(registry, name, tag, digest)
 
 

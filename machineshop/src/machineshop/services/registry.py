@@ -13,7 +13,7 @@ from sqlalchemy import Connection
 
 from machineshop.blobs import Storage
 from machineshop.blobs.base import Blob, BlobMissing
-from machineshop.blobs.layout import is_digest, registry_key
+from machineshop.blobs.layout import DEFAULT_ALGORITHM, algorithm_of, is_digest, registry_key
 from machineshop.models import Organization
 from machineshop.runtime.base import ArtifactKind, Bundle
 from machineshop.services.artifacts import Artifacts
@@ -150,9 +150,10 @@ class RegistryService:
             ManifestBlobUnknown: It refers to something that the repository does not have.
         """
         repository = await self.ensure_repository(organization, name)
-        digest, tag = digest_of(content), None if ":" in reference else reference
+        tag = None if ":" in reference else reference
         if tag is not None and not is_tag(tag):
             raise TagInvalid(tag=tag[:200])
+        digest = digest_of(content, algorithm_of(reference) if is_digest(reference) else DEFAULT_ALGORITHM)
         if tag is None and reference != digest:
             raise DigestInvalid(message=f"The manifest's digest is {digest}, not '{reference[:200]}'.")
         fields, media_type = check_manifest(content, content_type)

@@ -14,6 +14,8 @@
     ├── ManifestInvalid
     ├── ManifestBlobUnknown
     ├── PageInvalid
+    ├── ScopeInsufficient
+    ├── GrantUnsupported
     └── Unsupported
 
 A docstring is the message, filled in with the facts that the exception was raised with.
@@ -76,6 +78,14 @@ class ManifestBlobUnknown(RegistryError):
 
 class PageInvalid(RegistryError):
     """The query parameter 'n' must be a whole number, 0 or more."""
+
+
+class ScopeInsufficient(RegistryError):
+    """This token does not let you {action} in '{name}': ask for one with the scope that WWW-Authenticate names."""
+
+
+class GrantUnsupported(RegistryError):
+    """The grant type '{kind}' is not known here: send 'password' with the API key as the password."""
 
 
 class Unsupported(RegistryError):

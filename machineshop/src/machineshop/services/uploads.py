@@ -9,7 +9,7 @@ from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 
 from machineshop.blobs import Storage
-from machineshop.blobs.layout import REGISTRY, is_digest, is_id, registry_key
+from machineshop.blobs.layout import REGISTRY, algorithm_of, is_digest, is_id, registry_key
 from machineshop.blobs.uploads import Upload, UploadHeld
 from machineshop.errors import DiskFull
 from machineshop.ids import new_id
@@ -116,8 +116,7 @@ class BlobUploads:
         """
         with self._ended(blob):
             async with blob.hold():
-                if first_byte is not None and first_byte != blob.size:
-                    raise ChunkOutOfOrder(size=blob.size)
+                _check_order(blob, first_byte)
                 await blob.upload.append(parts)
 
     async def finish(
@@ -130,9 +129,11 @@ class BlobUploads:
             ChunkOutOfOrder, UploadBusy, UploadUnknown, DiskFull: As for `append`.
         """
         check_digest(digest)
-        await self.append(blob, parts, first_byte)
         with self._ended(blob):
             async with blob.hold():
+                _check_order(blob, first_byte)
+                await blob.upload.hash_with(algorithm_of(digest))
+                await blob.upload.append(parts)
                 await self._publish(blob, digest)
         self._open.pop(blob.id, None)
         await self._database.write(store.add_blob, blob.repository.id, digest, blob.size, self._clock())
@@ -200,10 +201,17 @@ def check_digest(digest: str) -> None:
     """Refuse a digest that cannot be kept.
 
     Raises:
-        DigestInvalid: It is not `sha256:` and 64 hex digits.
+        DigestInvalid: It is of no kind that is known.
     """
     if not is_digest(digest):
-        raise DigestInvalid(message=f"'{digest[:200]}' is not a digest that is known here: sha256: and 64 hex digits.")
+        raise DigestInvalid(
+            message=f"'{digest[:200]}' is no digest that is known here: sha256: and 64 hex digits, or sha512: and 128."
+        )
+
+
+def _check_order(blob: BlobUpload, first_byte: int | None) -> None:
+    if first_byte is not None and first_byte != blob.size:
+        raise ChunkOutOfOrder(size=blob.size)
 
 
 def _group(repository: Repository) -> str:

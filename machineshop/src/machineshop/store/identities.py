@@ -1,6 +1,6 @@
 """Organizations, projects and API keys: the rows behind an identity."""
 
-from sqlalchemy import Connection, and_, select
+from sqlalchemy import ColumnElement, Connection, and_, select
 
 from machineshop.models import ApiKey, Identity, Organization, Project, Scope
 from machineshop.store.tables import api_keys, organizations, projects
@@ -72,7 +72,16 @@ def insert_key(conn: Connection, key: ApiKey, key_hash: str) -> None:
 
 def find_identity(conn: Connection, key_hash: str) -> Identity | None:
     """Whose key this is; None when it is unknown or revoked."""
-    query = select(*_KEY_COLUMNS).where(and_(api_keys.c.hash == key_hash, api_keys.c.revoked_at.is_(None)))
+    return _find_identity(conn, api_keys.c.hash == key_hash)
+
+
+def find_owner(conn: Connection, key_id: str) -> Identity | None:
+    """Whose the key with this id is; None when it is unknown or revoked."""
+    return _find_identity(conn, api_keys.c.id == key_id)
+
+
+def _find_identity(conn: Connection, condition: ColumnElement[bool]) -> Identity | None:
+    query = select(*_KEY_COLUMNS).where(condition, api_keys.c.revoked_at.is_(None))
     row = conn.execute(query).mappings().first()
     if row is None:
         return None

@@ -1,0 +1,82 @@
+"""Who may do what in the registry: by an API key, or by a short-lived token that was made for one."""
+
+import secrets
+import time
+from collections.abc import Callable, Iterable
+
+import msgspec
+
+from machineshop.errors import NotAuthenticated
+from machineshop.models import Identity
+from machineshop.services.identity import IdentityService
+from machineshop.services.registry_tokens import (
+    ACTIONS_OF_KEYS,
+    LIFETIME_SECONDS,
+    TOKEN_PREFIX,
+    Claims,
+    grants,
+    read,
+    sign,
+)
+from machineshop.store import settings
+from machineshop.store.database import Database
+
+TOKEN_KEY = "registry_token_key"  # noqa: S105 - the name of a setting
+
+
+class Visitor(msgspec.Struct, frozen=True):
+    """Who makes a request to the registry, and what its token limits it to; a key limits to nothing."""
+
+    identity: Identity
+    claims: Claims | None = None
+
+    def may(self, name: str, action: str) -> bool:
+        """Whether this may be done in the organization's repository of this name."""
+        if self.claims is not None and not self.claims.allow(name, action):
+            return False
+        return action in ACTIONS_OF_KEYS[self.identity.key.scope]
+
+
+class RegistryAccess:
+    """Takes keys and tokens, and makes tokens. Servers that share a database take one another's."""
+
+    def __init__(self, database: Database, identity: IdentityService, clock: Callable[[], float] = time.time) -> None:
+        self._database = database
+        self._identity = identity
+        self._clock = clock
+        self._secret: bytes | None = None
+
+    async def authenticate(self, credential: str | None) -> Visitor:
+        """Whose key or token this is.
+
+        Raises:
+            NotAuthenticated: It is missing, unknown, revoked or expired, or the token's key is.
+        """
+        if credential is None or not credential.startswith(TOKEN_PREFIX):
+            return Visitor(await self._identity.authenticate(credential))
+        claims = read(await self._signing_secret(), credential, self._clock())
+        return Visitor(await self._identity.owner_of(claims.key_id), claims)
+
+    async def issue(self, key: str | None, scopes: Iterable[str]) -> str:
+        """A token for the bearer of an API key, which holds for `LIFETIME_SECONDS`.
+
+        Arguments:
+            key: An API key; a token does not make tokens, or it would never end.
+            scopes: What it is for, as `repository:<name>:<actions>`; what the key may not do is left out.
+
+        Raises:
+            NotAuthenticated: The key is missing, unknown or revoked.
+        """
+        if key is not None and key.startswith(TOKEN_PREFIX):
+            raise NotAuthenticated("Another token is to be had for an API key only.")
+        identity = await self._identity.authenticate(key)
+        claims = Claims(identity.key.id, int(self._clock()) + LIFETIME_SECONDS, grants(identity, scopes))
+        return sign(await self._signing_secret(), claims)
+
+    async def _signing_secret(self) -> bytes:
+        if self._secret is None:
+            stored = await self._database.read(settings.find, TOKEN_KEY)
+            if stored is None:
+                stored = await self._database.write(settings.ensure, TOKEN_KEY, secrets.token_hex(32))
+            self._secret = bytes.fromhex(stored)
+        return self._secret
