@@ -3,6 +3,7 @@
 import io
 import os
 import tarfile
+import tomllib
 import zipfile
 from pathlib import Path
 from typing import Protocol
@@ -15,13 +16,15 @@ from jig.bundle.ignore import is_ignored, parse_patterns
 from jig.bundle.manifest import SOURCE_TYPE, blob_of, config_blob, manifest
 from jig.bundle.pack import bundle_warnings, pack
 from jig.bundle.pyproject import without_jig_tables
-from jig.bundle.requirements import lock, package_name, without_sprocket
+from jig.bundle.requirements import SPROCKET_EXTRAS, lock, needed_by_extras, package_name, without_sprocket
 from jig.bundle.source import collect
 from jig.config.file import find_config
 from jig.config.model import Config
 from jig.errors import BundleError
 from jig.state import State
 from jig.uv import clean_environment, compile_arguments, run_uv
+
+ROOT = Path(__file__).parents[2]
 
 
 class ReadConfig(Protocol):
@@ -277,6 +280,31 @@ def test_package_names_are_read_from_requirement_lines(line: str, name: str) -> 
 def test_sprocket_is_never_a_requirement() -> None:
     lines = ["sprocket==0.1.0", "# comment", "", "sprocket_extra", " numpy==2 "]
     assert without_sprocket(lines) == ["sprocket_extra", "numpy==2"]
+
+
+@pytest.mark.parametrize(
+    ("line", "needed"),
+    [
+        ("sprocket", []),
+        ("sprocket >= 0.1", []),
+        ("sprocket[]", []),
+        ("sprocket[typed]", ["pydantic>=2.7"]),
+        ("Sprocket [ Typed ] >=0.1 ; python_version < '3.14'", ["pydantic>=2.7 ; python_version < '3.14'"]),
+        ("other[typed]", []),
+    ],
+)
+def test_what_sprockets_extras_need_takes_its_place(line: str, needed: list[str]) -> None:
+    assert needed_by_extras(line) == needed
+
+
+def test_an_extra_that_sprocket_does_not_have_is_refused() -> None:
+    with pytest.raises(BundleError, match=r"`sprocket\[tipped\]` names an extra"):
+        needed_by_extras("sprocket[tipped]")
+
+
+def test_jig_knows_what_sprockets_extras_need() -> None:
+    project = tomllib.loads((ROOT / "sprocket" / "pyproject.toml").read_text())["project"]
+    assert {name: [needed] for name, needed in SPROCKET_EXTRAS.items()} == project["optional-dependencies"]
 
 
 def test_nothing_to_lock_does_not_run_uv(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -44,8 +44,9 @@ class Gate(sprocket.Sprocket):
 
 @asynccontextmanager
 async def working(gate: Gate, engine_type: type[SyncThreads] = SyncThreads) -> AsyncIterator[Workbench]:
-    files = Files(Config(), None)
-    bench = Workbench(engine_type(Model(gate)), files, Metrics())
+    model = Model(gate)
+    files = Files(Config(), None, model.inputs)
+    bench = Workbench(engine_type(model), files, Metrics())
     assert await bench.start() is None
     yield bench
     gate.opened.set()

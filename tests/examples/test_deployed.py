@@ -14,7 +14,7 @@ from PIL import Image, ImageDraw, ImageFont
 from platform_process import PlatformProcess, wait_for
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
-NAMES = ["hello-world", "ocr-cpu", "slow"]
+NAMES = ["hello-world", "ocr-cpu", "slow", "banner"]
 FOREVER_SECONDS = 3600
 SOON_SECONDS = 10
 
@@ -46,6 +46,26 @@ def submitted(platform: PlatformProcess, folder: Path, payload: dict[str, Any]) 
 def progress_of(job: dict[str, Any]) -> dict[str, int] | None:
     progress: dict[str, int] | None = job["info"].get("progress")
     return progress
+
+
+def test_typed(platform: PlatformProcess, deployed: Callable[[str], Path]) -> None:
+    folder = deployed("typed")
+
+    job = submitted(platform, folder, {"text": "Hi", "width": "6", "labels": [{"text": ">"}]})
+    assert job["outputs"] == {"lines": ["+------+", "| > Hi |", "+------+"]}
+
+    failed = platform.finished("banner", platform.submit("banner", {"text": "Hi", "labels": [{"side": "top"}]}))
+    assert (failed["status"], failed["retries"]) == ("failed", 0)
+    assert failed["error"] == (
+        "InvalidInputError: labels.0.text: Field required; labels.0.side: Input should be 'left' or 'right'"
+    )
+
+    with platform.client() as client:
+        gateway = "/v1/deployment-request/banner"
+        answer = client.post(f"{gateway}/generate", json={"text": "Hi", "width": 0})
+        assert (answer.status_code, answer.json()["error"]["param"]) == (422, "width")
+        document = client.get(f"{gateway}/openapi.json").json()
+        assert document["info"]["description"] == "Prints a text in a frame of characters."
 
 
 def test_hello_world(platform: PlatformProcess, deployed: Callable[[str], Path]) -> None:

@@ -22,6 +22,7 @@ from .files import Files
 from .logs import log
 from .metrics import Metrics
 from .model import Model
+from .openapi import document
 from .platform import Platform
 from .server import Health, Server
 from .workbench import Workbench
@@ -86,9 +87,11 @@ class App:
         self._stop = Stop()
         self._metrics = Metrics()
         self._platform = Platform(config.platform) if config.platform else None
-        self._files = Files(config, self._platform)
+        self._files = Files(config, self._platform, model.inputs)
         self._workbench = Workbench(engine_for(model), self._files, self._metrics)
-        self._server = Server(self._workbench, self._metrics, config.predict_path)
+        self._server = Server(
+            self._workbench, self._metrics, config.predict_path, lambda: document(model, config.predict_path)
+        )
         self._consumer: Consumer | None = None
         if config.queue and self._platform is not None:
             self._consumer = Consumer(self._platform, self._workbench, self._metrics)

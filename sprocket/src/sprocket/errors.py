@@ -5,6 +5,7 @@ SprocketError
 ├── LoadError            module:Class does not name a worker
 ├── InfoError            emit_info got what it cannot send
 ├── InputError           an input file could not be fetched
+│   └── InvalidInputError      the input does not fit what predict's parameters say
 ├── OutputError          predict returned what cannot be a result
 └── PlatformError        the platform's answer
     ├── PlatformAwayError      no usable answer: worth another try
@@ -34,6 +35,18 @@ class InfoError(SprocketError, ValueError):
 
 class InputError(SprocketError):
     """An input file could not be fetched; the job fails with this text."""
+
+
+class InvalidInputError(InputError):
+    """The input does not fit what predict's parameters say; the job fails with this text, which says where and why.
+
+    Attributes:
+        path: where in the input the (first) mistake is, names and list indexes; empty: the input as a whole.
+    """
+
+    def __init__(self, message: str, path: tuple[str | int, ...]) -> None:
+        super().__init__(message)
+        self.path = path
 
 
 class OutputError(SprocketError, TypeError):

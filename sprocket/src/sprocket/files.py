@@ -13,6 +13,7 @@ from pathlib import Path
 from .config import Config
 from .downloads import Downloader, safe_name
 from .errors import InputError, PlatformError, StaleAttemptError
+from .inputs import Inputs
 from .job import Job
 from .outcome import Canceled, Done, Failed, Outcome, Stale
 from .outputs import Encoded, FileOutput
@@ -27,7 +28,8 @@ DATA_URI_LIMIT_BYTES = 64 * 1024**2
 class Files:
     """The files of all jobs of one worker. Use inside a running event loop; `close` it."""
 
-    def __init__(self, config: Config, platform: Platform | None) -> None:
+    def __init__(self, config: Config, platform: Platform | None, inputs: Inputs) -> None:
+        self._inputs = inputs
         self._downloader = Downloader(config, platform)
         self._uploader = Uploader(platform) if platform is not None else None
         self._scratch = Scratch()
@@ -42,21 +44,23 @@ class Files:
 
     def has_inputs(self, job: Job) -> bool:
         """Whether there is something to fetch."""
-        return bool(self._downloader.remote_names(job.payload))
+        return bool(self._downloader.remote_names(self._inputs.fetchable(job.payload)))
 
     async def fetch(self, job: Job) -> None:
         """Fetch the inputs, and put their local paths into the payload. `clear` must follow once the job has ended.
 
         Raises:
+            InvalidInputError: the payload does not fit; nothing has been fetched in vain.
             InputError: one could not be fetched, or the job was cancelled meanwhile.
         """
         if not self.has_inputs(job):
             return
+        self._inputs.check(job.payload)
         self._directories[job] = directory = self._scratch.make()
-        fetching = asyncio.ensure_future(self._downloader.fetch(job.payload, directory))
+        fetching = asyncio.ensure_future(self._downloader.fetch(self._inputs.fetchable(job.payload), directory))
         with job.interruptible(fetching.cancel):
             try:
-                job.payload = await fetching
+                job.payload = {**job.payload, **await fetching}
             except asyncio.CancelledError:
                 fetching.cancel()
                 if not job.cancel_requested:

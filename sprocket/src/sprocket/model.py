@@ -6,7 +6,9 @@ import inspect
 from typing import Any, cast
 
 from .errors import ConfigError, LoadError
+from .inputs import Inputs, inputs_of
 from .job import Job
+from .signature import Form, Signature, signature_of_predict
 from .warmup import warming_up, warmup_jobs
 from .worker import AsyncSprocket, Request, Sprocket, SprocketWorker, Worker
 
@@ -28,7 +30,12 @@ class Model:
 
     Raises:
         LoadError: it is no worker.
-        ConfigError: its `concurrency` is no number of jobs.
+        ConfigError: its `concurrency` is no number of jobs, or its typed parameters cannot be read.
+
+    Attributes:
+        cls: the worker's class.
+        signature: how its predict is called.
+        inputs: what its predict takes.
     """
 
     def __init__(self, worker: Worker | type[Worker], *, warmup_rounds: int = 0, warmup_required: bool = False) -> None:
@@ -37,6 +44,8 @@ class Model:
         self._warmup_required = warmup_required
         self.cls = check_worker(worker)
         self.name = self.cls.__name__
+        self.signature = _signature_of(self.cls)
+        self.inputs: Inputs = inputs_of(self.signature)
         self.concurrency = _concurrency_of(worker, self.name)
         self.is_async = issubclass(self.cls, AsyncSprocket) or any(
             inspect.iscoroutinefunction(getattr(self.cls, method)) for method in ("setup", "predict", "shutdown")
@@ -72,7 +81,7 @@ class Model:
         if isinstance(worker, SprocketWorker):
             request = Request(job.payload, id=job.id, priority=job.priority, info=job.info, headers=job.headers)
             return worker.predict(request)
-        return cast("Sprocket | AsyncSprocket", worker).predict(job.payload)
+        return self.inputs.call(cast("Sprocket | AsyncSprocket", worker).predict, self.inputs.bind(job.payload))
 
     def shutdown(self) -> Any:
         """Shut the worker down."""
@@ -97,6 +106,12 @@ def check_worker(worker: object) -> type[Worker]:
 async def awaited(value: Any) -> Any:
     """Give what a method returned, once it is there, whether the method was a `def` or an `async def`."""
     return await value if inspect.isawaitable(value) else value
+
+
+def _signature_of(cls: type[Worker]) -> Signature:
+    if issubclass(cls, SprocketWorker):
+        return Signature(f"{cls.__name__}.predict", Form.PLAIN)  # It takes the request, and looks at it by itself.
+    return signature_of_predict(cls)
 
 
 def _concurrency_of(worker: Worker | type[Worker], name: str) -> int:

@@ -7,7 +7,7 @@ import traceback
 from dataclasses import dataclass
 from types import TracebackType
 
-from .errors import OutputError, SprocketError
+from .errors import InvalidInputError, OutputError, SprocketError
 from .job import Job
 from .outputs import Encoded, encode_outputs
 
@@ -27,10 +27,14 @@ class Done:
 
 @dataclass(frozen=True)
 class Failed:
-    """Predict raised, or returned something that cannot be sent."""
+    """Predict raised, or returned something that cannot be sent.
+
+    `input_path` is set where the input is to blame: it says where in it the mistake is, and is empty for all of it.
+    """
 
     error: str
     traceback: str | None = None
+    input_path: tuple[str | int, ...] | None = None
 
 
 @dataclass(frozen=True)
@@ -81,6 +85,8 @@ def outcome_of_exception(job: Job, error: BaseException) -> Outcome:
 def failure(error: BaseException) -> Failed:
     """Describe an exception of the model, or of sprocket on the model's behalf, for the job's submitter."""
     text = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+    if isinstance(error, InvalidInputError):
+        return Failed(_cut(text, ERROR_LIMIT_CHARS), input_path=error.path)
     if isinstance(error, SprocketError):
         return Failed(_cut(text, ERROR_LIMIT_CHARS))
     return Failed(_cut(text, ERROR_LIMIT_CHARS), _tail(error))

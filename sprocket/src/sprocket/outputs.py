@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
 import os
@@ -56,6 +57,7 @@ def encode_outputs(value: object) -> Encoded:
     """
     if value is None:
         raise OutputError("predict returned None; it must return a dict (did you forget `return`?)")
+    value = _as_dict(value)
     if not isinstance(value, Mapping):
         raise OutputError(f"predict returned {_type_name(value)}; it must return a dict")
     for key in value:
@@ -67,6 +69,16 @@ def encode_outputs(value: object) -> Encoded:
     except (TypeError, ValueError, RecursionError) as error:
         raise OutputError(_complaint_about(value) or f"predict returned what is not JSON: {error}") from None
     return gaps.cut(text)
+
+
+def _as_dict(value: object) -> object:
+    """Give the fields of a pydantic model or a dataclass as a dict, and anything else as it is."""
+    dump = None if isinstance(value, Mapping | type) else getattr(value, "model_dump", None)
+    if callable(dump):
+        return dump(mode="json")
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return dataclasses.asdict(value)
+    return value
 
 
 class _Gaps:

@@ -8,6 +8,7 @@ import errno
 import json
 import re
 import uuid
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from aiohttp import web
@@ -15,7 +16,7 @@ from aiohttp import web
 from .errors import ConfigError
 from .job import Job
 from .metrics import Metrics
-from .outcome import Canceled, Done, Exited, Outcome
+from .outcome import Canceled, Done, Exited, Failed, Outcome
 from .workbench import Workbench
 
 REQUEST_LIMIT_BYTES = 64 * 1024**2
@@ -38,14 +39,18 @@ class Health(enum.Enum):
 class Server:
     """Serves one worker."""
 
-    def __init__(self, workbench: Workbench, metrics: Metrics, predict_path: str) -> None:
+    def __init__(
+        self, workbench: Workbench, metrics: Metrics, predict_path: str, describe: Callable[[], dict[str, Any]]
+    ) -> None:
         self.health = Health.STARTING
         self._workbench = workbench
         self._metrics = metrics
+        self._describe = describe
         self._requests: set[asyncio.Task[Outcome]] = set()
         app = web.Application(client_max_size=REQUEST_LIMIT_BYTES)
         app.router.add_get("/health", self._get_health)
         app.router.add_get("/metrics", self._get_metrics)
+        app.router.add_get("/openapi.json", self._get_openapi)
         app.router.add_post(predict_path, self._post_predict)
         # handler_cancellation: a client that hangs up wants no answer any more, so its job is cancelled.
         self._runner = web.AppRunner(app, access_log=None, handler_cancellation=True, shutdown_timeout=1.0)
@@ -79,6 +84,9 @@ class Server:
 
     async def _get_metrics(self, _: web.Request) -> web.Response:
         return web.Response(text=self._metrics.render(), content_type="text/plain")
+
+    async def _get_openapi(self, _: web.Request) -> web.Response:
+        return web.json_response(self._describe())
 
     async def _post_predict(self, request: web.Request) -> web.StreamResponse:
         if self.health is not Health.HEALTHY:
@@ -120,6 +128,8 @@ class Server:
             return _error(500, "the request was cancelled", "canceled", headers)
         if isinstance(outcome, Exited):
             return _error(500, "the worker has ended", "worker_exited", headers)
+        if isinstance(outcome, Failed) and outcome.input_path is not None:
+            return _error(422, outcome.error, "invalid_input", headers, outcome.input_path)
         return _error(500, outcome.error, "predict_failed", headers)
 
 
@@ -128,7 +138,10 @@ def _request_id(given: str) -> str:
     return given if REQUEST_ID.fullmatch(given) else str(uuid.uuid4())
 
 
-def _error(status: int, message: str, code: str, headers: dict[str, str] | None = None) -> web.Response:
+def _error(
+    status: int, message: str, code: str, headers: dict[str, str] | None = None, path: Sequence[str | int] = ()
+) -> web.Response:
     kind = "invalid_request_error" if status < 500 else "server_error"
-    body: dict[str, Any] = {"error": {"message": message, "type": kind, "param": None, "code": code}}
+    param = ".".join(map(str, path)) or None
+    body: dict[str, Any] = {"error": {"message": message, "type": kind, "param": param, "code": code}}
     return web.json_response(body, status=status, headers=headers)

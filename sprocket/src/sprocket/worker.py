@@ -35,15 +35,22 @@ class Sprocket:
             Exception: anything raised here ends the process with exit code 1 and a traceback on stderr.
         """
 
-    def predict(self, args: dict[str, Any]) -> dict[str, Any]:
+    # Any parameters, for a type checker: which ones it has is up to its author.
+    def predict(self, *args: Any, **fields: Any) -> Any:
         """Answer one request.
 
+        Declared as `predict(self, args)` or `predict(self, args: dict)` it gets the payload as it is. With annotated
+        parameters, as in `predict(self, prompt: str, steps: int = 30)` or `predict(self, args: MyInput)`, it gets typed
+        inputs, and is not called with what does not fit; that takes `sprocket[typed]`.
+
         Args:
-            args: the job's payload. Top-level strings that were `https://` addresses or files in the platform's storage
-                are paths of local files by now; they are removed when the job ends.
+            args: the job's payload, a dict. Top-level strings that were `https://` addresses or files in the platform's
+                storage are paths of local files by now; they are removed when the job ends.
+            fields: or the payload's fields, as declared.
 
         Returns:
-            The outputs, a JSON object. A `FileOutput` anywhere in it is uploaded and replaced by its address.
+            The outputs: a JSON object, as a dict, a pydantic model or a dataclass. A `FileOutput` anywhere in it is
+            uploaded and replaced by its address.
 
         Raises:
             Exception: anything raised here fails this job; the worker goes on with the next.
@@ -72,7 +79,8 @@ class AsyncSprocket:
         """Load the model; may be `def` or `async def`. See `Sprocket.setup`."""
         return None
 
-    async def predict(self, args: dict[str, Any]) -> dict[str, Any]:
+    # An `async def`, declared so that an asynchronous generator may stand in for it.
+    def predict(self, *args: Any, **fields: Any) -> Any:
         """Answer one request. See `Sprocket.predict` for the argument, the result and errors.
 
         Raises:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,6 +17,8 @@ from jig.uv import compile_arguments, export_arguments, run_uv
 LOCK_FILE = "uv.lock"
 REQUIREMENTS_FILE = "requirements.txt"
 SPROCKET = "sprocket"  # the platform brings its own
+SPROCKET_EXTRAS = {"typed": "pydantic>=2.7"}  # but what its extras need is the bundle's to bring, pinned like the rest
+EXTRAS_PATTERN = re.compile(r"[^\[;@]*\[([^\]]*)\][^;]*(;.*)?")
 NAME_PATTERN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 LOCAL_PATTERN = re.compile(r"(-e\s|file:|\.{0,2}/|.*@\s*file:)")
 
@@ -60,12 +62,19 @@ def lock(folder: Path, python_version: str, state: State) -> Requirements:
 
 
 def wanted_lines(folder: Path) -> tuple[list[str], str]:
-    """The requirements as the project states them, without sprocket, and the file that states them."""
-    lines = without_sprocket(project_dependencies(folder))
+    """The requirements as the project states them, with what sprocket's extras need in place of sprocket.
+
+    Returns:
+        The lines, and the file that states them.
+
+    Raises:
+        BundleError: sprocket has no such extra.
+    """
+    lines = _wanted(project_dependencies(folder))
     if lines:
         return lines, PYPROJECT_FILE
     if (path := folder / REQUIREMENTS_FILE).is_file():
-        return without_sprocket(path.read_text(encoding="utf-8").splitlines()), REQUIREMENTS_FILE
+        return _wanted(path.read_text(encoding="utf-8").splitlines()), REQUIREMENTS_FILE
     return [], PYPROJECT_FILE
 
 
@@ -91,6 +100,28 @@ def without_sprocket(lines: Iterable[str]) -> list[str]:
     """The lines that require something else than sprocket; comments and empty lines are left out."""
     stripped = (line.strip() for line in lines)
     return [line for line in stripped if line and not line.startswith("#") and package_name(line) != SPROCKET]
+
+
+def needed_by_extras(line: str) -> list[str]:
+    """What a requirement of sprocket asks for beyond sprocket: `sprocket[typed]` asks for pydantic.
+
+    Raises:
+        BundleError: sprocket has no such extra.
+    """
+    found = EXTRAS_PATTERN.fullmatch(line) if package_name(line) == SPROCKET else None
+    if found is None:
+        return []
+    extras = [re.sub(r"[-_.]+", "-", extra.strip()).lower() for extra in found[1].split(",") if extra.strip()]
+    for extra in extras:
+        if extra not in SPROCKET_EXTRAS:
+            hint = f"Known: {', '.join(sorted(SPROCKET_EXTRAS))}."
+            raise BundleError(f"The requirement `{line}` names an extra that sprocket does not have.", hint=hint)
+    marker = f" {found[2]}" if found[2] else ""
+    return [f"{SPROCKET_EXTRAS[extra]}{marker}" for extra in extras]
+
+
+def _wanted(lines: Sequence[str]) -> list[str]:
+    return [*without_sprocket(lines), *(needed for line in lines for needed in needed_by_extras(line.strip()))]
 
 
 def package_name(line: str) -> str | None:
