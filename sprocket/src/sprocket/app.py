@@ -38,14 +38,21 @@ def grace_margin_seconds(grace_period_seconds: float) -> float:
 
 @dataclass(frozen=True)
 class Ending:
-    """How the process is to end. `abrupt`: the model's thread is still at work and will not be waited for."""
+    """How the process is to end.
+
+    Attributes:
+        exit_code: of the process.
+        abrupt: the model's thread is still at work and will not be waited for.
+        error: what setup or shutdown raised, where that is why.
+    """
 
     exit_code: int
     abrupt: bool = False
+    error: BaseException | None = None
 
 
 class Stop:
-    """The signals that end a worker: the first asks for a drain, the second for an end at once."""
+    """What ends a worker, a signal as a rule: the first asks for a drain, the second for an end at once."""
 
     def __init__(self) -> None:
         self.asked = asyncio.Event()
@@ -65,26 +72,33 @@ class Stop:
             for number in signals:
                 loop.remove_signal_handler(number)
 
-    def ask(self) -> None:
-        """Ask for a drain."""
-        self.asked_at = time.monotonic()
-        self.asked.set()
-
     def _take(self, number: signal.Signals) -> None:
         log.info("%s received%s", number.name, ": ending at once" if self.asked.is_set() else "")
+        self.ask()
+
+    def ask(self) -> None:
+        """Ask for the end, as a signal does."""
         if self.asked.is_set():
             self.insisted.set()
         else:
-            self.ask()
+            self.asked_at = time.monotonic()
+            self.asked.set()
 
 
 class App:
-    """Runs one model."""
+    """Runs one model until it is asked to stop.
 
-    def __init__(self, config: Config, model: Model) -> None:
+    Attributes:
+        port: where it listens; 0 until it does.
+        ready: set once setup is over.
+    """
+
+    def __init__(self, config: Config, model: Model, stop: Stop) -> None:
+        self.port = 0
+        self.ready = asyncio.Event()
         self._config = config
         self._model = model
-        self._stop = Stop()
+        self._stop = stop
         self._metrics = Metrics()
         self._platform = Platform(config.platform) if config.platform else None
         self._files = Files(config, self._platform, model.inputs)
@@ -102,14 +116,13 @@ class App:
         Raises:
             ConfigError: the port cannot be bound.
         """
-        with self._stop.listening():
-            try:
-                port = await self._server.start(self._config.port)
-                name = f"{self._model.name} {self._config.version}".rstrip()
-                log.info("%s is listening on port %d, setting up", name, port)
-                return await self._set_up() or await self._serve() or await self._drain()
-            finally:
-                await self._close()
+        try:
+            self.port = await self._server.start(self._config.port)
+            name = f"{self._model.name} {self._config.version}".rstrip()
+            log.info("%s is listening on port %d, setting up", name, self.port)
+            return await self._set_up() or await self._serve() or await self._drain()
+        finally:
+            await self._close()
 
     async def _set_up(self) -> Ending | None:
         """Give an ending where there is nothing to serve with."""
@@ -120,7 +133,8 @@ class App:
         error = setup.result()
         if error is not None:
             _print_error("setup", error)
-            return Ending(error.code if isinstance(error, SystemExit) and isinstance(error.code, int) else 1)
+            code = error.code if isinstance(error, SystemExit) and isinstance(error.code, int) else 1
+            return Ending(code, error=error)
         seconds = time.monotonic() - started_at
         if self._config.warmup_rounds_and_exit:
             log.info("%s is warmed up after %.1f s, and ends as RUN_AND_EXIT says", self._model.name, seconds)
@@ -128,6 +142,7 @@ class App:
             return None
         log.info("%s is ready after %.1f s", self._model.name, seconds)
         self._server.health = Health.HEALTHY
+        self.ready.set()
         return None
 
     async def _serve(self) -> Ending | None:
@@ -168,7 +183,7 @@ class App:
         error = stopping.result()
         if error is not None:
             _print_error("shutdown", error)
-            return Ending(1)
+            return Ending(1, error=error)
         log.info("drained")
         return Ending(0)
 

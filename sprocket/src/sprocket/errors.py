@@ -7,11 +7,16 @@ SprocketError
 ├── InputError           an input file could not be fetched
 │   └── InvalidInputError      the input does not fit what predict's parameters say
 ├── OutputError          predict returned what cannot be a result
-└── PlatformError        the platform's answer
-    ├── PlatformAwayError      no usable answer: worth another try
-    ├── StaleAttemptError      this attempt is no longer the job's
-    ├── OlderPlatformError     it does not know this route yet
-    └── PlatformRefusedError   a definite no: another try changes nothing
+├── PlatformError        the platform's answer
+│   ├── PlatformAwayError      no usable answer: worth another try
+│   ├── StaleAttemptError      this attempt is no longer the job's
+│   ├── OlderPlatformError     it does not know this route yet
+│   └── PlatformRefusedError   a definite no: another try changes nothing
+└── WorkerTestError      what a test of a worker, with `sprocket.testing`, runs into
+    ├── JobFailedError         the job failed
+    ├── JobCanceledError       the job was cancelled
+    ├── JobTimeoutError        the job is not where it should be by now
+    └── WorkerEndedError       the worker has ended by itself, or does not end
 """
 
 from __future__ import annotations
@@ -79,3 +84,43 @@ class PlatformRefusedError(PlatformError):
     def __init__(self, status: int, message: str) -> None:
         super().__init__(message)
         self.status = status
+
+
+class WorkerTestError(SprocketError):
+    """What a test of a worker, with `sprocket.testing`, runs into."""
+
+
+class JobFailedError(WorkerTestError):
+    """The job failed; the text is its error, as `status` would show it.
+
+    Attributes:
+        traceback: the end of the model's traceback; None where the model has not raised.
+    """
+
+    def __init__(self, error: str, traceback: str | None) -> None:
+        super().__init__(error)
+        self.traceback = traceback
+
+    def __str__(self) -> str:
+        text = super().__str__()
+        return f"{text}\n{self.traceback}" if self.traceback else text
+
+
+class JobCanceledError(WorkerTestError):
+    """The job was cancelled."""
+
+
+class JobTimeoutError(WorkerTestError, TimeoutError):
+    """The job is not where it should be by now."""
+
+
+class WorkerEndedError(WorkerTestError):
+    """The worker has ended by itself, or does not end.
+
+    Attributes:
+        exit_code: of its process, if it had one; None where it does not end.
+    """
+
+    def __init__(self, message: str, exit_code: int | None) -> None:
+        super().__init__(message)
+        self.exit_code = exit_code

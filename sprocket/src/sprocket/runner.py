@@ -106,10 +106,12 @@ def _flags_of_script(arguments: Sequence[str]) -> Flags:
 
 def _live(config: Config, model: Model) -> int:
     # Here, because it takes a third of a second: importing sprocket must not.
-    from .app import App, Ending  # noqa: PLC0415
+    from .app import App, Ending, Stop  # noqa: PLC0415
 
     async def main() -> Ending:
-        ending = await App(config, model).run()
+        stop = Stop()
+        with stop.listening():
+            ending = await App(config, model, stop).run()
         if ending.abrupt:
             # The model's thread is still inside setup or predict, and nothing can stop it from the outside.
             sys.stdout.flush()

@@ -1,10 +1,4 @@
-"""For the unit tests of a model: run a job as a worker would, without a platform and without a process.
-
-from sprocket.testing import run_job
-
-def test_greets():
-assert run_job(Hello, {"name": "Ada"}) == {"text": "Hello, Ada!"}
-"""
+"""One job of a model in a thread, without a queue, a platform and a process: `run_job`."""
 
 from __future__ import annotations
 
@@ -16,10 +10,10 @@ from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-from .job import Job, active
-from .model import Model
-from .outputs import encode_outputs
-from .worker import Worker
+from sprocket.job import Job, active
+from sprocket.model import Model
+from sprocket.outputs import encode_outputs
+from sprocket.worker import Worker
 
 _ATTRIBUTE = "_sprocket_testing_stage"
 
