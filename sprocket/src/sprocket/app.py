@@ -1,6 +1,7 @@
 """One worker process from its start to its end: the composition root.
 
-The main thread runs the event loop with the server and the queue's loop; the model lives in the engine's threads.
+The main thread runs the event loop with the server and the queue's loop; the model lives in the engine's threads, or
+in a process of its own.
 """
 
 from __future__ import annotations
@@ -9,21 +10,21 @@ import asyncio
 import contextlib
 import signal
 import time
-import traceback
 from collections.abc import Coroutine, Iterator
 from dataclasses import dataclass
 from typing import Any
 
+from .child import this_command
 from .config import Config
 from .consumer import Consumer
-from .engine import engine_for
-from .errors import ConfigError
+from .engine import Engine, threads_for
 from .files import Files
 from .logs import log
 from .metrics import Metrics
 from .model import Model
 from .openapi import document
 from .platform import Platform
+from .process import ModelProcess
 from .server import Health, Server
 from .workbench import Workbench
 
@@ -101,8 +102,9 @@ class App:
         self._stop = stop
         self._metrics = Metrics()
         self._platform = Platform(config.platform) if config.platform else None
+        self._engine = _engine_for(config, model)
         self._files = Files(config, self._platform, model.inputs)
-        self._workbench = Workbench(engine_for(model), self._files, self._metrics)
+        self._workbench = Workbench(self._engine, self._files, self._metrics)
         self._server = Server(
             self._workbench, self._metrics, config.predict_path, lambda: document(model, config.predict_path)
         )
@@ -130,11 +132,10 @@ class App:
         setup = asyncio.ensure_future(self._workbench.start())
         if await _first(setup, self._stop.asked.wait()) is not setup:
             return Ending(0, abrupt=True)
-        error = setup.result()
-        if error is not None:
-            _print_error("setup", error)
-            code = error.code if isinstance(error, SystemExit) and isinstance(error.code, int) else 1
-            return Ending(code, error=error)
+        fault = setup.result()
+        if fault is not None:
+            log.error("%s", fault.text)
+            return Ending(fault.exit_code, error=fault.error)
         seconds = time.monotonic() - started_at
         if self._config.warmup_rounds_and_exit:
             log.info("%s is warmed up after %.1f s, and ends as RUN_AND_EXIT says", self._model.name, seconds)
@@ -180,10 +181,10 @@ class App:
         if await _first(stopping, self._stop.insisted.wait(), timeout=max(left_seconds, 0.1)) is not stopping:
             log.error("shutdown() did not end in time")
             return Ending(0, abrupt=True)
-        error = stopping.result()
-        if error is not None:
-            _print_error("shutdown", error)
-            return Ending(1, error=error)
+        fault = stopping.result()
+        if fault is not None:
+            log.error("%s", fault.text)
+            return Ending(1, error=fault.error)
         log.info("drained")
         return Ending(0)
 
@@ -197,9 +198,16 @@ class App:
 
     async def _close(self) -> None:
         await self._server.close()
+        await self._engine.close()
         await self._files.close()
         if self._platform is not None:
             await self._platform.close()
+
+
+def _engine_for(config: Config, model: Model) -> Engine:
+    """Choose where the model lives: the environment's word counts more than the model's own."""
+    in_process = model.process if config.process is None else config.process
+    return ModelProcess(model, this_command()) if in_process else threads_for(model)
 
 
 async def _first(*waits: Any, timeout: float | None = None) -> asyncio.Future[Any] | None:
@@ -210,11 +218,3 @@ async def _first(*waits: Any, timeout: float | None = None) -> asyncio.Future[An
         if ours:
             future.cancel()
     return next((future for future in futures if future in done), None)
-
-
-def _print_error(method: str, error: BaseException) -> None:
-    if isinstance(error, ConfigError):
-        log.error("%s", error)
-        return
-    text = "".join(traceback.format_exception(type(error), error, error.__traceback__))
-    log.error("%s() failed:\n%s", method, text.rstrip())

@@ -82,16 +82,21 @@ class Attempt:
                 await asyncio.sleep(DELIVERY_BACKOFF.pause_seconds(failures))
         return False
 
-    async def release(self) -> None:
+    async def release(self) -> bool:
         """Hand the job back unfinished; no retry is counted for it.
+
+        Returns:
+            Whether it was still ours.
 
         Raises:
             PlatformError: it did not get through; the claim runs out by itself.
         """
         async with self._in_turn:
-            if not self.dropped:
-                self.dropped = True
-                await self._update("pending", self.job.take_news())
+            if self.dropped:
+                return False
+            self.dropped = True
+            await self._update("pending", self.job.take_news())
+        return True
 
     def drop(self, reason: PlatformError) -> None:
         """Take note that the job is no longer ours, and tell the model to stop."""

@@ -62,6 +62,8 @@ class Config:
     max_input_bytes: int = MAX_INPUT_BYTES
     input_timeout_seconds: float = INPUT_TIMEOUT_SECONDS
     allow_private_downloads: bool = False
+    process: bool | None = None
+    """Whether the model gets a process of its own; None: as its class says."""
 
 
 @dataclass(frozen=True)
@@ -107,6 +109,7 @@ def read_config(
         grace_period_seconds=_number(environ, "TERMINATION_GRACE_PERIOD_SECONDS", DEFAULT_GRACE_PERIOD_SECONDS),
         max_input_bytes=int(_number(environ, "SPROCKET_MAX_INPUT_BYTES", MAX_INPUT_BYTES)),
         input_timeout_seconds=_number(environ, "SPROCKET_INPUT_TIMEOUT_SECONDS", INPUT_TIMEOUT_SECONDS),
+        process=_choice(environ, "SPROCKET_PROCESS"),
         allow_private_downloads=environ.get("SPROCKET_ALLOW_PRIVATE_DOWNLOADS", "") in ("1", "true"),
     )
 
@@ -187,6 +190,13 @@ def _port(text: str, key: str) -> int:
     if not text.isdigit() or int(text) > 65535:
         raise ConfigError(f"{key} must be a port number from 0 (any free one) to 65535, not {text!r}")
     return int(text)
+
+
+def _choice(environ: Mapping[str, str], key: str) -> bool | None:
+    text = environ.get(key, "")
+    if text not in ("", "0", "1"):
+        raise ConfigError(f"{key} must be 1 or 0, not {text!r}")
+    return text == "1" if text else None
 
 
 def _number(environ: Mapping[str, str], key: str, default: float) -> float:

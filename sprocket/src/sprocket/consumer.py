@@ -21,7 +21,7 @@ from .journal import Journal
 from .logs import log
 from .messages import Claim
 from .metrics import Metrics
-from .outcome import Exited, Failed, Outcome, Stale
+from .outcome import Exited, Failed, HandedBack, Outcome, Stale
 from .platform import Platform
 from .workbench import Workbench
 
@@ -195,6 +195,9 @@ class Consumer:
             # An exiting worker reports nothing: the platform sees it go, and gives the job out anew as a retry.
             attempt.dropped = True
             return
+        if isinstance(outcome, HandedBack):
+            await self._release(attempt, HAND_BACK_SECONDS)
+            return
         if isinstance(outcome, Stale):
             attempt.drop(StaleAttemptError(outcome.error))
         taken = not isinstance(outcome, Stale) and await attempt.finish(outcome)
@@ -210,9 +213,9 @@ class Consumer:
 
     async def _release(self, attempt: Attempt, within_seconds: float) -> None:
         try:
-            await asyncio.wait_for(attempt.release(), within_seconds)
-            self._metrics.jobs["released"] += 1
-            log.warning("released: this worker is about to end", extra=attempt.job.tag)
+            if await asyncio.wait_for(attempt.release(), within_seconds):
+                self._metrics.jobs["released"] += 1
+                log.warning("released: another worker may have it", extra=attempt.job.tag)
         except (PlatformError, asyncio.TimeoutError) as error:
             log.error("could not be released, the claim will run out: %s", error, extra=attempt.job.tag)
 

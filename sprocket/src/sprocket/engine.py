@@ -2,7 +2,7 @@
 
 A synchronous model gets a thread for each predict that may run at a time, and all wait on one queue; an asynchronous
 one gets a thread with an event loop. Both take callbacks and call them in the model's threads; `Workbench` carries them
-over to the main thread. A pool of processes (one per GPU) would be a further engine behind the same protocol.
+over to the main thread. The third engine, `ModelProcess`, has one of these two in a process of its own.
 """
 
 from __future__ import annotations
@@ -16,9 +16,10 @@ from typing import Any, Protocol
 from .handover import Handover
 from .job import Job, active
 from .model import Model, awaited
-from .outcome import Canceled, Exited, Outcome, outcome_of_exception, outcome_of_value
+from .outcome import Canceled, Exited, Fault, Outcome, fault_of, outcome_of_exception, outcome_of_value
 
-Reply = Callable[["BaseException | None"], None]
+Reply = Callable[["Fault | None"], None]
+OnExit = Callable[[int], None]
 OnOutcome = Callable[[Outcome], None]
 
 
@@ -33,8 +34,13 @@ class Engine(Protocol):
     concurrency: int
     waking_seconds: float
 
-    def start(self, on_ready: Reply) -> None:
-        """Begin setup; `on_ready` gets None, or what setup raised (the thread has ended then)."""
+    def start(self, on_ready: Reply, on_exit: OnExit) -> None:
+        """Begin setup.
+
+        Args:
+            on_ready: gets None, or what went wrong in setup; then the engine is of no more use.
+            on_exit: gets an exit code where the model's process is lost later on, whatever it has in hand.
+        """
 
     def predict(self, job: Job, on_outcome: OnOutcome) -> None:
         """Begin one predict; never more than `concurrency` at a time."""
@@ -43,11 +49,14 @@ class Engine(Protocol):
         """Stop a running predict where that is possible from outside."""
 
     def stop(self, on_stopped: Reply) -> None:
-        """Begin shutdown; `on_stopped` gets None, or what shutdown raised."""
+        """Begin shutdown; `on_stopped` gets None, or what went wrong in shutdown."""
+
+    async def close(self) -> None:
+        """Let go of everything, whatever the model is at."""
 
 
-def engine_for(model: Model) -> Engine:
-    """Choose the engine that suits the model."""
+def threads_for(model: Model) -> SyncThreads | AsyncThread:
+    """Choose the engine in this process that suits the model."""
     return AsyncThread(model) if model.is_async else SyncThreads(model)
 
 
@@ -65,7 +74,7 @@ class SyncThreads:
         self._others: list[threading.Thread] = []
         self._on_stopped: Reply | None = None
 
-    def start(self, on_ready: Reply) -> None:
+    def start(self, on_ready: Reply, on_exit: OnExit) -> None:  # noqa: ARG002 - this process is not lost to itself
         """See `Engine`."""
         _start_thread(self._live, on_ready)
 
@@ -82,15 +91,18 @@ class SyncThreads:
         for _ in range(self.concurrency):
             self._jobs.put(None)
 
+    async def close(self) -> None:
+        """See `Engine`. A thread cannot be ended from outside; it ends with the process."""
+
     def _live(self, on_ready: Reply) -> None:
-        error = _error_of(self._set_up)
-        on_ready(error)
-        if error is None:
+        fault = _fault_of("setup", self._set_up)
+        on_ready(fault)
+        if fault is None:
             self._work()
         for other in self._others:
             other.join()
         if self._on_stopped is not None:
-            self._on_stopped(_error_of(self._model.shutdown))
+            self._on_stopped(_fault_of("shutdown", self._model.shutdown))
 
     def _set_up(self) -> None:
         self._model.setup()
@@ -134,7 +146,7 @@ class AsyncThread:
         self._tasks: dict[Job, asyncio.Task[None]] = {}
         self._on_stopped: Reply | None = None
 
-    def start(self, on_ready: Reply) -> None:
+    def start(self, on_ready: Reply, on_exit: OnExit) -> None:  # noqa: ARG002 - this process is not lost to itself
         """See `Engine`."""
         _start_thread(self._live, on_ready)
 
@@ -151,14 +163,17 @@ class AsyncThread:
         self._on_stopped = on_stopped
         self._loop.call_soon_threadsafe(self._loop.stop)
 
+    async def close(self) -> None:
+        """See `SyncThreads`."""
+
     def _live(self, on_ready: Reply) -> None:
         asyncio.set_event_loop(self._loop)
-        error = self._loop.run_until_complete(_awaited_error_of(self._model.setup))
-        on_ready(error)
-        if error is None:
+        fault = self._loop.run_until_complete(_awaited_fault_of("setup", self._model.setup))
+        on_ready(fault)
+        if fault is None:
             self._loop.run_forever()
         if self._on_stopped is not None:
-            self._on_stopped(self._loop.run_until_complete(_awaited_error_of(self._model.shutdown)))
+            self._on_stopped(self._loop.run_until_complete(_awaited_fault_of("shutdown", self._model.shutdown)))
         self._loop.run_until_complete(self._cancel_leftovers())
         self._loop.run_until_complete(self._loop.shutdown_asyncgens())
         self._loop.close()
@@ -202,17 +217,17 @@ def _start_thread(live: Callable[..., None], *arguments: Any) -> threading.Threa
     return thread
 
 
-def _error_of(call: Callable[[], Any]) -> BaseException | None:
+def _fault_of(method: str, call: Callable[[], Any]) -> Fault | None:
     try:
         call()
     except BaseException as error:  # noqa: BLE001 - handed to the main thread, which decides
-        return error
+        return fault_of(method, error)
     return None
 
 
-async def _awaited_error_of(call: Callable[[], Any]) -> BaseException | None:
+async def _awaited_fault_of(method: str, call: Callable[[], Any]) -> Fault | None:
     try:
         await awaited(call())
     except BaseException as error:  # noqa: BLE001 - handed to the main thread, which decides
-        return error
+        return fault_of(method, error)
     return None

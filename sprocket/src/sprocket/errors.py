@@ -7,6 +7,7 @@ SprocketError
 ├── InputError           an input file could not be fetched
 │   └── InvalidInputError      the input does not fit what predict's parameters say
 ├── OutputError          predict returned what cannot be a result
+├── ChannelError         between the worker and the model's process
 ├── PlatformError        the platform's answer
 │   ├── PlatformAwayError      no usable answer: worth another try
 │   ├── StaleAttemptError      this attempt is no longer the job's
@@ -56,6 +57,10 @@ class InvalidInputError(InputError):
 
 class OutputError(SprocketError, TypeError):
     """`predict` returned something that cannot be a job's outputs; the job fails with this text."""
+
+
+class ChannelError(SprocketError):
+    """The worker and the process of its model do not understand one another."""
 
 
 class PlatformError(SprocketError):

@@ -30,7 +30,8 @@ class Model:
 
     Raises:
         LoadError: it is no worker.
-        ConfigError: its `concurrency` is no number of jobs, or its typed parameters cannot be read.
+        ConfigError: its `concurrency` is no number of jobs, its `process` is no bool, or its typed parameters
+            cannot be read.
 
     Attributes:
         cls: the worker's class.
@@ -47,6 +48,7 @@ class Model:
         self.signature = _signature_of(self.cls)
         self.inputs: Inputs = inputs_of(self.signature)
         self.concurrency = _concurrency_of(worker, self.name)
+        self.process = _process_of(worker, self.name)
         self.is_async = issubclass(self.cls, AsyncSprocket) or any(
             inspect.iscoroutinefunction(getattr(self.cls, method)) for method in ("setup", "predict", "shutdown")
         )
@@ -121,4 +123,11 @@ def _concurrency_of(worker: Worker | type[Worker], name: str) -> int:
             f"{name}.concurrency must be a whole number from 1 to {CONCURRENCY_LIMIT} "
             f"(how many jobs the worker has in hand at once), not {given!r}"
         )
+    return given
+
+
+def _process_of(worker: Worker | type[Worker], name: str) -> bool:
+    given: object = worker.process
+    if not isinstance(given, bool):
+        raise ConfigError(f"{name}.process must be True or False (a process of the model's own), not {given!r}")
     return given

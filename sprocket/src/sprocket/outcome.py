@@ -7,7 +7,7 @@ import traceback
 from dataclasses import dataclass
 from types import TracebackType
 
-from .errors import InvalidInputError, OutputError, SprocketError
+from .errors import ConfigError, InvalidInputError, OutputError, SprocketError
 from .job import Job
 from .outputs import Encoded, encode_outputs
 
@@ -56,8 +56,28 @@ class Stale:
     error: str
 
 
+@dataclass(frozen=True)
+class HandedBack:
+    """The model was gone before it could be done with the job, through no fault of the job: another worker may try."""
+
+
+@dataclass(frozen=True)
+class Fault:
+    """Setup or shutdown went wrong, so the worker has to end.
+
+    Attributes:
+        text: what to log of it, with the traceback of an exception.
+        exit_code: what the worker is to exit with.
+        error: the exception, where it happened in this process.
+    """
+
+    text: str
+    exit_code: int
+    error: BaseException | None = None
+
+
 Reportable = Done | Failed | Canceled
-Outcome = Reportable | Exited | Stale
+Outcome = Reportable | Exited | Stale | HandedBack
 
 
 def outcome_of_value(job: Job, value: object) -> Outcome:
@@ -80,6 +100,14 @@ def outcome_of_exception(job: Job, error: BaseException) -> Outcome:
     if job.cancel_seen or (job.cancel_requested and isinstance(error, asyncio.CancelledError)):
         return Canceled()
     return failure(error)
+
+
+def fault_of(method: str, error: BaseException) -> Fault:
+    """Describe what setup or shutdown raised."""
+    if isinstance(error, ConfigError):
+        return Fault(str(error), 1, error)
+    text = "".join(traceback.format_exception(type(error), error, error.__traceback__)).rstrip()
+    return Fault(f"{method}() failed:\n{text}", _exit_code(error) if isinstance(error, SystemExit) else 1, error)
 
 
 def failure(error: BaseException) -> Failed:

@@ -10,8 +10,10 @@ import threading
 from collections.abc import Sequence
 from typing import NoReturn
 
+from .child import take_channel
 from .config import DEFAULT_PREDICT_PATH, Config, Flags, read_config
 from .errors import ConfigError, SprocketError
+from .host import host
 from .logs import configure_logging
 from .model import Model
 from .worker import Worker
@@ -63,7 +65,11 @@ def serve(
             raise ConfigError("run() must be called in the main thread: signals are delivered nowhere else")
         config = read_config(os.environ, flags, name=name, predict_path=predict_path, port=port, queue=queue)
         rounds = config.warmup_rounds_and_exit
-        code = _live(config, Model(worker, warmup_rounds=rounds or 1, warmup_required=rounds > 0))
+        model = Model(worker, warmup_rounds=rounds or 1, warmup_required=rounds > 0)
+        channel = take_channel(os.environ)
+        if channel is not None:
+            host(channel, model)
+        code = _live(config, model)
     except SprocketError as error:
         exit_with(error)
     if code:

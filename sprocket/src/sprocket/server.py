@@ -16,7 +16,7 @@ from aiohttp import web
 from .errors import ConfigError
 from .job import Job
 from .metrics import Metrics
-from .outcome import Canceled, Done, Exited, Failed, Outcome
+from .outcome import Canceled, Done, Exited, Failed, HandedBack, Outcome
 from .workbench import Workbench
 
 REQUEST_LIMIT_BYTES = 64 * 1024**2
@@ -126,7 +126,7 @@ class Server:
             return web.Response(text=outcome.outputs.text(), content_type="application/json", headers=headers)
         if isinstance(outcome, Canceled):
             return _error(500, "the request was cancelled", "canceled", headers)
-        if isinstance(outcome, Exited):
+        if isinstance(outcome, (Exited, HandedBack)):
             return _error(500, "the worker has ended", "worker_exited", headers)
         if isinstance(outcome, Failed) and outcome.input_path is not None:
             return _error(422, outcome.error, "invalid_input", headers, outcome.input_path)

@@ -11,14 +11,14 @@ import time
 from collections.abc import Callable
 from typing import NamedTuple
 
-from .engine import Engine
+from .engine import Engine, Reply
 from .errors import InputError
 from .files import Files
 from .handover import Handover
 from .job import Job
 from .logs import log
 from .metrics import Metrics
-from .outcome import Canceled, Exited, Failed, Outcome, failure
+from .outcome import Canceled, Exited, Failed, Fault, HandedBack, Outcome, failure
 from .slots import Slots
 
 
@@ -44,12 +44,12 @@ class Workbench:
         self.exited: asyncio.Future[int] = self._loop.create_future()
         """Gets the exit code when a predict has asked for the end of the process."""
 
-    async def start(self) -> BaseException | None:
-        """Set the model up; give what setup raised."""
-        return await self._called_back(self._engine.start)
+    async def start(self) -> Fault | None:
+        """Set the model up; give what went wrong."""
+        return await self._called_back(lambda on_ready: self._engine.start(on_ready, self._exit))
 
-    async def stop(self) -> BaseException | None:
-        """Shut the model down; give what shutdown raised."""
+    async def stop(self) -> Fault | None:
+        """Shut the model down; give what went wrong."""
         return await self._called_back(self._engine.stop)
 
     def begin(self, job: Job) -> None:
@@ -78,6 +78,8 @@ class Workbench:
         self._metrics.in_flight.add(job)
         try:
             predict = self._begun.pop(job, None) or await self._begin(job)
+            if predict is None:
+                return HandedBack()
             try:
                 return await self._files.publish(job, await self._end_of(predict))
             finally:
@@ -92,9 +94,13 @@ class Workbench:
             self._metrics.in_flight.discard(job)
             await self._files.clear(job)
 
-    async def _begin(self, job: Job) -> _Predict:
+    async def _begin(self, job: Job) -> _Predict | None:
+        """Hand a job to the model as soon as its files and a slot are there; None where the model is gone by then."""
         await self._files.fetch(job)
         await self.slots.take()
+        if self.exited.done():
+            self.slots.give_back()
+            return None
         return self._start(job)
 
     def _start(self, job: Job) -> _Predict:
@@ -115,15 +121,16 @@ class Workbench:
         self._metrics.observe_predict(time.perf_counter() - predict.started_at)
         if isinstance(outcome, Exited):
             log.error("predict ended the process with exit code %d", outcome.code, extra=job.tag)
-            if not self.exited.done():
-                self.exited.set_result(outcome.code)
+            self._exit(outcome.code)
         elif isinstance(outcome, Failed):
             log.error("predict failed: %s", outcome.traceback or outcome.error, extra=job.tag)
         return outcome
 
-    async def _called_back(
-        self, call: Callable[[Callable[[BaseException | None], None]], None]
-    ) -> BaseException | None:
-        reply: asyncio.Future[BaseException | None] = self._loop.create_future()
+    def _exit(self, code: int) -> None:
+        if not self.exited.done():
+            self.exited.set_result(code)
+
+    async def _called_back(self, call: Callable[[Reply], None]) -> Fault | None:
+        reply: asyncio.Future[Fault | None] = self._loop.create_future()
         call(self._handover.to(reply))
         return await reply

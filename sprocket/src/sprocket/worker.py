@@ -23,10 +23,12 @@ class Sprocket:
             `predict` runs in all of them at a time: it must be safe for that. `setup` and `shutdown` still run once.
         warmup_inputs: payloads that go through `predict` when `setup` is through, before any job does; a list of dicts,
             or a property that gives one. A file among them is a local path: nothing is downloaded.
+        process: whether the model gets a process of its own, so that nothing it does keeps the worker from answering.
     """
 
     concurrency: int = 1
     warmup_inputs: Sequence[dict[str, Any]] = ()
+    process: bool = False
 
     def setup(self) -> None:
         """Load the model. Called once, before the first `predict`.
@@ -70,10 +72,12 @@ class AsyncSprocket:
     Attributes:
         concurrency: how many jobs the worker has in hand at once, 1 to 1000; each is a task on the model's event loop.
         warmup_inputs: see `Sprocket`.
+        process: whether the model gets a process of its own. See `Sprocket`.
     """
 
     concurrency: int = 1
     warmup_inputs: Sequence[dict[str, Any]] = ()
+    process: bool = False
 
     def setup(self) -> Awaitable[None] | None:
         """Load the model; may be `def` or `async def`. See `Sprocket.setup`."""
@@ -102,10 +106,12 @@ class SprocketWorker:
         concurrency: how many jobs the worker has in hand at once, 1 to 1000: threads where `predict` is a `def`, tasks
             where it is an `async def`. See `Sprocket` and `AsyncSprocket`.
         warmup_inputs: see `Sprocket`.
+        process: whether the model gets a process of its own. See `Sprocket`.
     """
 
     concurrency: int = 1
     warmup_inputs: Sequence[dict[str, Any]] = ()
+    process: bool = False
 
     def setup(self) -> Awaitable[None] | None:
         """Load the model. See `Sprocket.setup`."""

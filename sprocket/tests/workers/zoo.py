@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import ctypes
 import os
+import resource
+import subprocess
 import sys
 import tempfile
 import threading
@@ -111,6 +114,47 @@ class Zoo(sprocket.Sprocket):
         first, second = (sprocket.FileOutput(root / name / "out.txt") for name in ("a", "b"))
         return {"scenes": [{"take": first}, {"take": second}], "best": first}
 
+    def pids(self, args: dict[str, Any]) -> Any:
+        return {"model": os.getpid(), "worker": os.getppid()}
+
+    def hold_the_lock(self, args: dict[str, Any]) -> Any:
+        with Path(args["until"]).open("rb") as pipe:
+            sprocket.emit_info({"step": "holding"})
+            _hold_the_lock(pipe.fileno())
+        return {"held": True}
+
+    def dereference_null(self, args: dict[str, Any]) -> Any:
+        ctypes.string_at(0)
+
+    def fill_memory(self, args: dict[str, Any]) -> Any:
+        soft, hard = resource.getrlimit(resource.RLIMIT_AS)
+        resource.setrlimit(resource.RLIMIT_AS, (8 * 1024**3, hard))
+        try:
+            return {"bytes": len(bytearray(16 * 1024**3))}
+        finally:
+            resource.setrlimit(resource.RLIMIT_AS, (soft, hard))
+
+    def leave_a_child(self, args: dict[str, Any]) -> Any:
+        left = subprocess.Popen(["sleep", "600"])
+        if args.get("then") == "hold_the_lock":
+            sprocket.emit_info({"child": left.pid, "model": os.getpid()})
+            _hold_the_lock(os.pipe()[0])
+        return {"child": left.pid}
+
+    def close_outputs(self, args: dict[str, Any]) -> Any:
+        os.close(1)
+        os.close(2)
+        return {"closed": True}
+
+    def close_everything(self, args: dict[str, Any]) -> Any:
+        os.closerange(3, 1024)
+        return {"closed": True}
+
+
+def _hold_the_lock(pipe: int) -> None:
+    """Wait in C for something to read; PyDLL, unlike CDLL, keeps Python's global lock meanwhile."""
+    ctypes.PyDLL(None).read(pipe, ctypes.create_string_buffer(1), 1)
+
 
 class AsyncZoo(sprocket.AsyncSprocket):
     async def setup(self) -> None:
@@ -136,6 +180,10 @@ class AsyncZoo(sprocket.AsyncSprocket):
         print("async shutdown")
 
 
+class Apart(Zoo):
+    process = True
+
+
 class Requests(sprocket.SprocketWorker):
     def predict(self, request: sprocket.Request) -> dict[str, Any]:
         return {
@@ -149,7 +197,7 @@ class Requests(sprocket.SprocketWorker):
 
 class SlowSetup(sprocket.Sprocket):
     def setup(self) -> None:
-        print("setting up")
+        print("setting up slowly")
         time.sleep(60)
 
     def predict(self, args: dict[str, Any]) -> dict[str, Any]:

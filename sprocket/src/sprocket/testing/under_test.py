@@ -216,7 +216,13 @@ class WorkerUnderTest:
             hostname="test",
             heartbeat_seconds=HEARTBEAT_SECONDS,
         )
-        return Config(port=0, queue=True, platform=platform, grace_period_seconds=self._grace_period_seconds)
+        return Config(
+            port=0,
+            queue=True,
+            platform=platform,
+            grace_period_seconds=self._grace_period_seconds,
+            process=False,  # The command that would start its process is the one that runs the tests.
+        )
 
     def _end_loop(self) -> None:
         self.call(_cancel_the_rest())
