@@ -103,7 +103,7 @@ class App:
         self._metrics = Metrics()
         self._platform = Platform(config.platform) if config.platform else None
         self._engine = _engine_for(config, model)
-        self._files = Files(config, self._platform, model.inputs)
+        self._files = Files(config, self._platform, model.inputs, model.cls)
         self._workbench = Workbench(self._engine, self._files, self._metrics)
         self._server = Server(
             self._workbench, self._metrics, config.predict_path, lambda: document(model, config.predict_path)
@@ -122,6 +122,7 @@ class App:
             self.port = await self._server.start(self._config.port)
             name = f"{self._model.name} {self._config.version}".rstrip()
             log.info("%s is listening on port %d, setting up", name, self.port)
+            self._files.start()
             return await self._set_up() or await self._serve() or await self._drain()
         finally:
             await self._close()

@@ -28,6 +28,9 @@ VERSION_LIMIT_CHARS = 200
 MAX_INPUT_BYTES = 5 * 1024**3
 INPUT_TIMEOUT_SECONDS = 1800.0
 """For one input file in all: 5 GiB at a slow 25 Mbit/s."""
+MAX_JOB_INPUT_BYTES = 4 * MAX_INPUT_BYTES
+JOB_INPUT_TIMEOUT_SECONDS = 2 * INPUT_TIMEOUT_SECONDS
+"""For all of a job's files: beyond that its submitter is better served by an answer."""
 
 
 @dataclass(frozen=True)
@@ -61,6 +64,8 @@ class Config:
     grace_period_seconds: float = DEFAULT_GRACE_PERIOD_SECONDS
     max_input_bytes: int = MAX_INPUT_BYTES
     input_timeout_seconds: float = INPUT_TIMEOUT_SECONDS
+    max_job_input_bytes: int = MAX_JOB_INPUT_BYTES
+    job_input_timeout_seconds: float = JOB_INPUT_TIMEOUT_SECONDS
     allow_private_downloads: bool = False
     process: bool | None = None
     """Whether the model gets a process of its own; None: as its class says."""
@@ -109,6 +114,8 @@ def read_config(
         grace_period_seconds=_number(environ, "TERMINATION_GRACE_PERIOD_SECONDS", DEFAULT_GRACE_PERIOD_SECONDS),
         max_input_bytes=int(_number(environ, "SPROCKET_MAX_INPUT_BYTES", MAX_INPUT_BYTES)),
         input_timeout_seconds=_number(environ, "SPROCKET_INPUT_TIMEOUT_SECONDS", INPUT_TIMEOUT_SECONDS),
+        max_job_input_bytes=int(_number(environ, "SPROCKET_MAX_JOB_INPUT_BYTES", MAX_JOB_INPUT_BYTES)),
+        job_input_timeout_seconds=_number(environ, "SPROCKET_JOB_INPUT_TIMEOUT_SECONDS", JOB_INPUT_TIMEOUT_SECONDS),
         process=_choice(environ, "SPROCKET_PROCESS"),
         allow_private_downloads=environ.get("SPROCKET_ALLOW_PRIVATE_DOWNLOADS", "") in ("1", "true"),
     )

@@ -18,8 +18,9 @@ from .job import Job
 from .outcome import Canceled, Done, Failed, Outcome, Stale
 from .outputs import Encoded, FileOutput
 from .platform import Platform
-from .scratch import Scratch
+from .scratch import Scratch, remove_leftovers
 from .uploads import Uploader
+from .worker import Sprocket, Worker
 
 DATA_URI_LIMIT_BYTES = 64 * 1024**2
 """A bigger file in an HTTP answer would take several times its size in memory."""
@@ -28,12 +29,18 @@ DATA_URI_LIMIT_BYTES = 64 * 1024**2
 class Files:
     """The files of all jobs of one worker. Use inside a running event loop; `close` it."""
 
-    def __init__(self, config: Config, platform: Platform | None, inputs: Inputs) -> None:
+    def __init__(
+        self, config: Config, platform: Platform | None, inputs: Inputs, worker: type[Worker] = Sprocket
+    ) -> None:
         self._inputs = inputs
-        self._downloader = Downloader(config, platform)
+        self._downloader = Downloader(config, platform, nested=worker.nested_inputs)
         self._uploader = Uploader(platform) if platform is not None else None
         self._scratch = Scratch()
         self._directories: dict[Job, Path] = {}
+
+    def start(self) -> None:
+        """Begin to remove what killed workers left; nothing has to wait for that."""
+        asyncio.get_running_loop().run_in_executor(None, remove_leftovers)
 
     async def close(self) -> None:
         """Close connections, remove files."""
@@ -44,7 +51,7 @@ class Files:
 
     def has_inputs(self, job: Job) -> bool:
         """Whether there is something to fetch."""
-        return bool(self._downloader.remote_names(self._inputs.fetchable(job.payload)))
+        return bool(self._downloader.files_in(self._inputs.fetchable(job.payload)))
 
     async def fetch(self, job: Job) -> None:
         """Fetch the inputs, and put their local paths into the payload. `clear` must follow once the job has ended.

@@ -191,6 +191,8 @@ def describe(error: BaseException) -> str:
         return "timed out"
     if isinstance(error, aiohttp.ClientConnectorError):
         return f"cannot connect to {error.host}:{error.port} ({error.os_error.strerror or error.os_error})"
-    if isinstance(error, aiohttp.ServerDisconnectedError):
+    if isinstance(error, (aiohttp.ServerDisconnectedError, aiohttp.ClientPayloadError, aiohttp.ClientOSError)):
         return "the connection was closed"
+    if isinstance(error, aiohttp.ClientResponseError):
+        return "the answer is not understood"
     return type(error).__name__

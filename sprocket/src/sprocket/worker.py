@@ -23,11 +23,13 @@ class Sprocket:
             `predict` runs in all of them at a time: it must be safe for that. `setup` and `shutdown` still run once.
         warmup_inputs: payloads that go through `predict` when `setup` is through, before any job does; a list of dicts,
             or a property that gives one. A file among them is a local path: nothing is downloaded.
+        nested_inputs: whether files are fetched also for addresses inside of lists and objects of the payload.
         process: whether the model gets a process of its own, so that nothing it does keeps the worker from answering.
     """
 
     concurrency: int = 1
     warmup_inputs: Sequence[dict[str, Any]] = ()
+    nested_inputs: bool = False
     process: bool = False
 
     def setup(self) -> None:
@@ -46,8 +48,8 @@ class Sprocket:
         inputs, and is not called with what does not fit; that takes `sprocket[typed]`.
 
         Args:
-            args: the job's payload, a dict. Top-level strings that were `https://` addresses or files in the platform's
-                storage are paths of local files by now; they are removed when the job ends.
+            args: the job's payload, a dict. Top-level strings (with `nested_inputs` all strings) that were `https://`
+                addresses or files in the platform's storage are paths of local files by now, removed when the job ends.
             fields: or the payload's fields, as declared.
 
         Returns:
@@ -72,11 +74,13 @@ class AsyncSprocket:
     Attributes:
         concurrency: how many jobs the worker has in hand at once, 1 to 1000; each is a task on the model's event loop.
         warmup_inputs: see `Sprocket`.
+        nested_inputs: see `Sprocket`.
         process: whether the model gets a process of its own. See `Sprocket`.
     """
 
     concurrency: int = 1
     warmup_inputs: Sequence[dict[str, Any]] = ()
+    nested_inputs: bool = False
     process: bool = False
 
     def setup(self) -> Awaitable[None] | None:
@@ -106,11 +110,13 @@ class SprocketWorker:
         concurrency: how many jobs the worker has in hand at once, 1 to 1000: threads where `predict` is a `def`, tasks
             where it is an `async def`. See `Sprocket` and `AsyncSprocket`.
         warmup_inputs: see `Sprocket`.
+        nested_inputs: see `Sprocket`.
         process: whether the model gets a process of its own. See `Sprocket`.
     """
 
     concurrency: int = 1
     warmup_inputs: Sequence[dict[str, Any]] = ()
+    nested_inputs: bool = False
     process: bool = False
 
     def setup(self) -> Awaitable[None] | None:
