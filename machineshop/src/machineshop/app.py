@@ -52,6 +52,7 @@ from machineshop.server import HttpServer, PortTaken, listen
 from machineshop.services.deployments import DeploymentService
 from machineshop.services.feed import Feed
 from machineshop.services.files import FileService
+from machineshop.services.garbage import GarbageCollector
 from machineshop.services.identity import IdentityService, new_key
 from machineshop.services.news import News
 from machineshop.services.place import Places
@@ -74,6 +75,7 @@ RECONCILE_SECONDS = 1.0
 RECLAIM_SECONDS = 1.0
 DELIVER_SECONDS = 1.0
 CLEAN_SECONDS = 60.0
+COLLECT_SECONDS = 600.0
 DISOWN_SECONDS = 5.0
 # How long replicas may take to finish what they have in hand when the server is stopped from its terminal.
 STOP_GRACE_SECONDS = 10.0
@@ -218,6 +220,7 @@ class Platform:
             loop("reclaim", Reclaimer(self.queue, self.runtime).run_once, RECLAIM_SECONDS),
             deliver,
             loop("clean-registry", self.registry.clean, CLEAN_SECONDS),
+            loop("collect-garbage", GarbageCollector(self.database, self.storage.blobs).run_once, COLLECT_SECONDS),
             loop("clean-queues", self.queue.clean, CLEAN_SECONDS),
             loop("clean-files", self.files.clean, CLEAN_SECONDS),
         ]

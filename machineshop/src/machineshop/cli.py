@@ -1,15 +1,15 @@
 """The command `machineshop`: serve, keys, doctor."""
 
-import asyncio
 import json
 import os
 import sys
-from collections.abc import Coroutine
+from collections.abc import Awaitable, Callable, Coroutine
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
 import cyclopts
+import msgspec
 import uvloop
 from cyclopts import Parameter
 from rich.console import Console
@@ -17,15 +17,16 @@ from rich.table import Table
 
 from machineshop import __version__, logs
 from machineshop.app import Platform
+from machineshop.beside import on_storage, on_store
+from machineshop.blobs import Storage
 from machineshop.config import DEFAULT_HOST, DEFAULT_PORT, Settings, contexts_path, default_data_dir
-from machineshop.datadir import DataDir
 from machineshop.doctor import examine
 from machineshop.errors import InvalidRequest, MachineshopError
 from machineshop.models import ApiKey, Scope
 from machineshop.serve import run
+from machineshop.services.garbage import GRACE_SECONDS, Collected, GarbageCollector
 from machineshop.services.identity import DEFAULT_SLUG, IdentityService
-from machineshop.store.database import Database, sqlite_url
-from machineshop.store.schema import migrate
+from machineshop.store.database import Database
 
 T = TypeVar("T")
 
@@ -34,6 +35,8 @@ app = cyclopts.App(
 )
 keys = cyclopts.App(name="keys", help="Make, list and revoke API keys.")
 app.command(keys)
+registry = cyclopts.App(name="registry", help="Look after the registry.")
+app.command(registry)
 
 DataDirOption = Annotated[
     Path | None, Parameter(name="--data-dir", help="Where everything is kept [~/.local/share/machineshop].")
@@ -162,6 +165,37 @@ def revoke(key: str, *, data_dir: DataDirOption = None) -> None:
     print("revoked")
 
 
+@registry.command
+def gc(
+    *,
+    grace: float = GRACE_SECONDS / 3600,
+    data_dir: DataDirOption = None,
+    storage_dir: Path | None = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Remove what no tag, no revision of a deployment and no push under way needs; a running server does so by itself.
+
+    Args:
+        grace: How many hours something must have been unneeded. With 0 all of it goes now: run that while nobody
+            pushes.
+        storage_dir: Where bytes are kept, if not in the data directory.
+    """
+    if grace < 0:
+        raise InvalidRequest(f"--grace is {grace:g}; it must be 0 or more hours.", param="grace")
+
+    async def collect(database: Database, storage: Storage) -> Collected:
+        return await GarbageCollector(database, storage.blobs).collect_all(grace * 3600)
+
+    storage_dir = storage_dir or _path(os.environ.get("MACHINESHOP_STORAGE_DIR"))
+    collected = on_storage(data_dir, storage_dir, collect)
+    if as_json:
+        print(json.dumps(msgspec.to_builtins(collected)))
+    else:
+        print(
+            f"removed {collected.manifests} manifests, {collected.blobs} blobs of repositories, {collected.files} files"
+        )
+
+
 @app.command
 def doctor(*, data_dir: DataDirOption = None, as_json: JsonOption = False) -> None:
     """Check this machine for what the platform needs, and name the mend for what it lacks."""
@@ -203,30 +237,8 @@ def _announce(platform: Platform) -> None:
     print("Ctrl-C stops it and its replicas.", flush=True)
 
 
-def _with_identity(data_dir: Path | None, work: "Any") -> Any:
-    """Run `work(service)` on the store that a server of this data directory uses, beside it or without it."""
-
-    async def on_store() -> Any:
-        database.start()
-        return await work(IdentityService(database))
-
-    folder = DataDir(data_dir or default_data_dir())
-    path = folder.database
-    url = os.environ.get("MACHINESHOP_DATABASE_URL") or sqlite_url(path)
-    try:
-        folder.make_private()
-        migrate(url)
-    except OSError as error:
-        raise _StoreUnreadable(path=path, cause=error) from error
-    database = Database(url)
-    try:
-        return asyncio.run(on_store())
-    finally:
-        database.close()
-
-
-class _StoreUnreadable(MachineshopError):
-    """The store {path} cannot be opened: {cause}. Name the right directory with --data-dir."""
+def _with_identity(data_dir: Path | None, work: Callable[[IdentityService], Awaitable[T]]) -> T:
+    return on_store(data_dir, lambda database: work(IdentityService(database)))
 
 
 def _key_view(record: ApiKey) -> dict[str, Any]:

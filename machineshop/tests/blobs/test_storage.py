@@ -13,7 +13,7 @@ import pytest
 
 from machineshop.blobs import Storage
 from machineshop.blobs.base import BlobMissing
-from machineshop.blobs.layout import is_digest, is_id, new_file_key, registry_key
+from machineshop.blobs.layout import is_digest, is_id, new_file_key, new_registry_key
 from machineshop.blobs.ranges import ByteRange
 from machineshop.blobs.uploads import Upload
 from machineshop.errors import DiskFull, PayloadTooLarge
@@ -75,7 +75,7 @@ async def test_what_goes_in_in_odd_pieces_comes_out_whole(storage: Storage) -> N
     content = b"".join(pieces)
     assert (upload.size, upload.digest) == (len(content), f"sha256:{hashlib.sha256(content).hexdigest()}")
 
-    key = registry_key(upload.digest)
+    key = new_registry_key(upload.digest)
     await storage.blobs.publish(upload.path, key)
     assert await storage.blobs.size(key) == len(content)
     assert await read(storage, key) == content
@@ -171,7 +171,7 @@ async def test_reading_leaves_no_file_open(storage: Storage) -> None:
 
 async def test_entries_and_old_uploads_are_found(storage: Storage) -> None:
     await storage.blobs.publish((await uploaded(storage, b"1")).path, "files/00/one")
-    await storage.blobs.publish((await uploaded(storage, b"2")).path, registry_key("sha256:" + "0" * 64))
+    await storage.blobs.publish((await uploaded(storage, b"2")).path, new_registry_key("sha256:" + "0" * 64))
     assert [entry.key for entry in await storage.blobs.entries("files")] == ["files/00/one"]
     assert await storage.blobs.entries("nothing") == []
 
@@ -188,7 +188,7 @@ async def test_entries_and_old_uploads_are_found(storage: Storage) -> None:
 def test_only_digests_become_keys(text: str) -> None:
     assert not is_digest(text)
     with pytest.raises(ValueError, match="not a digest"):
-        registry_key(text)
+        new_registry_key(text)
 
 
 def test_ids_are_safe_names() -> None:

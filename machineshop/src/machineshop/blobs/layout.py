@@ -2,7 +2,7 @@
 
 <data directory>/
 ├── blobs/                                    whole and verified; never written in place
-│   ├── registry/sha256/<2 hex>/<64 hex>      a layer or a configuration, named by its digest
+│   ├── registry/<hash>/<2 hex>/<hex>-<id>     one push of a layer or a configuration, named by its digest
 │   └── files/<2 hex>/<id>                    one upload of a file; the next upload of it gets another id
 └── uploads/                                  unfinished; removed when given up, or when nobody went on with them
     ├── registry/<repository id>/<id>
@@ -40,12 +40,12 @@ def is_id(text: str) -> bool:
         return False
 
 
-def registry_key(digest: str) -> str:
-    """The key of the blob with this digest."""
+def new_registry_key(digest: str) -> str:
+    """A key for one push of the blob with this digest."""
     if not is_digest(digest):
         raise ValueError(f"'{digest}' is not a digest")
     algorithm, _, hexadecimal = digest.partition(":")
-    return f"{REGISTRY}/{algorithm}/{hexadecimal[:2]}/{hexadecimal}"
+    return f"{REGISTRY}/{algorithm}/{hexadecimal[:2]}/{hexadecimal}-{new_id()}"
 
 
 def new_file_key() -> str:

@@ -87,6 +87,7 @@ def _publish(path: Path, target: Path) -> None:
     with full_disk_is_an_answer():
         fd = os.open(path, os.O_RDONLY)
         try:
+            os.utime(fd)  # its age counts from now, however long the upload took
             os.fsync(fd)
         finally:
             os.close(fd)

@@ -9,15 +9,16 @@ import msgspec
 from sqlalchemy import Connection
 
 from machineshop.blobs.base import Blob, BlobMissing, BlobStore
-from machineshop.blobs.layout import algorithm_of, registry_key
+from machineshop.blobs.layout import algorithm_of
 from machineshop.errors import ArtifactMissing, InvalidRequest
 from machineshop.runtime.base import ArtifactKind, Bundle
 from machineshop.services.manifests import Descriptor, ManifestContent, parse_manifest
 from machineshop.services.references import Reference, parse_reference
-from machineshop.store import identities
+from machineshop.store import identities, registry_blobs
 from machineshop.store import registry as store
 from machineshop.store.database import Database
-from machineshop.store.registry import Manifest, Repository
+from machineshop.store.registry import REGISTRY_LOCK, Manifest, Repository
+from machineshop.store.registry_blobs import StoredBlob
 
 BUNDLE_TYPE = "application/vnd.machineshop.bundle.v1"
 BUNDLE_CONFIG_TYPE = "application/vnd.machineshop.bundle.config.v1+json"
@@ -74,6 +75,10 @@ class Artifacts:
         kind = ArtifactKind.BUNDLE if _is_bundle(found.fields) else ArtifactKind.IMAGE
         if kind not in accepts:
             raise _not_accepted(image, kind)
+        if found.manifest.unneeded_since is not None:  # a deployment is about to need it
+            await self._database.write_alone(
+                REGISTRY_LOCK, store.touch_manifest, found.repository.id, found.manifest.digest
+            )
         return found.reference.pinned(self._own_host(), found.manifest.digest)
 
     async def open_bundle(self, project_id: str, image: str) -> Bundle:
@@ -87,10 +92,8 @@ class Artifacts:
         if not _is_bundle(fields):
             raise _not_accepted(image, ArtifactKind.IMAGE)
         config, layer = _bundle_parts(image, fields)
-        config_blob = await self._open(image, found.repository, config)
-        config_bytes = b"".join([chunk async for chunk in self._verified(config_blob, config.digest, image)])
-        layer_blob = await self._open(image, found.repository, layer)
-        return Bundle(found.manifest.digest, config_bytes, self._verified(layer_blob, layer.digest, image))
+        config_bytes = b"".join([chunk async for chunk in await self._open(image, found.repository, config)])
+        return Bundle(found.manifest.digest, config_bytes, await self._open(image, found.repository, layer))
 
     async def _find(self, project_id: str, reference: Reference, host: str | None) -> _Found:
         _, organization = await self._database.read(identities.get_project, project_id)
@@ -109,25 +112,26 @@ class Artifacts:
             "push it there, as 'jig deploy' does."
         )
 
-    async def _open(self, image: str, repository: Repository, wanted: Descriptor) -> Blob:
-        known = await self._database.read(store.blob_size, repository.id, wanted.digest)
+    async def _open(self, image: str, repository: Repository, wanted: Descriptor) -> AsyncIterator[bytes]:
+        known = await self._database.read(registry_blobs.find_blob, repository.id, wanted.digest)
         try:
             if known is not None:
-                return await self._blobs.open(registry_key(wanted.digest))
+                return self._verified(await self._blobs.open(known.key), known, image)
         except BlobMissing:
             pass
         raise ArtifactMissing(f"'{image}' lacks its part {wanted.digest} in the registry: push it again.")
 
-    async def _verified(self, blob: Blob, digest: str, image: str) -> AsyncIterator[bytes]:
+    async def _verified(self, blob: Blob, known: StoredBlob, image: str) -> AsyncIterator[bytes]:
         """A blob's chunks; the end comes only if they have the digest."""
-        hasher = hashlib.new(algorithm_of(digest))
+        hasher = hashlib.new(algorithm_of(known.digest))
         async for chunk in blob.chunks():
             await asyncio.to_thread(hasher.update, chunk)
             yield chunk
-        if f"{hasher.name}:{hasher.hexdigest()}" != digest:
+        if f"{hasher.name}:{hasher.hexdigest()}" != known.digest:
             # Once the damaged bytes are gone, a client that pushes it again hears that they are wanted.
-            await self._blobs.delete(registry_key(digest))
-            raise ArtifactMissing(f"The part {digest} of '{image}' was damaged on the server's disk: push it again.")
+            await self._blobs.delete(known.key)
+            damaged = f"The part {known.digest} of '{image}' was damaged on the server's disk: push it again."
+            raise ArtifactMissing(damaged)
 
     def _own_host(self) -> str:
         return urlsplit(self._base_url()).netloc

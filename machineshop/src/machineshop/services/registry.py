@@ -13,7 +13,7 @@ from sqlalchemy import Connection
 
 from machineshop.blobs import Storage
 from machineshop.blobs.base import Blob, BlobMissing
-from machineshop.blobs.layout import DEFAULT_ALGORITHM, algorithm_of, is_digest, registry_key
+from machineshop.blobs.layout import DEFAULT_ALGORITHM, algorithm_of, is_digest
 from machineshop.models import Organization
 from machineshop.runtime.base import ArtifactKind, Bundle
 from machineshop.services.artifacts import Artifacts
@@ -31,8 +31,10 @@ from machineshop.services.registry_errors import (
 )
 from machineshop.services.uploads import BlobUploads, check_digest
 from machineshop.store import registry as store
+from machineshop.store import registry_blobs
 from machineshop.store.database import Database
-from machineshop.store.registry import Manifest, Repository
+from machineshop.store.registry import REGISTRY_LOCK, Manifest, Repository
+from machineshop.store.registry_blobs import StoredBlob
 
 # Repositories are never renamed and never change hands, so what was read of one stays true.
 CACHE_LIMIT = 10_000
@@ -91,28 +93,27 @@ class RegistryService:
     # Blobs
 
     async def blob_size(self, organization: Organization, name: str, digest: str) -> int:
-        """A blob's size in bytes.
+        """A blob's size in bytes. Whoever asks counts on it from now on, and need not push it.
 
         Raises:
             BlobUnknown: The repository has none with this digest, or its bytes are gone.
             DigestInvalid: It is not a digest.
         """
-        repository = await self.repository(organization, name)
-        check_digest(digest)
-        size = await self._database.read(store.blob_size, repository.id, digest)
+        repository, blob = await self._find_blob(organization, name, digest)
         # Asked of the disk too: a client that hears 'no' pushes the blob again, and a loss is mended.
-        if size is None or await self._blobs.size(registry_key(digest)) != size:
+        if await self._blobs.size(blob.key) != blob.size:
             raise BlobUnknown(name=name, digest=digest)
-        return size
+        if blob.unneeded_since is not None and not await self._database.write_alone(
+            REGISTRY_LOCK, registry_blobs.touch_blob, repository.id, digest
+        ):
+            raise BlobUnknown(name=name, digest=digest)
+        return blob.size
 
     async def open_blob(self, organization: Organization, name: str, digest: str) -> Blob:
         """A blob for reading. Raises as `blob_size` does."""
-        repository = await self.repository(organization, name)
-        check_digest(digest)
-        if await self._database.read(store.blob_size, repository.id, digest) is None:
-            raise BlobUnknown(name=name, digest=digest)
+        _, blob = await self._find_blob(organization, name, digest)
         try:
-            return await self._blobs.open(registry_key(digest))
+            return await self._blobs.open(blob.key)
         except BlobMissing:
             raise BlobUnknown(name=name, digest=digest) from None
 
@@ -120,7 +121,7 @@ class RegistryService:
         """Take a blob out of a repository; the bytes stay for others. Raises as `blob_size` does."""
         repository = await self.repository(organization, name)
         check_digest(digest)
-        if not await self._database.write(store.remove_blob, repository.id, digest):
+        if not await self._database.write(registry_blobs.remove_blob, repository.id, digest):
             raise BlobUnknown(name=name, digest=digest)
 
     async def mount_blob(self, organization: Organization, name: str, digest: str, source: str | None) -> bool:
@@ -132,9 +133,23 @@ class RegistryService:
         namespace, _, short = (source or "").partition("/")
         if not is_digest(digest) or (source is not None and namespace != organization.slug):
             return False
-        return await self._database.write(
-            store.mount_blob, repository.id, digest, organization.id, short or None, self._clock()
+        return await self._database.write_alone(
+            REGISTRY_LOCK,
+            registry_blobs.mount_blob,
+            repository.id,
+            digest,
+            organization.id,
+            short or None,
+            self._clock(),
         )
+
+    async def _find_blob(self, organization: Organization, name: str, digest: str) -> tuple[Repository, StoredBlob]:
+        repository = await self.repository(organization, name)
+        check_digest(digest)
+        blob = await self._database.read(registry_blobs.find_blob, repository.id, digest)
+        if blob is None:
+            raise BlobUnknown(name=name, digest=digest)
+        return repository, blob
 
     # Manifests and tags
 
@@ -159,11 +174,13 @@ class RegistryService:
         fields, media_type = check_manifest(content, content_type)
         subject = fields.subject.digest if fields.subject else None
         manifest = Manifest(digest, media_type, content, subject)
-        await self._database.write(_put_manifest, repository, name, manifest, fields, tag, self._clock())
+        await self._database.write_alone(
+            REGISTRY_LOCK, _put_manifest, repository, name, manifest, fields, tag, self._clock()
+        )
         return manifest
 
     async def manifest(self, organization: Organization, name: str, reference: str) -> Manifest:
-        """The manifest with this tag or digest.
+        """The manifest with this tag or digest. Whoever asks counts on it from now on.
 
         Raises:
             ManifestUnknown: There is none.
@@ -172,9 +189,15 @@ class RegistryService:
         found = None
         if is_tag(reference) or is_digest(reference):
             found = await self._database.read(store.find_manifest, repository.id, reference)
-        if found is None:
+        if found is None or not await self._touched(repository, found):
             raise ManifestUnknown(name=name, reference=reference[:200])
         return found
+
+    async def _touched(self, repository: Repository, manifest: Manifest) -> bool:
+        """Whether a manifest is still there, and stays for another grace period."""
+        return manifest.unneeded_since is None or await self._database.write_alone(
+            REGISTRY_LOCK, store.touch_manifest, repository.id, manifest.digest
+        )
 
     async def delete_manifest(self, organization: Organization, name: str, reference: str) -> None:
         """Remove a manifest and its tags by its digest, or one tag alone. Raises as `manifest` does."""
@@ -256,7 +279,7 @@ def _put_manifest(
 ) -> None:
     """Checked and kept in one transaction, so that nothing it refers to goes in between."""
     wanted = {each.digest: each.size for each in fields.blobs}
-    sizes = store.blob_sizes(conn, repository.id, set(wanted))
+    sizes = registry_blobs.blob_sizes(conn, repository.id, set(wanted))
     children = {each.digest for each in fields.manifests or ()}
     missing = [*(wanted.keys() - sizes.keys()), *(children - store.known_manifests(conn, repository.id, children))]
     if missing:
@@ -264,4 +287,4 @@ def _put_manifest(
     for digest, size in wanted.items():
         if sizes[digest] != size:
             raise ManifestInvalid(why=f"it says that {digest} has {size} bytes, which has {sizes[digest]}")
-    store.put_manifest(conn, repository.id, manifest, tag, now)
+    store.put_manifest(conn, repository.id, manifest, wanted.keys() | children, tag, now)

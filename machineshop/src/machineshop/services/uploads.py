@@ -9,14 +9,15 @@ from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 
 from machineshop.blobs import Storage
-from machineshop.blobs.layout import REGISTRY, algorithm_of, is_digest, is_id, registry_key
+from machineshop.blobs.layout import REGISTRY, algorithm_of, is_digest, is_id, new_registry_key
 from machineshop.blobs.uploads import Upload, UploadHeld
 from machineshop.errors import DiskFull
 from machineshop.ids import new_id
 from machineshop.services.registry_errors import ChunkOutOfOrder, DigestInvalid, UploadBusy, UploadUnknown
-from machineshop.store import registry as store
+from machineshop.store import registry_blobs as store
 from machineshop.store.database import Database
-from machineshop.store.registry import Repository
+from machineshop.store.registry import REGISTRY_LOCK, Repository
+from machineshop.store.registry_blobs import StoredBlob
 
 # A client that lost its connection comes back within minutes; one that was switched off overnight may still go on.
 EXPIRY_SECONDS = 24 * 3600
@@ -134,18 +135,31 @@ class BlobUploads:
                 _check_order(blob, first_byte)
                 await blob.upload.hash_with(algorithm_of(digest))
                 await blob.upload.append(parts)
-                await self._publish(blob, digest)
+                key = await self._publish(blob, digest)
         self._open.pop(blob.id, None)
-        await self._database.write(store.add_blob, blob.repository.id, digest, blob.size, self._clock())
+        await self._keep(blob.repository, StoredBlob(digest, blob.size, key))
 
-    async def _publish(self, blob: BlobUpload, digest: str) -> None:
+    async def _publish(self, blob: BlobUpload, digest: str) -> str:
+        """Store the bytes under a key of their own."""
         if blob.upload.digest != digest:
             await self._discard(blob)
             raise DigestInvalid(
                 message=f"The {blob.size} bytes that arrived have the digest {blob.upload.digest}, not {digest}: "
                 "nothing was kept."
             )
-        await self._blobs.publish(blob.upload.path, registry_key(digest))
+        key = new_registry_key(digest)
+        await self._blobs.publish(blob.upload.path, key)
+        return key
+
+    async def _keep(self, repository: Repository, blob: StoredBlob) -> None:
+        """Let the repository serve it; where bytes of this digest were there before, those are used, if they are."""
+        before = await self._database.read(store.find_key, blob.digest)
+        lost = before is not None and await self._blobs.size(before) != blob.size
+        garbage = await self._database.write_alone(
+            REGISTRY_LOCK, store.add_blob, repository.id, blob, before if lost else None, self._clock()
+        )
+        if garbage is not None:
+            await self._blobs.delete(garbage)
 
     async def push(self, repository: Repository, digest: str, parts: AsyncIterable[bytes]) -> None:
         """A whole blob in one go; nothing is kept if it breaks off.

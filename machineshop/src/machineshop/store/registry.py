@@ -1,10 +1,18 @@
-"""Repositories, and which blobs, manifests and tags are in them."""
+"""Repositories, and which manifests and tags are in them; their blobs are in `store.registry_blobs`.
+
+Whoever adds something, or leans on what is there, writes under `REGISTRY_LOCK`, as garbage collection does: between two
+looks at one thing no other server takes it away.
+"""
+
+from collections.abc import Collection, Sequence
 
 import msgspec
 from sqlalchemy import Connection, and_, delete, select
 
 from machineshop.ids import new_id
-from machineshop.store.tables import manifests, repositories, repository_blobs, tags
+from machineshop.store.tables import manifest_references, manifests, repositories, repository_blobs, tags
+
+REGISTRY_LOCK = "registry"
 
 
 class Repository(msgspec.Struct, frozen=True):
@@ -22,10 +30,18 @@ class Manifest(msgspec.Struct, frozen=True):
     media_type: str
     content: bytes
     subject: str | None = None
+    unneeded_since: float | None = None
+    """When garbage collection found that nobody needs it."""
 
 
 _REPOSITORY = (repositories.c.id, repositories.c.organization_id, repositories.c.name)
-_MANIFEST = (manifests.c.digest, manifests.c.media_type, manifests.c.content, manifests.c.subject)
+_MANIFEST = (
+    manifests.c.digest,
+    manifests.c.media_type,
+    manifests.c.content,
+    manifests.c.subject,
+    manifests.c.unneeded_since,
+)
 
 
 def find_repository(conn: Connection, organization_id: str, name: str) -> Repository | None:
@@ -56,77 +72,42 @@ def list_repositories(conn: Connection, organization_id: str) -> list[Repository
     return [Repository(*row) for row in conn.execute(query)]
 
 
-def add_blob(conn: Connection, repository_id: str, digest: str, size: int, now: float) -> None:
-    """Let a repository serve a blob whose bytes are there."""
-    if blob_size(conn, repository_id, digest) is None:
-        conn.execute(
-            repository_blobs.insert().values(repository_id=repository_id, digest=digest, size=size, created_at=now)
-        )
+def put_manifest(
+    conn: Connection, repository_id: str, manifest: Manifest, references: Collection[str], tag: str | None, now: float
+) -> None:
+    """Keep a manifest, and let a tag point to it.
 
-
-def blob_size(conn: Connection, repository_id: str, digest: str) -> int | None:
-    """The size in bytes of a repository's blob; None: it has no such blob."""
-    query = select(repository_blobs.c.size).where(
-        repository_blobs.c.repository_id == repository_id, repository_blobs.c.digest == digest
-    )
-    return conn.execute(query).scalar()
-
-
-def blob_sizes(conn: Connection, repository_id: str, digests: set[str]) -> dict[str, int]:
-    """The sizes in bytes of those among these blobs that a repository has."""
-    found: dict[str, int] = {}
-    for batch in _batches(digests):
-        query = select(repository_blobs.c.digest, repository_blobs.c.size).where(
-            repository_blobs.c.repository_id == repository_id, repository_blobs.c.digest.in_(batch)
-        )
-        found.update((row.digest, row.size) for row in conn.execute(query))
-    return found
-
-
-def mount_blob(
-    conn: Connection, repository_id: str, digest: str, organization_id: str, source_name: str | None, now: float
-) -> bool:
-    """Let a repository serve what another one of the organization has; False: that one (or none) has it not.
-
-    Without `source_name`, any of the organization's repositories will do.
+    Arguments:
+        conn: Under `REGISTRY_LOCK`.
+        repository_id: Whose it is.
+        manifest: What was pushed.
+        references: The digests of what it cannot do without, all of it in the repository.
+        tag: None: it is known by its digest alone.
+        now: Seconds since the epoch.
     """
-    query = (
-        select(repository_blobs.c.size)
-        .join(repositories)
-        .where(repositories.c.organization_id == organization_id, repository_blobs.c.digest == digest)
-        .limit(1)
-    )
-    if source_name is not None:
-        query = query.where(repositories.c.name == source_name)
-    size = conn.execute(query).scalar()
-    if size is None:
-        return False
-    add_blob(conn, repository_id, digest, size, now)
-    return True
-
-
-def remove_blob(conn: Connection, repository_id: str, digest: str) -> bool:
-    """Let a repository no longer serve a blob; False: it did not."""
-    return (
-        conn.execute(
-            delete(repository_blobs).where(
-                repository_blobs.c.repository_id == repository_id, repository_blobs.c.digest == digest
-            )
-        ).rowcount
-        > 0
-    )
-
-
-def put_manifest(conn: Connection, repository_id: str, manifest: Manifest, tag: str | None, now: float) -> None:
-    """Keep a manifest, and let a tag point to it."""
     known = and_(manifests.c.repository_id == repository_id, manifests.c.digest == manifest.digest)
     values = {"media_type": manifest.media_type, "content": manifest.content, "subject": manifest.subject}
-    if conn.execute(manifests.update().where(known).values(**values)).rowcount == 0:
+    if conn.execute(manifests.update().where(known).values(**values, unneeded_since=None)).rowcount == 0:
         conn.execute(
             manifests.insert().values(repository_id=repository_id, digest=manifest.digest, created_at=now, **values)
         )
+        rows = [
+            {"repository_id": repository_id, "manifest": manifest.digest, "digest": digest} for digest in references
+        ]
+        if rows:
+            conn.execute(manifest_references.insert(), rows)
+    for batch in batches(references):
+        for table in (manifests, repository_blobs):
+            marked = and_(table.c.repository_id == repository_id, table.c.unneeded_since.is_not(None))
+            conn.execute(table.update().where(marked, table.c.digest.in_(batch)).values(unneeded_since=None))
     if tag is not None:
         _put_tag(conn, repository_id, tag, manifest.digest, now)
+
+
+def touch_manifest(conn: Connection, repository_id: str, digest: str) -> bool:
+    """Take back that nobody needs a manifest: somebody has asked for it. False: it is gone."""
+    mine = and_(manifests.c.repository_id == repository_id, manifests.c.digest == digest)
+    return conn.execute(manifests.update().where(mine).values(unneeded_since=None)).rowcount > 0
 
 
 def _put_tag(conn: Connection, repository_id: str, name: str, digest: str, now: float) -> None:
@@ -149,7 +130,7 @@ def find_manifest(conn: Connection, repository_id: str, reference: str) -> Manif
 def known_manifests(conn: Connection, repository_id: str, digests: set[str]) -> set[str]:
     """Those among these manifests that a repository has."""
     found: set[str] = set()
-    for batch in _batches(digests):
+    for batch in batches(digests):
         query = select(manifests.c.digest).where(
             manifests.c.repository_id == repository_id, manifests.c.digest.in_(batch)
         )
@@ -160,8 +141,15 @@ def known_manifests(conn: Connection, repository_id: str, digests: set[str]) -> 
 def remove_manifest(conn: Connection, repository_id: str, digest: str) -> bool:
     """Remove a manifest and the tags that point to it; False: there was none."""
     conn.execute(delete(tags).where(tags.c.repository_id == repository_id, tags.c.digest == digest))
-    mine = and_(manifests.c.repository_id == repository_id, manifests.c.digest == digest)
-    return conn.execute(delete(manifests).where(mine)).rowcount > 0
+    return remove_manifests(conn, repository_id, [digest]) > 0
+
+
+def remove_manifests(conn: Connection, repository_id: str, digests: Sequence[str]) -> int:
+    """Remove manifests (some hundreds at most) that no tag points to; returns how many there were."""
+    refers = and_(manifest_references.c.repository_id == repository_id, manifest_references.c.manifest.in_(digests))
+    conn.execute(delete(manifest_references).where(refers))
+    mine = and_(manifests.c.repository_id == repository_id, manifests.c.digest.in_(digests))
+    return conn.execute(delete(manifests).where(mine)).rowcount
 
 
 def remove_tag(conn: Connection, repository_id: str, name: str) -> bool:
@@ -190,7 +178,7 @@ def list_referrers(conn: Connection, repository_id: str, subject: str) -> list[M
     return [Manifest(*row) for row in conn.execute(query)]
 
 
-def _batches(digests: set[str], size: int = 500) -> list[list[str]]:
+def batches(digests: Collection[str], size: int = 500) -> list[list[str]]:
     """Databases take only so many values in one statement."""
     ordered = sorted(digests)
     return [ordered[at : at + size] for at in range(0, len(ordered), size)]

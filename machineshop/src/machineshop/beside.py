@@ -1,0 +1,72 @@
+"""The store and the bytes of a data directory, opened for one command: beside a running server, or without it."""
+
+import asyncio
+import os
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import TypeVar
+
+from machineshop.blobs import Storage
+from machineshop.config import default_data_dir
+from machineshop.datadir import DataDir
+from machineshop.errors import MachineshopError
+from machineshop.store.database import Database, sqlite_url
+from machineshop.store.schema import migrate
+
+T = TypeVar("T")
+
+
+class StoreUnreadable(MachineshopError):
+    """The store {path} cannot be opened: {cause}. Name the right directory with --data-dir."""
+
+
+def on_store(data_dir: Path | None, work: Callable[[Database], Awaitable[T]]) -> T:
+    """Run `work(database)` on the store that a server of this data directory uses.
+
+    Arguments:
+        data_dir: None: the usual one.
+        work: What to do.
+
+    Raises:
+        StoreUnreadable: There is no way to open it.
+    """
+
+    async def begun() -> T:
+        database.start()
+        return await work(database)
+
+    folder = DataDir(data_dir or default_data_dir())
+    url = os.environ.get("MACHINESHOP_DATABASE_URL") or sqlite_url(folder.database)
+    try:
+        folder.make_private()
+        migrate(url)
+    except OSError as error:
+        raise StoreUnreadable(path=folder.database, cause=error) from error
+    database = Database(url)
+    try:
+        return asyncio.run(begun())
+    finally:
+        database.close()
+
+
+def on_storage(data_dir: Path | None, storage_dir: Path | None, work: Callable[[Database, Storage], Awaitable[T]]) -> T:
+    """`on_store` with the bytes too: `work(database, storage)`.
+
+    Arguments:
+        data_dir: None: the usual one.
+        storage_dir: Where the bytes are, if not in the data directory.
+        work: What to do.
+
+    Raises:
+        StoreUnreadable: There is no way to open the store.
+    """
+    folder = DataDir(data_dir or default_data_dir(), storage_dir)
+
+    async def with_storage(database: Database) -> T:
+        storage = Storage(folder.storage)
+        try:
+            return await work(database, storage)
+        finally:
+            storage.close()
+
+    return on_store(data_dir, with_storage)
