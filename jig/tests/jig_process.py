@@ -1,6 +1,7 @@
 """jig as a real process, run or started in a folder."""
 
 import json
+import re
 import subprocess
 import sys
 import time
@@ -14,6 +15,7 @@ JIG = Path(sys.executable).parent / "jig"
 SECONDS_MAX = 60
 WAIT_SECONDS_MAX = 20
 PAUSE_SECONDS = 0.02
+OWN_TRACEBACK = re.compile(r'Traceback .*File "[^"]*/jig/[^"]*\.py"', re.DOTALL)
 INTERNAL_ERROR = "Something went wrong inside jig"
 
 
@@ -27,7 +29,7 @@ class Finished:
 
     def __post_init__(self) -> None:
         said = self.out + self.err
-        assert "Traceback" not in said, said
+        assert not OWN_TRACEBACK.search(said), said
         assert INTERNAL_ERROR not in said, said
 
     @property

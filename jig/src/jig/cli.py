@@ -21,6 +21,7 @@ HELP = "Deploy models to Machineshop, and use them."
 # Command, where it is, and its one sentence; in the order of a project's life.
 COMMANDS = (
     ("init", "init:init", "Write a starter project."),
+    ("run", "run:run", "Run the worker here, without a platform, for one job or for all the jobs of a file."),
     ("deploy", "deploy:deploy", "Deploy this project and wait until it is ready."),
     ("status", "deployments:status", "Show a deployment and its replicas."),
     ("list", "deployments:list_deployments", "List the project's deployments."),

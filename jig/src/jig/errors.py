@@ -6,6 +6,7 @@ JigError                what a user is told: one message, perhaps a hint, an exi
 ├── ContextError        the contexts file, or what it should hold
 ├── BundleError         the project cannot be packed
 ├── DeployError         the deployment did not get ready, or did not go away
+├── TrialError          a job that ran on this machine, with `jig run`, came to nothing
 ├── JobError            a watched job ended without a result
 ├── IncompleteError     of several jobs, not every one came to what was asked for
 ├── WatchInterruptedError  Ctrl-C while jig watched something that goes on without it (exit code 130)
@@ -88,6 +89,26 @@ class DeployError(JigError):
     """The deployment did not reach the state that was waited for."""
 
     type = "deploy_error"
+
+
+class TrialError(JigError):
+    """A job that ran on this machine came to nothing.
+
+    Args:
+        message: what went wrong.
+        hint: how to mend it.
+        traceback: the model's, where it raised.
+    """
+
+    type = "trial_error"
+
+    def __init__(self, message: str, *, hint: str | None = None, traceback: str | None = None) -> None:
+        super().__init__(message, hint=hint or traceback)
+        self.traceback = traceback
+
+    def document(self) -> dict[str, object]:
+        """As any error, with the traceback in a field of its own."""
+        return super().document() | ({"hint": None, "traceback": self.traceback} if self.traceback else {})
 
 
 class JobError(JigError):

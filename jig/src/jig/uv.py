@@ -12,6 +12,7 @@ from uv import find_uv_bin
 from jig.errors import BundleError
 
 SECONDS_MAX = 300  # resolving a large set of packages over a slow network
+INSTALL_SECONDS_MAX = 1800  # fetching gigabytes of them
 # Keys of the platform are no business of a package build; a foreign VIRTUAL_ENV only makes uv warn.
 HIDDEN_PREFIXES = ("TOGETHER_", "MACHINESHOP_")
 HIDDEN_NAMES = ("VIRTUAL_ENV",)
@@ -39,6 +40,16 @@ def compile_arguments(python_version: str) -> list[str]:
     return ["pip", "compile", "--quiet", "--no-header", "--no-annotate", "--python-version", python_version, "-"]
 
 
+def venv_arguments(folder: Path, python_version: str) -> list[str]:
+    """Uv's arguments that make an environment, with a Python that this machine has."""
+    return ["venv", "--quiet", "--no-project", "--no-python-downloads", "--python", python_version, str(folder)]
+
+
+def install_arguments(folder: Path, *wanted: str) -> list[str]:
+    """Uv's arguments that install into an environment."""
+    return ["pip", "install", "--quiet", "--python", str(folder / "bin" / "python"), *wanted]
+
+
 def clean_environment(environment: Mapping[str, str]) -> dict[str, str]:
     """The environment for uv: everything but the platform's keys and what confuses it."""
     return {
@@ -48,8 +59,22 @@ def clean_environment(environment: Mapping[str, str]) -> dict[str, str]:
     }
 
 
-def run_uv(arguments: Sequence[str], folder: Path, stdin: str = "") -> str:
+def run_uv(
+    arguments: Sequence[str],
+    folder: Path,
+    stdin: str = "",
+    *,
+    failure: str = "The requirements cannot be locked",
+    seconds_max: int = SECONDS_MAX,
+) -> str:
     """Run uv in a folder and return what it printed.
+
+    Args:
+        arguments: its command line.
+        folder: where it runs.
+        stdin: what it reads.
+        failure: what its failing means, as the error begins.
+        seconds_max: how long it may take.
 
     Raises:
         BundleError: there is no uv, it failed, or it took too long.
@@ -62,14 +87,14 @@ def run_uv(arguments: Sequence[str], folder: Path, stdin: str = "") -> str:
             input=stdin,
             capture_output=True,
             text=True,
-            timeout=SECONDS_MAX,
+            timeout=seconds_max,
             check=True,
         )
     except FileNotFoundError as error:
         raise BundleError("uv is not installed.", hint="Install it with `pip install uv`.") from error
     except subprocess.TimeoutExpired as error:
-        raise BundleError(f"uv did not finish within {SECONDS_MAX} s: uv {' '.join(arguments)}") from error
+        raise BundleError(f"uv did not finish within {seconds_max} s: uv {' '.join(arguments)}") from error
     except subprocess.CalledProcessError as error:
         tail = "\n".join(error.stderr.strip().splitlines()[-STDERR_LINES_SHOWN:])
-        raise BundleError(f"The requirements cannot be locked: uv {arguments[0]} failed.\n{tail}") from error
+        raise BundleError(f"{failure}: uv {arguments[0]} failed.\n{tail}") from error
     return finished.stdout

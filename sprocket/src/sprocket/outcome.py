@@ -132,9 +132,13 @@ def _tail(error: BaseException) -> str:
 
 def _users_part(trace: TracebackType | None) -> TracebackType | None:
     """Leave out sprocket's own frames at the top: they are the same for every job."""
-    while trace is not None and trace.tb_next and trace.tb_frame.f_globals.get("__package__") == __package__:
+    while trace is not None and trace.tb_next and _is_ours(trace.tb_frame.f_globals.get("__package__")):
         trace = trace.tb_next
     return trace
+
+
+def _is_ours(package: str | None) -> bool:
+    return package == __package__ or (package or "").startswith(f"{__package__}.")
 
 
 def _exit_code(error: SystemExit) -> int:

@@ -8,6 +8,7 @@ import os
 import sys
 import threading
 from collections.abc import Sequence
+from pathlib import Path
 from typing import NoReturn
 
 from .child import take_channel
@@ -19,6 +20,9 @@ from .model import Model
 from .worker import Worker
 
 EXIT_USAGE = 2
+
+TRIAL = "SPROCKET_TRIAL"
+"""Names the folder of a trial; see `trial`."""
 
 
 def run(
@@ -63,6 +67,8 @@ def serve(
     try:
         if threading.current_thread() is not threading.main_thread():
             raise ConfigError("run() must be called in the main thread: signals are delivered nowhere else")
+        if trial := os.environ.get(TRIAL):
+            sys.exit(_try(Path(trial), Model(worker)))
         config = read_config(os.environ, flags, name=name, predict_path=predict_path, port=port, queue=queue)
         rounds = config.warmup_rounds_and_exit
         model = Model(worker, warmup_rounds=rounds or 1, warmup_required=rounds > 0)
@@ -108,6 +114,12 @@ def _flags_of_script(arguments: Sequence[str]) -> Flags:
         return flags_of(parser.parse_known_args(arguments)[0])
     except ConfigError as error:
         exit_with(error)
+
+
+def _try(folder: Path, model: Model) -> int:
+    from .trial import run_trial  # noqa: PLC0415 - for the same reason as below
+
+    return run_trial(folder, model)
 
 
 def _live(config: Config, model: Model) -> int:

@@ -77,7 +77,7 @@ def worker(
 class WorkerUnderTest:
     """A running worker and its queue; made by `worker`."""
 
-    def __init__(self, model: Model, folder: Path, grace_period_seconds: float) -> None:
+    def __init__(self, model: Model, folder: Path, grace_period_seconds: float = GRACE_PERIOD_SECONDS) -> None:
         self._model = model
         self._folder = folder
         self._grace_period_seconds = grace_period_seconds

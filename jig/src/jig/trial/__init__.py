@@ -1,0 +1,1 @@
+"""Jobs on this machine, without a platform: the environment, the worker's process, and what comes of the jobs."""
