@@ -53,6 +53,8 @@ class FakePlatform(FakeQueue):
         self.update_statuses: list[int] = []
         """Given to the next updates in place of a proper answer; nothing is changed then."""
         self.storage_redirect: str | None = None
+        self.storage_headers: dict[str, str] = {}
+        """Of every file that is read."""
         self.elsewhere_redirect: str | None = None
         self.elsewhere_headers: list[dict[str, str]] = []
         self.upload_status = 200
@@ -205,4 +207,6 @@ class FakePlatform(FakeQueue):
         if self.storage_redirect:
             raise web.HTTPTemporaryRedirect(self.storage_redirect)
         name = request.match_info["name"]
-        return web.Response(body=self.files[name]) if name in self.files else error_answer(404, "no such file")
+        if name not in self.files:
+            return error_answer(404, "no such file")
+        return web.Response(body=self.files[name], headers=self.storage_headers)

@@ -27,6 +27,8 @@ from .errors import (
 from .job import cancelled, emit_info
 from .logs import log
 from .outputs import FileOutput
+from .processor import InputOutputProcessor
+from .response import FileResponse
 from .runner import run
 from .version import __version__
 from .worker import AsyncSprocket, Request, Sprocket, SprocketWorker
@@ -35,8 +37,10 @@ __all__ = [
     "AsyncSprocket",
     "ConfigError",
     "FileOutput",
+    "FileResponse",
     "InfoError",
     "InputError",
+    "InputOutputProcessor",
     "InvalidInputError",
     "LoadError",
     "OutputError",

@@ -122,7 +122,6 @@ class App:
             self.port = await self._server.start(self._config.port)
             name = f"{self._model.name} {self._config.version}".rstrip()
             log.info("%s is listening on port %d, setting up", name, self.port)
-            self._files.start()
             return await self._set_up() or await self._serve() or await self._drain()
         finally:
             await self._close()

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import errno
 import re
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
+
+from yarl import URL
 
 from .addresses import InputFile, files_in, with_paths
 from .backoff import Backoff
@@ -17,6 +20,7 @@ from .errors import InputError
 from .fetching import Fetcher, parse
 from .partial import Budget, PartialFile, TransientError
 from .platform import Platform
+from .response import FileResponse
 
 AT_A_TIME = 4
 TRIES = 3
@@ -31,9 +35,17 @@ FULL_DISK = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 class Downloader:
     """Fetches the files that payloads name. Use inside a running event loop; `close` it."""
 
-    def __init__(self, config: Config, platform: Platform | None, *, nested: bool = False) -> None:
+    def __init__(
+        self,
+        config: Config,
+        platform: Platform | None,
+        *,
+        nested: bool = False,
+        process: Callable[[FileResponse, Path], Awaitable[None]] | None = None,
+    ) -> None:
         self._config = config
         self._nested = nested
+        self._process = process
         self._fetcher = Fetcher(config, platform)
 
     async def close(self) -> None:
@@ -53,6 +65,7 @@ class Downloader:
 
         Raises:
             InputError: one could not be fetched; the text names it.
+            Exception: whatever `process` raised.
         """
         files = self.files_in(payload)
         if len(files) > MAX_INPUTS:
@@ -64,7 +77,14 @@ class Downloader:
             async with limit:
                 place = directory / str(index)
                 place.mkdir()
-                return str(await self._fetch_one(wanted, place, budget))
+                path = place / safe_name(_path_of(wanted))
+                if self._process is None:
+                    await self._fetch_one(wanted, path, budget)
+                else:
+                    raw = directory / f"{index}.raw"
+                    await self._process(await self._fetch_one(wanted, raw, budget), path)
+                    raw.unlink()
+                return str(path)
 
         tasks = [asyncio.ensure_future(one(index, wanted)) for index, wanted in enumerate(files)]
         try:
@@ -78,13 +98,11 @@ class Downloader:
             await asyncio.gather(*tasks, return_exceptions=True)
         return with_paths(payload, {wanted.place: path for wanted, path in zip(files, paths, strict=True)})
 
-    async def _fetch_one(self, wanted: InputFile, place: Path, budget: Budget) -> Path:
+    async def _fetch_one(self, wanted: InputFile, path: Path, budget: Budget) -> FileResponse:
         try:
-            file = PartialFile(place / safe_name(parse(wanted.address).path), budget)
-            try:
-                await asyncio.wait_for(self._try(wanted, file), self._config.input_timeout_seconds)
-            finally:
-                file.close()
+            with contextlib.closing(PartialFile(path, budget)) as file:
+                url = await asyncio.wait_for(self._try(wanted, file), self._config.input_timeout_seconds)
+                return FileResponse(path, url, file.headers)
         except asyncio.TimeoutError:
             seconds = f"{self._config.input_timeout_seconds:g} s"
             raise InputError(f"input {wanted.name}: not fetched within {seconds}") from None
@@ -93,20 +111,25 @@ class Downloader:
         except OSError as error:
             reason = "the worker's disk is full" if error.errno in FULL_DISK else error.strerror or str(error)
             raise InputError(f"input {wanted.name}: it cannot be written: {reason}") from None
-        return file.path
 
-    async def _try(self, wanted: InputFile, file: PartialFile) -> None:
+    async def _try(self, wanted: InputFile, file: PartialFile) -> URL:
         failures = most_bytes = 0
         while True:
             try:
-                await self._fetcher.fetch(wanted.address, file)
-                return
+                return await self._fetcher.fetch(wanted.address, file)
             except TransientError:  # noqa: PERF203 - tries again
                 failures = failures + 1 if file.received_bytes <= most_bytes else 1
                 most_bytes = max(most_bytes, file.received_bytes)
                 if failures == TRIES:
                     raise
                 await asyncio.sleep(RETRY_BACKOFF.pause_seconds(failures))
+
+
+def _path_of(wanted: InputFile) -> str:
+    try:
+        return parse(wanted.address).path
+    except InputError as error:
+        raise InputError(f"input {wanted.name}: {error}") from None
 
 
 def safe_name(url_path: str) -> str:

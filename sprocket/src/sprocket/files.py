@@ -15,9 +15,10 @@ from .downloads import Downloader, safe_name
 from .errors import InputError, PlatformError, StaleAttemptError
 from .inputs import Inputs
 from .job import Job
-from .outcome import Canceled, Done, Failed, Outcome, Stale
+from .outcome import Canceled, Done, Failed, Fault, Outcome, Stale
 from .outputs import Encoded, FileOutput
 from .platform import Platform
+from .processing import Processing
 from .scratch import Scratch, remove_leftovers
 from .uploads import Uploader
 from .worker import Sprocket, Worker
@@ -33,20 +34,33 @@ class Files:
         self, config: Config, platform: Platform | None, inputs: Inputs, worker: type[Worker] = Sprocket
     ) -> None:
         self._inputs = inputs
-        self._downloader = Downloader(config, platform, nested=worker.nested_inputs)
+        self._processing = Processing(worker.processor)
+        self._downloader = Downloader(
+            config,
+            platform,
+            nested=worker.nested_inputs,
+            process=self._processing.process if self._processing.of_inputs else None,
+        )
         self._uploader = Uploader(platform) if platform is not None else None
         self._scratch = Scratch()
         self._directories: dict[Job, Path] = {}
 
-    def start(self) -> None:
-        """Begin to remove what killed workers left; nothing has to wait for that."""
+    @property
+    def finishes_outputs(self) -> bool:
+        """Whether outputs are changed before they are sent."""
+        return self._processing.of_outputs
+
+    async def start(self) -> Fault | None:
+        """Begin; give what went wrong. What killed workers left is removed meanwhile."""
         asyncio.get_running_loop().run_in_executor(None, remove_leftovers)
+        return await self._processing.start()
 
     async def close(self) -> None:
         """Close connections, remove files."""
         await self._downloader.close()
         if self._uploader is not None:
             await self._uploader.close()
+        self._processing.close()
         self._scratch.close()
 
     def has_inputs(self, job: Job) -> bool:
@@ -75,8 +89,13 @@ class Files:
                 raise InputError("cancelled") from None
 
     async def publish(self, job: Job, outcome: Outcome) -> Outcome:
-        """Publish the outputs' files, and put their addresses in their places."""
-        if not isinstance(outcome, Done) or not outcome.outputs.files:
+        """Finish the outputs: the processor changes them, and the addresses of their files take the files' places.
+
+        Raises:
+            OutputError: what came of them cannot be sent.
+            Exception: whatever the processor raised.
+        """
+        if not isinstance(outcome, Done) or not (self.finishes_outputs or outcome.outputs.files):
             return outcome
         publishing = asyncio.ensure_future(self._publish(job, outcome.outputs))
         with job.interruptible(publishing.cancel):
@@ -93,8 +112,12 @@ class Files:
         directory = self._directories.pop(job, None)
         if directory is not None:
             await self._scratch.remove(directory)
+            # A processor that could not be interrupted may just be writing there.
+            self._processing.call(self._scratch.remove_now, directory)
 
     async def _publish(self, job: Job, outputs: Encoded) -> Outcome:
+        if self.finishes_outputs:
+            outputs = await self._processing.finish(job, outputs)
         addresses: dict[FileOutput, str] = {}
         for file, name in zip(outputs.files, names_of(outputs.files), strict=True):
             try:

@@ -30,6 +30,7 @@ class Job:
         headers: HTTP headers, lower-case names; empty for a job from the queue.
         queued: it comes from the queue, where its files belong; over HTTP they travel in the answer.
         attempt_token: what proves that the job is this worker's; None over HTTP, and where the platform gives none.
+        keeps_outputs: what predict returns is not to be encoded yet, since a processor finishes it.
         cancel_requested: somebody wants this job stopped.
         cancel_seen: the model has asked `cancelled()` and was told so.
     """
@@ -52,6 +53,7 @@ class Job:
         self.headers = dict(headers or {})
         self.queued = queued
         self.attempt_token = attempt_token
+        self.keeps_outputs = False
         self.cancel_requested = False
         self.cancel_seen = False
         self.on_info: Callable[[Job], None] | None = None

@@ -9,7 +9,7 @@ from types import TracebackType
 
 from .errors import ConfigError, InvalidInputError, OutputError, SprocketError
 from .job import Job
-from .outputs import Encoded, encode_outputs
+from .outputs import Encoded, encode_outputs, keep_outputs
 
 ERROR_LIMIT_CHARS = 2_000
 """Longer error texts are cut: they are read by people and stored with the job."""
@@ -88,7 +88,7 @@ def outcome_of_value(job: Job, value: object) -> Outcome:
     if job.cancel_seen:
         return Canceled()
     try:
-        return Done(encode_outputs(value))
+        return Done(keep_outputs(value) if job.keeps_outputs else encode_outputs(value))
     except OutputError as error:
         return Failed(f"OutputError: {error}")
 

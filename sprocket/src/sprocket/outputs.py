@@ -34,9 +34,15 @@ class FileOutput(PosixPath):
 
 @dataclass(frozen=True)
 class Encoded:
-    """Outputs as JSON text in pieces, between which stand the files that have to be published first."""
+    """Outputs as JSON text in pieces, between which stand the files that have to be published first.
+
+    Attributes:
+        pieces: text and files in turn.
+        kept: outputs that are not JSON yet, and need not be: a processor sees them first.
+    """
 
     pieces: tuple[str | FileOutput, ...]
+    kept: dict[str, Any] | None = None
 
     @property
     def files(self) -> list[FileOutput]:
@@ -48,27 +54,56 @@ class Encoded:
         known = addresses or {}
         return "".join(piece if isinstance(piece, str) else json.dumps(known[piece]) for piece in self.pieces)
 
+    def value(self) -> dict[str, Any]:
+        """Give the outputs as Python values again, with the files in their places."""
+        if self.kept is not None:
+            return self.kept
+        word = uuid.uuid4().hex
+        marked = (piece if isinstance(piece, str) else json.dumps({word: str(piece)}) for piece in self.pieces)
+        found: dict[str, Any] = json.loads(
+            "".join(marked), object_hook=lambda item: FileOutput(item[word]) if word in item else item
+        )
+        return found
 
-def encode_outputs(value: object) -> Encoded:
-    """Check what predict returned, and encode it.
+
+def encode_outputs(value: object, source: str = "predict") -> Encoded:
+    """Check outputs, and encode them.
+
+    Args:
+        value: the outputs.
+        source: the method that returned them.
 
     Raises:
-        OutputError: it is not a dict, not JSON, or names a file that is not there.
+        OutputError: they are not a dict, not JSON, or name a file that is not there.
     """
-    if value is None:
-        raise OutputError("predict returned None; it must return a dict (did you forget `return`?)")
-    value = _as_dict(value)
-    if not isinstance(value, Mapping):
-        raise OutputError(f"predict returned {_type_name(value)}; it must return a dict")
-    for key in value:
-        if not isinstance(key, str):
-            raise OutputError(f"predict returned a dict with the key {key!r}; the outputs' names must be strings")
+    outputs = _checked(value, source)
     gaps = _Gaps()
     try:
-        text = json.JSONEncoder(allow_nan=False, separators=(",", ":"), default=gaps.make).encode(dict(value))
+        text = json.JSONEncoder(allow_nan=False, separators=(",", ":"), default=gaps.make).encode(outputs)
     except (TypeError, ValueError, RecursionError) as error:
-        raise OutputError(_complaint_about(value) or f"predict returned what is not JSON: {error}") from None
+        raise OutputError(_complaint_about(outputs) or f"{source} returned what is not JSON: {error}") from None
     return gaps.cut(text)
+
+
+def keep_outputs(value: object) -> Encoded:
+    """Check what predict returned as far as a processor may not change it, and keep it as it is.
+
+    Raises:
+        OutputError: it is not a dict.
+    """
+    return Encoded((), _checked(value, "predict"))
+
+
+def _checked(value: object, source: str) -> dict[str, Any]:
+    if value is None:
+        raise OutputError(f"{source} returned None; it must return a dict (did you forget `return`?)")
+    value = _as_dict(value)
+    if not isinstance(value, Mapping):
+        raise OutputError(f"{source} returned {_type_name(value)}; it must return a dict")
+    for key in value:
+        if not isinstance(key, str):
+            raise OutputError(f"{source} returned a dict with the key {key!r}; the outputs' names must be strings")
+    return dict(value)
 
 
 def _as_dict(value: object) -> object:

@@ -36,7 +36,11 @@ class Scratch:
 
     async def remove(self, directory: Path) -> None:
         """Remove a job's directory, off the event loop: it may hold gigabytes."""
-        await asyncio.get_running_loop().run_in_executor(None, _remove, directory)
+        await asyncio.get_running_loop().run_in_executor(None, self.remove_now, directory)
+
+    def remove_now(self, directory: Path) -> None:
+        """Remove a job's directory, or what is left of it."""
+        _remove(directory)
 
     def close(self) -> None:
         """Remove everything."""

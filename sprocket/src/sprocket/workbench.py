@@ -46,7 +46,8 @@ class Workbench:
 
     async def start(self) -> Fault | None:
         """Set the model up; give what went wrong."""
-        return await self._called_back(lambda on_ready: self._engine.start(on_ready, self._exit))
+        fault = await self._files.start()
+        return fault or await self._called_back(lambda on_ready: self._engine.start(on_ready, self._exit))
 
     async def stop(self) -> Fault | None:
         """Shut the model down; give what went wrong."""
@@ -105,6 +106,7 @@ class Workbench:
 
     def _start(self, job: Job) -> _Predict:
         """Hand the job to the model; a slot must have been taken."""
+        job.keeps_outputs = self._files.finishes_outputs
         predict = _Predict(job, self._loop.create_future(), time.perf_counter())
         try:
             self._engine.predict(job, self._handover.to(predict.outcome))

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Awaitable, Mapping, Sequence
 from typing import Any
 
+from .processor import InputOutputProcessor
+
 
 class Sprocket:
     """A model with a plain, synchronous `predict`.
@@ -24,12 +26,14 @@ class Sprocket:
         warmup_inputs: payloads that go through `predict` when `setup` is through, before any job does; a list of dicts,
             or a property that gives one. A file among them is a local path: nothing is downloaded.
         nested_inputs: whether files are fetched also for addresses inside of lists and objects of the payload.
+        processor: what changes input files and outputs on their way, a class derived from `InputOutputProcessor`.
         process: whether the model gets a process of its own, so that nothing it does keeps the worker from answering.
     """
 
     concurrency: int = 1
     warmup_inputs: Sequence[dict[str, Any]] = ()
     nested_inputs: bool = False
+    processor: type[InputOutputProcessor] = InputOutputProcessor
     process: bool = False
 
     def setup(self) -> None:
@@ -75,12 +79,14 @@ class AsyncSprocket:
         concurrency: how many jobs the worker has in hand at once, 1 to 1000; each is a task on the model's event loop.
         warmup_inputs: see `Sprocket`.
         nested_inputs: see `Sprocket`.
+        processor: see `Sprocket`.
         process: whether the model gets a process of its own. See `Sprocket`.
     """
 
     concurrency: int = 1
     warmup_inputs: Sequence[dict[str, Any]] = ()
     nested_inputs: bool = False
+    processor: type[InputOutputProcessor] = InputOutputProcessor
     process: bool = False
 
     def setup(self) -> Awaitable[None] | None:
@@ -111,12 +117,14 @@ class SprocketWorker:
             where it is an `async def`. See `Sprocket` and `AsyncSprocket`.
         warmup_inputs: see `Sprocket`.
         nested_inputs: see `Sprocket`.
+        processor: see `Sprocket`.
         process: whether the model gets a process of its own. See `Sprocket`.
     """
 
     concurrency: int = 1
     warmup_inputs: Sequence[dict[str, Any]] = ()
     nested_inputs: bool = False
+    processor: type[InputOutputProcessor] = InputOutputProcessor
     process: bool = False
 
     def setup(self) -> Awaitable[None] | None:
