@@ -9,6 +9,7 @@ import httpx
 import pytest
 
 from contract.older_worker import OlderWorker
+from contract.tg_command import Outside
 from platform_process import PlatformProcess, write_worker
 
 ECHO = "contract-echo"
@@ -90,6 +91,14 @@ def replica(platform: PlatformProcess, worker_key: str) -> Iterator[httpx.Client
     """Plain HTTP with that replica's key."""
     with platform.client(key=worker_key) as client:
         yield client
+
+
+@pytest.fixture(scope="module")
+def outside() -> Iterator[Outside]:
+    """What `tg` reaches outside of the platform."""
+    outside = Outside()
+    yield outside
+    outside.close()
 
 
 @pytest.fixture

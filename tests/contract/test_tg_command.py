@@ -1,6 +1,5 @@
 """`tg beta jig` of the `together` package, unmodified: real commands in a project's folder."""
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -9,13 +8,6 @@ import pytest
 
 from contract.tg_command import Outside, Tg
 from platform_process import PlatformProcess, wait_for
-
-
-@pytest.fixture(scope="module")
-def outside() -> Iterator[Outside]:
-    outside = Outside()
-    yield outside
-    outside.close()
 
 
 @pytest.fixture(scope="module")
