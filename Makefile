@@ -4,9 +4,10 @@ SHELL := /bin/bash
 .DEFAULT_GOAL := help
 
 PYTHON := .venv/bin/python
+TORCH_VERSION := 2.13.0
 SOURCES := $(shell find sprocket/src -name '*.py') machineshop/hatch_build.py $(wildcard */pyproject.toml)
 
-.PHONY: help setup demo test drills check format bench lock clean
+.PHONY: help setup torch demo test drills check format bench lock clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
@@ -24,6 +25,14 @@ setup: .venv/.ready ## make .venv with jig and machineshop in its bin
 # What only the checks, the tests and the benchmarks need: linters, real clients, a real model.
 .venv/.ready-dev: .venv/.ready requirements-dev.lock
 	@$$(scripts/find-uv) pip install --quiet --compile-bytecode --require-hashes --python $(PYTHON) -r requirements-dev.lock
+	@touch $@
+
+# Three quarters of a gigabyte that only the tests of several ranks want: they put it on PYTHONPATH, or are skipped.
+torch: .venv-torch/.ready ## make .venv-torch with PyTorch, for the tests of models on several GPUs
+.venv-torch/.ready: | .venv/.ready
+	@rm -rf .venv-torch
+	@$(PYTHON) -m venv .venv-torch
+	@.venv-torch/bin/python -m pip install --quiet --no-compile torch==$(TORCH_VERSION)
 	@touch $@
 
 demo: setup ## deploy examples/hello-world on a throw-away platform, submit a job, print its result
@@ -62,4 +71,4 @@ lock: ## resolve the dependencies anew into the two lock files
 	$$export --all-groups > requirements-dev.lock
 
 clean: ## remove what setup and the tests made
-	rm -rf .venv .uv .mypy_cache .ruff_cache .pytest_cache .hypothesis machineshop/src/machineshop/wheels
+	rm -rf .venv .venv-torch .uv .mypy_cache .ruff_cache .pytest_cache .hypothesis machineshop/src/machineshop/wheels

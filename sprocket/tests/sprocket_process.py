@@ -144,3 +144,10 @@ def _environment(platform: FakePlatform | None) -> dict[str, str]:
         "TOGETHER_DEPLOYMENT_NAME": "hello",
         "SPROCKET_HEARTBEAT_SECONDS": "0.2",
     }
+
+
+async def until_exists(*paths: Path) -> None:
+    """Wait until a model has left some files."""
+    async with asyncio.timeout(30):
+        while not all(path.exists() for path in paths):
+            await asyncio.sleep(0.01)

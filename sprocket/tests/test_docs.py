@@ -10,12 +10,13 @@ from sprocket.metrics import OUTCOMES, Metrics
 
 HERE = Path(__file__).parent
 GUIDE = (HERE.parents[1] / "docs" / "sprocket.md").read_text()
+PLAIN_SETTINGS = {"PORT", "RUN_AND_EXIT", "SSL_CERT_FILE", "VERSION", "WORLD_SIZE"}
 SOURCE = "\n".join(path.read_text() for path in (HERE.parent / "src" / "sprocket").glob("*.py"))
 
 
 def test_every_setting_is_in_the_guide_and_the_other_way_round() -> None:
     pattern = r"\b(?:TOGETHER|SPROCKET|MACHINESHOP|TERMINATION)_[A-Z_]+[A-Z]\b"
-    in_code = set(re.findall(pattern, SOURCE)) | {"PORT", "RUN_AND_EXIT", "SSL_CERT_FILE", "VERSION"}
+    in_code = set(re.findall(pattern, SOURCE)) | PLAIN_SETTINGS
     table = GUIDE.partition("## Environment")[2]
     assert set(re.findall(r"^\| `([A-Z_]+)`", table, re.MULTILINE)) == in_code
 

@@ -56,3 +56,8 @@ async def test_what_setup_raised_is_the_outcome(launch: Launcher, tmp_path: Path
 @pytest.mark.parametrize("do", ["exit", "vanish"])
 async def test_an_exit_in_predict_leaves_no_outcome(launch: Launcher, tmp_path: Path, do: str) -> None:
     assert await tried(launch, tmp_path / "trial", "zoo:Zoo", {"payload": {"do": do, "code": 3}}, code=3) == []
+
+
+async def test_a_model_of_several_ranks_is_tried_in_one(launch: Launcher, tmp_path: Path) -> None:
+    (outcome,) = await tried(launch, tmp_path / "trial", "team:Team", {"payload": {"do": "meet", "numbers": [5]}})
+    assert outcome["outputs"] == {"total": 5}

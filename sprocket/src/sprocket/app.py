@@ -25,6 +25,7 @@ from .model import Model
 from .openapi import document
 from .platform import Platform
 from .process import ModelProcess
+from .ranks import Ranks
 from .server import Health, Server
 from .workbench import Workbench
 
@@ -206,6 +207,8 @@ class App:
 
 def _engine_for(config: Config, model: Model) -> Engine:
     """Choose where the model lives: the environment's word counts more than the model's own."""
+    if model.use_torchrun:
+        return Ranks(model, this_command(), config.ranks, config.rank_timeout_seconds)
     in_process = model.process if config.process is None else config.process
     return ModelProcess(model, this_command()) if in_process else threads_for(model)
 

@@ -129,7 +129,9 @@ def _update_for(outcome: Reportable) -> tuple[str, dict[str, Any], dict[str, str
         return "done", {}, {"payload": outcome.outputs.text()}
     if isinstance(outcome, Canceled):
         return "canceled", {}, {}
-    info = {"error": outcome.error}
+    info: dict[str, Any] = {"error": outcome.error}
     if outcome.traceback:
         info["traceback"] = outcome.traceback
+    if outcome.stacks:
+        info["stacks"] = dict(outcome.stacks)
     return "failed", info, {}

@@ -79,7 +79,7 @@ class Child:
         self._channel, theirs = socket.socketpair()
         with theirs:
             try:
-                self._pid = _spawn(command, environ, theirs, self._group)
+                self.pid = _spawn(command, environ, theirs, self._group)
             except OSError:
                 self._channel.close()
                 os.close(self._lifeline)  # This ends the warden.
@@ -148,7 +148,7 @@ class Child:
 
     def _watch(self) -> None:
         """Wait for the end; in a thread of its own, which the system wakes at once."""
-        status = os.waitpid(self._pid, 0)[1]
+        status = os.waitpid(self.pid, 0)[1]
         with self._reaping:
             # The group has the number of its warden, which is nobody else's until the warden is reaped.
             _kill_group(self._group)

@@ -14,7 +14,7 @@ from .version import __version__
 DEFAULT_PORT = 8000
 DEFAULT_PREDICT_PATH = "/generate"
 PREDICT_PATH = re.compile(r"(/[A-Za-z0-9._~-]+)+")
-RESERVED_PATHS = frozenset({"/health", "/metrics"})
+RESERVED_PATHS = frozenset({"/health", "/metrics", "/openapi.json"})
 DEFAULT_GRACE_PERIOD_SECONDS = 300.0
 
 CLAIM_TIMEOUT_SECONDS = 90
@@ -24,6 +24,11 @@ HEARTBEAT_SECONDS = 2.0
 """Renewing needs a heartbeat every third of the claim timeout only; cancels are seen in its answer, hence this."""
 
 VERSION_LIMIT_CHARS = 200
+
+RANKS_LIMIT = 64
+"""More GPUs has no machine, and this many processes of Python are some gigabytes already."""
+RANK_TIMEOUT_SECONDS = 60.0
+"""Ranks that meet in collectives end within milliseconds of one another; to tidy up may take some seconds."""
 
 MAX_INPUT_BYTES = 5 * 1024**3
 INPUT_TIMEOUT_SECONDS = 1800.0
@@ -51,8 +56,7 @@ class Config:
     """The settings of one worker process.
 
     `platform` is None where none is configured (plain HTTP mode). `version` is the image's own, empty where it has told
-    none. `warmup_rounds_and_exit` is how often to run the
-    warm-up before ending without having served; 0: serve.
+    none. `warmup_rounds_and_exit` is how often to run the warm-up before ending without having served; 0: serve.
     """
 
     port: int = DEFAULT_PORT
@@ -69,6 +73,9 @@ class Config:
     allow_private_downloads: bool = False
     process: bool | None = None
     """Whether the model gets a process of its own; None: as its class says."""
+    ranks: int = 1
+    rank_timeout_seconds: float = RANK_TIMEOUT_SECONDS
+    """How long a rank may go on after rank 0 has ended, or another rank has raised."""
 
 
 @dataclass(frozen=True)
@@ -117,6 +124,8 @@ def read_config(
         max_job_input_bytes=int(_number(environ, "SPROCKET_MAX_JOB_INPUT_BYTES", MAX_JOB_INPUT_BYTES)),
         job_input_timeout_seconds=_number(environ, "SPROCKET_JOB_INPUT_TIMEOUT_SECONDS", JOB_INPUT_TIMEOUT_SECONDS),
         process=_choice(environ, "SPROCKET_PROCESS"),
+        ranks=_ranks(environ, "SPROCKET_RANKS" if environ.get("SPROCKET_RANKS") else "WORLD_SIZE"),
+        rank_timeout_seconds=_number(environ, "SPROCKET_RANK_TIMEOUT_SECONDS", RANK_TIMEOUT_SECONDS),
         allow_private_downloads=environ.get("SPROCKET_ALLOW_PRIVATE_DOWNLOADS", "") in ("1", "true"),
     )
 
@@ -191,6 +200,13 @@ def _rounds(text: str) -> int:
     if text and not (text.isascii() and text.isdigit()):
         raise ConfigError(f"RUN_AND_EXIT must be how often to run the warm-up inputs, a whole number, not {text!r}")
     return int(text or 0)
+
+
+def _ranks(environ: Mapping[str, str], key: str) -> int:
+    text = environ.get(key) or "1"
+    if not (text.isascii() and text.isdigit()) or not 1 <= int(text) <= RANKS_LIMIT:
+        raise ConfigError(f"{key} must be the number of ranks, from 1 to {RANKS_LIMIT}, not {text!r}")
+    return int(text)
 
 
 def _port(text: str, key: str) -> int:

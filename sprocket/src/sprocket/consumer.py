@@ -101,7 +101,7 @@ class Consumer:
 
     @property
     def _ending(self) -> bool:
-        return self._draining or self._workbench.exited.done()
+        return self._draining or self._workbench.ending
 
     def _room(self) -> int:
         return self._workbench.slots.count - len(self._attempts)
@@ -201,6 +201,7 @@ class Consumer:
         if isinstance(outcome, Stale):
             attempt.drop(StaleAttemptError(outcome.error))
         taken = not isinstance(outcome, Stale) and await attempt.finish(outcome)
+        self._workbench.told(outcome)
         result = type(outcome).__name__.lower() if taken else "dropped"
         self._metrics.jobs[result] += 1
         self._journal.note(attempt.job, result, time.monotonic() - started_at, attempt.claim.attempt)

@@ -13,6 +13,7 @@ import threading
 from collections.abc import Iterator
 from typing import Any, NoReturn
 
+from .accord import Accord
 from .engine import threads_for
 from .frames import Frames, Message, encode_message
 from .job import Job
@@ -24,8 +25,13 @@ from .outcome import Fault, Outcome
 RECEIVE_BYTES = 256 * 1024
 
 
-def host(channel: socket.socket, model: Model) -> NoReturn:
+def host(channel: socket.socket, model: Model, rank: int | None) -> NoReturn:
     """Run the model for the worker at the other end of the channel, until that wants no more.
+
+    Args:
+        channel: where the worker is.
+        model: the model.
+        rank: its rank, where it runs in several.
 
     Raises:
         SystemExit: always.
@@ -33,15 +39,16 @@ def host(channel: socket.socket, model: Model) -> NoReturn:
     for number in (signal.SIGTERM, signal.SIGINT):
         # Meant for the worker, which lets the model finish. Not ignored: whatever the model starts would ignore them.
         signal.signal(number, lambda *_: None)
-    _Host(channel, model).run()
+    _Host(channel, model, rank).run()
     sys.exit()
 
 
 class _Host:
     """One model in this process."""
 
-    def __init__(self, channel: socket.socket, model: Model) -> None:
+    def __init__(self, channel: socket.socket, model: Model, rank: int | None) -> None:
         self._channel = channel
+        self._rank = rank
         self._engine = threads_for(model)
         self._jobs: dict[int, Job] = {}
         self._speaking = threading.Lock()
@@ -64,6 +71,12 @@ class _Host:
             case "interrupt":
                 if job := self._jobs.get(fields["number"]):
                     job.cancel()
+            case "hold":
+                if (job := self._jobs.get(fields["number"])) and job.accord:
+                    self._say({"say": "held", "number": fields["number"], "calls": job.accord.hold()})
+            case "settle":
+                if (job := self._jobs.get(fields["number"])) and job.accord:
+                    job.accord.settle(fields["first"])
             case "stop":
                 self._engine.stop(self._stopped)
 
@@ -78,6 +91,8 @@ class _Host:
             self._say({"say": "outcome", "number": number, "outcome": fields}, tail)
 
         self._jobs[number] = job
+        if self._rank is not None:
+            job.accord, job.follows = Accord(), self._rank > 0
         job.on_info = tell_news
         self._engine.predict(job, tell_outcome)
         job.listen(lambda: self._engine.interrupt(job))

@@ -13,6 +13,7 @@ from collections.abc import Callable, Mapping
 from contextvars import ContextVar
 from typing import Any
 
+from .accord import Accord
 from .errors import InfoError
 
 INFO_LIMIT_BYTES = 4096
@@ -33,6 +34,8 @@ class Job:
         keeps_outputs: what predict returns is not to be encoded yet, since a processor finishes it.
         cancel_requested: somebody wants this job stopped.
         cancel_seen: the model has asked `cancelled()` and was told so.
+        accord: where several ranks work on the job, this one's part in taking up a cancel at the same step.
+        follows: another rank's result is the job's; what predict returns in this one is not looked at.
     """
 
     def __init__(
@@ -56,6 +59,8 @@ class Job:
         self.keeps_outputs = False
         self.cancel_requested = False
         self.cancel_seen = False
+        self.accord: Accord | None = None
+        self.follows = False
         self.on_info: Callable[[Job], None] | None = None
         """Told, in the emitting thread, that there is info to send."""
         self._heard_at = time.monotonic()
@@ -206,7 +211,7 @@ def cancelled() -> bool:
         True once the job is to stop; False otherwise, and outside of a predict.
     """
     job = current_job()
-    if job is None or not job.cancel_requested:
+    if job is None or not (job.accord.says_cancelled() if job.accord else job.cancel_requested):
         return False
     job.cancel_seen = True
     return True

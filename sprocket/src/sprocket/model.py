@@ -27,11 +27,12 @@ class Model:
         worker: the class or instance.
         warmup_rounds: how often `setup` runs the warm-up inputs.
         warmup_required: having none is a mistake.
+        use_torchrun: whether it runs in ranks; None: as its class says.
 
     Raises:
         LoadError: it is no worker.
-        ConfigError: its `concurrency` is no number of jobs, its `process` is no bool, or its typed parameters
-            cannot be read.
+        ConfigError: its `concurrency` is no number of jobs, a flag is no bool, it is to run in ranks and cannot, or its
+            typed parameters cannot be read.
 
     Attributes:
         cls: the worker's class.
@@ -39,7 +40,14 @@ class Model:
         inputs: what its predict takes.
     """
 
-    def __init__(self, worker: Worker | type[Worker], *, warmup_rounds: int = 0, warmup_required: bool = False) -> None:
+    def __init__(
+        self,
+        worker: Worker | type[Worker],
+        *,
+        warmup_rounds: int = 0,
+        warmup_required: bool = False,
+        use_torchrun: bool | None = None,
+    ) -> None:
         self._worker = worker
         self._warmup_rounds = warmup_rounds
         self._warmup_required = warmup_required
@@ -48,7 +56,8 @@ class Model:
         self.signature = _signature_of(self.cls)
         self.inputs: Inputs = inputs_of(self.signature)
         self.concurrency = _concurrency_of(worker, self.name)
-        self.process = _process_of(worker, self.name)
+        self.process = _flag_of(worker, "process", "a process of the model's own")
+        self.use_torchrun = _use_torchrun_of(worker, use_torchrun)
         self.is_async = issubclass(self.cls, AsyncSprocket) or any(
             inspect.iscoroutinefunction(getattr(self.cls, method)) for method in ("setup", "predict", "shutdown")
         )
@@ -126,8 +135,22 @@ def _concurrency_of(worker: Worker | type[Worker], name: str) -> int:
     return given
 
 
-def _process_of(worker: Worker | type[Worker], name: str) -> bool:
-    given: object = worker.process
+def _flag_of(worker: Worker | type[Worker], flag: str, meaning: str) -> bool:
+    given: object = getattr(worker, flag)
     if not isinstance(given, bool):
-        raise ConfigError(f"{name}.process must be True or False (a process of the model's own), not {given!r}")
+        name = check_worker(worker).__name__
+        raise ConfigError(f"{name}.{flag} must be True or False ({meaning}), not {given!r}")
     return given
+
+
+def _use_torchrun_of(worker: Worker | type[Worker], told: bool | None) -> bool:
+    """Whether the model runs in ranks, as `run` was told or else as its class says."""
+    own = _flag_of(worker, "use_torchrun", "a process per GPU")
+    if not (own if told is None else told):
+        return False
+    cls = check_worker(worker)
+    if inspect.iscoroutinefunction(cls.predict) or inspect.isasyncgenfunction(cls.predict):
+        raise ConfigError(f"{cls.__name__}.predict must be a plain def: with use_torchrun, ranks work in step")
+    if worker.concurrency != 1:
+        raise ConfigError(f"{cls.__name__}.concurrency must be 1: with use_torchrun, ranks work on one job at a time")
+    return True

@@ -1,6 +1,7 @@
 """What the worker and its model's process say to one another, as values and as fields of a message; pure.
 
-The worker says `predict`, `interrupt` and `stop`; the process says `ready`, `info`, `outcome` and `stopped`. A predict
+The worker says `predict`, `interrupt` and `stop`, and to ranks `hold` and `settle` (see `accord`); the process says
+`ready`, `info`, `outcome` and `stopped`, and a rank `held`. A predict
 is meant by its number, since ids come from outside and need not differ.
 """
 

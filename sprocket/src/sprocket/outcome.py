@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import traceback
+from collections.abc import Mapping
 from dataclasses import dataclass
 from types import TracebackType
 
@@ -30,11 +31,15 @@ class Failed:
     """Predict raised, or returned something that cannot be sent.
 
     `input_path` is set where the input is to blame: it says where in it the mistake is, and is empty for all of it.
+    `stacks` says what each rank was at. `exit_code` is set where the model is gone: the worker ends with it when the
+    failure has been told.
     """
 
     error: str
     traceback: str | None = None
     input_path: tuple[str | int, ...] | None = None
+    stacks: Mapping[str, str] | None = None
+    exit_code: int | None = None
 
 
 @dataclass(frozen=True)
@@ -87,6 +92,8 @@ def outcome_of_value(job: Job, value: object) -> Outcome:
     """
     if job.cancel_seen:
         return Canceled()
+    if job.follows:
+        return Done(Encoded(("{}",)))
     try:
         return Done(keep_outputs(value) if job.keeps_outputs else encode_outputs(value))
     except OutputError as error:

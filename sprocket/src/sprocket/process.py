@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import itertools
 import os
+from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 from .child import Child, End
@@ -23,6 +24,9 @@ ORDERLY_END_SECONDS = 2.0
 """For a process that has shut its model down to end by itself; then it is killed."""
 
 
+OnCalls = Callable[[int], None]
+
+
 class _Predict(NamedTuple):
     """A job that the process has in hand."""
 
@@ -36,14 +40,30 @@ class ModelProcess:
     Args:
         model: the model, for what it says of itself; it is set up in the process only.
         command: what to run, which must get to `host.host` with the same model.
+        environ: the process's environment; None: this one's.
+        name: what to call it in log lines and errors.
+
+    Attributes:
+        end: how it ended; None as long as it has not.
     """
 
     waking_seconds = 0.0
     """The model's process waits for nothing that this one holds."""
 
-    def __init__(self, model: Model, command: list[str]) -> None:
+    def __init__(
+        self,
+        model: Model,
+        command: list[str],
+        environ: Mapping[str, str] | None = None,
+        *,
+        name: str = "the model's process",
+    ) -> None:
         self.concurrency = model.concurrency
+        self.end: End | None = None
         self._command = command
+        self._environ = environ
+        self._name = name
+        self._on_calls: dict[int, OnCalls] = {}
         self._numbers = itertools.count(1)
         self._predicts: dict[int, _Predict] = {}
         self._child: Child | None = None
@@ -56,9 +76,10 @@ class ModelProcess:
         """See `Engine`."""
         self._on_ready, self._on_exit = on_ready, on_exit
         try:
-            self._child = Child(self._command, os.environ, self._take, self._end)
+            environ = os.environ if self._environ is None else self._environ
+            self._child = Child(self._command, environ, self._take, self._end)
         except OSError as error:
-            self._be_ready(Fault(f"the model's process could not be started: {error}", 1))
+            self._be_ready(Fault(f"{self._name} could not be started: {error}", 1))
 
     def predict(self, job: Job, on_outcome: OnOutcome) -> None:
         """See `Engine`."""
@@ -69,14 +90,35 @@ class ModelProcess:
 
     def interrupt(self, job: Job) -> None:
         """Throw CancelledError into an asynchronous predict; let a synchronous one see that it is cancelled."""
-        for number, predict in self._predicts.items():
-            if predict.job is job:
-                self._say({"do": "interrupt", "number": number})
+        for number in self._numbers_of(job):
+            self._say({"do": "interrupt", "number": number})
+
+    def hold(self, job: Job, on_calls: OnCalls) -> None:
+        """Let no call of `cancelled()` through; `on_calls` gets how many there were. Nothing if predict has ended."""
+        for number in self._numbers_of(job):
+            self._on_calls[number] = on_calls
+            self._say({"do": "hold", "number": number})
+
+    def settle(self, job: Job, first: int) -> None:
+        """Let calls of `cancelled()` through; those from number `first` on say True."""
+        for number in self._numbers_of(job):
+            self._say({"do": "settle", "number": number, "first": first})
 
     def stop(self, on_stopped: Reply) -> None:
         """See `Engine`."""
         self._on_stopped = on_stopped
         self._say({"do": "stop"})
+
+    @property
+    def pid(self) -> int | None:
+        """The process's number; None where there is none."""
+        return self._child.pid if self._child else None
+
+    def kill(self) -> None:
+        """End the process now, which then is no news to anybody."""
+        self._stopped = True
+        if self._child is not None:
+            self._child.kill()
 
     async def close(self) -> None:
         """See `Engine`. The process is left some time to end only where it has nothing in hand any more."""
@@ -88,9 +130,12 @@ class ModelProcess:
             child.kill()
             await child.ended(ORDERLY_END_SECONDS)
 
+    def _numbers_of(self, job: Job) -> list[int]:
+        return [number for number, predict in self._predicts.items() if predict.job is job]
+
     def _say(self, fields: dict[str, object]) -> None:
         if self._child is None:
-            raise RuntimeError("the model's process has ended")
+            raise RuntimeError(f"{self._name} has ended")
         self._child.send(fields)
 
     def _take(self, message: Message) -> None:
@@ -101,7 +146,11 @@ class ModelProcess:
             case "info":
                 if predict := self._predicts.get(fields["number"]):
                     predict.job.add_info(fields["info"])
+            case "held":
+                if on_calls := self._on_calls.pop(fields["number"], None):
+                    on_calls(fields["calls"])
             case "outcome":
+                self._on_calls.pop(fields["number"], None)
                 if predict := self._predicts.pop(fields["number"], None):
                     predict.on_outcome(outcome_of_fields(fields["outcome"], message.tail))
             case "stopped":
@@ -109,10 +158,10 @@ class ModelProcess:
 
     def _end(self, end: End) -> None:
         """Take note that the process is gone, and all that it had in hand with it."""
-        self._child = None
+        self._child, self.end = None, end
         if self._on_ready is None and not self._stopped:
-            log.error("the model's process %s", end)
-        fault = Fault(f"the model's process {end}", end.exit_code or 1)
+            log.error("%s %s", self._name, end)
+        fault = Fault(f"{self._name} {end}", end.exit_code or 1)
         self._be_ready(fault)
         self._be_stopped(fault)
         predicts, self._predicts = self._predicts, {}

@@ -17,17 +17,24 @@ from .errors import ConfigError, SprocketError
 from .host import host
 from .logs import configure_logging
 from .model import Model
+from .rank_environment import take_rank
+from .stacks import ignore_asking, tell_stacks
 from .worker import Worker
 
 EXIT_USAGE = 2
 
 TRIAL = "SPROCKET_TRIAL"
 """Names the folder of a trial; see `trial`."""
+UNDER_TORCHRUN = (
+    "this worker was started by torchrun (LOCAL_RANK is set): start it with python alone; "
+    "with use_torchrun it starts a process per GPU by itself"
+)
 
 
 def run(
     sprocket: Worker | type[Worker],
     name: str | None = None,
+    use_torchrun: bool | None = None,
     *,
     predict_path: str = DEFAULT_PREDICT_PATH,
     port: int | None = None,
@@ -41,6 +48,8 @@ def run(
     Args:
         sprocket: the worker: an instance of `Sprocket`, `AsyncSprocket` or `SprocketWorker`, or such a class.
         name: the deployment whose queue to work on.
+        use_torchrun: run the model in a process per GPU, with the environment that torchrun gives; None: as its class
+            says.
         predict_path: the path at which predict is served over HTTP.
         port: where to listen for /health, /metrics and predict; 0: any free port; 8000 where nothing says otherwise.
         queue: take jobs from the queue; without it only HTTP is served.
@@ -50,7 +59,7 @@ def run(
             or wrong, else the code that predict asked for.
     """
     flags = _flags_of_script(sys.argv[1:])
-    serve(sprocket, flags, name=name, predict_path=predict_path, port=port, queue=queue)
+    serve(sprocket, flags, name=name, use_torchrun=use_torchrun, predict_path=predict_path, port=port, queue=queue)
 
 
 def serve(
@@ -58,6 +67,7 @@ def serve(
     flags: Flags,
     *,
     name: str | None = None,
+    use_torchrun: bool | None = None,
     predict_path: str = DEFAULT_PREDICT_PATH,
     port: int | None = None,
     queue: bool | None = None,
@@ -68,18 +78,31 @@ def serve(
         if threading.current_thread() is not threading.main_thread():
             raise ConfigError("run() must be called in the main thread: signals are delivered nowhere else")
         if trial := os.environ.get(TRIAL):
-            sys.exit(_try(Path(trial), Model(worker)))
+            model = Model(worker, use_torchrun=use_torchrun)
+            _be_hosted_or_prepare(model)
+            sys.exit(_try(Path(trial), model))
         config = read_config(os.environ, flags, name=name, predict_path=predict_path, port=port, queue=queue)
         rounds = config.warmup_rounds_and_exit
-        model = Model(worker, warmup_rounds=rounds or 1, warmup_required=rounds > 0)
-        channel = take_channel(os.environ)
-        if channel is not None:
-            host(channel, model)
+        model = Model(worker, warmup_rounds=rounds or 1, warmup_required=rounds > 0, use_torchrun=use_torchrun)
+        _be_hosted_or_prepare(model)
         code = _live(config, model)
     except SprocketError as error:
         exit_with(error)
     if code:
         sys.exit(code)
+
+
+def _be_hosted_or_prepare(model: Model) -> None:
+    """Where this is a process of a worker's model: be that, until it ends. Else see to what such processes need."""
+    channel, rank = take_channel(os.environ), take_rank(os.environ)
+    if rank is not None:
+        tell_stacks(rank.stacks)
+    if channel is not None:
+        host(channel, model, rank.number if rank else None)
+    if model.use_torchrun and "LOCAL_RANK" in os.environ:
+        raise ConfigError(UNDER_TORCHRUN)
+    if model.use_torchrun:
+        ignore_asking()
 
 
 def exit_with(error: SprocketError) -> NoReturn:

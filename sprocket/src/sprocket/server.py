@@ -112,12 +112,17 @@ class Server:
         # A task of its own: the model goes on, and stays busy, after its client has hung up.
         task = asyncio.ensure_future(self._workbench.work(job))
         self._requests.add(task)
-        task.add_done_callback(self._requests.discard)
+        task.add_done_callback(self._end)
         try:
             return await asyncio.shield(task)
         except asyncio.CancelledError:
             job.cancel()
             raise
+
+    def _end(self, task: asyncio.Task[Outcome]) -> None:
+        self._requests.discard(task)
+        if not task.cancelled():
+            self._workbench.told(task.result())  # All but told: its answer goes out before the port is closed.
 
     def _answer(self, outcome: Outcome, job: Job) -> web.Response:
         self._metrics.jobs[type(outcome).__name__.lower()] += 1

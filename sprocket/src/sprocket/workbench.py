@@ -41,8 +41,10 @@ class Workbench:
         self._handover = Handover(self._loop)
         self.slots = Slots(engine.concurrency)
         self._begun: dict[Job, _Predict] = {}
+        self.ending = False
+        """The model is gone: nothing new begins, and what it leaves is still being told."""
         self.exited: asyncio.Future[int] = self._loop.create_future()
-        """Gets the exit code when a predict has asked for the end of the process."""
+        """Gets the exit code when the worker is to end because of its model."""
 
     async def start(self) -> Fault | None:
         """Set the model up; give what went wrong."""
@@ -58,7 +60,7 @@ class Workbench:
 
         `work` must follow, and does the rest. It would do all of it, but only when the event loop comes to it.
         """
-        if not self._files.has_inputs(job) and self.slots.take_if_free():
+        if not self.ending and not self._files.has_inputs(job) and self.slots.take_if_free():
             # What goes wrong here goes wrong in `work` again, which can tell.
             with contextlib.suppress(Exception):
                 self._begun[job] = self._start(job)
@@ -75,7 +77,10 @@ class Workbench:
         return job in self._begun
 
     async def work(self, job: Job) -> Outcome:
-        """Take one job from its payload to its outcome; never raises for what the job does."""
+        """Take one job from its payload to its outcome; never raises for what the job does.
+
+        `told` must follow.
+        """
         self._metrics.in_flight.add(job)
         try:
             predict = self._begun.pop(job, None) or await self._begin(job)
@@ -95,11 +100,16 @@ class Workbench:
             self._metrics.in_flight.discard(job)
             await self._files.clear(job)
 
+    def told(self, outcome: Outcome) -> None:
+        """Take note that an outcome has been reported: one that came with the model's end now ends the worker."""
+        if isinstance(outcome, Failed) and outcome.exit_code is not None:
+            self._exit(outcome.exit_code)
+
     async def _begin(self, job: Job) -> _Predict | None:
         """Hand a job to the model as soon as its files and a slot are there; None where the model is gone by then."""
         await self._files.fetch(job)
         await self.slots.take()
-        if self.exited.done():
+        if self.ending:
             self.slots.give_back()
             return None
         return self._start(job)
@@ -125,10 +135,12 @@ class Workbench:
             log.error("predict ended the process with exit code %d", outcome.code, extra=job.tag)
             self._exit(outcome.code)
         elif isinstance(outcome, Failed):
+            self.ending = self.ending or outcome.exit_code is not None
             log.error("predict failed: %s", outcome.traceback or outcome.error, extra=job.tag)
         return outcome
 
     def _exit(self, code: int) -> None:
+        self.ending = True
         if not self.exited.done():
             self.exited.set_result(code)
 

@@ -28,6 +28,7 @@ class Sprocket:
         nested_inputs: whether files are fetched also for addresses inside of lists and objects of the payload.
         processor: what changes input files and outputs on their way, a class derived from `InputOutputProcessor`.
         process: whether the model gets a process of its own, so that nothing it does keeps the worker from answering.
+        use_torchrun: whether the model runs in a process per GPU, all of which run `setup` and every `predict`.
     """
 
     concurrency: int = 1
@@ -35,6 +36,7 @@ class Sprocket:
     nested_inputs: bool = False
     processor: type[InputOutputProcessor] = InputOutputProcessor
     process: bool = False
+    use_torchrun: bool = False
 
     def setup(self) -> None:
         """Load the model. Called once, before the first `predict`.
@@ -88,6 +90,7 @@ class AsyncSprocket:
     nested_inputs: bool = False
     processor: type[InputOutputProcessor] = InputOutputProcessor
     process: bool = False
+    use_torchrun: bool = False
 
     def setup(self) -> Awaitable[None] | None:
         """Load the model; may be `def` or `async def`. See `Sprocket.setup`."""
@@ -126,6 +129,7 @@ class SprocketWorker:
     nested_inputs: bool = False
     processor: type[InputOutputProcessor] = InputOutputProcessor
     process: bool = False
+    use_torchrun: bool = False
 
     def setup(self) -> Awaitable[None] | None:
         """Load the model. See `Sprocket.setup`."""

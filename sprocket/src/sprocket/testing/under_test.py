@@ -62,7 +62,7 @@ def worker(
         Exception: whatever `setup` or `shutdown` raised.
     """
     with tempfile.TemporaryDirectory(prefix="sprocket-test-") as folder:
-        under_test = WorkerUnderTest(Model(model), Path(folder), grace_period_seconds)
+        under_test = WorkerUnderTest(Model(model, use_torchrun=False), Path(folder), grace_period_seconds)
         under_test.start()
         try:
             yield under_test
