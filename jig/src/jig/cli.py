@@ -22,6 +22,7 @@ HELP = "Deploy models to Machineshop, and use them."
 COMMANDS = (
     ("init", "init:init", "Write a starter project."),
     ("run", "run:run", "Run the worker here, without a platform, for one job or for all the jobs of a file."),
+    ("dev", "dev:dev", "Run this project on a throw-away platform, and deploy it again when a file changes."),
     ("deploy", "deploy:deploy", "Deploy this project and wait until it is ready."),
     ("status", "deployments:status", "Show a deployment and its replicas."),
     ("list", "deployments:list_deployments", "List the project's deployments."),

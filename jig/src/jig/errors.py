@@ -6,6 +6,7 @@ JigError                what a user is told: one message, perhaps a hint, an exi
 ├── ContextError        the contexts file, or what it should hold
 ├── BundleError         the project cannot be packed
 ├── DeployError         the deployment did not get ready, or did not go away
+├── DevError            `jig dev` has no platform to run on, or no code that can run
 ├── TrialError          a job that ran on this machine, with `jig run`, came to nothing
 ├── JobError            a watched job ended without a result
 ├── IncompleteError     of several jobs, not every one came to what was asked for
@@ -89,6 +90,12 @@ class DeployError(JigError):
     """The deployment did not reach the state that was waited for."""
 
     type = "deploy_error"
+
+
+class DevError(JigError):
+    """`jig dev` has no platform to run on, or no code that can run."""
+
+    type = "dev_error"
 
 
 class TrialError(JigError):

@@ -39,6 +39,8 @@ gpu = "none"  # or A100, H100, H200, B200, with gpu_count
 README = """\
 # {name}
 
+    jig run --prompt "you"                 # one job on this machine, without a platform
+    jig dev                                # a throw-away platform that follows your changes
     jig deploy                             # ship this folder and wait until it is ready
     jig submit --prompt "you" --watch      # one job, and its result
     jig logs --follow                      # what the worker writes

@@ -48,7 +48,7 @@ def deploy(
     if reference:
         client.request("POST", "/v1/deployments/prewarm", json={"images": [reference]})
     else:
-        reference = publish(session, steps, tag)
+        reference = publish(client, config, output, steps, tag)
     deployment, change = apply(client, config, reference, is_bundle=not (image or config.deploy.image))
     steps.done("deployment", change)
     if detach:
@@ -59,13 +59,12 @@ def deploy(
     output.result(outcome(deployment, reference, steps), next_steps(config, steps, tracked))
 
 
-def publish(session: Session, steps: Steps, tag: str) -> str:
+def publish(client: Client, config: Config, output: Output, steps: Steps, tag: str) -> str:
     """Lock, pack and push the project; return the reference of what was pushed.
 
     Raises:
         DeployError: the platform runs no bundles, or has no GPU for this one.
     """
-    config, client, output = session.config, session.client, session.output
     check_runtime(client, config)
     for warning in bundle_warnings(config):
         output.warn(warning)
