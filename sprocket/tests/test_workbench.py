@@ -23,6 +23,7 @@ from sprocket.model import Model
 from sprocket.outcome import Done, Failed
 from sprocket.outputs import encode_outputs
 from sprocket.platform import Platform, Take
+from sprocket.predict import Patience
 from sprocket.workbench import Workbench
 
 BOUND_SECONDS = 10.0
@@ -46,7 +47,7 @@ class Gate(sprocket.Sprocket):
 async def working(gate: Gate, engine_type: type[SyncThreads] = SyncThreads) -> AsyncIterator[Workbench]:
     model = Model(gate)
     files = Files(Config(), None, model.inputs)
-    bench = Workbench(engine_type(model), files, Metrics())
+    bench = Workbench(engine_type(model), Patience(None, 10.0), files, Metrics())
     assert await bench.start() is None
     yield bench
     gate.opened.set()

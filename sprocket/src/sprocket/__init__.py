@@ -23,8 +23,9 @@ from .errors import (
     OutputError,
     PlatformError,
     SprocketError,
+    TimeLimitError,
 )
-from .job import cancelled, emit_info
+from .job import cancelled, emit_info, on_cancel
 from .logs import log
 from .outputs import FileOutput
 from .processor import InputOutputProcessor
@@ -49,9 +50,11 @@ __all__ = [
     "Sprocket",
     "SprocketError",
     "SprocketWorker",
+    "TimeLimitError",
     "__version__",
     "cancelled",
     "emit_info",
     "log",
+    "on_cancel",
     "run",
 ]

@@ -24,10 +24,11 @@ from .metrics import Metrics
 from .model import Model
 from .openapi import document
 from .platform import Platform
+from .predict import Patience
 from .process import ModelProcess
 from .ranks import Ranks
 from .server import Health, Server
-from .workbench import Workbench
+from .workbench import STUCK_EXIT_CODE, Workbench
 
 RELEASE_SECONDS = 2.0
 """For handing jobs back when the process has to end now."""
@@ -105,7 +106,8 @@ class App:
         self._platform = Platform(config.platform) if config.platform else None
         self._engine = _engine_for(config, model)
         self._files = Files(config, self._platform, model.inputs, model.cls)
-        self._workbench = Workbench(self._engine, self._files, self._metrics)
+        patience = Patience(model.time_limit_seconds, config.cancel_grace_seconds)
+        self._workbench = Workbench(self._engine, patience, self._files, self._metrics)
         self._server = Server(
             self._workbench, self._metrics, config.predict_path, lambda: document(model, config.predict_path)
         )
@@ -195,7 +197,8 @@ class App:
         if self._consumer is not None:
             self._consumer.drain()
             await self._consumer.release(RELEASE_SECONDS)
-        return Ending(self._workbench.exited.result())
+        code = self._workbench.exited.result()
+        return Ending(code, abrupt=code == STUCK_EXIT_CODE)
 
     async def _close(self) -> None:
         await self._server.close()

@@ -60,6 +60,7 @@ class Attempt:
         Returns:
             Whether the platform has taken it.
         """
+        self.job.over = True
         gives_up_at = time.monotonic() + DELIVERY_SECONDS
         failures = 0
         while not self.dropped:

@@ -110,6 +110,12 @@ class Child:
             if not self._reaped:
                 _kill_group(self._group)
 
+    def disown(self) -> None:
+        """Kill it, and hear of it no more."""
+        self._on_message = lambda _: None
+        self._on_end = lambda _: None
+        self.kill()
+
     async def ended(self, within_seconds: float) -> bool:
         """Let it know that nothing more comes, which ends it, and wait for that; give whether it has ended."""
         with contextlib.suppress(OSError):

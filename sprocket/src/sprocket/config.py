@@ -30,6 +30,9 @@ RANKS_LIMIT = 64
 RANK_TIMEOUT_SECONDS = 60.0
 """Ranks that meet in collectives end within milliseconds of one another; to tidy up may take some seconds."""
 
+CANCEL_GRACE_SECONDS = 10.0
+"""Enough to notice and to clean up, and less than the 30 s after which the platform replaces the whole replica."""
+
 MAX_INPUT_BYTES = 5 * 1024**3
 INPUT_TIMEOUT_SECONDS = 1800.0
 """For one input file in all: 5 GiB at a slow 25 Mbit/s."""
@@ -71,6 +74,7 @@ class Config:
     max_job_input_bytes: int = MAX_JOB_INPUT_BYTES
     job_input_timeout_seconds: float = JOB_INPUT_TIMEOUT_SECONDS
     allow_private_downloads: bool = False
+    cancel_grace_seconds: float = CANCEL_GRACE_SECONDS
     process: bool | None = None
     """Whether the model gets a process of its own; None: as its class says."""
     ranks: int = 1
@@ -123,6 +127,7 @@ def read_config(
         input_timeout_seconds=_number(environ, "SPROCKET_INPUT_TIMEOUT_SECONDS", INPUT_TIMEOUT_SECONDS),
         max_job_input_bytes=int(_number(environ, "SPROCKET_MAX_JOB_INPUT_BYTES", MAX_JOB_INPUT_BYTES)),
         job_input_timeout_seconds=_number(environ, "SPROCKET_JOB_INPUT_TIMEOUT_SECONDS", JOB_INPUT_TIMEOUT_SECONDS),
+        cancel_grace_seconds=_number(environ, "SPROCKET_CANCEL_GRACE_SECONDS", CANCEL_GRACE_SECONDS),
         process=_choice(environ, "SPROCKET_PROCESS"),
         ranks=_ranks(environ, "SPROCKET_RANKS" if environ.get("SPROCKET_RANKS") else "WORLD_SIZE"),
         rank_timeout_seconds=_number(environ, "SPROCKET_RANK_TIMEOUT_SECONDS", RANK_TIMEOUT_SECONDS),

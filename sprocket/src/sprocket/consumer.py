@@ -51,9 +51,11 @@ class Consumer:
         self._idle_since = time.monotonic()
         self._polling = False
         self._waiting = False
+        self._hung_up = False
         self._failures = 0
         self._room_made: asyncio.Future[None] | None = None
         self._task: asyncio.Task[None] | None = None
+        workbench.on_replacing = self._hang_up
 
     def start(self) -> asyncio.Task[None]:
         """Begin; the task ends after `drain`, or with a predict that ends the process."""
@@ -75,16 +77,20 @@ class Consumer:
         self._journal.sum_up()
 
     async def release(self, within_seconds: float) -> None:
-        """Hand the jobs in hand back to the queue; to be called after `drain`."""
+        """Hand the jobs in hand back to the queue, and see the results out; to be called after `drain`."""
         if self._task is not None:
             await asyncio.wait([self._task], timeout=within_seconds)  # Its poll might be given these very jobs.
-        held = [attempt for attempt in self._attempts if not attempt.dropped]
-        await asyncio.gather(*(self._release(attempt, within_seconds) for attempt in held))
+        held = [attempt for attempt in self._attempts if not attempt.dropped and not attempt.job.over]
+        reporting = [task for attempt, task in self._attempts.items() if attempt.job.over]
+        await asyncio.gather(
+            *(self._release(attempt, within_seconds) for attempt in held),
+            *([asyncio.wait(reporting, timeout=within_seconds)] if reporting else []),
+        )
         self._journal.sum_up()
 
     def room_beside(self, ending: int) -> int:
         """See `Desk`."""
-        return 0 if self._polling or self._ending else self._room() + ending
+        return 0 if self._polling or self._ending or not self._workbench.ready else self._room() + ending
 
     def take_up(self, claims: list[Claim]) -> None:
         """See `Desk`. The model begins with the jobs before anything else is done."""
@@ -108,6 +114,7 @@ class Consumer:
 
     def _hang_up(self) -> None:
         if self._waiting and self._task is not None and not self._platform.claim_arriving:
+            self._hung_up = True
             self._task.cancel()
 
     def _may_poll(self) -> bool:
@@ -118,8 +125,9 @@ class Consumer:
             try:
                 await self._sleep(await self.run_once())
             except asyncio.CancelledError:  # noqa: PERF203 - the loop outlives its rounds
-                if not self._draining:
+                if not self._hung_up:
                     raise
+                self._hung_up = False
             except Exception:  # noqa: BLE001 - a worker whose loop is dead looks healthy and does nothing
                 log.exception("the queue's loop failed, and goes on")
                 await self._sleep(AWAY_BACKOFF.longest_seconds)
@@ -127,6 +135,8 @@ class Consumer:
     async def run_once(self) -> float:
         """Wait for room, then for jobs; give the seconds to wait before the next round."""
         await self._wait_for_room()
+        with self._as_waiting():
+            await self._workbench.until_ready()
         if self._ending:
             return 0.0
         asked_at = time.monotonic()

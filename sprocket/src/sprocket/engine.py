@@ -48,6 +48,14 @@ class Engine(Protocol):
     def interrupt(self, job: Job) -> None:
         """Stop a running predict where that is possible from outside."""
 
+    def evict(self, job: Job) -> bool:
+        """Get rid of a predict that does not stop; its outcome is not awaited any more.
+
+        Returns:
+            Whether the model's process has been ended for it, so that `start` must follow; other jobs that were in it
+            get `HandedBack`. False where the model is in this process: only its end would help.
+        """
+
     def stop(self, on_stopped: Reply) -> None:
         """Begin shutdown; `on_stopped` gets None, or what went wrong in shutdown."""
 
@@ -85,6 +93,10 @@ class SyncThreads:
     def interrupt(self, job: Job) -> None:
         """Nothing: synchronous code asks `cancelled()` by itself."""
 
+    def evict(self, job: Job) -> bool:  # noqa: ARG002 - there is nothing to be done
+        """See `Engine`. A thread cannot be ended from outside; it ends with the process."""
+        return False
+
     def stop(self, on_stopped: Reply) -> None:
         """See `Engine`."""
         self._on_stopped = on_stopped
@@ -92,7 +104,7 @@ class SyncThreads:
             self._jobs.put(None)
 
     async def close(self) -> None:
-        """See `Engine`. A thread cannot be ended from outside; it ends with the process."""
+        """Nothing: see `evict`."""
 
     def _live(self, on_ready: Reply) -> None:
         fault = _fault_of("setup", self._set_up)
@@ -157,6 +169,10 @@ class AsyncThread:
     def interrupt(self, job: Job) -> None:
         """Throw CancelledError into the predict, at its next await."""
         self._handover.call(self._cancel, job)
+
+    def evict(self, job: Job) -> bool:  # noqa: ARG002 - as there
+        """See `SyncThreads`."""
+        return False
 
     def stop(self, on_stopped: Reply) -> None:
         """See `Engine`."""

@@ -6,6 +6,7 @@ SprocketError
 ├── InfoError            emit_info got what it cannot send
 ├── InputError           an input file could not be fetched
 │   └── InvalidInputError      the input does not fit what predict's parameters say
+├── TimeLimitError       predict took longer than it may
 ├── OutputError          predict returned what cannot be a result
 ├── ChannelError         between the worker and the model's process
 ├── PlatformError        the platform's answer
@@ -53,6 +54,10 @@ class InvalidInputError(InputError):
     def __init__(self, message: str, path: tuple[str | int, ...]) -> None:
         super().__init__(message)
         self.path = path
+
+
+class TimeLimitError(SprocketError):
+    """`predict` took longer than its `time_limit_seconds`; the job fails with this text."""
 
 
 class OutputError(SprocketError, TypeError):

@@ -7,10 +7,11 @@ adds info. Which job is meant is found through a context variable, or is plain w
 from __future__ import annotations
 
 import json
+import logging
 import threading
 import time
 from collections.abc import Callable, Mapping
-from contextvars import ContextVar
+from contextvars import ContextVar, copy_context
 from typing import Any
 
 from .accord import Accord
@@ -36,6 +37,8 @@ class Job:
         cancel_seen: the model has asked `cancelled()` and was told so.
         accord: where several ranks work on the job, this one's part in taking up a cancel at the same step.
         follows: another rank's result is the job's; what predict returns in this one is not looked at.
+        overran: it has been told to stop since it took longer than it may.
+        over: how its predict ended is known, or that it has to be reported without one.
     """
 
     def __init__(
@@ -61,12 +64,15 @@ class Job:
         self.cancel_seen = False
         self.accord: Accord | None = None
         self.follows = False
+        self.overran = False
+        self.over = False
         self.on_info: Callable[[Job], None] | None = None
         """Told, in the emitting thread, that there is info to send."""
         self._heard_at = time.monotonic()
         self._news: dict[str, Any] = {}
         self._lock = threading.Lock()
         self._interrupt: Callable[[], object] | None = None
+        self._undoing: list[Callable[[], object]] = []
 
     def cancel(self) -> None:
         """Ask the model to stop; called in the main thread, more than once is fine."""
@@ -75,6 +81,7 @@ class Job:
         self.cancel_requested = True
         if self._interrupt is not None:
             self._interrupt()
+        self.undo()
 
     def listen(self, interrupt: Callable[[], object] | None) -> None:
         """Have a cancel call `interrupt` from now on, also one that has come already; None: nothing."""
@@ -85,6 +92,25 @@ class Job:
     def interruptible(self, interrupt: Callable[[], object]) -> _Interruptible:
         """For the time of a block, let a cancel call `interrupt` (in the main thread)."""
         return _Interruptible(self, interrupt)
+
+    def undo_with(self, undo: Callable[[], object]) -> None:
+        """Have a cancel call `undo` in a thread of its own, also one that has come already."""
+        with self._lock:
+            self._undoing.append(undo)
+        if self.cancel_requested:
+            self.undo()
+
+    def forget_undoing(self) -> None:
+        """Call none of it any more: predict has ended."""
+        with self._lock:
+            self._undoing.clear()
+
+    def undo(self) -> None:
+        """Call, in a thread of its own, what has been registered for a cancel, once."""
+        with self._lock:
+            undoing, self._undoing = self._undoing, []
+        if undoing:
+            threading.Thread(target=_undo_all, args=(undoing,), name="sprocket-cancel", daemon=True).start()
 
     @property
     def tag(self) -> dict[str, str]:
@@ -156,6 +182,7 @@ class active:  # noqa: N801 - reads as what it is: `with active(job):`
 
     def __exit__(self, *_: object) -> None:
         _active.discard(self._job)
+        self._job.forget_undoing()
         _current.reset(self._token)
 
 
@@ -169,6 +196,32 @@ def current_job() -> Job | None:
         return job
     running = tuple(_active)
     return running[0] if len(running) == 1 else None
+
+
+def on_cancel(undo: Callable[[], object]) -> None:
+    """Have something called as soon as the current job is to stop: `sprocket.on_cancel(process.kill)`.
+
+    It is for what predict waits for and cannot ask `cancelled()` meanwhile: a process, a request, a lock. It is called
+    at most once, when the job is cancelled, overruns its time limit or is taken away from this worker; at once where
+    that has happened already; and not at all once predict has ended. The one registered last goes first. All of them
+    run in a thread of sprocket's own while predict goes on, so they must be safe for that. May be called from any
+    thread; outside of a predict it does nothing.
+
+    Args:
+        undo: takes nothing; what it returns is ignored, what it raises is logged.
+    """
+    job = current_job()
+    if job is not None:
+        context = copy_context()  # With the job in it, so that log lines carry its id.
+        job.undo_with(lambda: context.copy().run(undo))
+
+
+def _undo_all(undoing: list[Callable[[], object]]) -> None:
+    for undo in reversed(undoing):
+        try:
+            undo()
+        except Exception:  # noqa: PERF203 - the others are called all the same
+            logging.getLogger("sprocket").exception("what was registered with on_cancel failed")
 
 
 def emit_info(info: dict[str, Any]) -> None:

@@ -31,8 +31,8 @@ class Model:
 
     Raises:
         LoadError: it is no worker.
-        ConfigError: its `concurrency` is no number of jobs, a flag is no bool, it is to run in ranks and cannot, or its
-            typed parameters cannot be read.
+        ConfigError: its `concurrency` is no number of jobs, a flag is no bool, its `time_limit_seconds` is no time,
+            it is to run in ranks and cannot, or its typed parameters cannot be read.
 
     Attributes:
         cls: the worker's class.
@@ -58,6 +58,7 @@ class Model:
         self.concurrency = _concurrency_of(worker, self.name)
         self.process = _flag_of(worker, "process", "a process of the model's own")
         self.use_torchrun = _use_torchrun_of(worker, use_torchrun)
+        self.time_limit_seconds = _time_limit_of(worker, self.name)
         self.is_async = issubclass(self.cls, AsyncSprocket) or any(
             inspect.iscoroutinefunction(getattr(self.cls, method)) for method in ("setup", "predict", "shutdown")
         )
@@ -154,3 +155,12 @@ def _use_torchrun_of(worker: Worker | type[Worker], told: bool | None) -> bool:
     if worker.concurrency != 1:
         raise ConfigError(f"{cls.__name__}.concurrency must be 1: with use_torchrun, ranks work on one job at a time")
     return True
+
+
+def _time_limit_of(worker: Worker | type[Worker], name: str) -> float | None:
+    given: object = worker.time_limit_seconds
+    if given is None:
+        return None
+    if isinstance(given, bool) or not isinstance(given, (int, float)) or not 0 < given < float("inf"):
+        raise ConfigError(f"{name}.time_limit_seconds must be a number above 0, or None for no limit, not {given!r}")
+    return float(given)

@@ -6,6 +6,7 @@ stdout. The process is watched and spoken to by `child.py`; what runs in it is `
 
 from __future__ import annotations
 
+import asyncio
 import itertools
 import os
 from collections.abc import Callable, Mapping
@@ -18,10 +19,13 @@ from .job import Job
 from .logs import log
 from .model import Model
 from .model_messages import fault_of_fields, fields_of_job, outcome_of_fields
-from .outcome import Exited, Fault
+from .outcome import Exited, Fault, HandedBack
 
 ORDERLY_END_SECONDS = 2.0
 """For a process that has shut its model down to end by itself; then it is killed."""
+
+EVICTION_SECONDS = 10.0
+"""For a process that was killed to be gone. What it holds, a GPU's memory too, is free only then."""
 
 
 OnCalls = Callable[[int], None]
@@ -67,6 +71,8 @@ class ModelProcess:
         self._numbers = itertools.count(1)
         self._predicts: dict[int, _Predict] = {}
         self._child: Child | None = None
+        self._evicted: Child | None = None
+        self._starting: asyncio.Task[None] | None = None
         self._on_ready: Reply | None = None
         self._on_exit: OnExit | None = None
         self._on_stopped: Reply | None = None
@@ -75,11 +81,7 @@ class ModelProcess:
     def start(self, on_ready: Reply, on_exit: OnExit) -> None:
         """See `Engine`."""
         self._on_ready, self._on_exit = on_ready, on_exit
-        try:
-            environ = os.environ if self._environ is None else self._environ
-            self._child = Child(self._command, environ, self._take, self._end)
-        except OSError as error:
-            self._be_ready(Fault(f"{self._name} could not be started: {error}", 1))
+        self._starting = asyncio.ensure_future(self._start())
 
     def predict(self, job: Job, on_outcome: OnOutcome) -> None:
         """See `Engine`."""
@@ -104,10 +106,24 @@ class ModelProcess:
         for number in self._numbers_of(job):
             self._say({"do": "settle", "number": number, "first": first})
 
+    def evict(self, job: Job) -> bool:
+        """See `Engine`."""
+        self._evicted, self._child = self._child, None
+        if self._evicted is not None:
+            self._evicted.disown()
+        predicts, self._predicts = self._predicts, {}
+        for predict in predicts.values():
+            if predict.job is not job:
+                predict.on_outcome(HandedBack())
+        return True
+
     def stop(self, on_stopped: Reply) -> None:
         """See `Engine`."""
         self._on_stopped = on_stopped
-        self._say({"do": "stop"})
+        if self._child is None:
+            self._be_stopped(None)
+        else:
+            self._say({"do": "stop"})
 
     @property
     def pid(self) -> int | None:
@@ -122,6 +138,8 @@ class ModelProcess:
 
     async def close(self) -> None:
         """See `Engine`. The process is left some time to end only where it has nothing in hand any more."""
+        if self._starting is not None:
+            self._starting.cancel()
         child = self._child
         if child is None:
             return
@@ -132,6 +150,16 @@ class ModelProcess:
 
     def _numbers_of(self, job: Job) -> list[int]:
         return [number for number, predict in self._predicts.items() if predict.job is job]
+
+    async def _start(self) -> None:
+        if self._evicted is not None and not await self._evicted.ended(EVICTION_SECONDS):
+            self._be_ready(Fault(f"{self._name} does not end although it was killed", 1))
+            return
+        try:
+            environ = os.environ if self._environ is None else self._environ
+            self._child = Child(self._command, environ, self._take, self._end)
+        except OSError as error:
+            self._be_ready(Fault(f"{self._name} could not be started: {error}", 1))
 
     def _say(self, fields: dict[str, object]) -> None:
         if self._child is None:

@@ -97,6 +97,10 @@ class Ranks:
         for rank in self._ranks:
             rank.process.hold(predict.jobs[rank.number], partial(self._take_calls, predict, rank))
 
+    def evict(self, job: Job) -> bool:  # noqa: ARG002 - it is the only one
+        """See `Engine`. Ranks that are out of step begin anew together, with the worker."""
+        return False
+
     def stop(self, on_stopped: Reply) -> None:
         """See `Engine`."""
         faults: dict[int, Fault | None] = {}

@@ -79,8 +79,12 @@ class Server:
         """Close the port."""
         await self._runner.cleanup()
 
+    def _health(self) -> Health:
+        return Health.STARTING if self.health is Health.HEALTHY and not self._workbench.ready else self.health
+
     async def _get_health(self, _: web.Request) -> web.Response:
-        return web.json_response({"status": self.health.value}, status=200 if self.health is Health.HEALTHY else 503)
+        health = self._health()
+        return web.json_response({"status": health.value}, status=200 if health is Health.HEALTHY else 503)
 
     async def _get_metrics(self, _: web.Request) -> web.Response:
         return web.Response(text=self._metrics.render(), content_type="text/plain")
@@ -89,8 +93,9 @@ class Server:
         return web.json_response(self._describe())
 
     async def _post_predict(self, request: web.Request) -> web.StreamResponse:
-        if self.health is not Health.HEALTHY:
-            return _error(503, f"the worker is {self.health.value}", self.health.value)
+        health = self._health()
+        if health is not Health.HEALTHY:
+            return _error(503, f"the worker is {health.value}", health.value)
         try:
             payload = json.loads(await request.read())
         except web.HTTPRequestEntityTooLarge:
@@ -131,8 +136,10 @@ class Server:
             return web.Response(text=outcome.outputs.text(), content_type="application/json", headers=headers)
         if isinstance(outcome, Canceled):
             return _error(500, "the request was cancelled", "canceled", headers)
-        if isinstance(outcome, (Exited, HandedBack)):
+        if isinstance(outcome, Exited):
             return _error(500, "the worker has ended", "worker_exited", headers)
+        if isinstance(outcome, HandedBack):
+            return _error(503, "the model is being ended; try again", "model_ended", headers)
         if isinstance(outcome, Failed) and outcome.input_path is not None:
             return _error(422, outcome.error, "invalid_input", headers, outcome.input_path)
         return _error(500, outcome.error, "predict_failed", headers)

@@ -9,7 +9,6 @@ import asyncio
 import contextlib
 import time
 from collections.abc import Callable
-from typing import NamedTuple
 
 from .engine import Engine, Reply
 from .errors import InputError
@@ -19,28 +18,37 @@ from .job import Job
 from .logs import log
 from .metrics import Metrics
 from .outcome import Canceled, Exited, Failed, Fault, HandedBack, Outcome, failure
+from .predict import Patience, Predict
 from .slots import Slots
 
-
-class _Predict(NamedTuple):
-    """A job that has been handed to the model."""
-
-    job: Job
-    outcome: asyncio.Future[Outcome]
-    started_at: float
+STUCK_EXIT_CODE = 75
+"""Of a worker that ends since its model does not stop; what sysexits.h has for a failure that another try may mend."""
 
 
 class Workbench:
-    """Runs jobs on the engine, as many at a time as it takes."""
+    """Runs jobs on the engine, as many at a time as it takes.
 
-    def __init__(self, engine: Engine, files: Files, metrics: Metrics) -> None:
+    Args:
+        engine: where the model lives.
+        patience: how long a predict may take.
+        files: the files of all jobs.
+        metrics: where to count.
+    """
+
+    def __init__(self, engine: Engine, patience: Patience, files: Files, metrics: Metrics) -> None:
         self._engine = engine
+        self._patience = patience
         self._files = files
         self._metrics = metrics
         self._loop = asyncio.get_running_loop()
         self._handover = Handover(self._loop)
         self.slots = Slots(engine.concurrency)
-        self._begun: dict[Job, _Predict] = {}
+        self._begun: dict[Job, Predict] = {}
+        self._open = asyncio.Event()
+        """Set unless the model is being set up: then jobs have to wait."""
+        self._replacing: asyncio.Task[None] | None = None
+        self.on_replacing: Callable[[], None] | None = None
+        """Told that no jobs are wanted until the model is ready again."""
         self.ending = False
         """The model is gone: nothing new begins, and what it leaves is still being told."""
         self.exited: asyncio.Future[int] = self._loop.create_future()
@@ -48,19 +56,27 @@ class Workbench:
 
     async def start(self) -> Fault | None:
         """Set the model up; give what went wrong."""
-        fault = await self._files.start()
-        return fault or await self._called_back(lambda on_ready: self._engine.start(on_ready, self._exit))
+        return await self._files.start() or await self._set_up()
 
     async def stop(self) -> Fault | None:
         """Shut the model down; give what went wrong."""
         return await self._called_back(self._engine.stop)
+
+    @property
+    def ready(self) -> bool:
+        """Whether the model is set up."""
+        return self._open.is_set()
+
+    async def until_ready(self) -> None:
+        """Wait until the model is set up, or is gone for good."""
+        await self._open.wait()
 
     def begin(self, job: Job) -> None:
         """Hand a job to the model right now, where it needs no files and a slot is free.
 
         `work` must follow, and does the rest. It would do all of it, but only when the event loop comes to it.
         """
-        if not self.ending and not self._files.has_inputs(job) and self.slots.take_if_free():
+        if self.ready and not self.ending and not self._files.has_inputs(job) and self.slots.take_if_free():
             # What goes wrong here goes wrong in `work` again, which can tell.
             with contextlib.suppress(Exception):
                 self._begun[job] = self._start(job)
@@ -105,19 +121,20 @@ class Workbench:
         if isinstance(outcome, Failed) and outcome.exit_code is not None:
             self._exit(outcome.exit_code)
 
-    async def _begin(self, job: Job) -> _Predict | None:
+    async def _begin(self, job: Job) -> Predict | None:
         """Hand a job to the model as soon as its files and a slot are there; None where the model is gone by then."""
         await self._files.fetch(job)
         await self.slots.take()
+        await self._open.wait()
         if self.ending:
             self.slots.give_back()
             return None
         return self._start(job)
 
-    def _start(self, job: Job) -> _Predict:
+    def _start(self, job: Job) -> Predict:
         """Hand the job to the model; a slot must have been taken."""
         job.keeps_outputs = self._files.finishes_outputs
-        predict = _Predict(job, self._loop.create_future(), time.perf_counter())
+        predict = Predict(job, self._patience, self._engine.interrupt, self._give_up)
         try:
             self._engine.predict(job, self._handover.to(predict.outcome))
         except BaseException:
@@ -125,12 +142,12 @@ class Workbench:
             raise
         return predict
 
-    async def _end_of(self, predict: _Predict) -> Outcome:
+    async def _end_of(self, predict: Predict) -> Outcome:
         """Wait until the model is done with the job."""
         job = predict.job
-        with job.interruptible(lambda: self._engine.interrupt(job)):
-            outcome = await predict.outcome
-        self._metrics.observe_predict(time.perf_counter() - predict.started_at)
+        outcome = await predict.end()
+        job.over = True
+        self._metrics.observe_predict(predict.seconds())
         if isinstance(outcome, Exited):
             log.error("predict ended the process with exit code %d", outcome.code, extra=job.tag)
             self._exit(outcome.code)
@@ -139,10 +156,38 @@ class Workbench:
             log.error("predict failed: %s", outcome.traceback or outcome.error, extra=job.tag)
         return outcome
 
+    def _give_up(self, predict: Predict) -> None:
+        """Take the model from a predict that does not stop: in another process, or by ending this one."""
+        predict.job.over = True
+        log.error("predict goes on although it was told to stop: the model is ended", extra=predict.job.tag)
+        if not self._engine.evict(predict.job):
+            self._exit(STUCK_EXIT_CODE)
+            return
+        self._open.clear()
+        if self.on_replacing is not None:
+            self.on_replacing()
+        self._replacing = self._loop.create_task(self._replace())
+
+    async def _set_up(self) -> Fault | None:
+        fault = await self._called_back(lambda on_ready: self._engine.start(on_ready, self._exit))
+        if fault is None:
+            self._open.set()
+        return fault
+
+    async def _replace(self) -> None:
+        started_at = time.monotonic()
+        fault = await self._set_up()
+        if fault is None:
+            log.info("the model is ready again after %.1f s", time.monotonic() - started_at)
+        else:
+            log.error("%s", fault.text)
+            self._exit(fault.exit_code)
+
     def _exit(self, code: int) -> None:
         self.ending = True
         if not self.exited.done():
             self.exited.set_result(code)
+        self._open.set()
 
     async def _called_back(self, call: Callable[[Reply], None]) -> Fault | None:
         reply: asyncio.Future[Fault | None] = self._loop.create_future()

@@ -29,6 +29,8 @@ class Sprocket:
         processor: what changes input files and outputs on their way, a class derived from `InputOutputProcessor`.
         process: whether the model gets a process of its own, so that nothing it does keeps the worker from answering.
         use_torchrun: whether the model runs in a process per GPU, all of which run `setup` and every `predict`.
+        time_limit_seconds: how long one `predict` may take; then it is told to stop, as by a cancel, and the job fails.
+            None: as long as it likes.
     """
 
     concurrency: int = 1
@@ -37,6 +39,7 @@ class Sprocket:
     processor: type[InputOutputProcessor] = InputOutputProcessor
     process: bool = False
     use_torchrun: bool = False
+    time_limit_seconds: float | None = None
 
     def setup(self) -> None:
         """Load the model. Called once, before the first `predict`.
@@ -83,6 +86,7 @@ class AsyncSprocket:
         nested_inputs: see `Sprocket`.
         processor: see `Sprocket`.
         process: whether the model gets a process of its own. See `Sprocket`.
+        time_limit_seconds: see `Sprocket`.
     """
 
     concurrency: int = 1
@@ -91,6 +95,7 @@ class AsyncSprocket:
     processor: type[InputOutputProcessor] = InputOutputProcessor
     process: bool = False
     use_torchrun: bool = False
+    time_limit_seconds: float | None = None
 
     def setup(self) -> Awaitable[None] | None:
         """Load the model; may be `def` or `async def`. See `Sprocket.setup`."""
@@ -122,6 +127,7 @@ class SprocketWorker:
         nested_inputs: see `Sprocket`.
         processor: see `Sprocket`.
         process: whether the model gets a process of its own. See `Sprocket`.
+        time_limit_seconds: see `Sprocket`.
     """
 
     concurrency: int = 1
@@ -130,6 +136,7 @@ class SprocketWorker:
     processor: type[InputOutputProcessor] = InputOutputProcessor
     process: bool = False
     use_torchrun: bool = False
+    time_limit_seconds: float | None = None
 
     def setup(self) -> Awaitable[None] | None:
         """Load the model. See `Sprocket.setup`."""

@@ -141,6 +141,20 @@ class Zoo(sprocket.Sprocket):
             _hold_the_lock(os.pipe()[0])
         return {"child": left.pid}
 
+    def wait_for_gate(self, args: dict[str, Any]) -> Any:
+        gate = threading.Event()
+        sprocket.on_cancel(lambda: print("undone first"))
+        sprocket.on_cancel(lambda: 1 / 0)
+        sprocket.on_cancel(gate.set)
+        sprocket.on_cancel(lambda: sprocket.log.info("told to stop: %s", sprocket.cancelled()))
+        sprocket.emit_info({"step": "waiting"})
+        gate.wait(60)
+        return {}
+
+    def register_and_end(self, args: dict[str, Any]) -> Any:
+        sprocket.on_cancel(lambda: print("undone too late"))
+        return {}
+
     def close_outputs(self, args: dict[str, Any]) -> Any:
         os.close(1)
         os.close(2)
@@ -184,6 +198,14 @@ class Apart(Zoo):
     process = True
 
 
+class Limited(Zoo):
+    time_limit_seconds = 0.3
+
+
+class AsyncLimited(AsyncZoo):
+    time_limit_seconds = 0.3
+
+
 class Requests(sprocket.SprocketWorker):
     def predict(self, request: sprocket.Request) -> dict[str, Any]:
         return {
@@ -202,6 +224,13 @@ class SlowSetup(sprocket.Sprocket):
 
     def predict(self, args: dict[str, Any]) -> dict[str, Any]:
         return args
+
+
+class GatedSetup(Zoo):
+    def setup(self) -> None:
+        super().setup()
+        while not Path(os.environ["GATE"]).exists():
+            time.sleep(0.01)
 
 
 class BrokenSetup(sprocket.Sprocket):
