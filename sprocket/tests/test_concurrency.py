@@ -225,11 +225,16 @@ async def test_results_survive_a_platform_that_is_away(platform: FakePlatform, l
 
 
 async def test_a_batch_that_is_turned_down_is_sent_in_parts(platform: FakePlatform, launch: Launcher) -> None:
-    await launch(platform, "crowd:Quartet", **QUIET)
+    worker = await launch(platform, "crowd:Quartet", **QUIET)
+    platform.hold_exchanges = asyncio.Event()
+    await platform.run({"n": 0})
+    jobs = await platform.submit_many([{"n": n} for n in range(1, 4)])
+    await worker.has_predicted(4)
     platform.exchange_statuses = [413, 500, 401]
-    jobs = await platform.submit_many([{"do": "meet", "n": n} for n in range(4)])
+    platform.hold_exchanges.set()
     for job in jobs:
         assert (await platform.finished(job)).outputs == job.payload
+    assert [len(asked.updates) for asked in platform.exchanges][1] == 3
 
 
 @pytest.mark.parametrize("target", ["zoo:Zoo", "crowd:AsyncQuartet"])
