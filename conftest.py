@@ -1,7 +1,10 @@
 """Loads the three packages first: pytest would otherwise take the folders of the same names for them."""
 
+import os
 import signal
+from pathlib import Path
 
+import pytest
 from hypothesis import HealthCheck, settings
 
 import jig
@@ -16,3 +19,15 @@ settings.load_profile("default")
 
 # Whoever starts us in the background has us ignore Ctrl-C, and so all that we start; some tests send it.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+@pytest.fixture(scope="session")
+def torch_path() -> str:
+    """Where PyTorch is, for PYTHONPATH; what needs it is skipped without it, but not in CI."""
+    found = next((Path(__file__).parent / ".venv-torch").glob("lib/python*/site-packages/torch"), None)
+    if found is None:
+        reason = "PyTorch is not here: `make torch` gets it"
+        if os.environ.get("CI") == "true":
+            pytest.fail(reason)
+        pytest.skip(reason)
+    return str(found.parent)

@@ -11,20 +11,6 @@ import pytest
 from sprocket_fake_platform import FakePlatform
 from sprocket_process import Launcher, WorkerProcess, until_exists
 
-TORCH = Path(__file__).parents[2] / ".venv-torch"
-
-
-@pytest.fixture(scope="session")
-def torch_path() -> str:
-    """Where PyTorch is, for PYTHONPATH."""
-    found = next(TORCH.glob("lib/python*/site-packages/torch"), None)
-    if found is None:
-        reason = "PyTorch is not here: `make torch` gets it"
-        if os.environ.get("CI") == "true":
-            pytest.fail(reason)
-        pytest.skip(reason)
-    return str(found.parent)
-
 
 @pytest.fixture
 async def collective(launch: Launcher, platform: FakePlatform, torch_path: str) -> WorkerProcess:

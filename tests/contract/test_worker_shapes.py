@@ -15,14 +15,18 @@ from platform_process import PlatformProcess
 
 SHAPES = Path(__file__).parent / "worker_shapes"
 
+Deploy = Callable[..., Path]
+
 
 @pytest.fixture
-def deployed(platform: PlatformProcess, tmp_path: Path) -> Iterator[Callable[[str], Path]]:
+def deployed(platform: PlatformProcess, tmp_path: Path) -> Iterator[Deploy]:
     """Deploy a shape from a copy, since jig leaves a file beside the config; gives the folder."""
     folders: list[Path] = []
 
-    def deploy(shape: str) -> Path:
+    def deploy(shape: str, variables: str = "") -> Path:
         folder = Path(shutil.copytree(SHAPES / shape, tmp_path / shape))
+        with (folder / "pyproject.toml").open("a") as config:
+            config.write(variables)
         folders.append(folder)
         platform.deploy(folder)
         return folder
@@ -32,7 +36,7 @@ def deployed(platform: PlatformProcess, tmp_path: Path) -> Iterator[Callable[[st
         platform.jig("destroy", "--yes", cwd=folder)
 
 
-def test_a_plain_worker(platform: PlatformProcess, deployed: Callable[[str], Path]) -> None:
+def test_a_plain_worker(platform: PlatformProcess, deployed: Deploy) -> None:
     folder = deployed("plain")
 
     job = platform.finished("shape-plain", platform.submit("shape-plain", {"name": "Ada"}))
@@ -42,7 +46,7 @@ def test_a_plain_worker(platform: PlatformProcess, deployed: Callable[[str], Pat
     assert "set up" in platform.jig("logs", cwd=folder).stdout
 
 
-def test_a_worker_with_a_volume_a_secret_and_files(platform: PlatformProcess, deployed: Callable[[str], Path]) -> None:
+def test_a_worker_with_a_volume_a_secret_and_files(platform: PlatformProcess, deployed: Deploy) -> None:
     folder = deployed("pantry")
     (folder / "order.txt").write_text("table 7")
     payload = {"dish": "curry", "order": "@order.txt", "bill": True}
@@ -57,7 +61,7 @@ def test_a_worker_with_a_volume_a_secret_and_files(platform: PlatformProcess, de
         assert client.get(outputs["bill"], follow_redirects=True).text == "curry: 7.50\n"
 
 
-def test_a_worker_behind_http(platform: PlatformProcess, deployed: Callable[[str], Path]) -> None:
+def test_a_worker_behind_http(platform: PlatformProcess, deployed: Deploy) -> None:
     deployed("web")
 
     with platform.client() as client:
@@ -67,6 +71,18 @@ def test_a_worker_behind_http(platform: PlatformProcess, deployed: Callable[[str
 
     assert answer.status_code == 200, answer.text
     assert base64.b64decode(answer.json()["audio_data"]) == b"\x02\x04\xff"
+
+
+def test_a_worker_in_several_ranks(platform: PlatformProcess, deployed: Deploy, torch_path: str) -> None:
+    """PyTorch comes from this machine: to install it would take the test minutes."""
+    deployed("ranks", f'PYTHONPATH = "{torch_path}"\n')
+
+    job = platform.finished("shape-ranks", platform.submit("shape-ranks", {"brightness": 2}))
+
+    assert job["status"] == "done", job
+    assert job["info"]["ranks"] == 2
+    with platform.client() as client:
+        assert client.get(job["outputs"]["output"], follow_redirects=True).text == "6 6 6 6"
 
 
 def test_run_and_exit_needs_no_platform() -> None:
