@@ -23,6 +23,7 @@ from machineshop.api import events as events_api
 from machineshop.api import files as files_api
 from machineshop.api import identity as identity_api
 from machineshop.api import images as images_api
+from machineshop.api import multipart as multipart_api
 from machineshop.api import queue as queue_api
 from machineshop.api import webhooks as webhooks_api
 from machineshop.api import work as work_api
@@ -54,6 +55,7 @@ from machineshop.services.feed import Feed
 from machineshop.services.files import FileService
 from machineshop.services.garbage import GarbageCollector
 from machineshop.services.identity import IdentityService, new_key
+from machineshop.services.multipart import MultipartService
 from machineshop.services.news import News
 from machineshop.services.place import Places
 from machineshop.services.queue import QueueService
@@ -176,6 +178,7 @@ class Platform:
         self.files = FileService(
             self.database, self.storage, lambda: self.base_url, storage_is_shared=self.database.is_shared
         )
+        self.multipart = MultipartService(self.database, self.storage, self.files, lambda: self.base_url)
         self.deployments = DeploymentService(
             self.database,
             self.registry,
@@ -223,6 +226,7 @@ class Platform:
             loop("collect-garbage", GarbageCollector(self.database, self.storage.blobs).run_once, COLLECT_SECONDS),
             loop("clean-queues", self.queue.clean, CLEAN_SECONDS),
             loop("clean-files", self.files.clean, CLEAN_SECONDS),
+            loop("clean-multipart", self.multipart.clean, CLEAN_SECONDS),
         ]
         if self.database.is_shared:
             strangers = Strangers(self.lease, self.identity, self.queue, self.runtime, watcher)
@@ -238,6 +242,7 @@ class Platform:
             *webhooks_api.routes(api, self.webhooks),
             *self._where_the_replicas_are(self.gateway.routes()),
             *registry_app.routes(self.registry, self.registry_access, lambda: self.base_url),
+            *multipart_api.routes(api, self.multipart),
             *files_api.routes(api, self.files),
             *self._where_the_replicas_are(deployments_api.runtime_routes(api, self.deployments, self.runtime)),
             *deployments_api.store_routes(api, self.deployments),

@@ -16,11 +16,13 @@ from starlette.applications import Starlette
 
 from factory import ADMIN_KEY, Clock, Jobs, eventually
 from machineshop.api import files as files_api
+from machineshop.api import multipart as multipart_api
 from machineshop.api.endpoint import Api
 from machineshop.blobs import Storage
 from machineshop.models import Claim, Deployment, Worker
 from machineshop.services.files import FileService
 from machineshop.services.identity import IdentityService
+from machineshop.services.multipart import MultipartService
 from machineshop.services.queue import QueueService
 from machineshop.states import JobVerb
 from machineshop.store.attempts import Holder
@@ -52,7 +54,13 @@ class Shop:
         self.host = ""
         self.storage = Storage(folder)
         self.files = self.new_service()
-        self.application = Starlette(routes=files_api.routes(Api(identity), self.files))
+        self.multipart = MultipartService(
+            database, self.storage, self.files, lambda: f"http://{self.host}", clock=clock, limit_bytes=LIMIT_BYTES
+        )
+        api = Api(identity)
+        self.application = Starlette(
+            routes=[*multipart_api.routes(api, self.multipart), *files_api.routes(api, self.files)]
+        )
         self._clients: list[httpx.AsyncClient] = []
 
     def new_service(self) -> FileService:
@@ -83,7 +91,7 @@ class Shop:
 
     async def clean(self) -> int:
         """What the loop does each minute."""
-        return await self.files.clean(self.clock.now)
+        return await self.files.clean(self.clock.now) + await self.multipart.clean(self.clock.now)
 
     def blobs(self) -> set[str]:
         """The keys of the blobs on disk."""

@@ -3,6 +3,7 @@
 import asyncio
 import logging
 import mimetypes
+from collections.abc import Awaitable, Callable
 from typing import Annotated
 from urllib.parse import quote
 
@@ -43,7 +44,11 @@ def routes(api: Api, service: FileService) -> list[Route]:
     files = FileRoutes(service)
     found = [
         api.route("POST", "/v1/storage/upload-request", files.request_upload, scopes=ANY_SCOPE, body=UploadRequest),
-        Route(f"{SIGNED_PATH}/{{project_id}}/{{filename:path}}", SignedUpload(service), methods=["PUT"]),
+        Route(
+            f"{SIGNED_PATH}/{{project_id}}/{{filename:path}}",
+            SignedEndpoint(SIGNED_PATH, files.receive),
+            methods=["PUT"],
+        ),
     ]
     for prefix in PREFIXES:
         path = f"{prefix}/{{filename:path}}"
@@ -53,21 +58,20 @@ def routes(api: Api, service: FileService) -> list[Route]:
 
 
 class FileRoutes:
-    """Ask for an upload, read, delete."""
+    """Ask for an upload, upload, read, delete."""
 
     def __init__(self, service: FileService) -> None:
         self._service = service
 
     async def request_upload(self, call: Call) -> Response:
         """Where to put a file's bytes."""
-        base_url = f"{call.request.url.scheme}://{call.headers['host']}" if "host" in call.headers else None
         body: UploadRequest = call.body
         url = await self._service.upload_url(
             call.identity.key,
             body.filename,
             request_id=body.request_id,
             attempt_token=body.attempt_token,
-            base_url=base_url,
+            base_url=base_url_of(call),
         )
         return json_response(
             {
@@ -76,6 +80,14 @@ class FileRoutes:
                 "url": self._service.file_url(body.filename),
             }
         )
+
+    async def receive(self, request: Request) -> Response:
+        """A file's bytes come in by a signed URL."""
+        path = request.path_params
+        file = await self._service.receive(
+            path["project_id"], path["filename"], request.query_params, request.stream(), content_length(request)
+        )
+        return Response(headers={"ETag": f'"{file.etag}"'})
 
     async def get(self, call: Call) -> Response:
         """A file's bytes, or a range of them; for HEAD its headers."""
@@ -103,17 +115,22 @@ class FileRoutes:
         return json_response({"object": "file", "path": name, "deleted": True})
 
 
-class SignedUpload:
-    """The ASGI application that takes bytes without a key: the URL's signature says whose file they are."""
+class SignedEndpoint:
+    """The ASGI application that takes bytes without a key: the URL's signature says whose they are.
 
-    def __init__(self, service: FileService) -> None:
-        self._service = service
+    Arguments:
+        path: The first part of the URLs, for the log: the rest is a secret.
+        receive: Answers one request, or raises what is to be answered.
+    """
+
+    def __init__(self, path: str, receive: Callable[[Request], Awaitable[Response]]) -> None:
+        self._path = path
+        self._receive = receive
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
-        request = Request(scope, receive)
         try:
-            response = await self._receive(request)
+            response = await self._receive(Request(scope, receive))
         except ClientDisconnect:
             return
         except MachineshopError as error:
@@ -121,20 +138,20 @@ class SignedUpload:
         except asyncio.CancelledError:
             raise
         except Exception:
-            log.exception("api.defect method=PUT path=%s", SIGNED_PATH)  # the rest of the path is a secret
+            log.exception("api.defect method=PUT path=%s", self._path)
             response = error_response(MachineshopError())
         await response(scope, receive, send)
 
-    async def _receive(self, request: Request) -> Response:
-        length = request.headers.get("content-length")
-        file = await self._service.receive(
-            request.path_params["project_id"],
-            request.path_params["filename"],
-            request.query_params,
-            request.stream(),
-            None if length is None else int(length),
-        )
-        return Response(headers={"ETag": f'"{file.etag}"'})
+
+def base_url_of(call: Call) -> str | None:
+    """Scheme, host and port under which the client reaches us, if it says so."""
+    return f"{call.request.url.scheme}://{call.headers['host']}" if "host" in call.headers else None
+
+
+def content_length(request: Request) -> int | None:
+    """How many bytes will come, if that is known."""
+    length = request.headers.get("content-length")
+    return None if length is None else int(length)
 
 
 def _headers(file: StoredFile) -> dict[str, str]:

@@ -5,6 +5,7 @@ from pathlib import Path
 from machineshop.blobs.base import BlobStore
 from machineshop.blobs.disk import DiskThreads
 from machineshop.blobs.local import LocalBlobs
+from machineshop.blobs.parts import Parts
 from machineshop.blobs.uploads import Uploads
 
 __all__ = ["BlobStore", "Storage", "Uploads"]
@@ -17,6 +18,7 @@ class Storage:
         self._threads = DiskThreads()
         self.blobs: BlobStore = LocalBlobs(data_directory / "blobs", self._threads)
         self.uploads = Uploads(data_directory / "uploads", self._threads)
+        self.parts = Parts(data_directory / "uploads", self.uploads, self._threads)
 
     def close(self) -> None:
         """Finish what was begun and end the threads."""

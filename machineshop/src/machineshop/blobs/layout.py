@@ -6,7 +6,10 @@
 │   └── files/<2 hex>/<id>                    one upload of a file; the next upload of it gets another id
 └── uploads/                                  unfinished; removed when given up, or when nobody went on with them
     ├── registry/<repository id>/<id>
-    └── files/<project id>/<id>
+    ├── files/<project id>/<id>
+    └── multipart/<project id>/
+        ├── <id>.facts                        what one upload in parts is to become
+        └── <id>.<part number>.<64 hex>       a part of it, named by its SHA-256 as well
 """
 
 import re
@@ -16,6 +19,7 @@ from machineshop.ids import new_id
 
 REGISTRY = "registry"
 FILES = "files"
+MULTIPART = "multipart"
 
 DEFAULT_ALGORITHM = "sha256"
 

@@ -7,12 +7,12 @@ import logging
 import secrets
 import time
 from collections.abc import AsyncIterable, Callable, Mapping
+from pathlib import Path
 from urllib.parse import quote
 
 from machineshop.blobs import Storage
 from machineshop.blobs.base import Blob, BlobMissing
 from machineshop.blobs.layout import FILES, new_file_key
-from machineshop.blobs.uploads import Upload
 from machineshop.errors import InvalidRequest, MachineshopError, NotFound, PayloadTooLarge, Unavailable
 from machineshop.ids import new_id
 from machineshop.models import ApiKey, StoredFile
@@ -79,18 +79,18 @@ class FileService:
             NotFound: The project has no such job.
             StaleAttempt: The job is not, or no longer, in the hands of whoever asks.
         """
+        attempt = await self.attempt_of(key, name, request_id, attempt_token)
+        expires = int(self._clock()) + URL_LIFETIME_SECONDS
+        path = signed_path(await self.signing_key(), key.project_id, name, expires, attempt)
+        return (base_url or self._base_url()).rstrip("/") + path
+
+    async def attempt_of(
+        self, key: ApiKey, name: str, request_id: str | None, attempt_token: str | None
+    ) -> AttemptId | None:
+        """Whose output a file will be; None: nobody's. Arguments and errors are those of `upload_url`."""
         check_file_name(name)
         if attempt_token is not None and request_id is None:
             raise InvalidRequest("An 'attempt_token' goes with the 'request_id' of its job.", param="request_id")
-        attempt = await self._attempt(key, name, request_id, attempt_token)
-        expires = int(self._clock()) + URL_LIFETIME_SECONDS
-        path = signed_path(await self._key(), key.project_id, name, expires, attempt)
-        return (base_url or self._base_url()).rstrip("/") + path
-
-    async def _attempt(
-        self, key: ApiKey, name: str, request_id: str | None, attempt_token: str | None
-    ) -> AttemptId | None:
-        """Whose output a file will be."""
         job_id = job_of_upload(key.scope, name, request_id)
         if job_id is None:
             return None
@@ -137,7 +137,7 @@ class FileService:
             PayloadTooLarge: The file is too large; nothing was kept.
             DiskFull: There is no room; nothing was kept.
         """
-        attempt = check_signature(await self._key(), project_id, name, query, self._clock())
+        attempt = check_signature(await self.signing_key(), project_id, name, query, self._clock())
         if length is not None and length > self._limit_bytes:
             raise PayloadTooLarge(what=f"'{name}'", limit_bytes=self._limit_bytes, mend="Send it in several files.")
         if attempt is not None:  # what comes too late already need not be taken in
@@ -145,10 +145,34 @@ class FileService:
         upload = await self._uploads.create(f"{FILES}/{project_id}", new_id())
         try:
             await upload.append(parts, self._limit_bytes)
-            return await self._keep(project_id, name, attempt, upload)
+            etag = upload.digest.removeprefix("sha256:")
+            file = StoredFile(project_id=project_id, name=name, size=upload.size, etag=etag, created_at=self._clock())
+            await self.keep(file, upload.path, attempt)
+            return file
         except BaseException:
             await upload.discard()
             raise
+
+    async def keep(self, file: StoredFile, path: Path, attempt: AttemptId | None) -> None:
+        """Make a local file's bytes those of a file; what was there under its name is gone then, and so is the path.
+
+        Raises:
+            StaleAttempt: The attempt is over.
+            DiskFull: There is no room.
+        """
+        blob_key = new_file_key()
+        with self._leftovers.in_flight(blob_key):
+            try:
+                await self._blobs.publish(path, blob_key)
+                replaced = await self._store(FileRecord(file, blob_key), attempt)
+            except BaseException as error:
+                if isinstance(error, MachineshopError) and not isinstance(error, Unavailable):
+                    await self._blobs.delete(blob_key)
+                else:  # the store may have it all the same
+                    self._leftovers.doubt(blob_key)
+                raise
+        if replaced is not None:
+            await self._blobs.delete(replaced)
 
     async def find(self, project_id: str, name: str) -> StoredFile:
         """What is known of a file.
@@ -188,24 +212,6 @@ class FileService:
         """Remove files of attempts that are over and of jobs that are gone, and what crashes left; returns how many."""
         return await self._leftovers.clean(now)
 
-    async def _keep(self, project_id: str, name: str, attempt: AttemptId | None, upload: Upload) -> StoredFile:
-        etag = upload.digest.removeprefix("sha256:")
-        file = StoredFile(project_id=project_id, name=name, size=upload.size, etag=etag, created_at=self._clock())
-        blob_key = new_file_key()
-        with self._leftovers.in_flight(blob_key):
-            try:
-                await self._blobs.publish(upload.path, blob_key)
-                replaced = await self._store(FileRecord(file, blob_key), attempt)
-            except BaseException as error:
-                if isinstance(error, MachineshopError) and not isinstance(error, Unavailable):
-                    await self._blobs.delete(blob_key)
-                else:  # the store may have it all the same
-                    self._leftovers.doubt(blob_key)
-                raise
-        if replaced is not None:
-            await self._blobs.delete(replaced)
-        return file
-
     async def _store(self, record: FileRecord, attempt: AttemptId | None) -> str | None:
         """Keep a file's row; returns the blob that it had before."""
         if attempt is None:
@@ -219,7 +225,8 @@ class FileService:
             raise NotFound(what="file", id=name[:MAX_NAME_LENGTH])
         return record
 
-    async def _key(self) -> bytes:
+    async def signing_key(self) -> bytes:
+        """The secret of the upload URLs; made when it is first needed."""
         if self._signing_key is None:
             key = await self._database.read(store.find_signing_key)
             if key is None:

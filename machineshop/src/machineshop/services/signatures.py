@@ -9,6 +9,7 @@ from machineshop.errors import SignatureInvalid
 from machineshop.store.files import AttemptId
 
 SIGNED_PATH = "/v1/storage/signed"
+SIGNED_PART_PATH = "/v1/storage/signed-part"
 
 
 def signed_path(key: bytes, project_id: str, name: str, expires: int, attempt: AttemptId | None = None) -> str:
@@ -42,6 +43,41 @@ def check_signature(key: bytes, project_id: str, name: str, query: Mapping[str, 
     if now > expires:
         raise SignatureInvalid(why="has expired")
     return attempt
+
+
+def signed_part_path(key: bytes, project_id: str, upload_id: str, number: int, expires: int) -> str:
+    """The path and query of the URL by which one part of an upload comes in.
+
+    Arguments:
+        key: The platform's secret.
+        project_id: Whose upload it is.
+        upload_id: The upload.
+        number: The part's number.
+        expires: Until when the URL may be used, in seconds since the epoch.
+    """
+    fields = {"expires": str(expires), "signature": _part_signature(key, project_id, upload_id, number, expires)}
+    return f"{SIGNED_PART_PATH}/{quote(project_id, safe='')}/{upload_id}/{number}?{urlencode(fields)}"
+
+
+def check_part_signature(
+    key: bytes, project_id: str, upload_id: str, number: int, query: Mapping[str, str], now: float
+) -> None:
+    """Refuse a request for a part whose URL we did not sign, or signed too long ago.
+
+    Raises:
+        SignatureInvalid: It says which.
+    """
+    expires = _number(query.get("expires", ""))
+    expected = _part_signature(key, project_id, upload_id, number, expires)
+    if not hmac.compare_digest(expected.encode(), query.get("signature", "").encode(errors="replace")):
+        raise SignatureInvalid(why="does not have our signature")
+    if now > expires:
+        raise SignatureInvalid(why="has expired")
+
+
+def _part_signature(key: bytes, project_id: str, upload_id: str, number: int, expires: int) -> str:
+    text = f"PUT part\n{project_id}\n{expires}\n{upload_id}\n{number}"
+    return hmac.new(key, text.encode(), hashlib.sha256).hexdigest()
 
 
 def _signature(key: bytes, project_id: str, name: str, expires: int, attempt: AttemptId | None) -> str:

@@ -1,0 +1,110 @@
+"""Large files in parts: `/v1/storage/multipart`, and the signed URLs by which the parts come in."""
+
+from typing import Annotated
+
+import msgspec
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from machineshop.api.endpoint import Api, Call, iso
+from machineshop.api.files import Name, SignedEndpoint, base_url_of, content_length
+from machineshop.blobs.parts import Part
+from machineshop.http import ANY_SCOPE, json_response
+from machineshop.services.multipart import MAX_PARTS, MultipartService
+from machineshop.services.signatures import SIGNED_PART_PATH
+
+ETag = Annotated[str, msgspec.Meta(pattern='^"?[0-9a-f]{64}"?$')]
+
+
+class Init(msgspec.Struct):
+    """The body that begins an upload; the last two where the file is an output of a job."""
+
+    filename: str
+    parts_count: int
+    request_id: Name | None = None
+    attempt_token: Name | None = None
+
+
+class SentPart(msgspec.Struct):
+    """A part, with the ETag that its upload was answered with; the quotes may stay away."""
+
+    part_number: int
+    etag: ETag
+
+
+class Complete(msgspec.Struct):
+    """The body that ends an upload."""
+
+    filename: str
+    upload_id: str
+    parts: Annotated[list[SentPart], msgspec.Meta(max_length=MAX_PARTS)]
+
+
+class Abort(msgspec.Struct):
+    """The body that gives an upload up."""
+
+    filename: str
+    upload_id: str
+
+
+def routes(api: Api, service: MultipartService) -> list[Route]:
+    """The routes of uploads in parts; they must stand before those of files, which take any name."""
+    multipart = MultipartRoutes(service)
+    path = f"{SIGNED_PART_PATH}/{{project_id}}/{{upload_id}}/{{part_number}}"
+    return [
+        api.route("POST", "/v1/storage/multipart/init", multipart.init, scopes=ANY_SCOPE, body=Init),
+        api.route("POST", "/v1/storage/multipart/complete", multipart.complete, scopes=ANY_SCOPE, body=Complete),
+        api.route("POST", "/v1/storage/multipart/abort", multipart.abort, scopes=ANY_SCOPE, body=Abort),
+        Route(path, SignedEndpoint(SIGNED_PART_PATH, multipart.receive), methods=["PUT"]),
+    ]
+
+
+class MultipartRoutes:
+    """Begin, send a part, complete, give up."""
+
+    def __init__(self, service: MultipartService) -> None:
+        self._service = service
+
+    async def init(self, call: Call) -> Response:
+        """Where to put each part's bytes."""
+        body: Init = call.body
+        upload_id, urls = await self._service.begin(
+            call.identity.key,
+            body.filename,
+            body.parts_count,
+            base_url=base_url_of(call),
+            request_id=body.request_id,
+            attempt_token=body.attempt_token,
+        )
+        part_urls = [
+            {"part_number": number, "url": url, "method": "PUT", "headers": {}} for number, url in enumerate(urls, 1)
+        ]
+        return json_response({"upload_id": upload_id, "path": body.filename, "part_upload_urls": part_urls})
+
+    async def receive(self, request: Request) -> Response:
+        """One part's bytes."""
+        path = request.path_params
+        number = path["part_number"]
+        etag = await self._service.receive(
+            path["project_id"],
+            path["upload_id"],
+            int(number) if number.isdecimal() and len(number) <= len(str(MAX_PARTS)) else 0,
+            request.query_params,
+            request.stream(),
+            content_length(request),
+        )
+        return Response(headers={"ETag": f'"{etag}"'})
+
+    async def complete(self, call: Call) -> Response:
+        """One file of all parts."""
+        body: Complete = call.body
+        parts = [Part(part.part_number, part.etag.strip('"')) for part in body.parts]
+        done = await self._service.complete(call.identity.key, body.filename, body.upload_id, parts)
+        return json_response({"path": done.name, "size": done.size, "completed_at": iso(done.completed_at)})
+
+    async def abort(self, call: Call) -> Response:
+        """No file."""
+        body: Abort = call.body
+        await self._service.abort(call.identity.key, body.filename, body.upload_id)
+        return json_response({"object": "multipart_upload", "upload_id": body.upload_id, "aborted": True})
