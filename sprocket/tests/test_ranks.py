@@ -246,6 +246,36 @@ async def test_a_rank_that_waits_for_one_that_raised_fails_the_job(
     assert "takes no such thing" in job.info["stacks"]["rank 1"]
 
 
+async def test_ranks_that_take_up_no_cancel_show_where_they_are(
+    launch: Launcher, platform: FakePlatform, tmp_path: Path
+) -> None:
+    worker = await team(launch, platform, SPROCKET_CANCEL_GRACE_SECONDS="0.2")
+    job = await platform.submit({"do": "hang", "folder": str(tmp_path)})
+    await until_exists(tmp_path / "hangs-0", tmp_path / "hangs-1")
+
+    job.cancel_requested = True
+
+    job = await platform.finished(job)
+    assert job.status == "canceled"
+    assert ["in hang" in job.info["stacks"][f"rank {rank}"] for rank in range(RANKS)] == [True, True]
+    assert await worker.exit_code() == 75
+    await gone(pids_of(worker))
+
+
+async def test_ranks_that_overrun_their_time_show_where_they_are(
+    launch: Launcher, platform: FakePlatform, tmp_path: Path
+) -> None:
+    worker = await launch(platform, "team:HurriedTeam", WORLD_SIZE="2", SPROCKET_CANCEL_GRACE_SECONDS="0.2")
+    await worker.ready()
+
+    job = await platform.run({"do": "hang", "folder": str(tmp_path)})
+
+    assert job.status == "failed"
+    assert job.info["error"] == "TimeLimitError: predict took longer than its time_limit_seconds, 0.5 s"
+    assert set(job.info["stacks"]) == {"rank 0", "rank 1"}
+    assert await worker.exit_code() == 75
+
+
 async def test_a_job_that_comes_meanwhile_is_not_begun(
     launch: Launcher, platform: FakePlatform, tmp_path: Path
 ) -> None:

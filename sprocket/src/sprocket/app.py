@@ -17,7 +17,7 @@ from typing import Any
 from .child import this_command
 from .config import Config
 from .consumer import Consumer
-from .engine import Engine, threads_for
+from .engine import STUCK_EXIT_CODE, Engine, threads_for
 from .files import Files
 from .logs import log
 from .metrics import Metrics
@@ -28,7 +28,7 @@ from .predict import Patience
 from .process import ModelProcess
 from .ranks import Ranks
 from .server import Health, Server
-from .workbench import STUCK_EXIT_CODE, Workbench
+from .workbench import Workbench
 
 RELEASE_SECONDS = 2.0
 """For handing jobs back when the process has to end now."""

@@ -128,11 +128,10 @@ class Attempt:
 def _update_for(outcome: Reportable) -> tuple[str, dict[str, Any], dict[str, str]]:
     if isinstance(outcome, Done):
         return "done", {}, {"payload": outcome.outputs.text()}
+    info: dict[str, Any] = {"stacks": dict(outcome.stacks)} if outcome.stacks else {}
     if isinstance(outcome, Canceled):
-        return "canceled", {}, {}
-    info: dict[str, Any] = {"error": outcome.error}
+        return "canceled", info, {}
+    info["error"] = outcome.error
     if outcome.traceback:
         info["traceback"] = outcome.traceback
-    if outcome.stacks:
-        info["stacks"] = dict(outcome.stacks)
     return "failed", info, {}

@@ -8,6 +8,7 @@ over to the main thread. The third engine, `ModelProcess`, has one of these two 
 from __future__ import annotations
 
 import asyncio
+import enum
 import queue
 import threading
 from collections.abc import Callable
@@ -21,6 +22,21 @@ from .outcome import Canceled, Exited, Fault, Outcome, fault_of, outcome_of_exce
 Reply = Callable[["Fault | None"], None]
 OnExit = Callable[[int], None]
 OnOutcome = Callable[[Outcome], None]
+
+
+STUCK_EXIT_CODE = 75
+"""Of a worker that ends since its model does not stop; what sysexits.h has for a failure that another try may mend."""
+
+
+class Eviction(enum.Enum):
+    """What has become of a predict that did not stop."""
+
+    DONE = enum.auto()
+    """The model's process has been ended: `start` must follow. An outcome does not."""
+    HOPELESS = enum.auto()
+    """The model is in this process, and only its end would help. No outcome follows."""
+    UNDER_WAY = enum.auto()
+    """An outcome follows soon, and the worker has to end with it."""
 
 
 class Engine(Protocol):
@@ -48,13 +64,8 @@ class Engine(Protocol):
     def interrupt(self, job: Job) -> None:
         """Stop a running predict where that is possible from outside."""
 
-    def evict(self, job: Job) -> bool:
-        """Get rid of a predict that does not stop; its outcome is not awaited any more.
-
-        Returns:
-            Whether the model's process has been ended for it, so that `start` must follow; other jobs that were in it
-            get `HandedBack`. False where the model is in this process: only its end would help.
-        """
+    def evict(self, job: Job) -> Eviction:
+        """Get rid of a predict that does not stop. Other jobs that are lost with it get `HandedBack`."""
 
     def stop(self, on_stopped: Reply) -> None:
         """Begin shutdown; `on_stopped` gets None, or what went wrong in shutdown."""
@@ -93,9 +104,9 @@ class SyncThreads:
     def interrupt(self, job: Job) -> None:
         """Nothing: synchronous code asks `cancelled()` by itself."""
 
-    def evict(self, job: Job) -> bool:  # noqa: ARG002 - there is nothing to be done
+    def evict(self, job: Job) -> Eviction:  # noqa: ARG002 - there is nothing to be done
         """See `Engine`. A thread cannot be ended from outside; it ends with the process."""
-        return False
+        return Eviction.HOPELESS
 
     def stop(self, on_stopped: Reply) -> None:
         """See `Engine`."""
@@ -170,9 +181,9 @@ class AsyncThread:
         """Throw CancelledError into the predict, at its next await."""
         self._handover.call(self._cancel, job)
 
-    def evict(self, job: Job) -> bool:  # noqa: ARG002 - as there
+    def evict(self, job: Job) -> Eviction:  # noqa: ARG002 - as there
         """See `SyncThreads`."""
-        return False
+        return Eviction.HOPELESS
 
     def stop(self, on_stopped: Reply) -> None:
         """See `Engine`."""

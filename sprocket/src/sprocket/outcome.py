@@ -44,7 +44,13 @@ class Failed:
 
 @dataclass(frozen=True)
 class Canceled:
-    """The model took up a cancel (or never started because of one)."""
+    """The model took up a cancel (or never started because of one).
+
+    `stacks` and `exit_code` are set where it took none up; see `Failed`.
+    """
+
+    stacks: Mapping[str, str] | None = None
+    exit_code: int | None = None
 
 
 @dataclass(frozen=True)

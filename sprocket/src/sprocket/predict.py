@@ -31,7 +31,7 @@ class Predict:
         job: the job.
         patience: how long it may take.
         interrupt: tells the model that it is to stop.
-        give_up: called when it has not stopped in time.
+        give_up: called when it has not stopped in time; gives whether an outcome follows all the same.
 
     Attributes:
         outcome: how it ended, to be set by the engine.
@@ -42,7 +42,7 @@ class Predict:
         job: Job,
         patience: Patience,
         interrupt: Callable[[Job], None],
-        give_up: Callable[[Predict], None],
+        give_up: Callable[[Predict], bool],
     ) -> None:
         self.job = job
         self._loop = asyncio.get_running_loop()
@@ -89,6 +89,5 @@ class Predict:
         self._timer = self._loop.call_later(self._patience.grace_seconds, self._stop_waiting)
 
     def _stop_waiting(self) -> None:
-        if not self.outcome.done():
-            self._give_up(self)
+        if not self.outcome.done() and not self._give_up(self):
             self.outcome.set_result(Canceled())

@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 from .child import Child, End
-from .engine import OnExit, OnOutcome, Reply
+from .engine import Eviction, OnExit, OnOutcome, Reply
 from .frames import Message
 from .job import Job
 from .logs import log
@@ -106,7 +106,7 @@ class ModelProcess:
         for number in self._numbers_of(job):
             self._say({"do": "settle", "number": number, "first": first})
 
-    def evict(self, job: Job) -> bool:
+    def evict(self, job: Job) -> Eviction:
         """See `Engine`."""
         self._evicted, self._child = self._child, None
         if self._evicted is not None:
@@ -115,7 +115,7 @@ class ModelProcess:
         for predict in predicts.values():
             if predict.job is not job:
                 predict.on_outcome(HandedBack())
-        return True
+        return Eviction.DONE
 
     def stop(self, on_stopped: Reply) -> None:
         """See `Engine`."""

@@ -10,17 +10,18 @@ import asyncio
 import os
 import shutil
 import tempfile
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
 from .accord import first_cancelled
-from .engine import OnExit, OnOutcome, Reply
+from .engine import STUCK_EXIT_CODE, Eviction, OnExit, OnOutcome, Reply
 from .job import Job
 from .logs import log
 from .model import Model
 from .model_messages import fields_of_job, job_of_fields
-from .outcome import Failed, Fault, Outcome
+from .outcome import Canceled, Failed, Fault, Outcome
 from .process import ModelProcess
 from .rank_environment import rank_environment, reserve_port
 from .stacks import stacks_of, stacks_worth_reading
@@ -97,9 +98,12 @@ class Ranks:
         for rank in self._ranks:
             rank.process.hold(predict.jobs[rank.number], partial(self._take_calls, predict, rank))
 
-    def evict(self, job: Job) -> bool:  # noqa: ARG002 - it is the only one
-        """See `Engine`. Ranks that are out of step begin anew together, with the worker."""
-        return False
+    def evict(self, job: Job) -> Eviction:
+        """See `Engine`. Where the ranks are is worth knowing, and they begin anew with the worker."""
+        if self._predict is not None:
+            stuck = Failed("the ranks did not stop") if job.overran else Canceled()
+            self._fail(self._predict, replace(stuck, exit_code=STUCK_EXIT_CODE))
+        return Eviction.UNDER_WAY
 
     def stop(self, on_stopped: Reply) -> None:
         """See `Engine`."""
@@ -160,26 +164,27 @@ class Ranks:
     def _take_end(self, rank: _Rank, code: int) -> None:
         """A rank has ended by itself."""
         if self._predict is not None:
-            self._fail(self._predict, f"rank {rank.number} {rank.process.end}", code or EXIT_SILENT)
+            self._fail(self._predict, Failed(f"rank {rank.number} {rank.process.end}", exit_code=code or EXIT_SILENT))
         elif self._failing is None and self._on_exit is not None:
             self._on_exit(code)
 
     def _lose_patience(self, predict: _Predict) -> None:
-        self._fail(predict, silence(predict.outcomes, len(self._ranks), self._patience_seconds), EXIT_SILENT)
+        error = silence(predict.outcomes, len(self._ranks), self._patience_seconds)
+        self._fail(predict, Failed(error, exit_code=EXIT_SILENT))
 
-    def _fail(self, predict: _Predict, error: str, code: int) -> None:
+    def _fail(self, predict: _Predict, outcome: Failed | Canceled) -> None:
         if self._failing is None:
             self._predict = None
-            self._failing = asyncio.ensure_future(self._fail_with_stacks(predict, error, code))
+            self._failing = asyncio.ensure_future(self._fail_with_stacks(predict, outcome))
 
-    async def _fail_with_stacks(self, predict: _Predict, error: str, code: int) -> None:
-        """Fail the job, and end all ranks: what they have to say to one another cannot be known any more."""
+    async def _fail_with_stacks(self, predict: _Predict, outcome: Failed | Canceled) -> None:
+        """End the job, and all ranks: what they wait for from one another cannot be known any more."""
         texts = await asyncio.gather(*(self._stacks_of(rank, predict) for rank in self._ranks))
         for rank, text in zip(self._ranks, texts, strict=True):
             log.error("rank %d: %s", rank.number, text, extra=predict.jobs[0].tag)
             rank.process.kill()
         stacks = {f"rank {rank.number}": text for rank, text in zip(self._ranks, texts, strict=True)}
-        self._finish(predict, Failed(error, stacks=stacks, exit_code=code))
+        self._finish(predict, replace(outcome, stacks=stacks))
 
     async def _stacks_of(self, rank: _Rank, predict: _Predict) -> str:
         """Say what a rank is at, or how it ended."""

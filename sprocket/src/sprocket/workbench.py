@@ -10,7 +10,7 @@ import contextlib
 import time
 from collections.abc import Callable
 
-from .engine import Engine, Reply
+from .engine import STUCK_EXIT_CODE, Engine, Eviction, Reply
 from .errors import InputError
 from .files import Files
 from .handover import Handover
@@ -20,9 +20,6 @@ from .metrics import Metrics
 from .outcome import Canceled, Exited, Failed, Fault, HandedBack, Outcome, failure
 from .predict import Patience, Predict
 from .slots import Slots
-
-STUCK_EXIT_CODE = 75
-"""Of a worker that ends since its model does not stop; what sysexits.h has for a failure that another try may mend."""
 
 
 class Workbench:
@@ -118,7 +115,7 @@ class Workbench:
 
     def told(self, outcome: Outcome) -> None:
         """Take note that an outcome has been reported: one that came with the model's end now ends the worker."""
-        if isinstance(outcome, Failed) and outcome.exit_code is not None:
+        if isinstance(outcome, (Failed, Canceled)) and outcome.exit_code is not None:
             self._exit(outcome.exit_code)
 
     async def _begin(self, job: Job) -> Predict | None:
@@ -151,22 +148,29 @@ class Workbench:
         if isinstance(outcome, Exited):
             log.error("predict ended the process with exit code %d", outcome.code, extra=job.tag)
             self._exit(outcome.code)
-        elif isinstance(outcome, Failed):
+        elif isinstance(outcome, (Failed, Canceled)):
             self.ending = self.ending or outcome.exit_code is not None
+        if isinstance(outcome, Failed):
             log.error("predict failed: %s", outcome.traceback or outcome.error, extra=job.tag)
         return outcome
 
-    def _give_up(self, predict: Predict) -> None:
-        """Take the model from a predict that does not stop: in another process, or by ending this one."""
+    def _give_up(self, predict: Predict) -> bool:
+        """Take the model from a predict that does not stop: in another process, or by ending this one.
+
+        Returns:
+            Whether an outcome follows all the same.
+        """
         predict.job.over = True
         log.error("predict goes on although it was told to stop: the model is ended", extra=predict.job.tag)
-        if not self._engine.evict(predict.job):
+        eviction = self._engine.evict(predict.job)
+        if eviction is Eviction.HOPELESS:
             self._exit(STUCK_EXIT_CODE)
-            return
-        self._open.clear()
-        if self.on_replacing is not None:
-            self.on_replacing()
-        self._replacing = self._loop.create_task(self._replace())
+        elif eviction is Eviction.DONE:
+            self._open.clear()
+            if self.on_replacing is not None:
+                self.on_replacing()
+            self._replacing = self._loop.create_task(self._replace())
+        return eviction is Eviction.UNDER_WAY
 
     async def _set_up(self) -> Fault | None:
         fault = await self._called_back(lambda on_ready: self._engine.start(on_ready, self._exit))
