@@ -13,7 +13,7 @@ from jig.answers import whole_lines
 from jig.client import Client
 from jig.contexts import Target
 from jig.errors import PlatformError, UnreachableError, UnsupportedError
-from jig.events import Event, JobEvents, read_events
+from jig.events import Event, JobEvents, read_events, with_chunks
 
 
 def test_events_are_read_as_the_standard_has_them() -> None:
@@ -103,6 +103,17 @@ def test_an_event_that_holds_no_job_is_an_error(client: Client, platform: FakePl
     platform.queue.connections = [[("1", {"nothing": True}), BREAK]]
     with pytest.raises(PlatformError, match="holds no job"):
         next(iter(JobEvents(client, {"model": "hello"}, lambda note: None)))
+
+
+def test_chunks_are_put_together_and_begin_anew_with_an_attempt() -> None:
+    known = with_chunks([], '{"first": 0, "chunks": ["a", {"b": 1}]}')
+    known = with_chunks(known, '{"first": 2, "chunks": [null]}')
+    assert known == ["a", {"b": 1}, None]
+    assert with_chunks(known, '{"first": 1, "chunks": ["again", 3]}') == ["a", "again", 3]
+    assert with_chunks(known, '{"first": 0, "chunks": []}') == []
+    for odd in ("no JSON", "[]", '{"chunks": []}', '{"first": "0", "chunks": []}'):
+        with pytest.raises(PlatformError, match="holds no chunks"):
+            with_chunks(known, odd)
 
 
 def test_events_end_where_nothing_is_left_to_follow(client: Client, platform: FakePlatform) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import aiohttp
+import msgspec
 import pytest
 from sqlalchemy import Connection
 from starlette.applications import Starlette
@@ -31,6 +32,7 @@ from machineshop.services.queue import QueueService
 from machineshop.states import TERMINAL_STATES, JobState, JobVerb
 from machineshop.store import deployments as store_deployments
 from machineshop.store.attempts import Holder
+from machineshop.store.chunks import Chunks
 from machineshop.store.database import Database, sqlite_url
 from machineshop.store.jobs import JobFilter
 from machineshop.store.turns import Update
@@ -182,6 +184,47 @@ async def test_a_job_is_followed_from_what_it_is_to_its_end(server: Server, jobs
         assert (await reader.until("done")).job["outputs"] == {"answer": 42}
         assert await reader.next() is None
     await eventually(lambda: not server.followers)
+
+
+@both_databases
+async def test_what_a_running_job_gives_is_told_as_it_comes_and_anew_with_each_attempt(
+    server: Server, jobs: Jobs
+) -> None:
+    async def give(first: int, *texts: bytes) -> None:
+        assert claim is not None
+        given = Chunks(first, [msgspec.Raw(text) for text in texts])
+        await jobs.say(JobVerb.RENEW, job.id, Holder(token=claim.token), given=given)
+
+    async def next_chunks(reader: Reader) -> tuple[int, int, list[Any]]:
+        event = await reader.next()
+        assert event is not None
+        assert (event.name, event.id, event.job["request_id"]) == ("chunks", "", job.id)
+        return event.job["attempt"], event.job["first"], event.job["chunks"]
+
+    job = await jobs.pending()
+    claim = await jobs.claim()
+    await give(0, b'{\n"text": "a"}', b"2")
+    async with server.stream(request_id=job.id) as reader:
+        await reader.until("running")
+        assert await next_chunks(reader) == (1, 0, [{"text": "a"}, 2])
+        await give(2, b"3")
+        assert await next_chunks(reader) == (1, 2, [3])
+        assert claim is not None
+        await jobs.release(job.id, Holder(token=claim.token))
+        await reader.until("pending")
+        claim = await jobs.claim()
+        await reader.until("running")
+        await give(0, b'"anew"')
+        assert await next_chunks(reader) == (2, 0, ["anew"])
+        assert claim is not None
+        await give(1, b'"the last one"')
+        await jobs.finish(job.id, Holder(token=claim.token), b'{"answer": 42}')
+        assert await next_chunks(reader) == (2, 1, ["the last one"])
+        await reader.until("done")
+        assert await reader.next() is None
+    async with server.stream(request_id=job.id) as reader:
+        await reader.until("done")  # who comes late gets the result alone
+        assert await reader.next() is None
 
 
 async def test_the_answer_is_one_that_proxies_and_browsers_leave_alone(server: Server, jobs: Jobs) -> None:

@@ -32,6 +32,9 @@ def test_the_model_sees_all_of_a_job_but_the_token() -> None:
         True,
     ]
     assert copy.attempt_token is None
+    assert copy.keeps_chunks
+    job.keeps_chunks = False
+    assert not job_of_fields(fields_of_job(job)).keeps_chunks
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ from jig.client import Client
 from jig.errors import PlatformError
 
 EVENTS_PATH = "/v1/queue/events"
-JOB_EVENT, END_EVENT = "job", "end"
+JOB_EVENT, CHUNKS_EVENT, END_EVENT = "job", "chunks", "end"
 SILENCE_SECONDS = 50.0  # the platform says something every 15 s: three of those missed, and the connection is dead
 # Pauses double from 0.2 s to 10 s: a platform that is away for half a minute is waited for.
 TRIES = 10
@@ -80,11 +80,15 @@ class JobEvents:
         self._note = note
         self._opened = opened
         self._last_id = ""
+        self._job: dict[str, Any] = {}
+        self._chunks: list[Any] = []
         self._failures = 0
         self._is_over = False
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
         """The jobs as they are after each change, until there is nothing left to follow.
+
+        One job that streams comes again with each of its `chunks`, all there are so far.
 
         Raises:
             PlatformError: the platform refuses, or has been away for too long.
@@ -119,7 +123,11 @@ class JobEvents:
                 self._is_over = True
                 return
             if event.name == JOB_EVENT:
-                yield parsed(event.data)
+                self._job = parsed(event.data)
+                yield self._job
+            if event.name == CHUNKS_EVENT and self._job:
+                self._chunks = with_chunks(self._chunks, event.data)
+                yield {**self._job, "chunks": self._chunks}
 
     def _announced(self, lines: Iterable[str]) -> Iterator[str]:
         for line in lines:
@@ -132,6 +140,19 @@ class JobEvents:
         is_passing = error.status is None or error.status == 429 or error.status >= SERVER_TROUBLE
         # Nobody has ever answered: say so at once.
         return is_passing and self._client.has_answered
+
+
+def with_chunks(known: list[Any], data: str) -> list[Any]:
+    """What a job has given so far, by an event that tells of more; an attempt begins with its first one anew.
+
+    Raises:
+        PlatformError: it is no such event.
+    """
+    try:
+        told = json.loads(data)
+        return [*known[: told["first"]], *told["chunks"]]
+    except (ValueError, KeyError, TypeError):
+        raise PlatformError(f"The platform sent an event that holds no chunks: {data[:80]}", status=200) from None
 
 
 def parsed(data: str) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from unicodedata import east_asian_width
 
-from jig.job import one_line
+from jig.job import Job, one_line, shown_value
 from jig.output import Output
 from jig.tracking import Replica, Tracking, describe
 from jig.units import coarse, count, elapsed, settled, size
@@ -20,6 +20,8 @@ CLEAR_LINE = "\r\033[2K"
 # Where nothing is redrawn: how often a line comes that differs from the last one in its numbers alone.
 WAITING_PAUSE_SECONDS = 10.0
 PROGRESS_PAUSE_SECONDS = 1.0
+# A model that streams words gives many between two looks.
+CHUNKS_AT_ONCE = 20
 
 
 class TrackingView:
@@ -91,6 +93,7 @@ class JobView:
         self._state = self._said = ""
         self._said_at = 0.0
         self._is_open = False
+        self._attempt = self._chunks_shown = 0
 
     @contextmanager
     def shown(self) -> Iterator[None]:
@@ -111,6 +114,17 @@ class JobView:
             self.output.note(timed(one_line(line), seconds))
             self._said, self._said_at = line, seconds
         self._state = state
+
+    def chunks(self, job: Job) -> None:
+        """Show what the model has given of the outputs since the last time, a line each; an attempt begins anew."""
+        if job.get("attempt") != self._attempt:
+            self._attempt, self._chunks_shown = int(job.get("attempt") or 0), 0
+        new = (job.get("chunks") or [])[self._chunks_shown :]
+        self._chunks_shown += len(new)
+        if len(new) > CHUNKS_AT_ONCE:
+            self.note(f"    ... {count(len(new) - CHUNKS_AT_ONCE, 'chunk')}")
+        for chunk in new[-CHUNKS_AT_ONCE:]:
+            self.note(f"    {one_line(shown_value(chunk))}")
 
     def note(self, text: str) -> None:
         """A sentence between the lines."""

@@ -54,6 +54,7 @@ def last_look(reasons: Reasons, view: JobView, looks: Iterator[Job]) -> Job:
     started_at = time.monotonic()
     for job in looks:
         seconds = time.monotonic() - started_at
+        view.chunks(job)
         view.update(str(job["status"]), watch_line(job, reasons.why(job, seconds), datetime.now(UTC)), seconds)
         if job["status"] in TERMINAL:
             return job

@@ -36,21 +36,31 @@ class Attempt:
         self._in_turn = asyncio.Lock()
 
     async def renew(self) -> None:
-        """Send a heartbeat, with the info that waits; see from the answer whether to cancel.
+        """Send a heartbeat, with the info and the chunks that wait; see from the answer whether to cancel.
 
         Raises:
-            PlatformError: it did not get through; the info is kept for the next time.
+            PlatformError: it did not get through; what it carried is kept for the next time.
         """
         async with self._in_turn:
             if self.dropped:
                 return
-            news = self.job.take_news()
-            age = round(self.job.progress_age_seconds(), 3)
+            news, batch = self.job.take_news(), self.job.chunks.take()
+            fields = {"progress_age_seconds": json.dumps(round(self.job.progress_age_seconds(), 3))}
+            if batch.texts:
+                fields["payload"] = batch.encode()
             try:
-                cancel_requested = await self._update("running", news, progress_age_seconds=json.dumps(age))
+                cancel_requested = await self._update("running", news, **fields)
             except (PlatformAwayError, asyncio.CancelledError):
                 self.job.put_back_news(news)
+                self.job.chunks.put_back(batch)
                 raise
+            except PlatformRefusedError as error:
+                if not batch.texts:
+                    raise
+                log.warning("the chunks are not shown while the job runs: %s", error, extra=self.job.tag)
+                self.job.chunks.refuse()
+                self.job.put_back_news(news)
+                return
         if cancel_requested:
             self.job.cancel()
 
@@ -61,6 +71,7 @@ class Attempt:
             Whether the platform has taken it.
         """
         self.job.over = True
+        await self._send_last_chunks()
         gives_up_at = time.monotonic() + DELIVERY_SECONDS
         failures = 0
         while not self.dropped:
@@ -105,6 +116,14 @@ class Attempt:
             log.warning("dropped, this attempt is over: %s", reason, extra=self.job.tag)
         self.dropped = True
         self.job.cancel()
+
+    async def _send_last_chunks(self) -> None:
+        """Let whoever follows the job see all that the model gave; once, for the outputs are what counts."""
+        try:
+            while self.job.chunks and not self.dropped:
+                await self.renew()
+        except PlatformError:
+            self.job.chunks.refuse()
 
     async def _report(self, outcome: Reportable) -> bool:
         status, info, fields = _update_for(outcome)

@@ -83,8 +83,9 @@ class _Host:
 
     def _predict(self, number: int, job: Job) -> None:
         def tell_news(job: Job) -> None:
-            if news := job.take_news():
-                self._say({"say": "info", "number": number, "info": news})
+            while job.has_news:
+                texts = job.chunks.take().texts
+                self._say({"say": "news", "number": number, "info": job.take_news(), "chunks": texts})
 
         def tell_outcome(outcome: Outcome) -> None:
             self._jobs.pop(number, None)
@@ -94,6 +95,8 @@ class _Host:
         self._jobs[number] = job
         if self._rank is not None:
             job.accord, job.follows = Accord(), self._rank > 0
+            if job.follows:
+                job.chunks.refuse()
         job.on_info = tell_news
         self._engine.predict(job, tell_outcome)
         job.listen(lambda: self._engine.interrupt(job))

@@ -15,6 +15,7 @@ from contextvars import ContextVar, copy_context
 from typing import Any
 
 from .accord import Accord
+from .chunks import Chunks
 from .errors import InfoError
 
 INFO_LIMIT_BYTES = 4096
@@ -39,6 +40,8 @@ class Job:
         follows: another rank's result is the job's; what predict returns in this one is not looked at.
         overran: it has been told to stop since it took longer than it may.
         over: how its predict ended is known, or that it has to be reported without one.
+        chunks: what a streaming model has given that nobody has taken yet.
+        keeps_chunks: whoever takes them wants all of them again at the end, as the outputs.
     """
 
     def __init__(
@@ -66,8 +69,10 @@ class Job:
         self.follows = False
         self.overran = False
         self.over = False
+        self.chunks = Chunks()
+        self.keeps_chunks = True
         self.on_info: Callable[[Job], None] | None = None
-        """Told, in the emitting thread, that there is info to send."""
+        """Told, in the emitting thread, that there is info, or a chunk, to send."""
         self._heard_at = time.monotonic()
         self._news: dict[str, Any] = {}
         self._lock = threading.Lock()
@@ -82,6 +87,13 @@ class Job:
         if self._interrupt is not None:
             self._interrupt()
         self.undo()
+
+    def see_cancel(self) -> bool:
+        """Tell the model whether it is to stop; from then on it knows."""
+        if not (self.accord.says_cancelled() if self.accord else self.cancel_requested):
+            return False
+        self.cancel_seen = True
+        return True
 
     def listen(self, interrupt: Callable[[], object] | None) -> None:
         """Have a cancel call `interrupt` from now on, also one that has come already; None: nothing."""
@@ -130,14 +142,18 @@ class Job:
         self.touch()
         with self._lock:
             self._news.update(news)
-        on_info = self.on_info
-        if on_info is not None:
-            on_info(self)
+        self._tell()
+
+    def add_chunks(self, texts: list[str]) -> None:
+        """Add to what the model has given of its outputs, each as JSON text."""
+        self.touch()
+        self.chunks.add(texts)
+        self._tell()
 
     @property
     def has_news(self) -> bool:
-        """Whether there is info that has not been sent."""
-        return bool(self._news)
+        """Whether there is info, or a chunk, that has not been sent."""
+        return bool(self._news) or bool(self.chunks)
 
     def take_news(self) -> dict[str, Any]:
         """Take what is to be sent."""
@@ -149,6 +165,11 @@ class Job:
         """Return what could not be sent; what has been emitted since then wins."""
         with self._lock:
             self._news = {**news, **self._news}
+
+    def _tell(self) -> None:
+        on_info = self.on_info
+        if on_info is not None:
+            on_info(self)
 
 
 class _Interruptible:
@@ -264,7 +285,4 @@ def cancelled() -> bool:
         True once the job is to stop; False otherwise, and outside of a predict.
     """
     job = current_job()
-    if job is None or not (job.accord.says_cancelled() if job.accord else job.cancel_requested):
-        return False
-    job.cancel_seen = True
-    return True
+    return job is not None and job.see_cancel()

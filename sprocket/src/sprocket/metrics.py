@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 
 from .job import Job
+from .outcome import Outcome
 
 OUTCOMES = ("done", "failed", "canceled", "dropped", "released")
 
@@ -18,6 +19,10 @@ class Metrics:
         self.predict_seconds_sum = 0.0
         self.predict_count = 0
         self.claim_errors = 0
+
+    def count(self, outcome: Outcome) -> None:
+        """Count a request over HTTP that has ended."""
+        self.jobs[type(outcome).__name__.lower()] += 1
 
     def observe_predict(self, seconds: float) -> None:
         """Count one predict that has ended."""

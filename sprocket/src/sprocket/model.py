@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 from typing import Any, cast
 
+from .chunks import drain, drain_async
 from .errors import ConfigError, LoadError
 from .inputs import Inputs, inputs_of
 from .job import Job
@@ -38,6 +39,7 @@ class Model:
         cls: the worker's class.
         signature: how its predict is called.
         inputs: what its predict takes.
+        streams: its predict is a generator.
     """
 
     def __init__(
@@ -59,8 +61,11 @@ class Model:
         self.process = _flag_of(worker, "process", "a process of the model's own")
         self.use_torchrun = _use_torchrun_of(worker, use_torchrun)
         self.time_limit_seconds = _time_limit_of(worker, self.name)
-        self.is_async = issubclass(self.cls, AsyncSprocket) or any(
-            inspect.iscoroutinefunction(getattr(self.cls, method)) for method in ("setup", "predict", "shutdown")
+        self.streams = inspect.isgeneratorfunction(self.cls.predict) or inspect.isasyncgenfunction(self.cls.predict)
+        self.is_async = (
+            issubclass(self.cls, AsyncSprocket)
+            or inspect.isasyncgenfunction(self.cls.predict)
+            or any(inspect.iscoroutinefunction(getattr(self.cls, name)) for name in ("setup", "predict", "shutdown"))
         )
 
     def setup(self) -> Any:
@@ -88,7 +93,13 @@ class Model:
         return warmup_jobs(worker, self._warmup_rounds, required=self._warmup_required)
 
     def predict(self, job: Job) -> Any:
-        """Call predict with what this kind of worker takes."""
+        """Call predict with what this kind of worker takes; one that streams is run to its end."""
+        value = self._call(job)
+        if inspect.isgenerator(value):
+            return drain(job, value)
+        return drain_async(job, value) if inspect.isasyncgen(value) else value
+
+    def _call(self, job: Job) -> Any:
         worker = self._worker
         if isinstance(worker, SprocketWorker):
             request = Request(job.payload, id=job.id, priority=job.priority, info=job.info, headers=job.headers)

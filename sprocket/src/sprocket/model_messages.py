@@ -1,8 +1,8 @@
 """What the worker and its model's process say to one another, as values and as fields of a message; pure.
 
 The worker says `predict`, `interrupt` and `stop`, and to ranks `hold` and `settle` (see `accord`); the process says
-`ready`, `info`, `outcome` and `stopped`, and a rank `held`. A predict
-is meant by its number, since ids come from outside and need not differ.
+`ready`, `news`, `outcome` and `stopped`, and a rank `held`. A predict is meant by its number, since ids come
+from outside and need not differ.
 """
 
 from __future__ import annotations
@@ -25,12 +25,13 @@ def fields_of_job(job: Job) -> dict[str, Any]:
         "info": job.info,
         "headers": job.headers,
         "queued": job.queued,
+        "keeps_chunks": job.keeps_chunks,
     }
 
 
 def job_of_fields(fields: Mapping[str, Any]) -> Job:
     """Make the model's own copy of a job."""
-    return Job(
+    job = Job(
         fields["id"],
         fields["payload"],
         priority=fields["priority"],
@@ -38,6 +39,8 @@ def job_of_fields(fields: Mapping[str, Any]) -> Job:
         headers=fields["headers"],
         queued=fields["queued"],
     )
+    job.keeps_chunks = fields["keeps_chunks"]
+    return job
 
 
 def fields_of_fault(fault: Fault | None) -> dict[str, Any] | None:

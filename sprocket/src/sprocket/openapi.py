@@ -13,6 +13,15 @@ OPENAPI_VERSION = "3.1.0"
 API_VERSION = "1"
 """The document has to name one, and a worker has none; a deployment's revisions are the platform's business."""
 
+CHUNKS: Mapping[str, Any] = {
+    "type": "object",
+    "properties": {"chunks": {"type": "array", "items": {}}},
+    "additionalProperties": True,
+}
+"""The outputs of a predict that streams, unless it returns others at its end."""
+
+EVENTS = "An event for each chunk, without a name; then one named `done`, with the outputs, or `error`."
+
 DEFINITIONS = "$defs"
 
 ERROR_SCHEMA: Mapping[str, Any] = {
@@ -50,7 +59,7 @@ def document(model: Model, predict_path: str) -> dict[str, Any]:
     """
     definitions: dict[str, Any] = {"Error": ERROR_SCHEMA}
     inputs = _hoisted(model.inputs.schema(), definitions, "{}")
-    outputs = _hoisted(output_schema(model.signature), definitions, "{}-Output")
+    outputs = _hoisted(CHUNKS if model.streams else output_schema(model.signature), definitions, "{}-Output")
     return {
         "openapi": OPENAPI_VERSION,
         "info": _without_none(title=model.name, version=API_VERSION, description=_doc(model.cls)),
@@ -60,7 +69,10 @@ def document(model: Model, predict_path: str) -> dict[str, Any]:
 
 
 def _operation(model: Model, inputs: Mapping[str, Any], outputs: Mapping[str, Any]) -> dict[str, Any]:
-    answers: dict[str, Any] = {"200": {"description": "The outputs.", "content": _json(outputs)}}
+    content = _json(outputs)
+    if model.streams:
+        content["text/event-stream"] = {"schema": {"type": "string", "description": EVENTS}}
+    answers: dict[str, Any] = {"200": {"description": "The outputs.", "content": content}}
     for status, text in ERRORS.items():
         answers[status] = {"description": text, "content": _json({"$ref": "#/components/schemas/Error"})}
     return _without_none(

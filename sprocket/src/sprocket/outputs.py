@@ -76,6 +76,8 @@ def encode_outputs(value: object, source: str = "predict") -> Encoded:
     Raises:
         OutputError: they are not a dict, not JSON, or name a file that is not there.
     """
+    if isinstance(value, Encoded):
+        return value
     outputs = _checked(value, source)
     gaps = _Gaps()
     try:
@@ -91,7 +93,7 @@ def keep_outputs(value: object) -> Encoded:
     Raises:
         OutputError: it is not a dict.
     """
-    return Encoded((), _checked(value, "predict"))
+    return value if isinstance(value, Encoded) else Encoded((), _checked(value, "predict"))
 
 
 def _checked(value: object, source: str) -> dict[str, Any]:
@@ -104,6 +106,20 @@ def _checked(value: object, source: str) -> dict[str, Any]:
         if not isinstance(key, str):
             raise OutputError(f"{source} returned a dict with the key {key!r}; the outputs' names must be strings")
     return dict(value)
+
+
+def encode_chunk(value: object) -> str:
+    """Check what a streaming predict gave, and encode it: any JSON value, a pydantic model or a dataclass.
+
+    Raises:
+        OutputError: JSON cannot carry it, or it holds a file.
+    """
+    value = _as_dict(value)
+    try:
+        return json.dumps(value, allow_nan=False, separators=(",", ":"))
+    except (TypeError, ValueError, RecursionError) as error:
+        reason = _complaint("a chunk", value, 0) or f"a chunk cannot be sent ({error}); files are taken at the end only"
+        raise OutputError(reason) from None
 
 
 def _as_dict(value: object) -> object:

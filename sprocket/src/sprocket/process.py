@@ -171,9 +171,10 @@ class ModelProcess:
         match fields.get("say"):
             case "ready":
                 self._be_ready(fault_of_fields(fields["fault"]))
-            case "info":
+            case "news":
                 if predict := self._predicts.get(fields["number"]):
                     predict.job.add_info(fields["info"])
+                    predict.job.add_chunks(fields["chunks"])
             case "held":
                 if on_calls := self._on_calls.pop(fields["number"], None):
                     on_calls(fields["calls"])

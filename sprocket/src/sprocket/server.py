@@ -8,15 +8,17 @@ import errno
 import json
 import re
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 from aiohttp import web
 
 from .errors import ConfigError
+from .event_stream import EVENTS_TYPE, EventStream
+from .http_answer import Refusal, answer_for, refused
 from .job import Job
 from .metrics import Metrics
-from .outcome import Canceled, Done, Exited, Failed, HandedBack, Outcome
+from .outcome import Outcome
 from .workbench import Workbench
 
 REQUEST_LIMIT_BYTES = 64 * 1024**2
@@ -95,65 +97,48 @@ class Server:
     async def _post_predict(self, request: web.Request) -> web.StreamResponse:
         health = self._health()
         if health is not Health.HEALTHY:
-            return _error(503, f"the worker is {health.value}", health.value)
+            return refused(Refusal(503, f"the worker is {health.value}", health.value))
         try:
             payload = json.loads(await request.read())
         except web.HTTPRequestEntityTooLarge:
-            return _error(
-                413, f"the body has more than {REQUEST_LIMIT_BYTES} bytes; send large inputs as files", "too_large"
+            return refused(
+                Refusal(
+                    413, f"the body has more than {REQUEST_LIMIT_BYTES} bytes; send large inputs as files", "too_large"
+                )
             )
         except ValueError:
-            return _error(400, "the body is not JSON", "invalid_json")
+            return refused(Refusal(400, "the body is not JSON", "invalid_json"))
         if not isinstance(payload, dict):
-            return _error(400, f"the body must be a JSON object, not {type(payload).__name__}", "not_an_object")
+            return refused(
+                Refusal(400, f"the body must be a JSON object, not {type(payload).__name__}", "not_an_object")
+            )
         # Requests whose files are still being fetched have no slot yet, and will want one.
         if not self._workbench.slots.free or len(self._requests) >= self._workbench.slots.count:
-            return _error(503, "the model is busy with other requests", "busy")
+            return refused(Refusal(503, "the model is busy with other requests", "busy"))
         headers = {name.lower(): value for name, value in request.headers.items()}
         job = Job(_request_id(headers.get("x-request-id", "")), payload, headers=headers)
-        return self._answer(await self._work(job), job)
-
-    async def _work(self, job: Job) -> Outcome:
-        # A task of its own: the model goes on, and stays busy, after its client has hung up.
-        task = asyncio.ensure_future(self._workbench.work(job))
-        self._requests.add(task)
-        task.add_done_callback(self._end)
+        stream = EventStream(request, job) if EVENTS_TYPE in request.headers.get("Accept", "") else None
+        working = self._begin(job)
         try:
-            return await asyncio.shield(task)
+            return await stream.answer(working) if stream else answer_for(await asyncio.shield(working), job)
         except asyncio.CancelledError:
             job.cancel()
             raise
 
-    def _end(self, task: asyncio.Task[Outcome]) -> None:
-        self._requests.discard(task)
-        if not task.cancelled():
-            self._workbench.told(task.result())  # All but told: its answer goes out before the port is closed.
+    def _begin(self, job: Job) -> asyncio.Task[Outcome]:
+        # A task of its own: the model goes on, and stays busy, after its client has hung up.
+        working = asyncio.ensure_future(self._workbench.work(job))
+        self._requests.add(working)
+        working.add_done_callback(self._take_note)
+        return working
 
-    def _answer(self, outcome: Outcome, job: Job) -> web.Response:
-        self._metrics.jobs[type(outcome).__name__.lower()] += 1
-        headers = {"X-Request-ID": job.id}
-        if isinstance(outcome, Done):
-            return web.Response(text=outcome.outputs.text(), content_type="application/json", headers=headers)
-        if isinstance(outcome, Canceled):
-            return _error(500, "the request was cancelled", "canceled", headers)
-        if isinstance(outcome, Exited):
-            return _error(500, "the worker has ended", "worker_exited", headers)
-        if isinstance(outcome, HandedBack):
-            return _error(503, "the model is being ended; try again", "model_ended", headers)
-        if isinstance(outcome, Failed) and outcome.input_path is not None:
-            return _error(422, outcome.error, "invalid_input", headers, outcome.input_path)
-        return _error(500, outcome.error, "predict_failed", headers)
+    def _take_note(self, working: asyncio.Task[Outcome]) -> None:
+        self._requests.discard(working)
+        if not working.cancelled():
+            self._metrics.count(working.result())
+            self._workbench.told(working.result())  # All but told: its answer goes out before the port is closed.
 
 
 def _request_id(given: str) -> str:
     """Take the client's id where it can be part of a file's name, as it is when the outputs have files."""
     return given if REQUEST_ID.fullmatch(given) else str(uuid.uuid4())
-
-
-def _error(
-    status: int, message: str, code: str, headers: dict[str, str] | None = None, path: Sequence[str | int] = ()
-) -> web.Response:
-    kind = "invalid_request_error" if status < 500 else "server_error"
-    param = ".".join(map(str, path)) or None
-    body: dict[str, Any] = {"error": {"message": message, "type": kind, "param": param, "code": code}}
-    return web.json_response(body, status=status, headers=headers)

@@ -26,6 +26,7 @@ from machineshop.services.changes import Changes
 from machineshop.services.deployments import DeploymentService
 from machineshop.services.feed import Cursor, Feed
 from machineshop.services.queue import QueueService
+from machineshop.store.chunks import Chunks
 
 log = logging.getLogger(__name__)
 
@@ -152,18 +153,28 @@ class _JobFollower:
 
     def __init__(self, feed: Feed, job: Job) -> None:
         self._feed, self._job, self._change = feed, job, -1
+        self._attempt = self._known_chunks = 0
 
     def woken(self) -> AbstractContextManager[asyncio.Event]:
         """What is set when the job may have changed."""
         return self._feed.changes.followed(self._job.deployment_id, self._job.id)
 
     async def look(self) -> _Look:
-        """The job, where it has changed."""
-        found = await self._feed.job(self._job.project_id, self._job.id)
+        """The job, where it has changed, and what it has given of its outputs meanwhile."""
+        found = await self._feed.job(self._job.project_id, self._job.id, self._attempt, self._known_chunks)
         if found is None:
             return _Look(_END, over=True)
-        is_new, self._change = found.change != self._change, found.change
-        return _Look(found.text if is_new else b"", found.ended)
+        if found.attempt != self._attempt:
+            self._attempt, self._known_chunks = found.attempt, 0
+        given = b""
+        if found.given.values:
+            self._known_chunks = found.given.end
+            given = _render_chunks(self._job.id, found.attempt, found.given)
+            if found.ended:
+                return _Look(given, more=True)  # The end comes last.
+        text = found.text if found.change != self._change else b""
+        self._change = found.change
+        return _Look(text + given, found.ended, more=bool(given))
 
 
 def routes(
@@ -190,9 +201,18 @@ def routes(
 def render(job: Job, contents: bool) -> bytes:
     """The event of a job's change, with or without its inputs and outputs."""
     data = msgspec.json.encode(job_view(job, Include.PAYLOAD if contents else Include.NONE))
-    # Inputs and outputs are as they came: between their values there may be ends of lines, which would end the data.
-    data = data.replace(b"\r", b" ").replace(b"\n", b" ")
-    return b"id: %d.%d\nevent: job\ndata: %b\n\n" % (job.change, job.sequence, data)
+    return b"id: %d.%d\nevent: job\ndata: %b\n\n" % (job.change, job.sequence, _one_line(data))
+
+
+def _render_chunks(job_id: str, attempt: int, given: Chunks) -> bytes:
+    """The event of what a running job has given; it has no id, for who comes back gets it all again."""
+    data = {"request_id": job_id, "attempt": attempt, "first": given.first, "chunks": given.values}
+    return b"event: chunks\ndata: %b\n\n" % _one_line(msgspec.json.encode(data))
+
+
+def _one_line(data: bytes) -> bytes:
+    """What came as JSON is as it came: between its values there may be ends of lines, which would end the data."""
+    return data.replace(b"\r", b" ").replace(b"\n", b" ")
 
 
 async def _follow(follower: _JobFollower | _QueueFollower, changes: Changes) -> AsyncGenerator[bytes, None]:

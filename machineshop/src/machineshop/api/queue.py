@@ -143,7 +143,10 @@ def _status(
     async def with_place(call: Call) -> Response:
         job = await _asked_for(queue, call)
         place = await places.find(job) if job.state is JobState.PENDING else None
-        return json_response({**job_view(job), "queue": None if place is None else place_view(place)})
+        return await answer(job, None if place is None else place_view(place))
+
+    async def answer(job: Job, place: dict[str, Any] | None) -> Response:
+        return json_response({**job_view(job), "chunks": await queue.given(job) or None, "queue": place})
 
     if guard is None:
         return with_place
@@ -152,7 +155,9 @@ def _status(
 
     async def status(call: Call) -> Response:
         job = await _asked_for(queue, call)
-        return _Elsewhere(pending) if job.state is JobState.PENDING else json_response({**job_view(job), "queue": None})
+        if job.state is JobState.PENDING:
+            return _Elsewhere(pending)
+        return await answer(job, None)
 
     return status
 

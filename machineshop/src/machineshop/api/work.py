@@ -16,6 +16,7 @@ from machineshop.models import Claim, Worker
 from machineshop.services.queue import MAX_BATCH, QueueService, check_object
 from machineshop.states import JobVerb
 from machineshop.store.attempts import INFO_LIMIT_BYTES, Holder
+from machineshop.store.chunks import Chunks
 from machineshop.store.turns import Told, Update
 
 DEFAULT_POLL_SECONDS = 5.0
@@ -26,6 +27,8 @@ MAX_HOSTNAME_LENGTH = 253
 MAX_ERROR_LENGTH = 10_000
 MAX_PROGRESS_AGE_SECONDS = 366 * 86400
 RESULT_LIMIT_BYTES = 16 * 1024 * 1024
+# Of one attempt: as many as fit into what it may give, and a number that every database can hold.
+MAX_CHUNKS = 16 * 1024 * 1024
 RESULTS_LIMIT_BYTES = 32 * 1024 * 1024
 
 # What a worker reports, as verbs.
@@ -51,6 +54,13 @@ class UpdateRequest(msgspec.Struct):
     info: dict[str, Any] | None = None
     attempt_token: str | None = None
     progress_age_seconds: Annotated[float, msgspec.Meta(ge=0, le=MAX_PROGRESS_AGE_SECONDS)] | None = None
+
+
+class GivenRequest(msgspec.Struct):
+    """What a running job has given of its outputs; what else may stand in a payload is nobody's business here."""
+
+    first: Annotated[int, msgspec.Meta(ge=0, le=MAX_CHUNKS)] = 0
+    chunks: list[msgspec.Raw] = []
 
 
 class ClaimRequest(msgspec.Struct):
@@ -209,6 +219,7 @@ def _said(request: UpdateRequest, now: float) -> Update:
         raise PayloadTooLarge(what="'info'", limit_bytes=INFO_LIMIT_BYTES, mend="Put what is large into the outputs.")
     if verb is JobVerb.FINISH:
         check_object(request.payload, "payload")
+    given = _given(request.payload) if verb is JobVerb.RENEW else None
     age = request.progress_age_seconds
     return Update(
         verb=verb,
@@ -216,8 +227,26 @@ def _said(request: UpdateRequest, now: float) -> Update:
         token=request.attempt_token,
         info=info,
         outputs=request.payload,
+        given=given,
         progress_at=None if age is None else now - age,
     )
+
+
+def _given(payload: msgspec.Raw) -> Chunks | None:
+    """What a running job has given of its outputs; None for a mere sign of life.
+
+    Raises:
+        InvalidRequest: It is not understood.
+    """
+    if not bytes(payload).lstrip().startswith(b"{"):
+        return None  # Nobody has ever looked at what a sign of life carries, and some workers may send anything.
+    try:
+        said = msgspec.json.decode(payload, type=GivenRequest)
+    except msgspec.MsgspecError as error:
+        raise InvalidRequest(
+            f'A running job\'s \'payload\' is {{"first", "chunks"}}: {error}', param="payload"
+        ) from None
+    return Chunks(said.first, said.chunks) if said.chunks else None
 
 
 def _claim_timeout(text: str | None) -> int | None:

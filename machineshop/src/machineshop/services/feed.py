@@ -13,8 +13,9 @@ from sqlalchemy import Connection
 
 from machineshop.models import Job
 from machineshop.services.changes import Changes
-from machineshop.states import TERMINAL_STATES
-from machineshop.store import jobs, queues
+from machineshop.states import TERMINAL_STATES, JobState
+from machineshop.store import chunks, jobs, queues
+from machineshop.store.chunks import Chunks
 from machineshop.store.database import Database
 
 # A page ends with what is longest of these: so much is in memory for each reader at most, but for one large job.
@@ -47,13 +48,16 @@ class Page(msgspec.Struct, frozen=True):
     """No job of this queue will change again: its deployment is deleted, and none is left."""
 
 
-class JobState(msgspec.Struct, frozen=True):
-    """One job."""
+class FoundJob(msgspec.Struct, frozen=True):
+    """One job, as a follower finds it."""
 
     text: bytes
     """As it is sent."""
     change: int
     ended: bool
+    attempt: int
+    given: Chunks
+    """What it has given of its outputs since the follower looked."""
 
 
 class _Reading(NamedTuple):
@@ -101,9 +105,13 @@ class Feed:
         # One follower that goes away leaves the page to the others.
         return await asyncio.shield(reading.page)
 
-    async def job(self, project_id: str, job_id: str) -> JobState | None:
-        """One job as it is now; None once it has been removed."""
-        return await self._database.read(self._read_job, project_id, job_id)
+    async def job(self, project_id: str, job_id: str, attempt: int, known_chunks: int) -> FoundJob | None:
+        """One job as it is now, with what it has given since a follower knew so much of an attempt.
+
+        Returns:
+            The job; None once it has been removed.
+        """
+        return await self._database.read(self._read_job, project_id, job_id, attempt, known_chunks)
 
     def _grow_old(self, key: tuple[str, Cursor], page: "asyncio.Future[Page]") -> None:
         failed = page.cancelled() or page.exception() is not None
@@ -129,8 +137,15 @@ class Feed:
                 return Page(b"".join(texts), after, more=False, over=over)
         return Page(b"".join(texts), after, more=True, over=False)
 
-    def _read_job(self, conn: Connection, project_id: str, job_id: str) -> JobState | None:
+    def _read_job(
+        self, conn: Connection, project_id: str, job_id: str, attempt: int, known_chunks: int
+    ) -> FoundJob | None:
         job = jobs.get_by_id(conn, project_id, job_id)
         if job is None:
             return None
-        return JobState(self._render(job, True), job.change, job.state in TERMINAL_STATES)
+        given = Chunks(0, [])
+        # Of an attempt that is just done a follower is told the rest; one that comes later gets the result alone.
+        is_known = job.attempt == attempt
+        if job.state is JobState.RUNNING or (job.state is JobState.DONE and is_known):
+            given = chunks.read(conn, job_id, job.attempt, known_chunks if is_known else 0)
+        return FoundJob(self._render(job, True), job.change, job.state in TERMINAL_STATES, job.attempt, given)

@@ -14,7 +14,7 @@ from machineshop.services.changes import Changes
 from machineshop.services.deployments import DeploymentService
 from machineshop.services.dispatch import Dispatcher
 from machineshop.states import TERMINAL_STATES, JobState, JobVerb
-from machineshop.store import attempts, jobs, queues, turns, withdrawals
+from machineshop.store import attempts, chunks, jobs, queues, turns, withdrawals
 from machineshop.store.attempts import INFO_LIMIT_BYTES, Holder
 from machineshop.store.database import Database
 from machineshop.store.jobs import JobFilter, Page
@@ -213,6 +213,12 @@ class QueueService:
             raise NotFound(what="job", id=job_id)
         return job
 
+    async def given(self, job: Job) -> list[msgspec.Raw]:
+        """What a running job has given of its outputs so far; nothing for one that does not run."""
+        if job.state is not JobState.RUNNING:
+            return []
+        return await self._database.read(chunks.read_all, job.id, job.attempt)
+
     async def results(
         self, project_id: str, model: str, job_ids: Sequence[str], include: Include = Include.PAYLOAD
     ) -> list[Job]:
@@ -370,7 +376,7 @@ class QueueService:
         changed = [
             update.job_id
             for update, answer in zip(updates, told, strict=True)
-            if answer.error is None and (update.verb is not JobVerb.RENEW or update.info)
+            if answer.error is None and (update.verb is not JobVerb.RENEW or update.info or update.given)
         ]
         if changed:
             self.changes.tell(deployment_id, changed)
@@ -436,6 +442,8 @@ class QueueService:
             ):
                 removed += number
             await self._database.write_in_queue(deployment_id, queues.remove_idle_lines, deployment_id)
+        while await self._database.write(chunks.remove_of_ended, _CLEAN_CHUNK):
+            pass
         return removed
 
     async def look_again(self, deployment_id: str) -> None:

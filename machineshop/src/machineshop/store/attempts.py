@@ -12,7 +12,8 @@ from sqlalchemy import Connection
 from machineshop.errors import NotFound, PayloadTooLarge, StaleAttempt
 from machineshop.models import Claim, Worker
 from machineshop.states import JobVerb, source, target
-from machineshop.store import files, lines, queues
+from machineshop.store import chunks, files, lines, queues
+from machineshop.store.chunks import Chunks
 from machineshop.store.ends import Ends, Moved
 from machineshop.store.job_rows import NEXT_CHANGE, decode, encode
 from machineshop.store.lines import LineKey
@@ -75,19 +76,25 @@ def renew(
     info: dict[str, Any],
     progress_at: float | None,
     now: float,
+    given: Chunks | None = None,
 ) -> bool:
-    """Extend the claim by its own length and merge `info`; True when a cancel was asked for.
+    """Extend the claim by its own length, merge `info`, keep what was given; True when a cancel was asked for.
 
     Raises:
         NotFound: No such job.
         StaleAttempt: The holder does not hold it.
+        PayloadTooLarge: The info, or what was given, would be too much.
     """
     changed: dict[str, Any] = {} if progress_at is None else {"progress_at": progress_at}
     if info:
         changed["info"] = merged = _merged_info(conn, project_id, job_id, info)
         if len(merged) > INFO_LIMIT_BYTES:
             raise PayloadTooLarge(what="The job's info", limit_bytes=INFO_LIMIT_BYTES, mend="Emit less of it.")
+    if given is not None:
+        chunks.check_room(conn, job_id, given)
     moved = _move(conn, JobVerb.RENEW, project_id, job_id, holder, now, changed)
+    if given is not None:
+        chunks.append(conn, job_id, moved.attempt, given)
     if info:
         queues.tally(conn, moved.deployment_id)
     more_seconds = now - moved.claimed_at - moved.charged_seconds

@@ -366,6 +366,21 @@ attempt_files = Table(
     Column("created_at", Timestamp, nullable=False),
 )
 
+# What streaming models have given of their outputs, in batches; it counts only while the attempt runs.
+chunks = Table(
+    "chunks",
+    metadata,
+    Column("job_id", String, primary_key=True),
+    Column("attempt", Integer, primary_key=True),
+    # The number of its first one in the attempt, from 0 on.
+    Column("first", Integer, primary_key=True),
+    # A JSON array of them.
+    Column("content", Text, nullable=False),
+    # Of the attempt up to here.
+    Column("total_bytes", Integer, nullable=False),
+    sqlite_with_rowid=False,
+)
+
 # Which server runs the control loops: it renews its lease, and another takes it over once it has run out.
 leases = Table(
     "leases",

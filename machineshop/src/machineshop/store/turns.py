@@ -10,6 +10,7 @@ from machineshop.models import Claim
 from machineshop.states import JobVerb
 from machineshop.store import attempts, claims
 from machineshop.store.attempts import Holder
+from machineshop.store.chunks import Chunks
 from machineshop.store.claims import Wanted
 from machineshop.store.ends import Ends
 from machineshop.store.finishing import Result, finish_together
@@ -27,6 +28,8 @@ class Update(msgspec.Struct, frozen=True, kw_only=True):
     token: str | None = None
     info: dict[str, Any] = {}
     outputs: msgspec.Raw = msgspec.Raw(b"{}")
+    given: Chunks | None = None
+    """With RENEW: what the model has given of its outputs."""
     progress_at: float | None = None
 
 
@@ -84,7 +87,9 @@ def _apply(conn: Connection, project_id: str, holder: Holder, said: Update, now:
     holder = msgspec.structs.replace(holder, token=said.token)
     match said.verb:
         case JobVerb.RENEW:
-            cancel_requested = attempts.renew(conn, project_id, said.job_id, holder, said.info, said.progress_at, now)
+            cancel_requested = attempts.renew(
+                conn, project_id, said.job_id, holder, said.info, said.progress_at, now, said.given
+            )
             return Told(cancel_requested=cancel_requested)
         case JobVerb.FINISH:
             attempts.finish(conn, project_id, said.job_id, holder, said.outputs, said.info, now, ends)
