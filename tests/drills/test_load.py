@@ -1,9 +1,7 @@
 """5,000 jobs, four worker processes, and one thing after another that breaks; see `drill.py` for what must hold."""
 
 import os
-import shutil
 import signal
-import subprocess
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,7 +15,6 @@ from postgres_cluster import PostgresCluster
 # Each has bounds of its own; this one is for what they do not see.
 pytestmark = pytest.mark.timeout(300)
 
-DISK_MIB = 400
 FULL_SECONDS = 3.0
 AWAY_SECONDS = 20.0
 
@@ -89,22 +86,6 @@ def test_the_database_is_away(postgres: PostgresCluster, tmp_path: Path) -> None
         drill.check()
     finally:
         process.close()
-
-
-@pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A file system of its own that is soon full."""
-    if os.geteuid() != 0 or shutil.which("mount") is None:
-        pytest.skip("a file system can be mounted by root only")
-    folder = tmp_path / "disk"
-    folder.mkdir()
-    mounted = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", f"size={DISK_MIB}m", "tmpfs", str(folder)], capture_output=True, check=False
-    )
-    if mounted.returncode != 0:
-        pytest.skip(f"no file system can be mounted here: {mounted.stderr.decode().strip()}")
-    yield folder
-    subprocess.run(["umount", "--lazy", str(folder)], check=True)
 
 
 def test_the_disk_of_the_data_directory_is_full(small_disk: Path, tmp_path: Path) -> None:

@@ -83,6 +83,17 @@ async def test_what_goes_in_in_odd_pieces_comes_out_whole(storage: Storage) -> N
     assert not upload.path.exists()
 
 
+@pytest.mark.parametrize(
+    "wanted", [None, ByteRange(0, 1), ByteRange(4095, 4 * MIB + 4097), ByteRange(9 * MIB, 9 * MIB + 3)]
+)
+async def test_windows_hold_the_same_bytes(storage: Storage, wanted: ByteRange | None) -> None:
+    content = random.Random(2).randbytes(9 * MIB + 3)
+    await storage.blobs.publish((await uploaded(storage, content)).path, "files/00/one")
+    blob = await storage.blobs.open("files/00/one")
+    windows = b"".join([bytes(window) async for window in blob.windows(wanted)])
+    assert windows == (content if wanted is None else content[wanted.start : wanted.end])
+
+
 async def test_an_empty_upload_is_an_empty_blob(storage: Storage) -> None:
     upload = await uploaded(storage, b"")
     await storage.blobs.publish(upload.path, "files/00/empty")
@@ -160,6 +171,7 @@ async def test_reading_leaves_no_file_open(storage: Storage) -> None:
     await storage.blobs.publish((await uploaded(storage, b"x" * 3 * MIB)).path, "files/00/one")
     await read(storage, "files/00/one")
     before = open_files()
+    assert sum([len(window) async for window in (await storage.blobs.open("files/00/one")).windows()]) == 3 * MIB
     await read(storage, "files/00/one")
     await (await storage.blobs.open("files/00/one")).close()
     await storage.blobs.open("files/00/one")  # and never read

@@ -4,8 +4,10 @@ import hashlib
 
 import msgspec
 import pytest
+from sqlalchemy import Connection, select
 
 from machineshop.registry.manifests import MANIFEST_LIMIT_BYTES
+from machineshop.store.tables import tags
 from pusher import (
     OCI_IMAGE,
     OCI_INDEX,
@@ -16,6 +18,7 @@ from pusher import (
     digest_of,
     image_manifest,
 )
+from storage_server import StorageServer
 
 CONFIG, LAYER = b'{"os": "linux"}', b"a layer"
 
@@ -213,3 +216,37 @@ async def test_a_manifest_by_its_sha512(pusher: Pusher) -> None:
     assert (await pusher.client.get(f"/v2/team/app/manifests/{digest}")).content == content
     wrong = await pusher.put_manifest("team/app", "sha512:" + "0" * 128, content, OCI_IMAGE)
     assert code_of(wrong) == (400, "DIGEST_INVALID")
+
+
+async def test_ten_thousand_tags_are_listed_whole_and_page_by_page(pusher: Pusher, server: StorageServer) -> None:
+    digest = await pusher.image("team/app", "first")
+    names = sorted(f"tag-{number}" for number in range(10_000))
+
+    def add_all(conn: Connection) -> None:
+        repository_id = conn.execute(select(tags.c.repository_id)).scalar()
+        rows = [{"repository_id": repository_id, "name": name, "digest": digest, "updated_at": 0} for name in names]
+        conn.execute(tags.insert(), rows)
+
+    await server.database.write(add_all)
+    assert (await pusher.client.get("/v2/team/app/tags/list")).json()["tags"] == ["first", *names]
+    found: list[str] = []
+    path: str | None = "/v2/team/app/tags/list?n=999"
+    while path is not None:
+        answer = await pusher.client.get(path)
+        found += answer.json()["tags"]
+        path = answer.links["next"]["url"] if "next" in answer.links else None
+    assert found == ["first", *names]
+
+
+async def test_the_tag_under_which_older_clients_file_referrers_is_a_tag_like_others(pusher: Pusher) -> None:
+    """They keep an index there themselves. What it lists has a subject, so the list of referrers has it too."""
+    digest = await pusher.image("team/app", "v1", CONFIG, LAYER)
+    image = msgspec.json.encode(image_manifest(CONFIG, LAYER))
+    signature = image_manifest(CONFIG, LAYER, subject=descriptor(image, OCI_IMAGE), artifactType="test/signature")
+    signed = await pusher.manifest("team/app", "signature", signature)
+    fallback = digest.replace(":", "-")
+    listed = descriptor(msgspec.json.encode(signature), OCI_IMAGE, artifactType="test/signature")
+    await pusher.manifest("team/app", fallback, {"schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": [listed]})
+    by_tag = (await pusher.client.get(f"/v2/team/app/manifests/{fallback}")).json()["manifests"]
+    by_list = (await pusher.client.get(f"/v2/team/app/referrers/{digest}")).json()["manifests"]
+    assert [each["digest"] for each in by_tag] == [each["digest"] for each in by_list] == [signed]

@@ -35,6 +35,13 @@ class Blob(Protocol):
         """The bytes, or a range of them, in chunks of about `CHUNK_BYTES`; closes the blob at the end."""
         ...
 
+    def windows(self, wanted: ByteRange | None = None) -> AsyncIterator[memoryview]:
+        """`chunks` for whoever hands the bytes to a plain socket unread: views that may be of the disk's own pages.
+
+        Reading them in this process would end it where the disk fails; a socket that is told to send them fails alone.
+        """
+        ...
+
     async def close(self) -> None:
         """Give it back unread."""
 

@@ -4,6 +4,7 @@ The upload's file is renamed into place, so a blob costs one write, and the name
 An object store will be another implementation of `BlobStore`.
 """
 
+import mmap
 import os
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -11,6 +12,9 @@ from pathlib import Path
 from machineshop.blobs.base import CHUNK_BYTES, BlobEntry, BlobMissing
 from machineshop.blobs.disk import DiskThreads, full_disk_is_an_answer, make_directories, sync_directory
 from machineshop.blobs.ranges import ByteRange
+
+# What is mapped at a time: as much as a socket takes at once, so that the cost of mapping does not show.
+WINDOW_BYTES = 4 * 1024 * 1024
 
 
 class LocalBlobs:
@@ -69,6 +73,17 @@ class LocalBlob:
         finally:
             await self.close()
 
+    async def windows(self, wanted: ByteRange | None = None) -> AsyncIterator[memoryview]:
+        """See `Blob`."""
+        at, end = (0, self.size) if wanted is None else (wanted.start, wanted.end)
+        try:
+            while at < end:
+                window = await self._threads.run(_map, self._fd, at, min(WINDOW_BYTES, end - at))
+                at += len(window)
+                yield window
+        finally:
+            await self.close()
+
     async def close(self) -> None:
         """See `Blob`."""
         self._close()
@@ -81,6 +96,14 @@ class LocalBlob:
     def __del__(self) -> None:
         # A response that never began never ends its iteration either.
         self._close()
+
+
+def _map(fd: int, start: int, size: int) -> memoryview:
+    """Some bytes of a file, mapped and read in; they are unmapped with the last view of them."""
+    before = start % mmap.ALLOCATIONGRANULARITY
+    flags = mmap.MAP_SHARED | getattr(mmap, "MAP_POPULATE", 0)  # elsewhere than on Linux they are read when sent
+    mapped = mmap.mmap(fd, before + size, flags, mmap.PROT_READ, offset=start - before)
+    return memoryview(mapped)[before:]
 
 
 def _publish(path: Path, target: Path) -> None:

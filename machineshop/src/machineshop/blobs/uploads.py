@@ -14,6 +14,10 @@ from machineshop.blobs.disk import DiskThreads, full_disk_is_an_answer, write_al
 from machineshop.blobs.layout import DEFAULT_ALGORITHM
 from machineshop.errors import PayloadTooLarge
 
+# What was written is put on disk while more comes in, from this much on at a time. Left to the end, the disk would
+# stand still for most of an upload, and the last request would wait for all of it.
+SYNC_BYTES = 8 * 1024 * 1024
+
 
 class UploadHeld(Exception):
     """Another process is writing to the upload. Services turn it into the answer that fits."""
@@ -156,7 +160,7 @@ class Upload:
 
 
 class _Writer:
-    """Gathers small pieces into chunks, and writes one chunk while the next one comes in."""
+    """Gathers small pieces into chunks; writes one, and puts those before it on disk, while the next one comes in."""
 
     def __init__(self, upload: Upload, file: FileIO, threads: DiskThreads) -> None:
         self._upload = upload
@@ -165,6 +169,8 @@ class _Writer:
         self._batch: list[bytes] = []
         self._batch_size = 0
         self._writing: asyncio.Future[None] | None = None
+        self._unsynced_bytes = 0
+        self._syncing: asyncio.Future[None] | None = None
 
     async def take(self, parts: AsyncIterable[bytes], limit_bytes: int | None) -> None:
         received = 0
@@ -181,16 +187,28 @@ class _Writer:
         if self._batch:
             await self._write_batch()
         await self._written()
+        if self._syncing is not None:
+            await asyncio.shield(self._syncing)
 
     async def _write_batch(self) -> None:
         await self._written()
-        batch, self._batch, self._batch_size = self._batch, [], 0
+        batch, size = self._batch, self._batch_size
+        self._batch, self._batch_size = [], 0
         self._writing = self._threads.submit(self._upload.write, self._file, batch)
+        self._unsynced_bytes += size
+        if self._unsynced_bytes >= SYNC_BYTES and (self._syncing is None or self._syncing.done()):
+            self._unsynced_bytes = 0
+            self._syncing = self._threads.submit(_sync, self._file)
 
     async def _written(self) -> None:
         if self._writing is not None:
             await asyncio.shield(self._writing)
             self._writing = None
+
+
+def _sync(file: FileIO) -> None:
+    with full_disk_is_an_answer():
+        os.fdatasync(file.fileno())
 
 
 def _check_same(fd: int, path: Path) -> None:

@@ -1,8 +1,11 @@
 """Blobs: `/v2/<name>/blobs/<digest>`."""
 
+from collections.abc import AsyncIterator
+
 from starlette.responses import Response, StreamingResponse
 
-from machineshop.blobs.ranges import parse_range
+from machineshop.blobs.base import Blob
+from machineshop.blobs.ranges import ByteRange, parse_range
 from machineshop.errors import RangeNotSatisfiable
 from machineshop.registry.endpoint import RegistryCall
 from machineshop.services.registry import RegistryService
@@ -30,14 +33,19 @@ class BlobRoutes:
             await blob.close()
             raise
         if wanted is None:
-            return StreamingResponse(blob.chunks(), headers=_headers(digest, blob.size))
+            return StreamingResponse(_bytes(call, blob), headers=_headers(digest, blob.size))
         headers = _headers(digest, wanted.size) | {"Content-Range": wanted.content_range(blob.size)}
-        return StreamingResponse(blob.chunks(wanted), 206, headers)
+        return StreamingResponse(_bytes(call, blob, wanted), 206, headers)
 
     async def delete(self, call: RegistryCall) -> Response:
         """Take it out of this repository."""
         await self._service.delete_blob(call.organization, call.name, call.path["digest"])
         return Response(status_code=202)
+
+
+def _bytes(call: RegistryCall, blob: Blob, wanted: ByteRange | None = None) -> AsyncIterator[bytes | memoryview]:
+    """As they are faster sent; what TLS is to encrypt is read first."""
+    return blob.windows(wanted) if call.request.scope["scheme"] == "http" else blob.chunks(wanted)
 
 
 def _headers(digest: str, size: int) -> dict[str, str]:

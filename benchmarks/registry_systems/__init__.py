@@ -1,0 +1,1 @@
+"""Whom `registry.py` measures."""
