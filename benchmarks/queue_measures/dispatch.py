@@ -52,7 +52,7 @@ def measure(ours: Sequence[PromptSystem], peers: Sequence[PromptSystem], rounds:
         jobs: of a turn.
     """
     print(f"\nSubmit to start, idle worker, one job after another with {GAP_SECONDS * 1e3:.0f} ms between them:")
-    results = in_turns([*ours, *peers], rounds, lambda system: _turn(system, jobs), str)
+    results = in_turns([*ours, *peers], rounds, lambda system: turn(system, jobs), str)
     p50, p99 = (
         {name: statistics.median(turn.start_ms(percent) for turn in turns) for name, turns in results.items()}
         for percent in (50, 99)
@@ -68,7 +68,8 @@ def measure(ours: Sequence[PromptSystem], peers: Sequence[PromptSystem], rounds:
     return rows
 
 
-def _turn(system: PromptSystem, jobs: int) -> Dispatch:
+def turn(system: PromptSystem, jobs: int) -> Dispatch:
+    """One turn of a system."""
     try:
         system.start(Slots.ONE)
         timings = []

@@ -26,10 +26,10 @@ class ArqOnRedis:
 
     name = "arq"
     guarantee = "in Redis's memory (no fsync); kept there until its worker is done"
-    set_up = f"max_jobs 100, poll_delay 10 ms, results kept; client on uvloop, {GATHERED} calls at a time"
 
-    def __init__(self, folder: Path, redis: RedisServer) -> None:
-        self._folder, self._redis = folder, redis
+    def __init__(self, folder: Path, redis: RedisServer, slots: int = 100) -> None:
+        self.set_up = f"max_jobs {slots}, poll_delay 10 ms, results kept; client on uvloop, {GATHERED} calls at a time"
+        self._folder, self._redis, self._slots = folder, redis, slots
         self._worker: Child | None = None
         self._runner = asyncio.Runner(loop_factory=uvloop.new_event_loop)
         self._pool: ArqRedis | None = None
@@ -38,7 +38,8 @@ class ArqOnRedis:
         """Start the worker on an empty Redis."""
         self._redis.empty()
         argv = [sys.executable, "-m", "arq", "arq_tasks.WorkerSettings"]
-        self._worker = Child("arq-worker", argv, self._folder, worker_environment(self._redis.url))
+        environment = {**worker_environment(self._redis.url), "QUEUE_SLOTS": str(self._slots)}
+        self._worker = Child("arq-worker", argv, self._folder, environment)
         self._pool = self._runner.run(create_pool(RedisSettings.from_dsn(self._redis.url)))
         self.run_many(1)
 

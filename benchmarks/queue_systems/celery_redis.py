@@ -28,9 +28,11 @@ class CeleryRedis:
 
     name = "celery"
     guarantee = "in Redis's memory (no fsync); the worker acknowledges on receipt"
-    set_up = "solo pool (prefork and threads are slower), prefetch 4, no gossip, mingle, heartbeat or events"
 
-    def __init__(self, folder: Path, redis: RedisServer) -> None:
+    def __init__(self, folder: Path, redis: RedisServer, threads: int = 0) -> None:
+        self._pool = ["threads", "--concurrency", str(threads)] if threads else ["solo"]
+        pool = f"{threads} threads" if threads else "solo pool (prefork and threads are slower)"
+        self.set_up = f"{pool}, prefetch 4, no gossip, mingle, heartbeat or events"
         self._folder, self._redis = folder, redis
         self._tasks = client_module("celery_tasks", redis.url)
         self._worker: Child | None = None
@@ -38,7 +40,7 @@ class CeleryRedis:
     def start(self, slots: Slots) -> None:  # noqa: ARG002 - the solo pool has one slot, and is the fastest
         """Start the worker on an empty Redis."""
         self._redis.empty()
-        argv = [sys.executable, "-m", "celery", "--app", "celery_tasks", "worker", "--pool", "solo", *QUIET]
+        argv = [sys.executable, "-m", "celery", "--app", "celery_tasks", "worker", "--pool", *self._pool, *QUIET]
         self._worker = Child("celery-worker", argv, self._folder, worker_environment(self._redis.url))
         first = self._tasks.echo.delay(DOCUMENT)
         self._worker.wait_until(first.ready, "answering its first job")

@@ -2,6 +2,7 @@
 
 import shutil
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode
@@ -36,8 +37,16 @@ class Machineshop:
     guarantee = "on disk (one fsync before the answer), and so is every result"
     set_up = "500 slots, 1,000 jobs in a request; singly: a worker as it comes, a request for each submit and status"
 
-    def __init__(self, folder: Path, postgres: PostgresServer | None = None) -> None:
-        self.name = "machineshop" if postgres is None else "machineshop-postgres"
+    def __init__(
+        self,
+        folder: Path,
+        postgres: PostgresServer | None = None,
+        *,
+        name: str = "machineshop",
+        classes: Mapping[Slots, str] = CLASSES,
+    ) -> None:
+        self.name = name if postgres is None else f"{name}-postgres"
+        self._classes = classes
         self._folder, self._postgres = folder / self.name, postgres
         self._folder.mkdir()
         self.database_url: str | None = None
@@ -52,11 +61,11 @@ class Machineshop:
         """Wait for the server, and deploy both workers with no replica yet."""
         self.platform.wait_until_ready()
         self._client = self.platform.client()
-        for slots in Slots:
+        for slots in self._classes:
             project = self._folder / deployment_of(slots)
             project.mkdir()
             shutil.copy(WORKER, project)
-            worker = f'name = "{deployment_of(slots)}"\nworker = "worker:{CLASSES[slots]}"\n'
+            worker = f'name = "{deployment_of(slots)}"\nworker = "worker:{self._classes[slots]}"\n'
             (project / "jig.toml").write_text(f"{worker}[deploy]\nmin_replicas = 0\n")
             self.platform.deploy(project)
 

@@ -17,8 +17,8 @@ class WorkerSettings:
 
     functions = (echo,)
     redis_settings = RedisSettings.from_dsn(os.environ["QUEUE_URL"])
-    max_jobs = 100
-    queue_read_limit = 100
+    max_jobs = int(os.environ.get("QUEUE_SLOTS", "100"))
+    queue_read_limit = max_jobs
     poll_delay = 0.01
     keep_result = 600
     log_results = False

@@ -22,3 +22,15 @@ class One(sprocket.Sprocket):
     def predict(self, args: dict[str, Any]) -> dict[str, Any]:
         """The same."""
         return {"started_ns": time.monotonic_ns(), **args}
+
+
+class OneInProcess(One):
+    """The same, with the model in a process of its own."""
+
+    process = True
+
+
+class Sixteen(Many):
+    """A usual number of jobs at once."""
+
+    concurrency = 16

@@ -1,0 +1,144 @@
+"""The worker: what a job costs beside calling predict in a loop, and beside the workers of arq and Celery; dispatch.
+
+Everything is started here. The jobs do nothing: what is measured is what a worker adds to its model.
+"""
+
+import sys
+
+# The folder of this file holds `queue.py`, and the standard library's module of that name must come first.
+sys.path.append(sys.path.pop(0))
+
+import argparse
+import tempfile
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from harness.errors import BenchmarkError
+from harness.machine import describe
+from harness.processes import interrupt_on_signals
+from harness.redis_server import RedisServer
+from harness.report import Row, rows_table, write_json
+from queue_systems.arq_redis import ArqOnRedis
+from queue_systems.base import Slots, System
+from queue_systems.celery_redis import CeleryRedis
+from queue_systems.machineshop_http import Machineshop
+from worker_measures import cost, dispatch
+
+PACKAGES = ["celery", "arq", "redis", "sprocket", "machineshop"]
+AT_ONCE = 16
+
+
+@dataclass(frozen=True)
+class Scale:
+    """How much is measured.
+
+    Args:
+        rounds: turns of each system.
+        seconds: of a turn, about.
+        dispatched: jobs of a turn, where they come one after another.
+    """
+
+    rounds: int
+    seconds: float
+    dispatched: int
+
+
+FULL = Scale(rounds=3, seconds=3.0, dispatched=150)
+# To see that everything runs: the numbers of so little say nothing.
+QUICK = Scale(rounds=1, seconds=0.5, dispatched=20)
+
+
+@dataclass(frozen=True)
+class Field:
+    """Everybody who is measured.
+
+    Args:
+        thread: our worker with the model in a thread; with many slots it has `AT_ONCE`.
+        process: the same with one job at a time and the model in a process of its own.
+        singly: the peers with one job at a time.
+        at_once: the peers with `AT_ONCE` jobs at a time.
+    """
+
+    thread: Machineshop
+    process: Machineshop
+    singly: list[System]
+    at_once: list[System]
+
+
+MEASURES: dict[str, Callable[[Field, Scale], list[Row]]] = {
+    "one": lambda on, scale: cost.measure(
+        [on.thread, on.process], on.singly, "one_by_one", Slots.ONE, scale.rounds, scale.seconds
+    ),
+    "sixteen": lambda on, scale: cost.measure(
+        [on.thread], on.at_once, "sixteen_at_once", Slots.MANY, scale.rounds, scale.seconds
+    ),
+    "dispatch": lambda on, scale: dispatch.measure(on.thread, on.process, scale.rounds, scale.dispatched),
+}
+
+
+def main() -> int:
+    options = read_options()
+    interrupt_on_signals()
+    try:
+        rows = run(QUICK if options.quick else replace(FULL, rounds=options.rounds), options.only)
+    except BenchmarkError as error:
+        print(f"worker: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("worker: interrupted; everything that it started has been stopped", file=sys.stderr)
+        return 130
+    if options.json:
+        write_json(options.json, rows)
+    return 0 if options.quick or all(row.passes for row in rows) else 1
+
+
+def read_options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("--json", type=Path, metavar="PATH", help="write the rows there as well")
+    parser.add_argument("--quick", action="store_true", help="a little of everything; no bar fails it")
+    parser.add_argument("--rounds", type=int, default=FULL.rounds, help="turns of each system (%(default)s)")
+    parser.add_argument("--only", nargs="+", choices=MEASURES, default=list(MEASURES), help="these measures alone")
+    return parser.parse_args()
+
+
+def run(scale: Scale, measures: Sequence[str]) -> list[Row]:
+    with ExitStack() as cleanup:
+        folder = Path(cleanup.enter_context(tempfile.TemporaryDirectory(prefix="worker-benchmark-")))
+        print(describe(PACKAGES, folder), flush=True)
+        field = bring_up(folder, cleanup)
+        rows = [row for name in measures for row in MEASURES[name](field, scale)]
+    print(f"\nMedians of {scale.rounds} rounds, ours / peer:\n{rows_table(rows)}")
+    return rows
+
+
+def bring_up(folder: Path, cleanup: ExitStack) -> Field:
+    """All servers, ended by `cleanup`; the workers come and go with their turns."""
+
+    def redis(name: str) -> RedisServer:
+        server = RedisServer(folder, name)
+        cleanup.callback(server.stop)
+        return server
+
+    def machineshop(name: str, classes: dict[Slots, str]) -> Machineshop:
+        system = Machineshop(folder, name=name, classes=classes)
+        cleanup.callback(system.take_down)
+        system.bring_up()
+        return system
+
+    arq, celery = redis("arq-redis"), redis("celery-redis")
+    field = Field(
+        thread=machineshop("sprocket", {Slots.ONE: "One", Slots.MANY: "Sixteen"}),
+        process=machineshop("sprocket-process", {Slots.ONE: "OneInProcess"}),
+        singly=[ArqOnRedis(folder, arq, slots=1), CeleryRedis(folder, celery)],
+        at_once=[ArqOnRedis(folder, arq, slots=AT_ONCE), CeleryRedis(folder, celery, threads=AT_ONCE)],
+    )
+    print("Set-up of the peers:")
+    for system in [*field.singly, *field.at_once]:
+        print(f"  {system.name}: {system.set_up}")
+    return field
+
+
+if __name__ == "__main__":
+    sys.exit(main())

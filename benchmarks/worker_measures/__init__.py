@@ -1,0 +1,1 @@
+"""What `worker.py` measures, one file each."""
