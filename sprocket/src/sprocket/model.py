@@ -5,16 +5,19 @@ from __future__ import annotations
 import inspect
 from typing import Any, cast
 
+from .batches import Batches
 from .chunks import drain, drain_async
 from .errors import ConfigError, LoadError
 from .inputs import Inputs, inputs_of
 from .job import Job
-from .signature import Form, Signature, signature_of_predict
+from .signature import Form, Signature, signature_of_batch, signature_of_predict
 from .warmup import warming_up, warmup_jobs
 from .worker import AsyncSprocket, Request, Sprocket, SprocketWorker, Worker
 
 CONCURRENCY_LIMIT = 1000
 """More is no sensible number of threads, and a loop with more tasks wants further processes beside it."""
+
+PREDICT_BATCH = "predict_batch"
 
 KINDS = (Sprocket, AsyncSprocket, SprocketWorker)
 
@@ -39,6 +42,8 @@ class Model:
         cls: the worker's class.
         signature: how its predict is called.
         inputs: what its predict takes.
+        method: its predict, or predict_batch.
+        batches: it predicts several jobs together.
         streams: its predict is a generator.
     """
 
@@ -55,15 +60,22 @@ class Model:
         self._warmup_required = warmup_required
         self.cls = check_worker(worker)
         self.name = self.cls.__name__
+        self.method = getattr(self.cls, PREDICT_BATCH, self.cls.predict)
+        self.batches = hasattr(self.cls, PREDICT_BATCH)
         self.signature = _signature_of(self.cls)
         self.inputs: Inputs = inputs_of(self.signature)
         self.concurrency = _concurrency_of(worker, self.name)
+        if self.batches:
+            size, wait_seconds = _batch_of(worker, self.name)
+            self.concurrency = max(self.concurrency, size)
+            self._batches = Batches(size, wait_seconds, self._predict_batch)
         self.process = _flag_of(worker, "process", "a process of the model's own")
         self.use_torchrun = _use_torchrun_of(worker, use_torchrun)
         self.time_limit_seconds = _time_limit_of(worker, self.name)
         self.streams = inspect.isgeneratorfunction(self.cls.predict) or inspect.isasyncgenfunction(self.cls.predict)
         self.is_async = (
-            issubclass(self.cls, AsyncSprocket)
+            self.batches
+            or issubclass(self.cls, AsyncSprocket)
             or inspect.isasyncgenfunction(self.cls.predict)
             or any(inspect.iscoroutinefunction(getattr(self.cls, name)) for name in ("setup", "predict", "shutdown"))
         )
@@ -94,17 +106,24 @@ class Model:
 
     def predict(self, job: Job) -> Any:
         """Call predict with what this kind of worker takes; one that streams is run to its end."""
+        if self.batches:
+            return self._batches.predict(job, self._item(job))
         value = self._call(job)
         if inspect.isgenerator(value):
             return drain(job, value)
         return drain_async(job, value) if inspect.isasyncgen(value) else value
 
     def _call(self, job: Job) -> Any:
-        worker = self._worker
-        if isinstance(worker, SprocketWorker):
-            request = Request(job.payload, id=job.id, priority=job.priority, info=job.info, headers=job.headers)
-            return worker.predict(request)
-        return self.inputs.call(cast("Sprocket | AsyncSprocket", worker).predict, self.inputs.bind(job.payload))
+        return self.inputs.call(cast("Worker", self._worker).predict, self._item(job))
+
+    def _predict_batch(self, items: list[Any]) -> Any:
+        return cast("Any", self._worker).predict_batch(items)
+
+    def _item(self, job: Job) -> Any:
+        """Give what predict gets of a job."""
+        if issubclass(self.cls, SprocketWorker):
+            return Request(job.payload, id=job.id, priority=job.priority, info=job.info, headers=job.headers)
+        return self.inputs.bind(job.payload)
 
     def shutdown(self) -> Any:
         """Shut the worker down."""
@@ -121,8 +140,13 @@ def check_worker(worker: object) -> type[Worker]:
     if not issubclass(cls, KINDS):
         what = f"the class {cls.__name__}" if isinstance(worker, type) else f"an object of type {cls.__name__}"
         raise LoadError(f"{what} is no worker: derive it from sprocket.Sprocket, AsyncSprocket or SprocketWorker")
-    if any(cls.predict is kind.predict for kind in KINDS):
-        raise LoadError(f"{cls.__name__} has no predict method")
+    has_predict = all(cls.predict is not kind.predict for kind in KINDS)
+    if has_predict == hasattr(cls, PREDICT_BATCH):
+        raise LoadError(
+            f"{cls.__name__} has both predict and predict_batch; it must have one of them"
+            if has_predict
+            else f"{cls.__name__} has no predict method"
+        )
     return cls
 
 
@@ -134,7 +158,21 @@ async def awaited(value: Any) -> Any:
 def _signature_of(cls: type[Worker]) -> Signature:
     if issubclass(cls, SprocketWorker):
         return Signature(f"{cls.__name__}.predict", Form.PLAIN)  # It takes the request, and looks at it by itself.
-    return signature_of_predict(cls)
+    return signature_of_batch(cls) if hasattr(cls, PREDICT_BATCH) else signature_of_predict(cls)
+
+
+def _batch_of(worker: Worker | type[Worker], name: str) -> tuple[int, float]:
+    """Give how large a batch is at most, and for how long it waits to become that."""
+    size: object = worker.batch_size
+    if isinstance(size, bool) or not isinstance(size, int) or not 1 <= size <= CONCURRENCY_LIMIT:
+        raise ConfigError(f"{name}.batch_size must be a whole number from 1 to {CONCURRENCY_LIMIT}, not {size!r}")
+    wait: object = worker.batch_wait_seconds
+    if isinstance(wait, bool) or not isinstance(wait, (int, float)) or not 0 <= wait < float("inf"):
+        raise ConfigError(f"{name}.batch_wait_seconds must be a number of seconds from 0 on, not {wait!r}")
+    method = getattr(check_worker(worker), PREDICT_BATCH)
+    if inspect.isgeneratorfunction(method) or inspect.isasyncgenfunction(method):
+        raise ConfigError(f"{name}.predict_batch must return a list; only predict can stream")
+    return size, float(wait)
 
 
 def _concurrency_of(worker: Worker | type[Worker], name: str) -> int:
@@ -163,6 +201,8 @@ def _use_torchrun_of(worker: Worker | type[Worker], told: bool | None) -> bool:
     cls = check_worker(worker)
     if inspect.iscoroutinefunction(cls.predict) or inspect.isasyncgenfunction(cls.predict):
         raise ConfigError(f"{cls.__name__}.predict must be a plain def: with use_torchrun, ranks work in step")
+    if hasattr(cls, PREDICT_BATCH):
+        raise ConfigError(f"{cls.__name__} has predict_batch: with use_torchrun, ranks work on one job at a time")
     if worker.concurrency != 1:
         raise ConfigError(f"{cls.__name__}.concurrency must be 1: with use_torchrun, ranks work on one job at a time")
     return True

@@ -77,7 +77,7 @@ def _operation(model: Model, inputs: Mapping[str, Any], outputs: Mapping[str, An
         answers[status] = {"description": text, "content": _json({"$ref": "#/components/schemas/Error"})}
     return _without_none(
         operationId="predict",
-        description=_doc(model.cls.predict),
+        description=_doc(model.method),
         requestBody={"required": True, "content": _json(inputs)},
         responses=answers,
     )

@@ -26,6 +26,9 @@ class Sprocket:
         warmup_inputs: payloads that go through `predict` when `setup` is through, before any job does; a list of dicts,
             or a property that gives one. A file among them is a local path: nothing is downloaded.
         nested_inputs: whether files are fetched also for addresses inside of lists and objects of the payload.
+        batch_size: how many jobs are predicted together at most, where there is a `predict_batch(self, batch) -> list`
+            in place of `predict`. `concurrency` is at least that.
+        batch_wait_seconds: how long the first job of a batch waits for others to come.
         processor: what changes input files and outputs on their way, a class derived from `InputOutputProcessor`.
         process: whether the model gets a process of its own, so that nothing it does keeps the worker from answering.
         use_torchrun: whether the model runs in a process per GPU, all of which run `setup` and every `predict`.
@@ -34,6 +37,8 @@ class Sprocket:
     """
 
     concurrency: int = 1
+    batch_size: int = 8
+    batch_wait_seconds: float = 0.01
     warmup_inputs: Sequence[dict[str, Any]] = ()
     nested_inputs: bool = False
     processor: type[InputOutputProcessor] = InputOutputProcessor
@@ -90,6 +95,8 @@ class AsyncSprocket:
     """
 
     concurrency: int = 1
+    batch_size: int = 8
+    batch_wait_seconds: float = 0.01
     warmup_inputs: Sequence[dict[str, Any]] = ()
     nested_inputs: bool = False
     processor: type[InputOutputProcessor] = InputOutputProcessor
@@ -131,6 +138,8 @@ class SprocketWorker:
     """
 
     concurrency: int = 1
+    batch_size: int = 8
+    batch_wait_seconds: float = 0.01
     warmup_inputs: Sequence[dict[str, Any]] = ()
     nested_inputs: bool = False
     processor: type[InputOutputProcessor] = InputOutputProcessor
