@@ -169,6 +169,19 @@ async def test_a_cancel_that_only_rank_0_asks_for_is_taken_up(
     assert (await platform.finished(job)).status == "canceled"
 
 
+async def test_a_cancel_ends_what_every_rank_waits_for(
+    launch: Launcher, platform: FakePlatform, tmp_path: Path
+) -> None:
+    await team(launch, platform)
+    job = await platform.submit({"do": "wait", "folder": str(tmp_path)})
+    await platform.until(lambda: job.info.get("under_way"))
+
+    job.cancel_requested = True
+
+    assert (await platform.finished(job)).status == "canceled"
+    assert all((tmp_path / f"left-{rank}").exists() for rank in range(RANKS))
+
+
 async def test_health_answers_while_ranks_hang(launch: Launcher, tmp_path: Path) -> None:
     worker = await team(launch, None)
     asking = asyncio.ensure_future(

@@ -37,6 +37,11 @@ class Accord:
             self._held = True
             return self._calls
 
+    @property
+    def settled(self) -> bool:
+        """Whether a cancel has come, and with which call it is taken up."""
+        return self._first is not None
+
     def settle(self, first: int) -> None:
         """Let calls through; those from number `first` on say that the job is cancelled."""
         with self._changed:

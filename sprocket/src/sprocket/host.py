@@ -78,6 +78,7 @@ class _Host:
             case "settle":
                 if (job := self._jobs.get(fields["number"])) and job.accord:
                     job.accord.settle(fields["first"])
+                    job.undo()
             case "stop":
                 self._engine.stop(self._stopped)
 

@@ -109,7 +109,7 @@ class Job:
         """Have a cancel call `undo` in a thread of its own, also one that has come already."""
         with self._lock:
             self._undoing.append(undo)
-        if self.cancel_requested:
+        if self.cancel_requested or (self.accord is not None and self.accord.settled):
             self.undo()
 
     def forget_undoing(self) -> None:

@@ -6,6 +6,7 @@ import ctypes
 import os
 import socket
 import sys
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -104,6 +105,16 @@ class Team(sprocket.Sprocket):
     def linger(self, args: dict[str, Any]) -> Any:
         time.sleep(args["seconds"])
         return {"lingered": args["seconds"]}
+
+    def wait(self, args: dict[str, Any]) -> Any:
+        """Wait for something that only a cancel ends."""
+        ended = threading.Event()
+        sprocket.on_cancel(ended.set)
+        sprocket.emit_info({"under_way": True})
+        ended.wait(60)
+        if sprocket.cancelled():
+            Path(args["folder"], f"left-{RANK}").touch()
+        return {}
 
     def until_cancelled(self, args: dict[str, Any]) -> Any:
         """Go on step by step, at a pace of one's own."""
