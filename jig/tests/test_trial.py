@@ -46,6 +46,11 @@ class Scribe(sprocket.Sprocket):
     def exit(self, args):
         os._exit(4)
 
+    def crash(self, args):
+        import ctypes
+
+        ctypes.string_at(0)
+
     def hang(self, args):
         Path("pid").write_text(str(os.getpid()))
         time.sleep(300)
@@ -118,6 +123,13 @@ def test_what_setup_raises_is_shown(scribe: Jig) -> None:
 
 def test_a_worker_that_exits_is_told(scribe: Jig) -> None:
     assert "The worker ended with exit code 4 before its job had ended." in run(scribe, {"do": "exit"}, code=1)
+
+
+def test_a_crash_in_native_code_is_told_with_its_place(scribe: Jig) -> None:
+    said = run(scribe, {"do": "crash"}, code=1)
+    assert "The worker ended by SIGSEGV before its job had ended." in said
+    assert "worker.py" in said
+    assert "in crash" in said
 
 
 def test_a_worker_that_hangs_is_ended(scribe: Jig) -> None:
@@ -299,6 +311,7 @@ def test_the_workers_process_is_that_of_a_replica(project: Path) -> None:
     assert process.command == ("/env/bin/python", "-m", "sprocket", "worker:Hello", "--queue")
     assert process.environment == {
         "LANG": "C", "WORLD_SIZE": "2", "VIRTUAL_ENV": "/env", "PATH": "/env/bin:/usr/bin", "PYTHONUNBUFFERED": "1",
+        "PYTHONFAULTHANDLER": "1",
         "SPROCKET_TRIAL": "/trial",
     }  # fmt: skip
     assert missing_secrets(config, given) == ["A"]

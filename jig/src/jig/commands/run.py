@@ -198,7 +198,7 @@ def failed(outcome: dict[str, Any]) -> TrialError:
 def ended_early(code: int) -> TrialError:
     """The error of a worker that has ended before its job had."""
     how = f"with exit code {code}" if code >= 0 else f"by {signal_name(-code)}"
-    hint = "What it wrote is above. A command of your own must call sprocket.run()."
+    hint = "What it wrote is above." if code else "A command of your own must call sprocket.run()."
     return TrialError(f"The worker ended {how} before its job had ended.", hint=hint)
 
 

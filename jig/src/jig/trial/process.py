@@ -57,6 +57,7 @@ def worker_process(
             **({"VIRTUAL_ENV": str(prefix)} if prefix else {}),
             "PATH": os.pathsep.join(paths),
             "PYTHONUNBUFFERED": "1",
+            "PYTHONFAULTHANDLER": "1",  # a crash in native code says where the Python code was
             TRIAL_VARIABLE: str(trial),
         },
     )
