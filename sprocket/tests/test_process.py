@@ -171,20 +171,6 @@ async def test_jobs_that_the_process_does_not_have_are_handed_back(platform: Fak
     assert job.status == "pending"
 
 
-async def test_memory_that_runs_out_fails_the_job_alone(platform: FakePlatform, launch: Launcher) -> None:
-    await launch(platform, "zoo:Zoo", **PROCESS)
-    job = await platform.run({"do": "fill_memory"})
-    assert (job.status, job.info["error"]) == ("failed", "MemoryError")
-    assert (await platform.run({"n": 1})).status == "done"
-
-
-async def test_closed_outputs_cost_nothing_but_the_lines(platform: FakePlatform, launch: Launcher) -> None:
-    worker = await launch(platform, "zoo:Zoo", **PROCESS)
-    assert (await platform.run({"do": "close_outputs"})).outputs == {"closed": True}
-    assert (await platform.run({"do": "news"})).status == "done"
-    assert (await worker.get("/health"))[0] == 200
-
-
 async def test_what_the_model_left_behind_ends_with_the_worker(platform: FakePlatform, launch: Launcher) -> None:
     worker = await launch(platform, "zoo:Zoo", **PROCESS)
     left = (await platform.run({"do": "leave_a_child"})).outputs["child"]

@@ -9,8 +9,9 @@ from platform_process import PlatformProcess, wait_for, write_worker
 HEADER = "import os, time\nimport sprocket\n\nclass Worker(sprocket.Sprocket):\n"
 
 
-def body(setup: str = "pass", predict: str = "return {}") -> str:
-    return f"{HEADER}    def setup(self):\n        {setup}\n\n    def predict(self, args):\n        {predict}\n"
+def body(setup: str = "pass", predict: str = "return {}", *, process: bool = False) -> str:
+    methods = f"    def setup(self):\n        {setup}\n\n    def predict(self, args):\n        {predict}\n"
+    return f"{HEADER}    process = {process}\n\n{methods}"
 
 
 @pytest.mark.parametrize(
@@ -47,6 +48,48 @@ def test_a_worker_that_exits_in_every_job_gives_it_up_after_three_retries(
     assert "lost in attempt 4" in job["error"]
     events = platform.deployment("exits")["replica_events"]
     assert any("7" in (event["replica_status_message"] or "") for event in events.values())
+    platform.jig("destroy", "--yes", cwd=folder)
+
+
+def test_a_result_that_is_too_large_fails_the_job_and_says_what_to_do(
+    platform: PlatformProcess, tmp_path: Path
+) -> None:
+    folder = write_worker(tmp_path / "huge", "huge", body(predict='return {"x": "x" * args["size"]}', process=True))
+    platform.deploy(folder)
+    for size, error in ((20_000_000, "Give large outputs as files"), (100_000_000, "return large values as files")):
+        job = platform.finished("huge", platform.submit("huge", {"size": size}))
+        assert (job["status"], job["retries"], job["attempt"]) == ("failed", 0, 1)
+        assert error in job["error"]
+    assert platform.finished("huge", platform.submit("huge", {"size": 1_000_000}))["status"] == "done"
+    platform.jig("destroy", "--yes", cwd=folder)
+
+
+def test_a_crash_of_the_models_process_is_retried_three_times_and_named(
+    platform: PlatformProcess, tmp_path: Path
+) -> None:
+    predict = "import ctypes; ctypes.string_at(0)"
+    folder = write_worker(tmp_path / "segfaults", "segfaults", body(predict=predict, process=True))
+    platform.deploy(folder)
+    job = platform.finished("segfaults", platform.submit("segfaults", {}), 60)
+    assert (job["status"], job["retries"]) == ("failed", 3)
+    logs = platform.jig("logs", cwd=folder).stdout
+    assert "the model's process was killed by SIGSEGV" in logs
+    platform.jig("destroy", "--yes", cwd=folder)
+
+
+def test_a_job_that_makes_no_progress_shows_for_how_long(platform: PlatformProcess, tmp_path: Path) -> None:
+    gate = tmp_path / "gate"
+    predict = f'while not os.path.exists("{gate}"): time.sleep(0.01)\n        return {{}}'
+    folder = write_worker(tmp_path / "stuck", "stuck", body(predict=predict))
+    platform.deploy(folder)
+    job_id = platform.submit("stuck", {})
+    wait_for(lambda: platform.job("stuck", job_id)["progress_age_seconds"], "the worker has told of its progress", 30)
+    age_seconds = platform.job("stuck", job_id)["progress_age_seconds"]
+    wait_for(lambda: platform.job("stuck", job_id)["progress_age_seconds"] > age_seconds + 1, "it gets older", 30)
+    shown = platform.jig("jobs", "show", job_id, cwd=folder).stdout
+    assert [line.split()[0::3] for line in shown.splitlines() if "Progress" in line] == [["Progress", "ago"]]
+    gate.touch()
+    assert platform.finished("stuck", job_id)["progress_age_seconds"] is None
     platform.jig("destroy", "--yes", cwd=folder)
 
 

@@ -170,7 +170,7 @@ def time_facts(job: Job, now: datetime) -> list[tuple[str, str]]:
     return [
         ("Created", clock_text(job.get("created_at"), now)),
         ("Claimed", clock_text(job.get("claimed_at"), now)),
-        ("Progress", clock_text(job.get("progress_at"), now) if job["status"] == "running" else ""),
+        ("Progress", progress_text(job, now)),
         ("Ended", clock_text(job.get("done_at"), now)),
         ("Deadline", clock_text(job.get("deadline_at"), now)),
         (
@@ -180,6 +180,14 @@ def time_facts(job: Job, now: datetime) -> list[tuple[str, str]]:
         ("Waited", "" if waited is None else elapsed(waited)),
         ("Ran", "" if ran is None else elapsed(ran)),
     ]
+
+
+def progress_text(job: Job, now: datetime) -> str:
+    """How long a running job's worker has seen no progress, by the platform's own clock where it says so."""
+    if job["status"] != "running":
+        return ""
+    age_seconds = job.get("progress_age_seconds")
+    return clock_text(job.get("progress_at"), now) if age_seconds is None else f"{roughly(age_seconds)} ago"
 
 
 def clock_text(timestamp: str | None, now: datetime) -> str:

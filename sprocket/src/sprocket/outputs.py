@@ -15,6 +15,9 @@ from typing import Any
 
 from .errors import OutputError
 
+OUTPUTS_LIMIT_BYTES = 64 * 1024**2
+"""Of outputs as JSON, which are held in memory several times over. A platform may well take less than that."""
+
 
 class FileOutput(PosixPath):
     """A file among the outputs: `return {"image": FileOutput("/tmp/out.png")}`.
@@ -84,6 +87,11 @@ def encode_outputs(value: object, source: str = "predict") -> Encoded:
         text = json.JSONEncoder(allow_nan=False, separators=(",", ":"), default=gaps.make).encode(outputs)
     except (TypeError, ValueError, RecursionError) as error:
         raise OutputError(_complaint_about(outputs) or f"{source} returned what is not JSON: {error}") from None
+    if len(text) > OUTPUTS_LIMIT_BYTES:
+        raise OutputError(
+            f"{source} returned {len(text)} bytes of JSON, more than {OUTPUTS_LIMIT_BYTES}; "
+            "return large values as files, with FileOutput"
+        )
     return gaps.cut(text)
 
 

@@ -114,6 +114,14 @@ class Zoo(sprocket.Sprocket):
         first, second = (sprocket.FileOutput(root / name / "out.txt") for name in ("a", "b"))
         return {"scenes": [{"take": first}, {"take": second}], "best": first}
 
+    def huge(self, args: dict[str, Any]) -> Any:
+        return {"text": "x" * 100_000_000}
+
+    def until_there(self, args: dict[str, Any]) -> Any:
+        while not Path(args["path"]).exists():
+            time.sleep(0.01)
+        return {"there": True}
+
     def pids(self, args: dict[str, Any]) -> Any:
         return {"model": os.getpid(), "worker": os.getppid()}
 

@@ -36,6 +36,13 @@ def job_view(job: Job, include: Include = Include.PAYLOAD) -> dict[str, Any]:
     return view
 
 
+def progress_age_seconds(job: Job, now: float) -> float | None:
+    """How long a running job's worker has seen no progress; None where none has been told of."""
+    if job.state is not JobState.RUNNING or job.progress_at is None:
+        return None
+    return round(max(0.0, now - job.progress_at), 3)
+
+
 def place_view(place: Place) -> dict[str, Any]:
     """Where a pending job stands, as everybody sees it."""
     estimate = place.estimate

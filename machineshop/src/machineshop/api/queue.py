@@ -3,6 +3,7 @@
 import base64
 import binascii
 import re
+import time
 from collections.abc import Awaitable, Callable, Iterable
 from typing import Annotated, Any
 
@@ -13,7 +14,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from machineshop.api.durations import parse_number, parse_time
 from machineshop.api.endpoint import Api, Call
-from machineshop.api.job_view import job_view, place_view
+from machineshop.api.job_view import job_view, place_view, progress_age_seconds
 from machineshop.errors import InvalidRequest, NotCancelable, NotFound
 from machineshop.http import ANY_SCOPE, json_response
 from machineshop.models import FairKey, Include, Job, QueueSettings
@@ -146,7 +147,14 @@ def _status(
         return await answer(job, None if place is None else place_view(place))
 
     async def answer(job: Job, place: dict[str, Any] | None) -> Response:
-        return json_response({**job_view(job), "chunks": await queue.given(job) or None, "queue": place})
+        return json_response(
+            {
+                **job_view(job),
+                "progress_age_seconds": progress_age_seconds(job, time.time()),
+                "chunks": await queue.given(job) or None,
+                "queue": place,
+            }
+        )
 
     if guard is None:
         return with_place
