@@ -61,6 +61,14 @@ class FakePlatform(FakeQueue):
         self.upload_request_status = 200
         self.upload_requests: list[dict[str, Any]] = []
         self.upload_headers: list[dict[str, str]] = []
+        self.upload_statuses: list[int] = []
+        """Given to the next uploads in place of a proper answer."""
+        self.multipart: list[tuple[str, dict[str, Any]]] = []
+        self.multipart_statuses: dict[str, list[int]] = {}
+        """Given to the next `init`, `complete` or `abort` in place of a proper answer."""
+        self.part_statuses: dict[int, list[int]] = {}
+        """Given to the next uploads of a part of this number in place of a proper answer."""
+        self.parts: dict[str, dict[int, bytes]] = {}
         self.poll_seconds: float | None = None
         self.rest_of_claim: asyncio.Event | None = None
         """Where set, the headers of a claim go out at once, and its body with this event."""
@@ -77,6 +85,8 @@ class FakePlatform(FakeQueue):
         app.add_routes(self.routes())
         app.router.add_post("/v1/storage/upload-request", self._upload_request)
         app.router.add_put("/signed/{name:.+}", self._put)
+        app.router.add_post("/v1/storage/multipart/{step}", self._multipart)
+        app.router.add_put("/part/{upload_id}/{number}", self._put_part)
         app.router.add_get("/v1/storage/{name:.+}", self._get_file)
         app.router.add_get("/elsewhere", self._elsewhere)
         self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.1)
@@ -196,10 +206,40 @@ class FakePlatform(FakeQueue):
 
     async def _put(self, request: web.Request) -> web.Response:
         self.upload_headers.append(dict(request.headers))
+        if self.upload_statuses:
+            return error_answer(self.upload_statuses.pop(0), "the URL has expired")
         if self.upload_status != 200:
             return error_answer(self.upload_status, "no room left")
         self.files[request.match_info["name"]] = await request.read()
         return web.Response()
+
+    async def _multipart(self, request: web.Request) -> web.Response:
+        step, wish = request.match_info["step"], await request.json()
+        self.multipart.append((step, wish))
+        if self.multipart_statuses.get(step):
+            return error_answer(self.multipart_statuses[step].pop(0), "as the test wants it")
+        if step == "init":
+            upload_id = f"upload-{len(self.multipart)}"
+            self.parts[upload_id] = {}
+            urls = [
+                {"part_number": n, "url": f"{self.base_url}/part/{upload_id}/{n}?signature=s3cret", "method": "PUT"}
+                for n in range(1, wish["parts_count"] + 1)
+            ]
+            return web.json_response({"upload_id": upload_id, "path": wish["filename"], "part_upload_urls": urls})
+        parts = self.parts.pop(wish["upload_id"])
+        if step == "complete":
+            assert [part["etag"] for part in wish["parts"]] == [f"etag-{part['part_number']}" for part in wish["parts"]]
+            self.files[wish["filename"]] = b"".join(parts[part["part_number"]] for part in wish["parts"])
+        return web.json_response({})
+
+    async def _put_part(self, request: web.Request) -> web.Response:
+        self.upload_headers.append(dict(request.headers))
+        number = int(request.match_info["number"])
+        if self.part_statuses.get(number):
+            return error_answer(self.part_statuses[number].pop(0), "as the test wants it")
+        content = await request.read()
+        self.parts[request.match_info["upload_id"]][number] = content
+        return web.Response(headers={"ETag": f'"etag-{number}"'})
 
     async def _get_file(self, request: web.Request) -> web.StreamResponse:
         if not authorized(request):
