@@ -25,8 +25,9 @@ from queue_systems.base import Slots, System
 from queue_systems.celery_redis import CeleryRedis
 from queue_systems.machineshop_http import Machineshop
 from worker_measures import cost, dispatch
+from worker_measures.files import measure_files
 
-PACKAGES = ["celery", "arq", "redis", "sprocket", "machineshop"]
+PACKAGES = ["celery", "arq", "redis", "sprocket", "aiohttp", "machineshop"]
 AT_ONCE = 16
 
 
@@ -38,16 +39,18 @@ class Scale:
         rounds: turns of each system.
         seconds: of a turn, about.
         dispatched: jobs of a turn, where they come one after another.
+        file_mib: the size of a large file.
     """
 
     rounds: int
     seconds: float
     dispatched: int
+    file_mib: int
 
 
-FULL = Scale(rounds=3, seconds=3.0, dispatched=150)
+FULL = Scale(rounds=3, seconds=3.0, dispatched=150, file_mib=2048)
 # To see that everything runs: the numbers of so little say nothing.
-QUICK = Scale(rounds=1, seconds=0.5, dispatched=20)
+QUICK = Scale(rounds=1, seconds=0.5, dispatched=20, file_mib=128)
 
 
 @dataclass(frozen=True)
@@ -59,12 +62,14 @@ class Field:
         process: the same with one job at a time and the model in a process of its own.
         singly: the peers with one job at a time.
         at_once: the peers with `AT_ONCE` jobs at a time.
+        files: an empty folder for a measure that has a server of its own.
     """
 
     thread: Machineshop
     process: Machineshop
     singly: list[System]
     at_once: list[System]
+    files: Path
 
 
 MEASURES: dict[str, Callable[[Field, Scale], list[Row]]] = {
@@ -75,6 +80,7 @@ MEASURES: dict[str, Callable[[Field, Scale], list[Row]]] = {
         [on.thread], on.at_once, "sixteen_at_once", Slots.MANY, scale.rounds, scale.seconds
     ),
     "dispatch": lambda on, scale: dispatch.measure(on.thread, on.process, scale.rounds, scale.dispatched),
+    "files": lambda on, scale: measure_files(on.files, scale.file_mib, scale.rounds),
 }
 
 
@@ -128,11 +134,13 @@ def bring_up(folder: Path, cleanup: ExitStack) -> Field:
         return system
 
     arq, celery = redis("arq-redis"), redis("celery-redis")
+    (folder / "files").mkdir()
     field = Field(
         thread=machineshop("sprocket", {Slots.ONE: "One", Slots.MANY: "Sixteen"}),
         process=machineshop("sprocket-process", {Slots.ONE: "OneInProcess"}),
         singly=[ArqOnRedis(folder, arq, slots=1), CeleryRedis(folder, celery)],
         at_once=[ArqOnRedis(folder, arq, slots=AT_ONCE), CeleryRedis(folder, celery, threads=AT_ONCE)],
+        files=folder / "files",
     )
     print("Set-up of the peers:")
     for system in [*field.singly, *field.at_once]:
