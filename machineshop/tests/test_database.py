@@ -5,7 +5,9 @@ import os
 import sqlite3
 import subprocess
 import sys
+import threading
 import time
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
@@ -17,6 +19,7 @@ from machineshop.errors import Conflict, StoreUnavailable
 from machineshop.store.database import Database, sqlite_url
 from machineshop.store.schema import migrate
 from machineshop.store.tables import metadata, settings
+from machineshop.store.wal import LogNotOnDisk
 
 
 def put(conn: Connection, name: str, *, error: Exception | None = None) -> str:
@@ -114,6 +117,73 @@ async def test_a_hand_over_never_has_the_event_loop_wait_for_another_process(tmp
     assert handed == ["second"]
     other.dispose()
     await asyncio.to_thread(database.close)
+
+
+class SlowDisk:
+    """Takes the log when it is let, or refuses it."""
+
+    def __init__(self, database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.writable = threading.Event()
+        self.refuses = False
+        log = database._engines.log
+        assert log is not None
+        self._sync = log.sync
+        monkeypatch.setattr(log, "sync", self.sync)
+
+    def sync(self) -> None:
+        assert self.writable.wait(10)
+        if self.refuses:
+            raise LogNotOnDisk("The disk refused to keep the job (no space left on device).")
+        self._sync()
+
+
+@pytest.fixture
+async def embedded(tmp_path: Path) -> AsyncIterator[Database]:
+    url = sqlite_url(tmp_path / "embedded.db")
+    migrate(url)
+    database = Database(url)
+    database.start()
+    await database.write(put, "first")
+    yield database
+    await asyncio.to_thread(database.close)
+
+
+async def test_what_somebody_has_read_is_on_disk(embedded: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    disk = SlowDisk(embedded, monkeypatch)
+    pending = [asyncio.ensure_future(embedded.write_briefly("queue", put, name)) for name in ("second", "third")]
+    await asyncio.sleep(0)
+    assert embedded.read_now(names) == {"first", "second", "third"}  # both are committed while the disk is slow
+    looks = [asyncio.ensure_future(embedded.read_briefly(names)), asyncio.ensure_future(embedded.read(names))]
+    await asyncio.sleep(0.1)
+    assert not any(task.done() for task in [*pending, *looks])
+    disk.writable.set()
+    assert await asyncio.gather(*pending) == ["second", "third"]
+    assert await asyncio.gather(*looks) == [{"first", "second", "third"}] * 2
+    assert await embedded.read_briefly(names) == {"first", "second", "third"}
+
+
+async def test_a_disk_that_refuses_the_log_is_told_to_all_who_count_on_it(
+    embedded: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    disk = SlowDisk(embedded, monkeypatch)
+    disk.refuses = True
+    disk.writable.set()
+    for call in (embedded.write_briefly("queue", put, "second"), embedded.read(names), embedded.read_briefly(names)):
+        with pytest.raises(StoreUnavailable, match="no space left"):
+            await call
+    disk.refuses = False
+    assert await embedded.read_briefly(names) == {"first", "second"}
+    assert await embedded.write_briefly("queue", put, "third") == "third"
+
+
+async def test_one_that_is_refused_on_the_event_loop_changes_nothing(database: Database) -> None:
+    with pytest.raises(Conflict):
+        await database.write_briefly("queue", put, "bad", error=Conflict(message="no"))
+    assert await database.write_briefly("queue", put, "good") == "good"
+    assert await database.read_briefly(names) == {"good"}
+    with pytest.raises(ZeroDivisionError):
+        await database.read_briefly(lambda _: 1 // 0)
+    assert await database.read_briefly(names) == {"good"}
 
 
 async def test_a_closed_store_refuses_writes(database: Database) -> None:

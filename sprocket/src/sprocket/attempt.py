@@ -32,6 +32,8 @@ class Attempt:
         self.job = job
         self.dropped = False
         """The job is no longer ours: whatever comes of it is thrown away."""
+        self.is_ahead = False
+        """The job was claimed while others had all the slots."""
         self._courier = courier
         self._in_turn = asyncio.Lock()
 

@@ -22,6 +22,7 @@ from .logs import log
 from .messages import Claim
 from .metrics import Metrics
 from .outcome import Exited, Failed, HandedBack, Outcome, Stale
+from .pace import PATIENCE_SECONDS
 from .platform import Platform
 from .workbench import Workbench
 
@@ -90,7 +91,9 @@ class Consumer:
 
     def room_beside(self, ending: int) -> int:
         """See `Desk`."""
-        return 0 if self._polling or self._ending or not self._workbench.ready else self._room() + ending
+        if self._polling or self._ending or not self._workbench.ready:
+            return 0
+        return self._room() + ending + self._workbench.pace.ahead
 
     def take_up(self, claims: list[Claim]) -> None:
         """See `Desk`. The model begins with the jobs before anything else is done."""
@@ -98,6 +101,7 @@ class Consumer:
         if not self._attempts:
             self._workbench.let_begin()
         for attempt in attempts:
+            attempt.is_ahead = self._room() <= 0
             self._attempts[attempt] = self._loop.create_task(self._serve(attempt))
 
     def claimed(self) -> None:
@@ -220,7 +224,7 @@ class Consumer:
         payload = attempt.claim.payload
         if payload is not None and not isinstance(payload, dict):
             return Failed(f"the payload is not an object but {type(payload).__name__}")
-        return await self._workbench.work(attempt.job)
+        return await self._workbench.work(attempt.job, PATIENCE_SECONDS if attempt.is_ahead else None)
 
     async def _release(self, attempt: Attempt, within_seconds: float) -> None:
         try:

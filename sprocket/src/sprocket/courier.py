@@ -131,6 +131,9 @@ class Courier:
                 self._desk.claimed()
         for parcel, verdict in zip(batch, verdicts, strict=True):
             _settle(parcel, verdict)
+        if self._parcels:
+            # Those that have just been reported make room for others, once they are told.
+            await asyncio.sleep(0)
 
     def _suspect(self, batch: list[_Parcel], error: PlatformError) -> list[Verdict]:
         """Decide on updates that were turned down together; smaller batches show whether one of them is to blame."""

@@ -69,7 +69,7 @@ class Stale:
 
 @dataclass(frozen=True)
 class HandedBack:
-    """The model was gone before it could be done with the job, through no fault of the job: another worker may try."""
+    """The model was gone, or busy for too long, through no fault of the job: another worker may try."""
 
 
 @dataclass(frozen=True)

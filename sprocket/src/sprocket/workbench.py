@@ -18,6 +18,7 @@ from .job import Job
 from .logs import log
 from .metrics import Metrics
 from .outcome import Canceled, Exited, Failed, Fault, HandedBack, Outcome, failure
+from .pace import Pace
 from .predict import Patience, Predict
 from .slots import Slots
 
@@ -40,6 +41,7 @@ class Workbench:
         self._loop = asyncio.get_running_loop()
         self._handover = Handover(self._loop)
         self.slots = Slots(engine.concurrency)
+        self.pace = Pace()
         self._begun: dict[Job, Predict] = {}
         self._open = asyncio.Event()
         """Set unless the model is being set up: then jobs have to wait."""
@@ -89,14 +91,18 @@ class Workbench:
         """Whether `begin` has handed the job to the model."""
         return job in self._begun
 
-    async def work(self, job: Job) -> Outcome:
+    async def work(self, job: Job, patience_seconds: float | None = None) -> Outcome:
         """Take one job from its payload to its outcome; never raises for what the job does.
 
         `told` must follow.
+
+        Args:
+            job: the job.
+            patience_seconds: how long it may wait for the model, before it is handed back; None: as long as it takes.
         """
         self._metrics.in_flight.add(job)
         try:
-            predict = self._begun.pop(job, None) or await self._begin(job)
+            predict = self._begun.pop(job, None) or await self._begin(job, patience_seconds)
             if predict is None:
                 return HandedBack()
             try:
@@ -104,6 +110,7 @@ class Workbench:
             finally:
                 # Only now: the next predict may well write its outputs to the same paths.
                 self.slots.give_back()
+                self.pace.note(predict.seconds())
         except InputError as error:
             return Canceled() if job.cancel_requested else failure(error)
         except Exception as error:  # noqa: BLE001 - a full disk, or a mistake of ours: the worker goes on
@@ -118,10 +125,12 @@ class Workbench:
         if isinstance(outcome, (Failed, Canceled)) and outcome.exit_code is not None:
             self._exit(outcome.exit_code)
 
-    async def _begin(self, job: Job) -> Predict | None:
-        """Hand a job to the model as soon as its files and a slot are there; None where the model is gone by then."""
+    async def _begin(self, job: Job, patience_seconds: float | None) -> Predict | None:
+        """Hand a job to the model as soon as its files and a slot are there; None where it is to be handed back."""
         await self._files.fetch(job)
-        await self.slots.take()
+        if not await self.slots.take(patience_seconds):
+            self.pace.broken()
+            return None
         await self._open.wait()
         if self.ending:
             self.slots.give_back()

@@ -13,7 +13,7 @@ from typing import Any
 from machineshop.errors import NotFound, StaleAttempt, StoreUnavailable
 from machineshop.models import Claim, Job, Worker
 from machineshop.services.changes import Changes
-from machineshop.services.intake import Intake
+from machineshop.services.intake import BRIEF_JOBS, Intake
 from machineshop.services.waiters import Waiter, Waiters
 from machineshop.states import JobVerb
 from machineshop.store import claims, turns
@@ -131,7 +131,8 @@ class Dispatcher:
 
     async def _claim(self, deployment_id: str, worker: Worker, max_jobs: int) -> list[Claim]:
         wanted = self.wanted(worker, max_jobs)
-        handed = await self._database.write_in_queue(deployment_id, claims.claim, deployment_id, wanted)
+        write = self._database.write_briefly if max_jobs <= BRIEF_JOBS else self._database.write_in_queue
+        handed = await write(deployment_id, claims.claim, deployment_id, wanted)
         self.claimed(deployment_id, handed)
         return handed
 

@@ -13,6 +13,7 @@ from machineshop.models import ApiKey, Claim, Deployment, FairKey, Include, Job,
 from machineshop.services.changes import Changes
 from machineshop.services.deployments import DeploymentService
 from machineshop.services.dispatch import Dispatcher
+from machineshop.services.intake import BRIEF_JOBS
 from machineshop.states import TERMINAL_STATES, JobState, JobVerb
 from machineshop.store import attempts, chunks, jobs, queues, turns, withdrawals
 from machineshop.store.attempts import INFO_LIMIT_BYTES, Holder
@@ -208,7 +209,7 @@ class QueueService:
         Raises:
             NotFound: No such job of this deployment.
         """
-        job = await self._database.read(jobs.get, project_id, model, job_id)
+        job = await self._database.read_briefly(jobs.get, project_id, model, job_id)
         if job is None:
             raise NotFound(what="job", id=job_id)
         return job
@@ -362,7 +363,9 @@ class QueueService:
         """What a worker says of several jobs, and its claim of the next ones where `worker` is given: all at once."""
         holder = msgspec.structs.replace(holder, deployment_id=deployment.id)  # whose lock is all that is held
         wanted = None if worker is None else self.dispatcher.wanted(worker, max_jobs)
-        turn = await self._database.write_in_queue(
+        is_brief = len(updates) + max_jobs <= BRIEF_JOBS
+        write = self._database.write_briefly if is_brief else self._database.write_in_queue
+        turn = await write(
             deployment.id, turns.take_turn, project_id, deployment.id, holder, updates, wanted, self._clock()
         )
         self._after(deployment.id, updates, turn.told, turn.opens)

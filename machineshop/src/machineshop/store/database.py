@@ -46,6 +46,7 @@ class Database:
         self._writer = Writer(self._engines, self._outage, self._announced)
         self._readers = ThreadPoolExecutor(READERS, thread_name_prefix="store-reader")
         self._aside = ThreadPoolExecutor(1, thread_name_prefix="store-aside")
+        self._lookups: Connection | None = None
         self._listener: Listener | None = None
         self._closing = False
         self._announcements: defaultdict[str, list[Callable[[], None]]] = defaultdict(list)
@@ -122,6 +123,13 @@ class Database:
         result: T = await self._queued(Write(function, queues))
         return result
 
+    async def write_briefly(
+        self, queue: str, function: Callable[Concatenate[Connection, P], T], *args: P.args, **kwargs: P.kwargs
+    ) -> T:
+        """`write_in_queue` for what takes some statements and not many: it may run on the event loop itself."""
+        result: T = await self._queued(Write(lambda conn: function(conn, *args, **kwargs), (queue,)), at_once=True)
+        return result
+
     async def write_handing_over(
         self,
         queue: str,
@@ -130,7 +138,7 @@ class Database:
         *args: P.args,
         **kwargs: P.kwargs,
     ) -> T:
-        """`write_in_queue` that calls `hand_over(result)` on the event loop as soon as the transaction is committed.
+        """`write_briefly` that calls `hand_over(result)` on the event loop as soon as the transaction is committed.
 
         That can be a moment before it is on disk, so it is for what may vanish together with the transaction should
         the power fail in that moment. This call itself returns only when it is on disk, like `write`.
@@ -156,9 +164,42 @@ class Database:
             StoreUnavailable: The database cannot be read now.
         """
         self._outage.check()
-        return await asyncio.get_running_loop().run_in_executor(
+        result = await asyncio.get_running_loop().run_in_executor(
             self._readers, lambda: self.read_now(function, *args, **kwargs)
         )
+        await self._on_disk()
+        return result
+
+    async def read_briefly(
+        self, function: Callable[Concatenate[Connection, P], T], *args: P.args, **kwargs: P.kwargs
+    ) -> T:
+        """`read` for what looks up a row or two: in an embedded database that takes less time than changing threads."""
+        if self.is_shared:
+            return await self.read(function, *args, **kwargs)
+        self._outage.check()
+        result = self._look_up(lambda conn: function(conn, *args, **kwargs))
+        await self._on_disk()
+        return result
+
+    def _look_up(self, operation: Callable[[Connection], T]) -> T:
+        """On a connection that stays open: what it takes to get one costs as much as the look itself."""
+        if self._lookups is None:
+            self._lookups = self._engines.engine.connect()
+        try:
+            return operation(self._lookups)
+        except Exception as error:
+            self._lookups.invalidate()
+            self._lookups.close()
+            self._lookups = None
+            self._refuse(error)
+            raise
+
+    async def _on_disk(self) -> None:
+        """Wait until all that could be read by now is on disk: what somebody has seen stays."""
+        if not self._writer.is_on_disk:
+            barrier = Write(lambda _: None)
+            self._writer.put_barrier(barrier)
+            await barrier.future
 
     def read_now(self, function: Callable[Concatenate[Connection, P], T], *args: P.args, **kwargs: P.kwargs) -> T:
         """`read` for callers that have no event loop."""
@@ -230,6 +271,8 @@ class Database:
         self._writer.close()
         self._readers.shutdown()
         self._aside.shutdown()
+        if self._lookups is not None:
+            self._lookups.close()
         self._engines.close()
 
     def _announced(self, topic: str) -> None:

@@ -219,7 +219,7 @@ def _sqlite_engine(url: str) -> Engine:
     engine = create_engine(
         url,
         poolclass=QueuePool,
-        pool_size=READERS + 1,
+        pool_size=READERS + 2,  # the writer, and what is looked up on the event loop
         isolation_level="AUTOCOMMIT",
         connect_args={"timeout": BUSY_TIMEOUT_SECONDS, "check_same_thread": False},
     )

@@ -51,7 +51,8 @@ class Write:
         self.future: asyncio.Future[Any] = loop.create_future()
         self.result: Any = None
         self.error: BaseException | None = None
-        self.committed = False
+        # Which of those that were committed on their callers' threads it is; 0: none.
+        self.committed = 0
 
     def run(self, conn: Connection) -> None:
         """Do it in the connection's transaction."""

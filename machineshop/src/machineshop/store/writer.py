@@ -49,6 +49,8 @@ class Writer:
         self._writes: queue.SimpleQueue[Write | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._run, name="store-writer", daemon=True)
         self._connection: Connection | None = None
+        # How many transactions were committed on callers' threads, and how many of them are on disk.
+        self._committed_at_once = self._synced = 0
         # Held by whoever uses the connection.
         self._turn = threading.Lock()
         self._checkpointer = Checkpointer(engines.engine) if engines.is_sqlite else None
@@ -64,17 +66,27 @@ class Writer:
         self._writes.put(write)
 
     def put_at_once(self, write: Write) -> None:
-        """Commit a write that hands something over on the caller's own thread, where nothing is in its way.
+        """Commit a write on the caller's own thread, where nothing is in its way; the writer's puts it on disk.
 
-        Whoever waits for it is woken without the detour over the writer's thread, which then puts it on disk. That
+        Transactions go on while the log of those before them is put on disk, and nobody changes threads for them. That
         blocks the event loop for some statements, and never for a disk or another process.
         """
         write_ahead_log = self._engines.log
-        if write_ahead_log is not None and self._writes.empty() and self._turn.acquire(blocking=False):
+        if write_ahead_log is not None and self._turn.acquire(blocking=False):
             try:
                 self._commit_at_once(write, write_ahead_log)
             finally:
                 self._turn.release()
+        self._writes.put(write)
+
+    @property
+    def is_on_disk(self) -> bool:
+        """Whether all is that readers can see; to be asked on the event loop."""
+        return self._committed_at_once == self._synced
+
+    def put_barrier(self, write: Write) -> None:
+        """Take one that does nothing, and is answered once all is on disk that is committed by now."""
+        write.committed = self._committed_at_once
         self._writes.put(write)
 
     def _commit_at_once(self, write: Write, write_ahead_log: WriteAheadLog) -> None:
@@ -84,7 +96,8 @@ class Writer:
         except Exception:  # noqa: BLE001 - another process writes, or the disk is full: the thread tries, and tells
             write.result = write.error = None
         else:
-            write.committed = True
+            self._committed_at_once += 1
+            write.committed = self._committed_at_once
             write.early()
             for topic in topics:
                 self._committed(topic)
@@ -105,7 +118,7 @@ class Writer:
             if group:
                 with self._turn:
                     topics = self._commit([write for write in group if not write.committed])
-                    self._sync([write for write in group if write.committed])
+                self._sync([write for write in group if write.committed])
                 on_loops(group, Write.resolve)
                 for topic in topics:
                     with contextlib.suppress(RuntimeError):  # the loop has ended
@@ -130,7 +143,10 @@ class Writer:
             try:
                 self._engines.log.sync()
             except LogNotOnDisk as error:
-                self._fail(committed, error, away=False)
+                with self._turn:
+                    self._fail(committed, error, away=False)
+            else:
+                self._synced = max(write.committed for write in committed)
 
     def _commit(self, group: list[Write]) -> set[str]:
         """One transaction for all of them, on disk when this returns; the topics that it has announced."""

@@ -1,0 +1,67 @@
+"""Jobs that are claimed before there is room for them: real worker processes against the fake platform."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+from sprocket_fake_platform import FakePlatform
+from sprocket_process import Launcher
+
+from sprocket.pace import AHEAD_LIMIT, STEADY_PREDICTS
+
+QUIET = {"SPROCKET_HEARTBEAT_SECONDS": "30"}
+
+
+async def test_small_jobs_are_claimed_and_reported_together_and_worked_on_one_by_one(
+    platform: FakePlatform, launch: Launcher
+) -> None:
+    jobs = await platform.submit_many([{"n": n} for n in range(200)])
+    await launch(platform, "eager:Eager", **QUIET)
+    for job in jobs:
+        assert (await platform.finished(job)).outputs == job.payload
+    assert {job.attempt for job in jobs} == {1}
+    wishes = [exchange.max_jobs for exchange in platform.exchanges]
+    assert set(wishes[: STEADY_PREDICTS - 1]) == {1}
+    assert max(wishes) > AHEAD_LIMIT
+    assert len(wishes) < 100
+
+
+async def test_jobs_behind_one_that_takes_long_go_back_to_the_queue(
+    platform: FakePlatform, launch: Launcher, tmp_path: Path
+) -> None:
+    gate = tmp_path / "gate"
+    small = await platform.submit_many([{"n": n} for n in range(20)])
+    long = await platform.submit({"do": "hold", "until": str(gate)})
+    behind = await platform.submit_many([{"n": n} for n in range(20)])
+    worker = await launch(platform, "eager:Eager", **QUIET)
+    await platform.until(lambda: long.status == "running" and all(job.status == "done" for job in small))
+    await platform.until(lambda: any(job.attempt for job in behind))
+    await platform.until(lambda: all(job.status == "pending" for job in behind))
+    await asyncio.sleep(0.5)  # longer than the patience: nobody claims them again
+    assert {job.attempt for job in behind} == {0, 1}
+    assert long.status == "running"
+    assert (await worker.get("/health"))[0] == 200
+    gate.touch()
+    for job in [long, *behind]:
+        await platform.finished(job)
+    assert long.attempt == 1
+
+
+async def test_a_job_that_waits_for_a_request_over_http_is_kept(
+    platform: FakePlatform, launch: Launcher, tmp_path: Path
+) -> None:
+    gate = tmp_path / "gate"
+    worker = await launch(platform, "eager:Eager", **QUIET)
+    await worker.ready()
+    hold = f'{{"do": "hold", "until": "{gate}"}}'.encode()
+    asked = asyncio.create_task(worker.post("/generate", hold))
+    await worker.is_working(1)
+    job = await platform.submit({"n": 1})
+    await platform.until(lambda: job.status == "running")
+    await asyncio.sleep(0.5)  # longer than the patience for jobs that were claimed ahead
+    assert (job.status, job.attempt) == ("running", 1)
+    gate.touch()
+    assert (await asked)[0] == 200
+    assert (await platform.finished(job)).outputs == {"n": 1}
+    assert job.attempt == 1
