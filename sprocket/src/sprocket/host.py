@@ -73,7 +73,6 @@ class _Host:
                     job.cancel()
             case "hold":
                 if (job := self._jobs.get(fields["number"])) and job.accord:
-                    job.undo()
                     self._say({"say": "held", "number": fields["number"], "calls": job.accord.hold()})
             case "settle":
                 if (job := self._jobs.get(fields["number"])) and job.accord:
