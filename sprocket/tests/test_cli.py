@@ -58,10 +58,15 @@ async def test_the_command_finds_workers_in_its_directory(launch: Launcher) -> N
     assert b"its workers are: Zoo" in stderr
 
 
-def test_importing_sprocket_takes_less_than_150_ms() -> None:
-    code = "import time; t = time.perf_counter(); import sprocket; print(time.perf_counter() - t)"
-    seconds = [float(subprocess.check_output([sys.executable, "-c", code], env=dict(os.environ))) for _ in range(TRIES)]
-    assert min(seconds) < 0.15
+def import_seconds(modules: str) -> float:
+    code = f"import time; t = time.process_time(); import {modules}; print(time.process_time() - t)"
+    return float(subprocess.check_output([sys.executable, "-c", code], env=dict(os.environ)))
+
+
+def test_importing_sprocket_takes_less_than_importing_an_http_client() -> None:
+    # On a machine with nothing else to do that is 0.3 s, and sprocket has half of it: less than 150 ms.
+    tries = [(import_seconds("sprocket"), import_seconds("asyncio, aiohttp")) for _ in range(TRIES)]
+    assert min(ours for ours, _ in tries) < 0.75 * min(theirs for _, theirs in tries)
 
 
 def test_importing_sprocket_does_not_import_aiohttp() -> None:

@@ -136,6 +136,7 @@ async def test_a_request_over_http_reaches_the_model_whole(launch: Launcher) -> 
         ({"do": "exit", "code": 0}, 0, "predict ended the process with exit code 0"),
         ({"do": "vanish", "code": 4}, 4, "the model's process exited with code 4"),
         ({"do": "dereference_null"}, 139, "the model's process was killed by SIGSEGV"),
+        ({"do": "dereference_null"}, 139, "in dereference_null"),
         ({"do": "close_everything"}, 1, "cannot reach its worker"),
     ],
 )

@@ -5,6 +5,8 @@ The main thread listens; the model's threads tell by themselves. The worker's si
 
 from __future__ import annotations
 
+import contextlib
+import faulthandler
 import os
 import signal
 import socket
@@ -36,6 +38,9 @@ def host(channel: socket.socket, model: Model, rank: int | None) -> NoReturn:
     Raises:
         SystemExit: always.
     """
+    if not faulthandler.is_enabled():
+        with contextlib.suppress(ValueError, OSError, RuntimeError):  # There is no stderr.
+            faulthandler.enable()  # A crash in native code shows where Python was.
     for number in (signal.SIGTERM, signal.SIGINT):
         # Meant for the worker, which lets the model finish. Not ignored: whatever the model starts would ignore them.
         signal.signal(number, lambda *_: None)
