@@ -145,6 +145,23 @@ async def test_a_repository_may_be_called_like_a_part_of_the_api(pusher: Pusher)
         assert (await pusher.client.get(f"/v2/{name}/tags/list")).json() == {"name": name, "tags": ["v1"]}
 
 
+async def test_head_says_what_get_says_without_the_body(pusher: Pusher) -> None:
+    digest = await pusher.image("team/app", "v1", b"{}", b"layer")
+    upload = await pusher.start("team/app")
+    for path in (
+        "/v2/",
+        "/v2/team/app/manifests/v1",
+        f"/v2/team/app/manifests/{digest}",
+        f"/v2/team/app/blobs/{digest_of(b'layer')}",
+        "/v2/team/app/tags/list",
+        f"/v2/team/app/referrers/{digest}",
+        upload,
+    ):
+        head, get = await pusher.client.head(path), await pusher.client.get(path)
+        assert (head.status_code, head.content) == (get.status_code, b"")
+        assert dict(head.headers) | {"date": ""} == dict(get.headers) | {"date": ""}
+
+
 async def test_methods_that_are_not_known_are_said_to_be(client: httpx.AsyncClient) -> None:
     answer = await client.post("/v2/team/app/manifests/v1")
     assert code_of(answer) == (405, "UNSUPPORTED")

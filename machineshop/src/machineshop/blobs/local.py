@@ -4,6 +4,7 @@ The upload's file is renamed into place, so a blob costs one write, and the name
 An object store will be another implementation of `BlobStore`.
 """
 
+import asyncio
 import mmap
 import os
 from collections.abc import AsyncIterator
@@ -76,13 +77,20 @@ class LocalBlob:
     async def windows(self, wanted: ByteRange | None = None) -> AsyncIterator[memoryview]:
         """See `Blob`."""
         at, end = (0, self.size) if wanted is None else (wanted.start, wanted.end)
+        upcoming = self._window(at, end)
         try:
-            while at < end:
-                window = await self._threads.run(_map, self._fd, at, min(WINDOW_BYTES, end - at))
+            while upcoming is not None:
+                window = await asyncio.shield(upcoming)
                 at += len(window)
+                upcoming = self._window(at, end)  # it is read in while this one is sent
                 yield window
         finally:
+            if upcoming is not None:  # a thread is at the file
+                await asyncio.gather(upcoming, return_exceptions=True)
             await self.close()
+
+    def _window(self, at: int, end: int) -> "asyncio.Future[memoryview] | None":
+        return self._threads.submit(_map, self._fd, at, min(WINDOW_BYTES, end - at)) if at < end else None
 
     async def close(self) -> None:
         """See `Blob`."""

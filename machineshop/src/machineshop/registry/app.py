@@ -29,7 +29,13 @@ def routes(service: RegistryService, access: RegistryAccess, base_url: Callable[
         ("/v2/{name:path}/blobs/uploads/", {"POST": uploads.post}),
         (
             "/v2/{name:path}/blobs/uploads/{upload_id}",
-            {"GET": uploads.get, "PATCH": uploads.patch, "PUT": uploads.put, "DELETE": uploads.delete},
+            {
+                "GET": uploads.get,
+                "HEAD": uploads.get,
+                "PATCH": uploads.patch,
+                "PUT": uploads.put,
+                "DELETE": uploads.delete,
+            },
         ),
     ]
     others: list[tuple[str, Mapping[str, Handler]]] = [
@@ -40,8 +46,8 @@ def routes(service: RegistryService, access: RegistryAccess, base_url: Callable[
             "/v2/{name:path}/manifests/{reference}",
             {"HEAD": manifests.get, "GET": manifests.get, "PUT": manifests.put, "DELETE": manifests.delete},
         ),
-        ("/v2/{name:path}/tags/list", {"GET": tags.get}),
-        ("/v2/{name:path}/referrers/{digest}", {"GET": referrers.get}),
+        ("/v2/{name:path}/tags/list", {"GET": tags.get, "HEAD": tags.get}),
+        ("/v2/{name:path}/referrers/{digest}", {"GET": referrers.get, "HEAD": referrers.get}),
         ("/v2/{name:path}", dict.fromkeys(("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE"), _unknown)),
     ]
     return [
