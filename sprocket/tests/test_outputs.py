@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from pydantic import BaseModel
 
 from sprocket import FileOutput, OutputError
 from sprocket.outputs import encode_outputs
@@ -31,6 +32,26 @@ def test_a_files_address_takes_its_place_at_any_depth(tmp_path: Path) -> None:
         "b": [{"c": "https://two"}, "text", ['https://one"']],
         "d": 1,
     }
+
+
+class Picture(BaseModel):
+    image: FileOutput
+    thumbnails: tuple[FileOutput, ...] = ()
+    by_number: dict[int, Path] = {}
+
+
+def test_files_of_a_pydantic_model_are_files(tmp_path: Path) -> None:
+    one, two = FileOutput(tmp_path / "1.png"), FileOutput(tmp_path / "2.png")
+    for file in (one, two):
+        file.write_text("x")
+    encoded = encode_outputs(Picture(image=one, thumbnails=(one, two), by_number={7: tmp_path}))
+    assert encoded.files == [one, two]
+    assert json.loads(encoded.text({one: "https://one", two: "https://two"})) == {
+        "image": "https://one",
+        "thumbnails": ["https://one", "https://two"],
+        "by_number": {"7": str(tmp_path)},
+    }
+    assert Picture.model_json_schema(mode="serialization")["properties"]["image"]["format"] == "uri"
 
 
 def test_a_file_output_is_a_path(tmp_path: Path) -> None:

@@ -389,12 +389,28 @@ async def test_no_rank_outlives_a_killed_worker(launch: Launcher, tmp_path: Path
 
 async def test_nothing_is_left_in_the_temporary_directory(launch: Launcher) -> None:
     worker = await team(launch, None)
-    assert list(launch.temporary.glob("sprocket-ranks-*"))
+    assert list(launch.temporary.glob("sprocket-jobs-*"))
 
     worker.send(signal.SIGTERM)
 
     assert await worker.exit_code() == 0
-    assert not list(launch.temporary.glob("sprocket-ranks-*"))
+    assert not list(launch.temporary.glob("sprocket-jobs-*"))
+
+
+async def test_what_a_killed_worker_leaves_is_removed_by_the_next(launch: Launcher) -> None:
+    worker = await team(launch, None)
+    (left,) = launch.temporary.glob("sprocket-jobs-*")
+    worker.process.kill()
+    await worker.exit_code()
+    assert left.exists()
+
+    await team(launch, None)
+
+    for _ in range(1000):
+        if not left.exists():
+            break
+        await asyncio.sleep(0.01)
+    assert not left.exists()
 
 
 async def test_a_script_may_say_it_to_run(launch: Launcher) -> None:

@@ -34,6 +34,18 @@ class FileOutput(PosixPath):
 
     __slots__ = ()
 
+    @classmethod
+    def __get_pydantic_core_schema__(cls, source: object, handler: object) -> Any:
+        """Let it be the type of a pydantic model's field, where it is taken as it is."""
+        from pydantic_core import core_schema  # noqa: PLC0415 - only who uses pydantic has it
+
+        return core_schema.is_instance_schema(cls)
+
+    @classmethod
+    def __get_pydantic_json_schema__(cls, schema: object, handler: object) -> dict[str, str]:
+        """Say what stands in its place for whoever reads the outputs."""
+        return {"type": "string", "format": "uri"}
+
 
 @dataclass(frozen=True)
 class Encoded:
@@ -134,7 +146,7 @@ def _as_dict(value: object) -> object:
     """Give the fields of a pydantic model or a dataclass as a dict, and anything else as it is."""
     dump = None if isinstance(value, Mapping | type) else getattr(value, "model_dump", None)
     if callable(dump):
-        return dump(mode="json")
+        return _with_files(dump(mode="json"), dump())
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         return dataclasses.asdict(value)
     return value
@@ -159,6 +171,17 @@ class _Gaps:
             return Encoded((text,))
         parts = re.split(f'"{self._word}-([0-9]+)"', text)
         return Encoded(tuple(self._files[int(part)] if at % 2 else part for at, part in enumerate(parts)))
+
+
+def _with_files(plain: Any, dumped: Any) -> Any:
+    """Put the files back into what pydantic has made JSON of, where they have become mere paths."""
+    if isinstance(dumped, FileOutput):
+        return dumped
+    if isinstance(plain, dict) and isinstance(dumped, Mapping):
+        return {name: _with_files(value, dumped.get(name)) for name, value in plain.items()}
+    if isinstance(plain, list) and isinstance(dumped, list | tuple) and len(plain) == len(dumped):
+        return [_with_files(*pair) for pair in zip(plain, dumped, strict=True)]
+    return plain
 
 
 def _complaint_about(outputs: Mapping[str, Any]) -> str | None:

@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import shutil
-import tempfile
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -24,6 +22,7 @@ from .model_messages import fields_of_job, job_of_fields
 from .outcome import Canceled, Failed, Fault, Outcome
 from .process import ModelProcess
 from .rank_environment import rank_environment, reserve_port
+from .scratch import Scratch
 from .stacks import stacks_of, stacks_worth_reading
 from .verdict import lags, silence, verdict
 
@@ -69,7 +68,8 @@ class Ranks:
     def __init__(self, model: Model, command: list[str], count: int, patience_seconds: float) -> None:
         self._patience_seconds = patience_seconds
         self._port = reserve_port()
-        self._directory = Path(tempfile.mkdtemp(prefix="sprocket-ranks-"))
+        self._scratch = Scratch()
+        self._directory = self._scratch.make()
         self._ranks = [self._rank(number, count, model, command) for number in range(count)]
         self._on_ready: Reply | None = None
         self._on_exit: OnExit | None = None
@@ -123,7 +123,7 @@ class Ranks:
             self._failing.cancel()
         await asyncio.gather(*(rank.process.close() for rank in self._ranks))
         self._port.close()
-        shutil.rmtree(self._directory, ignore_errors=True)
+        self._scratch.close()
 
     def _rank(self, number: int, count: int, model: Model, command: list[str]) -> _Rank:
         stacks = self._directory / f"stacks-{number}"

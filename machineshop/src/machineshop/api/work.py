@@ -238,7 +238,7 @@ def _given(payload: msgspec.Raw) -> Chunks | None:
     Raises:
         InvalidRequest: It is not understood.
     """
-    if not bytes(payload).lstrip().startswith(b"{"):
+    if b'"chunks"' not in bytes(payload) or not bytes(payload).lstrip().startswith(b"{"):
         return None  # Nobody has ever looked at what a sign of life carries, and some workers may send anything.
     try:
         said = msgspec.json.decode(payload, type=GivenRequest)

@@ -33,7 +33,19 @@ class Write:
         alone: What nobody else may do meanwhile, on any server.
     """
 
-    __slots__ = ("alone", "committed", "error", "fence", "future", "hand_over", "loop", "operation", "queues", "result")
+    __slots__ = (
+        "alone",
+        "committed",
+        "error",
+        "fence",
+        "future",
+        "hand_over",
+        "handed_over",
+        "loop",
+        "operation",
+        "queues",
+        "result",
+    )
 
     def __init__(
         self,
@@ -46,6 +58,7 @@ class Write:
         self.queues = queues
         self.alone = alone
         self.hand_over = hand_over
+        self.handed_over = False
         self.fence = _fence_of_this_task()
         self.loop = loop = asyncio.get_running_loop()
         self.future: asyncio.Future[Any] = loop.create_future()
@@ -65,6 +78,7 @@ class Write:
         if self.hand_over is not None and self.error is None:
             self.hand_over(self.result)
             self.hand_over = None
+            self.handed_over = True
 
     def resolve(self) -> None:
         """Answer the caller."""

@@ -77,7 +77,11 @@ class Writer:
                 self._commit_at_once(write, write_ahead_log)
             finally:
                 self._turn.release()
-        self._writes.put(write)
+        if write.committed and write.handed_over:
+            # First the loop brings it to whoever waits for it: the writer's thread would take Python's lock from it.
+            write.loop.call_soon(self._writes.put, write)
+        else:
+            self._writes.put(write)
 
     @property
     def is_on_disk(self) -> bool:
