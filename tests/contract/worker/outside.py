@@ -168,6 +168,7 @@ class Launcher:
         return {
             **kept,
             "PYTHONWARNINGS": "error",
+            "TMPDIR": str(self._folder),  # what a killed worker leaves there goes with the test
             "PORT": str(port),
             "TOGETHER_API_KEY": self._platform.api_key,
             "TOGETHER_API_BASE_URL": self._platform.base_url,
