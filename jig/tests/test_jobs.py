@@ -136,6 +136,17 @@ def test_times_of_a_job_are_told_from_its_timestamps() -> None:
     assert "Waited    30.0 s" in text
     assert "Ran       1 min 00 s" in text
     assert "Repeats   old" in text
+    assert "Memory" not in text
+
+
+def test_a_page_tells_what_the_worker_measured() -> None:
+    measures = {"download_seconds": 1.25, "predict_seconds": 90, "ram_peak_bytes": 3 * 2**30, "vram_peak_bytes": 2**20}
+    job = {"request_id": "j", "status": "done", "info": {"sprocket": measures}, "created_at": at(-90)}
+    text = page(job, NOW)
+    assert "Of that   download 1.2 s, predict 1 min 30 s" in text
+    assert "Memory    3.0 GiB RAM, 1.0 MiB VRAM at the peak" in text
+    assert "Status    done\n" in text
+    assert "Memory" not in page({**job, "info": {"sprocket": "the submitter's own"}}, NOW)
 
 
 def test_jobs_are_listed_newest_first(jig: Jig, queue: FakeQueue) -> None:

@@ -8,7 +8,7 @@ from datetime import datetime
 from typing import Any
 
 from jig.tables import columns, fields
-from jig.units import age, coarse, count, elapsed, moment, roughly, rounded, seconds_between
+from jig.units import age, coarse, count, elapsed, moment, roughly, rounded, seconds_between, size
 from jig.waiting import estimate_text, place_text, why_text
 
 Job = Mapping[str, Any]
@@ -18,7 +18,7 @@ STATES = ("pending", "running", "done", "failed", "canceled")
 TERMINAL = frozenset({"done", "failed", "canceled"})
 
 # An error and its traceback are shown when the job has ended; the age of the progress is between worker and platform.
-UNSHOWN_INFO = frozenset({"error", "traceback", "progress_age_seconds"})
+UNSHOWN_INFO = frozenset({"error", "traceback", "progress_age_seconds", "sprocket"})
 
 
 def state_line(job: Job) -> str:
@@ -104,6 +104,27 @@ def listing_row(job: Job, now: datetime) -> tuple[str, ...]:
     )
 
 
+def steps_text(job: Job) -> str:
+    """What its worker's time went into: `download 1.2 s, predict 30.1 s`; empty where that is not told."""
+    measures = measures_of(job)
+    steps = ((step, measures.get(f"{step}_seconds")) for step in ("download", "predict", "upload"))
+    return ", ".join(f"{step} {elapsed(seconds)}" for step, seconds in steps if isinstance(seconds, int | float))
+
+
+def memory_text(job: Job) -> str:
+    """The most memory that its model's process had until then; empty where that is not told."""
+    measures = measures_of(job)
+    kinds = (("RAM", measures.get("ram_peak_bytes")), ("VRAM", measures.get("vram_peak_bytes")))
+    told = ", ".join(f"{size(amount)} {kind}" for kind, amount in kinds if isinstance(amount, int))
+    return f"{told} at the peak" if told else ""
+
+
+def measures_of(job: Job) -> Mapping[str, Any]:
+    """What sprocket has measured, of a job that took some time."""
+    measures = (job.get("info") or {}).get("sprocket")
+    return measures if isinstance(measures, dict) else {}
+
+
 def duration(seconds: float | None, words: Callable[[float], str]) -> str:
     """A number of seconds in words, or `-` where there is none."""
     return "-" if seconds is None else words(seconds)
@@ -144,6 +165,8 @@ def page(job: Job, now: datetime) -> str:
         ("Error", error_text(job)),
         ("Trace", traceback_of(job)),
         *time_facts(job, now),
+        ("Of that", steps_text(job)),
+        ("Memory", memory_text(job)),
         ("Webhook", str(job.get("webhook_url") or "")),
         ("Repeats", str(job.get("resubmit_of") or "")),
         *value_facts(job),

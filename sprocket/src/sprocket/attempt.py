@@ -134,7 +134,7 @@ class Attempt:
                 return False
             news = self.job.take_news()
             try:
-                await self._update(status, {**news, **info}, **fields)
+                await self._update(status, {**news, **info, **self.job.measures.info()}, **fields)
             except PlatformError:
                 self.job.put_back_news(news)
                 raise

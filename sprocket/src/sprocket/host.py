@@ -20,6 +20,7 @@ from .engine import threads_for
 from .frames import Frames, Message, encode_message
 from .job import Job
 from .logs import log
+from .measures import peak_memory
 from .model import Model
 from .model_messages import fields_of_fault, fields_of_outcome, job_of_fields
 from .outcome import Fault, Outcome
@@ -95,7 +96,7 @@ class _Host:
         def tell_outcome(outcome: Outcome) -> None:
             self._jobs.pop(number, None)
             fields, tail = fields_of_outcome(outcome)
-            self._say({"say": "outcome", "number": number, "outcome": fields}, tail)
+            self._say({"say": "outcome", "number": number, "outcome": fields, "memory": peak_memory()}, tail)
 
         self._jobs[number] = job
         if self._rank is not None:

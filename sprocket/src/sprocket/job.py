@@ -17,6 +17,7 @@ from typing import Any
 from .accord import Accord
 from .chunks import Chunks
 from .errors import InfoError
+from .measures import Measures
 
 INFO_LIMIT_BYTES = 4096
 """What one `emit_info` may carry, as JSON; bigger news belongs in the outputs."""
@@ -42,6 +43,7 @@ class Job:
         over: how its predict ended is known, or that it has to be reported without one.
         chunks: what a streaming model has given that nobody has taken yet.
         keeps_chunks: whoever takes them wants all of them again at the end, as the outputs.
+        measures: what it has taken so far.
     """
 
     def __init__(
@@ -71,6 +73,7 @@ class Job:
         self.over = False
         self.chunks = Chunks()
         self.keeps_chunks = True
+        self.measures = Measures()
         self.on_info: Callable[[Job], None] | None = None
         """Told, in the emitting thread, that there is info, or a chunk, to send."""
         self._heard_at = time.monotonic()
@@ -253,7 +256,7 @@ def emit_info(info: dict[str, Any]) -> None:
     over HTTP, there is nobody to tell, and the call does nothing.
 
     Args:
-        info: a JSON object of less than 4096 bytes. `error` and `traceback` are set by sprocket when the job fails.
+        info: a JSON object of less than 4096 bytes. `error`, `traceback` and `sprocket` are set by sprocket.
 
     Raises:
         InfoError: `info` is not a dict, not JSON, or too large.

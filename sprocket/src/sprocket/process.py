@@ -181,6 +181,7 @@ class ModelProcess:
             case "outcome":
                 self._on_calls.pop(fields["number"], None)
                 if predict := self._predicts.pop(fields["number"], None):
+                    predict.job.measures.memory = fields["memory"]
                     predict.on_outcome(outcome_of_fields(fields["outcome"], message.tail))
             case "stopped":
                 self._be_stopped(fault_of_fields(fields["fault"]))

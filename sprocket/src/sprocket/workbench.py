@@ -106,7 +106,7 @@ class Workbench:
             if predict is None:
                 return HandedBack()
             try:
-                return await self._files.publish(job, await self._end_of(predict))
+                return await self._publish(job, await self._end_of(predict))
             finally:
                 # Only now: the next predict may well write its outputs to the same paths.
                 self.slots.give_back()
@@ -120,6 +120,10 @@ class Workbench:
             self._metrics.in_flight.discard(job)
             await self._files.clear(job)
 
+    async def _publish(self, job: Job, outcome: Outcome) -> Outcome:
+        with job.measures.step("upload"):
+            return await self._files.publish(job, outcome)
+
     def told(self, outcome: Outcome) -> None:
         """Take note that an outcome has been reported: one that came with the model's end now ends the worker."""
         if isinstance(outcome, (Failed, Canceled)) and outcome.exit_code is not None:
@@ -127,7 +131,9 @@ class Workbench:
 
     async def _begin(self, job: Job, patience_seconds: float | None) -> Predict | None:
         """Hand a job to the model as soon as its files and a slot are there; None where it is to be handed back."""
-        await self._files.fetch(job)
+        if self._files.has_inputs(job):
+            with job.measures.step("download"):
+                await self._files.fetch(job)
         if not await self.slots.take(patience_seconds):
             self.pace.broken()
             return None
@@ -154,6 +160,7 @@ class Workbench:
         outcome = await predict.end()
         job.over = True
         self._metrics.observe_predict(predict.seconds())
+        job.measures.add("predict", predict.seconds())
         if isinstance(outcome, Exited):
             log.error("predict ended the process with exit code %d", outcome.code, extra=job.tag)
             self._exit(outcome.code)

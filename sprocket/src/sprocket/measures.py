@@ -1,0 +1,65 @@
+"""What a job took: seconds of each step, and the peak memory of the process that its model lives in.
+
+It goes with the result of a job that took some time. For a shorter one it would tell nothing, and cost a part of it.
+"""
+
+from __future__ import annotations
+
+import resource
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+INFO_KEY = "sprocket"
+"""Under which the measures are in a job's info."""
+
+WORTH_TELLING_SECONDS = 1.0
+
+
+class Measures:
+    """What one job has taken so far.
+
+    Attributes:
+        memory: of the model's process, where that is another one; see `peak_memory`.
+    """
+
+    __slots__ = ("_seconds", "memory")
+
+    def __init__(self) -> None:
+        self.memory: dict[str, int] = {}
+        self._seconds: dict[str, float] = {}
+
+    @contextmanager
+    def step(self, name: str) -> Iterator[None]:
+        """Measure a step for the time of a block."""
+        started_at = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.add(name, time.perf_counter() - started_at)
+
+    def add(self, name: str, seconds: float) -> None:
+        """Note how long a step took."""
+        self._seconds[name] = seconds
+
+    def info(self) -> dict[str, Any]:
+        """Give what is to be told of it; empty for a job that took no time worth telling."""
+        if sum(self._seconds.values()) < WORTH_TELLING_SECONDS:
+            return {}
+        seconds = {f"{name}_seconds": round(taken, 3) for name, taken in self._seconds.items() if taken >= 0.001}
+        return {INFO_KEY: {**seconds, **(self.memory or peak_memory())}}
+
+
+def peak_memory() -> dict[str, int]:
+    """Give the most memory that this process has had at a time, in bytes.
+
+    `vram_peak_bytes` is what torch has held of all GPUs, where the model has set it to work on one.
+    """
+    unit_bytes = 1 if sys.platform == "darwin" else 1024
+    memory = {"ram_peak_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit_bytes}
+    cuda = getattr(sys.modules.get("torch"), "cuda", None)
+    if cuda is not None and cuda.is_initialized():
+        memory["vram_peak_bytes"] = sum(cuda.max_memory_allocated(gpu) for gpu in range(cuda.device_count()))
+    return memory
