@@ -16,6 +16,7 @@ from __future__ import annotations
 
 from .errors import (
     ConfigError,
+    GpuError,
     InfoError,
     InputError,
     InvalidInputError,
@@ -39,6 +40,7 @@ __all__ = [
     "ConfigError",
     "FileOutput",
     "FileResponse",
+    "GpuError",
     "InfoError",
     "InputError",
     "InputOutputProcessor",

@@ -77,6 +77,7 @@ class Config:
     cancel_grace_seconds: float = CANCEL_GRACE_SECONDS
     process: bool | None = None
     """Whether the model gets a process of its own; None: as its class says."""
+    gpu_check: bool = False
     ranks: int = 1
     rank_timeout_seconds: float = RANK_TIMEOUT_SECONDS
     """How long a rank may go on after rank 0 has ended, or another rank has raised."""
@@ -129,6 +130,7 @@ def read_config(
         job_input_timeout_seconds=_number(environ, "SPROCKET_JOB_INPUT_TIMEOUT_SECONDS", JOB_INPUT_TIMEOUT_SECONDS),
         cancel_grace_seconds=_number(environ, "SPROCKET_CANCEL_GRACE_SECONDS", CANCEL_GRACE_SECONDS),
         process=_choice(environ, "SPROCKET_PROCESS"),
+        gpu_check=bool(_choice(environ, "SPROCKET_GPU_CHECK")),
         ranks=_ranks(environ, "SPROCKET_RANKS" if environ.get("SPROCKET_RANKS") else "WORLD_SIZE"),
         rank_timeout_seconds=_number(environ, "SPROCKET_RANK_TIMEOUT_SECONDS", RANK_TIMEOUT_SECONDS),
         allow_private_downloads=environ.get("SPROCKET_ALLOW_PRIVATE_DOWNLOADS", "") in ("1", "true"),

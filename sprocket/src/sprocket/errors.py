@@ -2,6 +2,7 @@
 
 SprocketError
 ├── ConfigError          the environment, a flag or an argument
+│   └── GpuError             the GPUs are not there, or not sound
 ├── LoadError            module:Class does not name a worker
 ├── InfoError            emit_info got what it cannot send
 ├── InputError           an input file could not be fetched
@@ -30,6 +31,10 @@ class SprocketError(Exception):
 
 class ConfigError(SprocketError):
     """A setting is missing or wrong; the text names it and says how to mend it."""
+
+
+class GpuError(ConfigError):
+    """The machine's GPUs are not what the model needs; the text says what is wrong with which."""
 
 
 class LoadError(SprocketError):

@@ -14,6 +14,7 @@ from typing import NoReturn
 from .child import take_channel
 from .config import DEFAULT_PREDICT_PATH, Config, Flags, read_config
 from .errors import ConfigError, SprocketError
+from .gpu_check import check_gpus
 from .host import host
 from .logs import configure_logging
 from .model import Model
@@ -85,6 +86,8 @@ def serve(
         rounds = config.warmup_rounds_and_exit
         model = Model(worker, warmup_rounds=rounds or 1, warmup_required=rounds > 0, use_torchrun=use_torchrun)
         _be_hosted_or_prepare(model)
+        if config.gpu_check:
+            check_gpus(os.environ)
         code = _live(config, model)
     except SprocketError as error:
         exit_with(error)

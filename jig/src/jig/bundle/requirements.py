@@ -17,7 +17,8 @@ from jig.uv import compile_arguments, export_arguments, run_uv
 LOCK_FILE = "uv.lock"
 REQUIREMENTS_FILE = "requirements.txt"
 SPROCKET = "sprocket"  # the platform brings its own
-SPROCKET_EXTRAS = {"typed": "pydantic>=2.7"}  # but what its extras need is the bundle's to bring, pinned like the rest
+# But what its extras need is the bundle's to bring, pinned like the rest.
+SPROCKET_EXTRAS = {"typed": "pydantic>=2.7", "gpu": "nvidia-ml-py>=12"}
 EXTRAS_PATTERN = re.compile(r"[^\[;@]*\[([^\]]*)\][^;]*(;.*)?")
 NAME_PATTERN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 LOCAL_PATTERN = re.compile(r"(-e\s|file:|\.{0,2}/|.*@\s*file:)")
