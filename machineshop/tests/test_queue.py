@@ -10,11 +10,12 @@ from factory import WORKER, Clock, Jobs, eventually, never_disconnected
 from machineshop.errors import InvalidRequest, NotFound, StaleAttempt
 from machineshop.models import Worker
 from machineshop.services.queue import QueueService
-from machineshop.states import JobState
+from machineshop.states import JobState, JobVerb
 from machineshop.store import jobs as store_jobs
 from machineshop.store.attempts import Holder
 from machineshop.store.database import Database
 from machineshop.store.tables import attempts
+from machineshop.store.turns import Update
 
 RESULT = b'{"answer": 42}'
 REPLICA_1 = Worker(hostname="one", replica_id="replica-1", claim_timeout_seconds=90)
@@ -112,6 +113,38 @@ async def test_renewals_extend_the_claim_and_merge_info(jobs: Jobs, clock: Clock
     job = await jobs.get(claim.job.id)
     assert job.state is JobState.RUNNING
     assert job.info == {"step": 2, "kept": True}
+
+
+async def test_results_that_come_together_bring_their_info(jobs: Jobs) -> None:
+    for number in range(5):
+        await jobs.pending(**({"info": {"trace": "abc", "step": 1}} if number == 3 else {}))
+    handed = await jobs.claim_many(5)
+    await jobs.renew(handed[4].job.id, Holder(token=handed[4].token), step=1, kept=True)
+    updates = [
+        Update(
+            verb=JobVerb.FINISH,
+            job_id=claim.job.id,
+            token=claim.token,
+            outputs=msgspec.Raw(RESULT),
+            info={"step": 2} if number else {},
+        )
+        for number, claim in enumerate(handed)
+    ]
+    stale = msgspec.structs.replace(updates[1], token="of-another-attempt")
+    project, deployment = jobs.project_id, jobs.deployment
+    turn = await jobs.queue.take_turn(project, deployment, Holder(), [updates[0], stale, *updates[2:]], None, 0)
+    assert [type(told.error) for told in turn.told] == [type(None), StaleAttempt, type(None), type(None), type(None)]
+    found = [await jobs.get(claim.job.id) for claim in handed]
+    done = JobState.DONE
+    assert [job.state for job in found] == [done, JobState.RUNNING, done, done, done]
+    nothing: dict[str, object] = {}
+    assert [job.info for job in found] == [
+        nothing,
+        nothing,
+        {"step": 2},
+        {"trace": "abc", "step": 2},
+        {"step": 2, "kept": True},
+    ]
 
 
 async def test_a_claim_without_a_time_out_is_held_until_its_replica_is_gone(jobs: Jobs, clock: Clock) -> None:

@@ -120,7 +120,7 @@ def memory_text(job: Job) -> str:
 
 
 def measures_of(job: Job) -> Mapping[str, Any]:
-    """What sprocket has measured, of a job that took some time."""
+    """What sprocket has measured."""
     measures = (job.get("info") or {}).get("sprocket")
     return measures if isinstance(measures, dict) else {}
 

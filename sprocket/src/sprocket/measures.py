@@ -1,6 +1,6 @@
 """What a job took: seconds of each step, and the peak memory of the process that its model lives in.
 
-It goes with the result of a job that took some time. For a shorter one it would tell nothing, and cost a part of it.
+It goes with every result.
 """
 
 from __future__ import annotations
@@ -15,7 +15,9 @@ from typing import Any
 INFO_KEY = "sprocket"
 """Under which the measures are in a job's info."""
 
-WORTH_TELLING_SECONDS = 1.0
+PREDICT = "predict"
+WORTH_TELLING_SECONDS = 0.001
+"""Of steps that most jobs have nothing to do in."""
 
 
 class Measures:
@@ -45,10 +47,12 @@ class Measures:
         self._seconds[name] = seconds
 
     def info(self) -> dict[str, Any]:
-        """Give what is to be told of it; empty for a job that took no time worth telling."""
-        if sum(self._seconds.values()) < WORTH_TELLING_SECONDS:
+        """Give what is to be told of it; empty for a job that never began."""
+        if not self._seconds:
             return {}
-        seconds = {f"{name}_seconds": round(taken, 3) for name, taken in self._seconds.items() if taken >= 0.001}
+        steps = self._seconds.items()
+        told = [(name, taken) for name, taken in steps if name == PREDICT or taken >= WORTH_TELLING_SECONDS]
+        seconds = {f"{name}_seconds": round(taken, 6) for name, taken in told}
         return {INFO_KEY: {**seconds, **(self.memory or peak_memory())}}
 
 

@@ -16,6 +16,7 @@ from .files import Files
 from .handover import Handover
 from .job import Job
 from .logs import log
+from .measures import PREDICT
 from .metrics import Metrics
 from .outcome import Canceled, Exited, Failed, Fault, HandedBack, Outcome, failure
 from .pace import Pace
@@ -160,7 +161,7 @@ class Workbench:
         outcome = await predict.end()
         job.over = True
         self._metrics.observe_predict(predict.seconds())
-        job.measures.add("predict", predict.seconds())
+        job.measures.add(PREDICT, predict.seconds())
         if isinstance(outcome, Exited):
             log.error("predict ended the process with exit code %d", outcome.code, extra=job.tag)
             self._exit(outcome.code)

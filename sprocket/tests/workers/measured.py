@@ -1,4 +1,4 @@
-"""A worker of whose jobs everything is told, however short they are."""
+"""A worker that takes memory, and writes a file."""
 
 from __future__ import annotations
 
@@ -6,9 +6,6 @@ from pathlib import Path
 from typing import Any
 
 import sprocket
-from sprocket import measures
-
-measures.WORTH_TELLING_SECONDS = 0.0
 
 
 class Measured(sprocket.Sprocket):

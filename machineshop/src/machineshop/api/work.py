@@ -215,7 +215,7 @@ def _said(request: UpdateRequest, now: float) -> Update:
         info = {"error": "The worker gave no reason.", **info}
         if len(msgspec.json.encode(info)) > INFO_LIMIT_BYTES:  # that it failed is known all the same
             info = {"error": str(info["error"])[:MAX_ERROR_LENGTH]}
-    if info and len(msgspec.json.encode(info)) > INFO_LIMIT_BYTES:
+    elif info and len(msgspec.json.encode(info)) > INFO_LIMIT_BYTES:
         raise PayloadTooLarge(what="'info'", limit_bytes=INFO_LIMIT_BYTES, mend="Put what is large into the outputs.")
     if verb is JobVerb.FINISH:
         check_object(request.payload, "payload")

@@ -28,8 +28,8 @@ PAYLOAD_LIMIT_BYTES = 1024 * 1024
 # How long the worker of a canceled job has to stop before its replica is replaced.
 CANCEL_GRACE_SECONDS = 30.0
 MAX_CANCEL_GRACE_SECONDS = 3600.0
-# What an attempt noted about its failure does not belong to the next submit of the job.
-FAILURE_NOTES = frozenset({"error", "traceback"})
+# What an attempt noted about its end does not belong to the next submit of the job.
+NOTES_OF_THE_END = frozenset({"error", "traceback", "stacks", "sprocket"})
 _CLEAN_CHUNK = 1000
 
 
@@ -197,7 +197,7 @@ class QueueService:
             priority=job.priority,
             fair_key=job.fair_key,
             payload=job.payload,
-            info={name: value for name, value in job.info.items() if name not in FAILURE_NOTES},
+            info={name: value for name, value in job.info.items() if name not in NOTES_OF_THE_END},
             webhook_url=job.webhook_url,
             resubmit_of=job.id,
             created_at=self._clock(),

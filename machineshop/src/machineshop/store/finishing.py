@@ -9,7 +9,7 @@ from machineshop.states import JobVerb, source, target
 from machineshop.store import files
 from machineshop.store.attempts import Holder
 from machineshop.store.ends import Ends, Moved
-from machineshop.store.job_rows import NEXT_CHANGE
+from machineshop.store.job_rows import NEXT_CHANGE, encode
 from machineshop.store.statement import Statement
 
 
@@ -19,6 +19,7 @@ class Result(msgspec.Struct, frozen=True):
     job_id: str
     token: str
     outputs: msgspec.Raw
+    info: dict[str, Any]
 
 
 def finish_together(
@@ -26,8 +27,8 @@ def finish_together(
 ) -> set[str]:
     """Store the results of jobs that are held with these tokens; returns which those are.
 
-    The same guard as for a single one, in one statement for all: a result that is left out was refused, and
-    `attempts.finish` says why.
+    The same guard as for a single one, in one statement for all: a result that is left out was refused, or has info to
+    merge with what was said before, and `attempts.finish` says why or does that.
     """
     values: dict[str, Any] = {
         "project_id": project_id,
@@ -35,11 +36,12 @@ def finish_together(
         "replica_id": holder.replica_id,
         "now": now,
     }
-    texts = [(result.job_id, result.token, bytes(result.outputs).decode()) for result in results]
+    texts = [(one.job_id, one.token, bytes(one.outputs).decode(), encode(one.info)) for one in results]
     if conn.dialect.name == "sqlite":
         values["results"] = msgspec.json.encode(texts).decode()
     else:
-        values |= {"ids": [t[0] for t in texts], "tokens": [t[1] for t in texts], "outputs": [t[2] for t in texts]}
+        columns = ("ids", "tokens", "outputs", "infos")
+        values |= {name: list(column) for name, column in zip(columns, zip(*texts, strict=True), strict=True)}
     finished = set()
     for job_id, *row in _FINISH.all(conn, values):
         moved = Moved(*row)
@@ -52,17 +54,22 @@ def finish_together(
 
 _SET = (
     f"UPDATE jobs SET state = '{target(JobVerb.FINISH)}', outputs = b.outputs, done_at = :now, attempt_token = NULL, "
-    f"claim_expires_at = NULL, change = {NEXT_CHANGE} FROM"
+    f"info = CASE WHEN b.info = '{{}}' THEN jobs.info ELSE b.info END, claim_expires_at = NULL, change = {NEXT_CHANGE} "
+    "FROM"
 )
+_NOTHING_TO_MERGE = "(b.info = '{}' OR jobs.info = '{}')"
 _RETURNING = f"RETURNING jobs.id, {', '.join(Moved._fields)}"
 _STATE = source(JobVerb.FINISH)
 _FINISH = Statement(
-    f"{_SET} (SELECT value ->> 0 AS id, value ->> 1 AS token, value ->> 2 AS outputs FROM json_each(:results)) AS b "
+    f"{_SET} (SELECT value ->> 0 AS id, value ->> 1 AS token, value ->> 2 AS outputs, value ->> 3 AS info "
+    "FROM json_each(:results)) AS b "
     # The plus signs keep every index but that of the id out of this.
     f"WHERE jobs.id = b.id AND +project_id = :project_id AND +deployment_id = :deployment_id AND +state = '{_STATE}' "
-    f"AND +attempt_token = b.token AND (:replica_id IS NULL OR +replica_id = :replica_id) {_RETURNING}",
-    postgres=f"{_SET} unnest(:ids ::text[], :tokens ::text[], :outputs ::text[]) AS b(id, token, outputs) "
+    f"AND +attempt_token = b.token AND (:replica_id IS NULL OR +replica_id = :replica_id) AND {_NOTHING_TO_MERGE} "
+    f"{_RETURNING}",
+    postgres=f"{_SET} unnest(:ids ::text[], :tokens ::text[], :outputs ::text[], :infos ::text[]) "
+    "AS b(id, token, outputs, info) "
     f"WHERE jobs.id = b.id AND project_id = :project_id AND deployment_id = :deployment_id AND state = '{_STATE}' "
     "AND attempt_token = b.token AND (:replica_id ::text IS NULL OR replica_id = :replica_id ::text) "
-    f"{_RETURNING}",
+    f"AND {_NOTHING_TO_MERGE} {_RETURNING}",
 )

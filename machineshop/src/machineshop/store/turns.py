@@ -107,16 +107,16 @@ def _apply(conn: Connection, project_id: str, holder: Holder, said: Update, now:
 def _finish_together(
     conn: Connection, project_id: str, holder: Holder, updates: list[Update], now: float, ends: Ends
 ) -> set[int]:
-    """Store the plain results among the updates at once; which those were that were not refused."""
+    """Store the plain results among the updates at once; which those were that could be."""
     plain = {
         update.job_id: number
         for number, update in enumerate(updates)
-        if update.verb is JobVerb.FINISH and update.token is not None and not update.info
+        if update.verb is JobVerb.FINISH and update.token is not None
     }
     # What else is said of the same jobs has its order.
     if len(plain) < MIN_TOGETHER or len({update.job_id for update in updates}) < len(updates):
         return set()
-    results = [Result(job_id, updates[n].token or "", updates[n].outputs) for job_id, n in plain.items()]
+    results = [Result(id_, updates[n].token or "", updates[n].outputs, updates[n].info) for id_, n in plain.items()]
     return {plain[job_id] for job_id in finish_together(conn, project_id, holder, results, now, ends)}
 
 
