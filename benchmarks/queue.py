@@ -10,19 +10,17 @@ import sys
 # The folder of this file holds `queue.py`, and the standard library's module of that name must come first.
 sys.path.append(sys.path.pop(0))
 
-import argparse
 import tempfile
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from harness.errors import BenchmarkError
+from harness.command import main
 from harness.machine import describe
 from harness.postgres_server import PostgresServer
-from harness.processes import interrupt_on_signals
 from harness.redis_server import RedisServer
-from harness.report import Row, rows_table, write_json
+from harness.report import Row, rows_table
 from queue_measures import backlog, dispatch, polls, submits, throughput
 from queue_systems.arq_redis import ArqOnRedis
 from queue_systems.base import System
@@ -88,30 +86,8 @@ MEASURES: dict[str, Callable[[Field, Scale], list[Row]]] = {
 }
 
 
-def main() -> int:
-    options = read_options()
-    interrupt_on_signals()
-    try:
-        scale = QUICK if options.quick else replace(FULL, rounds=options.rounds)
-        rows = run(scale, options.only)
-    except BenchmarkError as error:
-        print(f"queue: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("queue: interrupted; everything that it started has been stopped", file=sys.stderr)
-        return 130
-    if options.json:
-        write_json(options.json, rows)
-    return 0 if options.quick or all(row.passes for row in rows) else 1
-
-
-def read_options() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("--json", type=Path, metavar="PATH", help="write the rows there as well")
-    parser.add_argument("--quick", action="store_true", help="a little of everything; no bar fails it")
-    parser.add_argument("--rounds", type=int, default=FULL.rounds, help="turns of each system (%(default)s)")
-    parser.add_argument("--only", nargs="+", choices=MEASURES, default=list(MEASURES), help="these measures alone")
-    return parser.parse_args()
+def scale_of(quick: bool, rounds: int) -> Scale:
+    return QUICK if quick else replace(FULL, rounds=rounds)
 
 
 def run(scale: Scale, measures: Sequence[str]) -> list[Row]:
@@ -159,4 +135,4 @@ def bring_up(folder: Path, cleanup: ExitStack) -> Field:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main("queue", __doc__, MEASURES, FULL.rounds, scale_of, run))

@@ -3,7 +3,6 @@
 Both are started here, anew for each turn.
 """
 
-import argparse
 import shutil
 import sys
 import tempfile
@@ -12,10 +11,9 @@ from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from harness.errors import BenchmarkError
+from harness.command import main
 from harness.machine import describe
-from harness.processes import interrupt_on_signals
-from harness.report import Row, rows_table, write_json
+from harness.report import Row, rows_table
 from registry_measures import blobs, images
 from registry_measures.layout import make_layout, random_file
 from registry_systems.distribution import Distribution
@@ -44,30 +42,8 @@ FULL = Scale(rounds=3, large_mib=1024, layers=200)
 QUICK = Scale(rounds=1, large_mib=32, layers=10)
 
 
-def main() -> int:
-    options = read_options()
-    interrupt_on_signals()
-    try:
-        scale = QUICK if options.quick else replace(FULL, rounds=options.rounds)
-        rows = run(scale, options.only)
-    except BenchmarkError as error:
-        print(f"registry: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("registry: interrupted; everything that it started has been stopped", file=sys.stderr)
-        return 130
-    if options.json:
-        write_json(options.json, rows)
-    return 0 if options.quick or all(row.passes for row in rows) else 1
-
-
-def read_options() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("--json", type=Path, metavar="PATH", help="write the rows there as well")
-    parser.add_argument("--quick", action="store_true", help="a little of everything; no bar fails it")
-    parser.add_argument("--rounds", type=int, default=FULL.rounds, help="turns of each registry (%(default)s)")
-    parser.add_argument("--only", nargs="+", choices=MEASURES, default=MEASURES, help="these measures alone")
-    return parser.parse_args()
+def scale_of(quick: bool, rounds: int) -> Scale:
+    return QUICK if quick else replace(FULL, rounds=rounds)
 
 
 def run(scale: Scale, measures: Sequence[str]) -> list[Row]:
@@ -94,4 +70,4 @@ def run(scale: Scale, measures: Sequence[str]) -> list[Row]:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main("registry", __doc__, MEASURES, FULL.rounds, scale_of, run))
