@@ -3,7 +3,6 @@
 import json
 import os
 import signal
-import statistics
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -22,6 +21,7 @@ from pusher import bundle_manifest, digest_of
 ADMIN_KEY = "an-admin-key-for-all-the-servers"
 ECHO = "import sprocket\n\nclass Worker(sprocket.Sprocket):\n    def predict(self, args):\n        return args\n"
 TAKE_OVER_SECONDS = 10.0
+POLL_SECONDS = 20
 
 
 class Servers:
@@ -84,7 +84,7 @@ def test_a_submit_at_one_server_wakes_a_worker_that_waits_at_another(
 ) -> None:
     queue = queue_at(three[0], "wakes")
     here, there = queue.client(three[0]), queue.client(three[1])
-    delays = []
+    delays_seconds = []
     with ThreadPoolExecutor(1) as pool:
         for number in range(40):
             handed = pool.submit(_claimed_at, there, queue.name)
@@ -92,14 +92,11 @@ def test_a_submit_at_one_server_wakes_a_worker_that_waits_at_another(
             began = time.monotonic()
             job_id = here.post("/v1/queue/submit", json=queue.job(number)).json()["request_id"]
             claim, at = handed.result(30)
-            delays.append((at - began) * 1000)
+            delays_seconds.append(at - began)
             assert claim["request_id"] == job_id
             queue.finish(there, claim)
-    print(
-        f"\nsubmit at one server to claim at another: p50 {statistics.median(delays):.1f} ms, max {max(delays):.1f} ms"
-    )
-    assert statistics.median(delays) < 100
-    assert max(delays) < 2000
+    # Nobody looks by himself before the poll's own end: what is quicker was woken.
+    assert max(delays_seconds) < POLL_SECONDS / 2
 
 
 def test_a_result_at_one_server_wakes_a_follower_at_another(three: list[PlatformProcess], queue_at: "QueueAt") -> None:
@@ -108,8 +105,7 @@ def test_a_result_at_one_server_wakes_a_follower_at_another(three: list[Platform
     job_id = a.post("/v1/queue/submit", json=queue.job(1)).json()["request_id"]
     parameters = {"model": queue.name, "request_id": job_id}
     with b.stream("GET", "/v1/queue/events", params=parameters) as events:
-        if events.status_code == 404:
-            pytest.skip("this version has no events yet")
+        assert events.status_code == 200
         lines = (line.removeprefix("data:") for line in events.iter_lines() if line.startswith("data:"))
         assert json.loads(next(lines))["status"] == "pending"
         queue.finish(a, queue.claims(a, 1)[0])
@@ -397,7 +393,7 @@ def _result(model: str, claim: dict[str, Any]) -> dict[str, Any]:
 
 
 def _claimed_at(client: httpx.Client, model: str) -> tuple[dict[str, Any], float]:
-    parameters = {"model": model, "hostname": "test", "timeout": "20s", "claim_timeout": "90"}
+    parameters = {"model": model, "hostname": "test", "timeout": f"{POLL_SECONDS}s", "claim_timeout": "90"}
     answer = client.get("/internal/v1/queue/retrieve", params=parameters)
     at = time.monotonic()
     assert answer.status_code == 200, answer.text
