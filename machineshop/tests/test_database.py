@@ -176,16 +176,6 @@ async def test_a_disk_that_refuses_the_log_is_told_to_all_who_count_on_it(
     assert await embedded.write_briefly("queue", put, "third") == "third"
 
 
-async def test_what_is_handed_over_while_the_store_closes_is_answered(embedded: Database) -> None:
-    handed: list[str] = []
-    pending = asyncio.ensure_future(embedded.write_handing_over("queue", handed.append, put, "second"))
-    await asyncio.sleep(0)
-    assert handed == ["second"]  # and the writer's thread does not know of it yet
-    embedded.close()
-    async with asyncio.timeout(10):
-        assert await pending == "second"
-
-
 async def test_one_that_is_refused_on_the_event_loop_changes_nothing(database: Database) -> None:
     with pytest.raises(Conflict):
         await database.write_briefly("queue", put, "bad", error=Conflict(message="no"))

@@ -49,7 +49,6 @@ class Writer:
         self._writes: queue.SimpleQueue[Write | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._run, name="store-writer", daemon=True)
         self._connection: Connection | None = None
-        self._closed = False
         # How many transactions were committed on callers' threads, and how many of them are on disk.
         self._committed_at_once = self._synced = 0
         # Held by whoever uses the connection.
@@ -80,14 +79,9 @@ class Writer:
                 self._turn.release()
         if write.committed and write.handed_over:
             # First the loop brings it to whoever waits for it: the writer's thread would take Python's lock from it.
-            write.loop.call_soon(self._put_late, write)
+            write.loop.call_soon(self._writes.put, write)
         else:
             self._writes.put(write)
-
-    def _put_late(self, write: Write) -> None:
-        self._writes.put(write)
-        if self._closed:
-            self._answer_the_rest()
 
     @property
     def is_on_disk(self) -> bool:
@@ -117,25 +111,9 @@ class Writer:
         if self._thread.is_alive():
             self._writes.put(None)
             self._thread.join(timeout=BUSY_TIMEOUT_SECONDS + 5)
-        if self._engines.log is not None and not self.is_on_disk:
-            with contextlib.suppress(LogNotOnDisk):
-                self._engines.log.sync()
-                self._synced = self._committed_at_once
-        self._closed = True
-        self._answer_the_rest()
         if self._checkpointer is not None:
             self._checkpointer.close()
         self._drop_connection()
-
-    def _answer_the_rest(self) -> None:
-        """Answer those who came too late for the thread: with success, where it is on disk all the same."""
-        rest = []
-        with contextlib.suppress(queue.Empty):
-            while write := self._writes.get_nowait():
-                rest.append(write)
-        lost = [write for write in rest if not 0 < write.committed <= self._synced]
-        _refuse(lost, StoreUnavailable("The server has shut down; look whether it was done."))
-        on_loops(rest, Write.resolve)
 
     def _run(self) -> None:
         closing = False
