@@ -65,3 +65,26 @@ async def test_a_job_that_waits_for_a_request_over_http_is_kept(
     assert (await asked)[0] == 200
     assert (await platform.finished(job)).outputs == {"n": 1}
     assert job.attempt == 1
+
+
+async def test_a_job_that_came_with_a_report_waits_for_a_request_over_http_and_is_kept(
+    platform: FakePlatform, launch: Launcher, tmp_path: Path
+) -> None:
+    gate = tmp_path / "gate"
+    before = await platform.submit({"n": 0})
+    platform.exchange_statuses = [503] * 100
+    worker = await launch(platform, "eager:Eager", **QUIET)
+    await worker.has_predicted(1)
+    job = await platform.submit({"n": 1})
+    asked = asyncio.create_task(worker.post("/generate", f'{{"do": "hold", "until": "{gate}"}}'.encode()))
+    while not Path(f"{gate}.waited-for").exists():  # the slot is free while the report is on its way
+        await asyncio.sleep(0.01)
+    platform.exchange_statuses.clear()
+    await platform.finished(before)
+    await platform.until(lambda: job.status == "running")
+    await asyncio.sleep(1.0)  # longer than the patience for jobs that were claimed ahead
+    assert (job.status, job.attempt) == ("running", 1)
+    gate.touch()
+    assert (await asked)[0] == 200
+    assert (await platform.finished(job)).outputs == {"n": 1}
+    assert job.attempt == 1

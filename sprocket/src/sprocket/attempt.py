@@ -34,6 +34,8 @@ class Attempt:
         """The job is no longer ours: whatever comes of it is thrown away."""
         self.is_ahead = False
         """The job was claimed while others had all the slots."""
+        self.is_leaving = False
+        """How it ends is being told: it has no slot any more, and wants none."""
         self._courier = courier
         self._in_turn = asyncio.Lock()
 
@@ -72,7 +74,7 @@ class Attempt:
         Returns:
             Whether the platform has taken it.
         """
-        self.job.over = True
+        self.job.over = self.is_leaving = True
         await self._send_last_chunks()
         gives_up_at = time.monotonic() + DELIVERY_SECONDS
         failures = 0
@@ -105,6 +107,7 @@ class Attempt:
         Raises:
             PlatformError: it did not get through; the claim runs out by itself.
         """
+        self.is_leaving = True
         async with self._in_turn:
             if self.dropped:
                 return False

@@ -100,8 +100,10 @@ class Consumer:
         attempts = [self._attempt_of(claim) for claim in claims]
         if not self._attempts:
             self._workbench.let_begin()
-        for attempt in attempts:
-            attempt.is_ahead = self._room() <= 0
+        # Those that are being reported have left their slots: whose room they make waits for it as long as it takes.
+        staying = sum(not attempt.is_leaving for attempt in self._attempts)
+        for number, attempt in enumerate(attempts, staying):
+            attempt.is_ahead = number >= self._workbench.slots.count
             self._attempts[attempt] = self._loop.create_task(self._serve(attempt))
 
     def claimed(self) -> None:
