@@ -162,6 +162,38 @@ async def test_what_somebody_has_read_is_on_disk(embedded: Database, monkeypatch
     assert await embedded.read_briefly(names) == {"first", "second", "third"}
 
 
+async def test_what_the_thread_hands_over_is_on_disk_before_somebody_reads_it(
+    embedded: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    disk = SlowDisk(embedded, monkeypatch)
+    handed: list[str] = []
+    with embedded._writer._turn:  # as while the thread commits for others
+        pending = asyncio.ensure_future(embedded.write_handing_over("queue", handed.append, put, "second"))
+        await asyncio.sleep(0.05)
+    while not handed:
+        await asyncio.sleep(0.01)
+    looks = [asyncio.ensure_future(embedded.read_briefly(names)), asyncio.ensure_future(embedded.read(names))]
+    await asyncio.sleep(0.1)
+    assert not any(task.done() for task in [pending, *looks])
+    disk.writable.set()
+    assert await pending == "second"
+    assert await asyncio.gather(*looks) == [{"first", "second"}] * 2
+
+
+async def test_what_is_found_in_a_transaction_is_on_disk_when_it_is_told(
+    embedded: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    disk = SlowDisk(embedded, monkeypatch)
+    first = asyncio.ensure_future(embedded.write_handing_over("queue", lambda _: None, put, "second"))
+    second = asyncio.ensure_future(embedded.write(names))  # as a submit whose key stands for a job already
+    await asyncio.sleep(0.2)
+    assert not first.done()
+    assert not second.done()
+    disk.writable.set()
+    assert await first == "second"
+    assert await second == {"first", "second"}
+
+
 async def test_a_disk_that_refuses_the_log_is_told_to_all_who_count_on_it(
     embedded: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -49,7 +49,7 @@ class Writer:
         self._writes: queue.SimpleQueue[Write | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._run, name="store-writer", daemon=True)
         self._connection: Connection | None = None
-        # How many transactions were committed on callers' threads, and how many of them are on disk.
+        # How many transactions others could see before they were on disk, and how many of them are there now.
         self._committed_at_once = self._synced = 0
         # Held by whoever uses the connection.
         self._turn = threading.Lock()
@@ -122,7 +122,8 @@ class Writer:
             if group:
                 with self._turn:
                     topics = self._commit([write for write in group if not write.committed])
-                self._sync([write for write in group if write.committed])
+                    seen = self._committed_at_once
+                self._sync(group, seen)
                 on_loops(group, Write.resolve)
                 for topic in topics:
                     with contextlib.suppress(RuntimeError):  # the loop has ended
@@ -141,16 +142,16 @@ class Writer:
                 return group, False
         return group, True
 
-    def _sync(self, committed: list[Write]) -> None:
-        """Put on disk what was committed at once."""
-        if committed and self._engines.log is not None:
+    def _sync(self, group: list[Write], seen: int) -> None:
+        """Put on disk what was committed at once by now: these writes may be it, or have found it."""
+        if seen != self._synced and self._engines.log is not None:
             try:
                 self._engines.log.sync()
             except LogNotOnDisk as error:
                 with self._turn:
-                    self._fail(committed, error, away=False)
+                    self._fail(group, error, away=False)
             else:
-                self._synced = max(write.committed for write in committed)
+                self._synced = seen
 
     def _commit(self, group: list[Write]) -> set[str]:
         """One transaction for all of them, on disk when this returns; the topics that it has announced."""
@@ -182,10 +183,12 @@ class Writer:
 
     def _transact_to_disk(self, group: list[Write]) -> set[str]:
         if self._engines.log is not None and all(write.hand_over for write in group):
+            self._committed_at_once += 1  # before it is: readers see it as soon as it is committed
             with self._engines.log.unsynced(self._connected()):
                 topics = self._transact(group)
             on_loops(group, Write.early)
             self._engines.log.sync()
+            self._synced = self._committed_at_once
             return topics
         for _ in range(DEADLOCK_TRIES - 1):
             try:
