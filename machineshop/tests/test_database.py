@@ -16,7 +16,7 @@ from alembic.runtime.migration import MigrationContext
 from sqlalchemy import Connection, create_engine, func, select
 
 from machineshop.errors import Conflict, StoreUnavailable
-from machineshop.store.database import Database, sqlite_url
+from machineshop.store.database import Database, sqlite_file, sqlite_url
 from machineshop.store.schema import migrate
 from machineshop.store.tables import metadata, settings
 from machineshop.store.wal import LogNotOnDisk
@@ -192,6 +192,19 @@ async def test_what_is_found_in_a_transaction_is_on_disk_when_it_is_told(
     disk.writable.set()
     assert await first == "second"
     assert await second == {"first", "second"}
+
+
+async def test_a_database_may_lie_behind_a_link(tmp_path: Path) -> None:
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "link.db").symlink_to(tmp_path / "elsewhere" / "real.db")
+    url = sqlite_url(tmp_path / "link.db")
+    migrate(url)
+    database = Database(url)
+    database.start()
+    assert await database.write_briefly("queue", put, "first") == "first"
+    assert await database.read_briefly(names) == {"first"}
+    assert sqlite_file(url) == tmp_path / "elsewhere" / "real.db"  # what servers lock
+    await asyncio.to_thread(database.close)
 
 
 async def test_a_disk_that_refuses_the_log_is_told_to_all_who_count_on_it(

@@ -294,8 +294,8 @@ def sqlite_url(path: Path) -> str:
 
 
 def sqlite_file(url: str | None) -> Path | None:
-    """The file of a SQLite database; None where it is another, or in memory."""
+    """The file of a SQLite database, wherever links to it lie; None where it is another, or in memory."""
     if url is None or not is_sqlite(url):
         return None
     database = make_url(url).database
-    return Path(database).absolute() if database and database != ":memory:" else None
+    return Path(database).resolve() if database and database != ":memory:" else None

@@ -33,6 +33,8 @@ class WriteAheadLog:
     """The log of one database file. It exists as long as a connection is open, which the writer's is."""
 
     def __init__(self, database: Path) -> None:
+        # SQLite puts it beside the file itself, and not beside a link to it.
+        database = database.resolve()
         self._path = database.with_name(database.name + "-wal")
         self._fd: int | None = None
 
