@@ -237,6 +237,30 @@ async def test_a_closed_store_refuses_writes(database: Database) -> None:
         await database.write(put, "late")
 
 
+async def test_whoever_comes_while_the_store_is_closed_is_answered(tmp_path: Path) -> None:
+    url = sqlite_url(tmp_path / "closing.db")
+    migrate(url)
+
+    async def go_on(database: Database, kind: int) -> None:
+        number = 0
+        with pytest.raises(StoreUnavailable):
+            while number := number + 1:
+                if kind == 0:
+                    await database.write_handing_over("queue", lambda _: None, put, f"{id(database)}-{number}")
+                else:
+                    await database.read(names)
+
+    for _ in range(10):
+        database = Database(url)
+        database.start()
+        callers = [asyncio.ensure_future(go_on(database, kind)) for kind in (0, 1, 1)]
+        await asyncio.sleep(0.01)
+        await asyncio.to_thread(database.close)
+        done, left = await asyncio.wait(callers, timeout=5)
+        assert not left
+        await asyncio.gather(*(caller for caller in done), return_exceptions=True)
+
+
 KILLED_WRITER = """
 import asyncio, sys
 from machineshop.store.database import Database

@@ -53,6 +53,8 @@ class Writer:
         self._committed_at_once = self._synced = 0
         # Held by whoever uses the connection.
         self._turn = threading.Lock()
+        # Nobody takes what is put there any more.
+        self._ended = False
         self._checkpointer = Checkpointer(engines.engine) if engines.is_sqlite else None
 
     def start(self) -> None:
@@ -64,6 +66,8 @@ class Writer:
     def put(self, write: Write) -> None:
         """Take one more."""
         self._writes.put(write)
+        if self._ended:
+            self._refuse_late()
 
     def put_at_once(self, write: Write) -> None:
         """Commit a write on the caller's own thread, where nothing is in its way; the writer's puts it on disk.
@@ -79,9 +83,9 @@ class Writer:
                 self._turn.release()
         if write.committed and write.handed_over:
             # First the loop brings it to whoever waits for it: the writer's thread would take Python's lock from it.
-            write.loop.call_soon(self._writes.put, write)
+            write.loop.call_soon(self.put, write)
         else:
-            self._writes.put(write)
+            self.put(write)
 
     @property
     def is_on_disk(self) -> bool:
@@ -91,9 +95,11 @@ class Writer:
     def put_barrier(self, write: Write) -> None:
         """Take one that does nothing, and is answered once all is on disk that is committed by now."""
         write.committed = self._committed_at_once
-        self._writes.put(write)
+        self.put(write)
 
     def _commit_at_once(self, write: Write, write_ahead_log: WriteAheadLog) -> None:
+        if self._ended:
+            return
         try:
             with write_ahead_log.unsynced(self._connected()):
                 topics = self._transact([write], waits=False)
@@ -113,7 +119,23 @@ class Writer:
             self._thread.join(timeout=BUSY_TIMEOUT_SECONDS + 5)
         if self._checkpointer is not None:
             self._checkpointer.close()
+        # The event loop may be committing; a thread that did not end in time has the turn, and keeps it.
+        has_turn = self._turn.acquire(timeout=1)
+        self._ended = True
         self._drop_connection()
+        if has_turn:
+            self._turn.release()
+        self._refuse_late()
+
+    def _refuse_late(self) -> None:
+        """Answer what came when the thread had ended."""
+        late: list[Write] = []
+        with contextlib.suppress(queue.Empty):
+            while True:
+                if (write := self._writes.get_nowait()) is not None:
+                    late.append(write)
+        _refuse(late, StoreUnavailable("The server is shutting down; look whether this was done."))
+        on_loops(late, Write.resolve)
 
     def _run(self) -> None:
         closing = False
