@@ -48,6 +48,24 @@ async def test_jobs_behind_one_that_takes_long_go_back_to_the_queue(
     assert long.attempt == 1
 
 
+async def test_jobs_go_back_to_the_queue_though_the_platform_is_away_for_a_moment(
+    platform: FakePlatform, launch: Launcher, tmp_path: Path
+) -> None:
+    gate = tmp_path / "gate"
+    small = await platform.submit_many([{"n": n} for n in range(20)])
+    long = await platform.submit({"do": "hold", "until": str(gate)})
+    behind = await platform.submit_many([{"n": n} for n in range(20)])
+    await launch(platform, "eager:Eager", **QUIET)
+    await platform.until(lambda: long.status == "running" and all(job.status == "done" for job in small))
+    await platform.until(lambda: any(job.attempt for job in behind))
+    platform.exchange_statuses = [503, 503]
+    await platform.until(lambda: all(job.status == "pending" for job in behind))
+    assert not platform.exchange_statuses
+    gate.touch()
+    for job in [long, *behind]:
+        await platform.finished(job)
+
+
 async def test_a_job_that_waits_for_a_request_over_http_is_kept(
     platform: FakePlatform, launch: Launcher, tmp_path: Path
 ) -> None:
@@ -77,8 +95,7 @@ async def test_a_job_that_came_with_a_report_waits_for_a_request_over_http_and_i
     await worker.has_predicted(1)
     job = await platform.submit({"n": 1})
     asked = asyncio.create_task(worker.post("/generate", f'{{"do": "hold", "until": "{gate}"}}'.encode()))
-    while not Path(f"{gate}.waited-for").exists():  # the slot is free while the report is on its way
-        await asyncio.sleep(0.01)
+    await worker.is_working(1)  # the slot is free while the report is on its way
     platform.exchange_statuses.clear()
     await platform.finished(before)
     await platform.until(lambda: job.status == "running")

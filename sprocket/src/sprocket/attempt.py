@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import json
 import time
+from collections.abc import Callable
 from typing import Any
 
 from .backoff import Backoff
@@ -98,8 +99,11 @@ class Attempt:
                 await asyncio.sleep(DELIVERY_BACKOFF.pause_seconds(failures))
         return False
 
-    async def release(self) -> bool:
+    async def release(self, goes_on: Callable[[], bool]) -> bool:
         """Hand the job back unfinished; no retry is counted for it.
+
+        Args:
+            goes_on: whether to try again where the platform does not answer.
 
         Returns:
             Whether it was still ours.
@@ -112,8 +116,16 @@ class Attempt:
             if self.dropped:
                 return False
             self.dropped = True
-            await self._update("pending", self.job.take_news())
-        return True
+            failures = 0
+            while True:
+                try:
+                    await self._update("pending", self.job.take_news())
+                    return True
+                except PlatformAwayError:
+                    if not goes_on():
+                        raise
+                failures += 1
+                await asyncio.sleep(DELIVERY_BACKOFF.pause_seconds(failures))
 
     def drop(self, reason: PlatformError) -> None:
         """Take note that the job is no longer ours, and tell the model to stop."""

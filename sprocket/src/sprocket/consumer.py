@@ -11,7 +11,7 @@ import contextlib
 import time
 from collections.abc import Iterator
 
-from .attempt import Attempt
+from .attempt import DELIVERY_SECONDS, Attempt
 from .backoff import Backoff
 from .courier import BATCH_LIMIT, Courier
 from .errors import PlatformAwayError, PlatformError, PlatformRefusedError, StaleAttemptError
@@ -212,7 +212,8 @@ class Consumer:
             attempt.dropped = True
             return
         if isinstance(outcome, HandedBack):
-            await self._release(attempt, HAND_BACK_SECONDS)
+            # A worker that goes on has the time to see it back.
+            await self._release(attempt, HAND_BACK_SECONDS if self._ending else DELIVERY_SECONDS)
             return
         if isinstance(outcome, Stale):
             attempt.drop(StaleAttemptError(outcome.error))
@@ -230,7 +231,7 @@ class Consumer:
 
     async def _release(self, attempt: Attempt, within_seconds: float) -> None:
         try:
-            if await asyncio.wait_for(attempt.release(), within_seconds):
+            if await asyncio.wait_for(attempt.release(lambda: not self._ending), within_seconds):
                 self._metrics.jobs["released"] += 1
                 log.warning("released: another worker may have it", extra=attempt.job.tag)
         except (PlatformError, asyncio.TimeoutError) as error:
