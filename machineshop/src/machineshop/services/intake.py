@@ -14,6 +14,7 @@ from machineshop.store.database import Database
 MAX_TOGETHER = 200
 # A transaction that moves so many jobs takes about as long as it takes to change threads for it.
 BRIEF_JOBS = 16
+BRIEF_BYTES = 256 * 1024
 
 
 class _Comer:
@@ -65,7 +66,9 @@ class Intake:
     async def _insert_all(self, deployment_id: str, comers: list[_Comer]) -> None:
         try:
             new = [comer.job for comer in comers]
-            write = self._database.write_briefly if len(new) <= BRIEF_JOBS else self._database.write_in_queue
+            size_bytes = sum(len(bytes(job.payload)) for job in new)
+            is_brief = len(new) <= BRIEF_JOBS and size_bytes <= BRIEF_BYTES
+            write = self._database.write_briefly if is_brief else self._database.write_in_queue
             stored = await write(deployment_id, jobs.insert, new)
         except StoreUnavailable as error:
             for comer in comers:

@@ -13,7 +13,7 @@ from machineshop.models import ApiKey, Claim, Deployment, FairKey, Include, Job,
 from machineshop.services.changes import Changes
 from machineshop.services.deployments import DeploymentService
 from machineshop.services.dispatch import Dispatcher
-from machineshop.services.intake import BRIEF_JOBS
+from machineshop.services.intake import BRIEF_BYTES, BRIEF_JOBS
 from machineshop.states import TERMINAL_STATES, JobState, JobVerb
 from machineshop.store import attempts, chunks, jobs, queues, turns, withdrawals
 from machineshop.store.attempts import INFO_LIMIT_BYTES, Holder
@@ -363,7 +363,8 @@ class QueueService:
         """What a worker says of several jobs, and its claim of the next ones where `worker` is given: all at once."""
         holder = msgspec.structs.replace(holder, deployment_id=deployment.id)  # whose lock is all that is held
         wanted = None if worker is None else self.dispatcher.wanted(worker, max_jobs)
-        is_brief = len(updates) + max_jobs <= BRIEF_JOBS
+        size_bytes = sum(len(bytes(update.outputs)) for update in updates)
+        is_brief = len(updates) + max_jobs <= BRIEF_JOBS and size_bytes <= BRIEF_BYTES
         write = self._database.write_briefly if is_brief else self._database.write_in_queue
         turn = await write(
             deployment.id, turns.take_turn, project_id, deployment.id, holder, updates, wanted, self._clock()

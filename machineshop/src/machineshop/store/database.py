@@ -177,6 +177,7 @@ class Database:
         if self.is_shared:
             return await self.read(function, *args, **kwargs)
         self._outage.check()
+        await asyncio.sleep(0)  # who asks again and again lets others have their turn
         result = self._look_up(lambda conn: function(conn, *args, **kwargs))
         await self._on_disk()
         return result
