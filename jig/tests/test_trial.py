@@ -293,11 +293,13 @@ def test_a_job_line_keeps_files_apart(tmp_path: Path) -> None:
 def test_only_the_trials_own_files_are_moved(tmp_path: Path) -> None:
     (tmp_path / "files").mkdir()
     (tmp_path / "files" / "id-a.txt").touch()
-    outputs = {"deep": [{"a": str(tmp_path / "files" / "id-a.txt")}], "other": "/etc/hostname", "n": 1}
-    found: list[str] = []
+    made = str(tmp_path / "files" / "id-a.txt")
+    outputs = {"deep": [{"a": made}], "again": made, "other": "/etc/hostname", "n": 1}
+    found: dict[str, str] = {}
     moved = keep_files(outputs, tmp_path, {"request_id": "id"}, tmp_path / "kept", found)
-    assert moved == {**outputs, "deep": [{"a": str(tmp_path / "kept" / "a.txt")}]}
-    assert found == [str(tmp_path / "kept" / "a.txt")]
+    there = str(tmp_path / "kept" / "a.txt")
+    assert moved == {**outputs, "deep": [{"a": there}], "again": there}
+    assert list(found.values()) == [there]
     assert free_path(tmp_path / "kept" / "a.txt").name == "a-2.txt"
 
 

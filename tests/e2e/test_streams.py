@@ -36,20 +36,7 @@ def test_what_a_model_gives_is_seen_while_its_job_runs(platform: PlatformProcess
             return client.get("/v1/queue/status", params=params).json()["chunks"]
 
         wait_for(lambda: chunks() == WORDS, "the chunks are seen")
-        watching = subprocess.Popen(
-            [BIN / "jig", "jobs", "watch", job_id],
-            cwd=folder,
-            env=platform.environment,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        assert watching.stderr is not None
-        said = ""
-        while '{"word": "be"}' not in said:
-            line = watching.stderr.readline()
-            assert line, said
-            said += line
+        watching = watched(platform, folder, "jobs", "watch", job_id)
         events = []
         with client.stream("GET", "/v1/queue/events", params=params) as answer:
             for line in answer.iter_lines():
@@ -66,9 +53,33 @@ def test_what_a_model_gives_is_seen_while_its_job_runs(platform: PlatformProcess
         out, _ = watching.communicate(timeout=30)
         assert json.loads(out) == {"chunks": [*WORDS, {"word": "."}]}
 
+        gate.unlink()
+        submitting = watched(platform, folder, "submit", "--payload", json.dumps(payload), "--watch")
+        gate.touch()
+        assert '{"word": "."}' in submitting.communicate(timeout=30)[1]
+
         gateway = "/v1/deployment-request/streams/generate"
         with client.stream("POST", gateway, json=payload, headers={"Accept": "text/event-stream"}) as answer:
             text = "".join(answer.iter_text())
         assert text == 'data: {"word":"to"}\n\ndata: {"word":"be"}\n\ndata: {"word":"."}\n\nevent: done\ndata: {}\n\n'
         assert client.post(gateway, json={"text": "x"}).status_code == 422
     platform.jig("destroy", "--yes", cwd=folder)
+
+
+def watched(platform: PlatformProcess, folder: Path, *words: str) -> "subprocess.Popen[str]":
+    """jig, which has shown the first chunks of a job."""
+    jig = subprocess.Popen(
+        [BIN / "jig", *words],
+        cwd=folder,
+        env=platform.environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert jig.stderr is not None
+    said = ""
+    while '{"word": "be"}' not in said:
+        line = jig.stderr.readline()
+        assert line, said
+        said += line
+    return jig

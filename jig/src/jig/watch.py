@@ -74,14 +74,19 @@ def with_result(job: Job, output: Output) -> Job:
     raise JobError(ending(job), job=dict(job))
 
 
-def polled(client: Client, name: str, request_id: str) -> Iterator[Job]:
-    """The job as it is now, at first often, then once a second; often again after each change of state."""
+def polled(client: Client, name: str, request_id: str, note: Callable[[str], None]) -> Iterator[Job]:
+    """The job as it is now, at first often, then once a second; often again after each change of state.
+
+    One that streams is followed from then on: its last chunks are seen only by who follows it. `note` as there.
+    """
     pause_seconds, state = FIRST_POLL_SECONDS, ""
     while True:
         job = status_of(client, name, request_id)
         if job["status"] != state:
             state, pause_seconds = job["status"], FIRST_POLL_SECONDS
         yield job
+        if job.get("chunks"):
+            yield from followed(client, name, request_id, note)
         time.sleep(pause_seconds)
         pause_seconds = min(pause_seconds * POLL_GROWTH, LONGEST_POLL_SECONDS)
 

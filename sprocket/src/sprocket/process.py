@@ -145,7 +145,7 @@ class ModelProcess:
             return
         idle = self._on_ready is None and not self._predicts
         if not idle or not await child.ended(ORDERLY_END_SECONDS):
-            child.kill()
+            self.kill()
             await child.ended(ORDERLY_END_SECONDS)
 
     def _numbers_of(self, job: Job) -> list[int]:

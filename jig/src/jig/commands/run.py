@@ -158,10 +158,10 @@ def environment_of(config: Config, output: Output) -> Path:
 
 def kept(outcome: dict[str, Any], trial: Path, asked: Asked) -> dict[str, Any]:
     """The outcome with its files where they stay."""
-    files: list[str] = []
+    files: dict[str, str] = {}
     place = asked.folder or Path(tempfile.gettempdir()) / f"jig-run-{trial.name.removeprefix('jig-trial-')}"
     outputs = keep_files(outcome.get("outputs"), trial, outcome, place, files)
-    return {**outcome, "outputs": outputs, "files": files}
+    return {**outcome, "outputs": outputs, "files": list(files.values())}
 
 
 def write_results(results: Results, jobs: JobFile, ended: list[dict[str, Any]]) -> None:

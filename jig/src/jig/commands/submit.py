@@ -119,7 +119,8 @@ def submit_one(
             note_idle_deployment(client, output, name)
         return
     output.note(f"Job {request_id}{before}")
-    finished = watch_job(client, JobView(output), name, request_id, polled(client, name, request_id))
+    view = JobView(output)
+    finished = watch_job(client, view, name, request_id, polled(client, name, request_id, view.note))
     output.result(finished, json.dumps(finished.get("outputs"), indent=2, ensure_ascii=False))
 
 

@@ -42,7 +42,7 @@ def read_outcomes(folder: Path) -> Iterator[dict[str, Any]]:
                 yield json.loads(line)
 
 
-def keep_files(outputs: Any, folder: Path, outcome: Mapping[str, Any], kept: Path, found: list[str]) -> Any:
+def keep_files(outputs: Any, folder: Path, outcome: Mapping[str, Any], kept: Path, found: dict[str, str]) -> Any:
     """The outputs with their files moved to where they stay.
 
     Args:
@@ -50,7 +50,7 @@ def keep_files(outputs: Any, folder: Path, outcome: Mapping[str, Any], kept: Pat
         folder: of the trial.
         outcome: whose outputs they are.
         kept: the folder where files stay; made with the first one.
-        found: gets the path of each file.
+        found: gets the path of each file, by where it was.
     """
     if isinstance(outputs, dict):
         return {key: keep_files(value, folder, outcome, kept, found) for key, value in outputs.items()}
@@ -58,12 +58,14 @@ def keep_files(outputs: Any, folder: Path, outcome: Mapping[str, Any], kept: Pat
         return [keep_files(value, folder, outcome, kept, found) for value in outputs]
     if not isinstance(outputs, str) or not outputs.startswith(f"{folder / FILES}/"):
         return outputs
+    if outputs in found:
+        return found[outputs]
     kept.mkdir(parents=True, exist_ok=True)
     name = Path(outputs).name.removeprefix(f"{outcome['request_id']}-")
     path = free_path(kept.resolve() / name)
     shutil.move(outputs, path)
-    found.append(str(path))
-    return str(path)
+    found[outputs] = str(path)
+    return found[outputs]
 
 
 def free_path(path: Path) -> Path:

@@ -144,8 +144,8 @@ class Feed:
         if job is None:
             return None
         given = Chunks(0, [])
-        # Of an attempt that is just done a follower is told the rest; one that comes later gets the result alone.
+        # Of an attempt that has just ended a follower is told the rest; one that comes later gets the result alone.
         is_known = job.attempt == attempt
-        if job.state is JobState.RUNNING or (job.state is JobState.DONE and is_known):
+        if job.state is JobState.RUNNING or (job.state in TERMINAL_STATES and is_known):
             given = chunks.read(conn, job_id, job.attempt, known_chunks if is_known else 0)
         return FoundJob(self._render(job, True), job.change, job.state in TERMINAL_STATES, job.attempt, given)
