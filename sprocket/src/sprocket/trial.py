@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from .errors import JobCanceledError, JobFailedError, WorkerEndedError
+from .measures import INFO_KEY
 from .model import Model
 from .outcome import Failed, failure
 from .testing.under_test import SubmittedJob, WorkerUnderTest
@@ -94,6 +95,7 @@ def _show_info_of(job: SubmittedJob) -> None:
         job.wait(has_news, timeout_seconds=LONGEST_JOB_SECONDS)
         news = {key: value for key, value in job.info.items() if shown.get(key) != value}
         shown.update(news)
+        news.pop(INFO_KEY, None)
         if news and job.status != "failed":
             sys.stderr.write(f"info: {json.dumps(news)}\n")
 
