@@ -368,18 +368,24 @@ async def test_logs_of_all_replicas_come_in_order_of_time(world: World) -> None:
     await world.runtime.apply(world.spec(), 2)
     first, second = await ready(world.runtime, 2)
     for number in range(3):
-        await world.print(first, f"first {number}")
-        await world.print(second, f"second {number}")
+        await _print_and_see(world, first, f"first {number}")
+        await _print_and_see(world, second, f"second {number}")
     expected = [f"{who} {number}" for number in range(3) for who in ("first", "second")]
-
-    async def printed() -> bool:
-        return (await _texts(world.runtime, None, tail=6)) == expected
-
-    await eventually(printed)
+    assert await _texts(world.runtime, None, tail=6) == expected
     assert await _texts(world.runtime, None, tail=2) == expected[-2:]
     assert await _texts(world.runtime, second.id, tail=2) == ["second 1", "second 2"]
     assert (await _texts(world.runtime, None, tail=None))[-6:] == expected
     assert await _texts(world.runtime, None, tail=0) == []
+
+
+async def _print_and_see(world: World, replica: Replica, text: str) -> None:
+    """Two replicas' lines are in order where the second is printed once the first has got its time."""
+    await world.print(replica, text)
+
+    async def seen() -> bool:
+        return await _texts(world.runtime, replica.id, tail=1) == [text]
+
+    await eventually(seen)
 
 
 async def _texts(runtime: LocalRuntime, replica_id: str | None, tail: int | None) -> list[str]:
