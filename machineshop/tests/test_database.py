@@ -221,6 +221,13 @@ async def test_a_disk_that_refuses_the_log_is_told_to_all_who_count_on_it(
     assert await embedded.write_briefly("queue", put, "third") == "third"
 
 
+async def test_a_database_that_cannot_be_opened_is_said_to_be_so(tmp_path: Path) -> None:
+    database = Database(sqlite_url(tmp_path / "nowhere" / "missing.db"))
+    with pytest.raises(StoreUnavailable):
+        await database.read_briefly(names)
+    database.close()
+
+
 async def test_one_that_is_refused_on_the_event_loop_changes_nothing(database: Database) -> None:
     with pytest.raises(Conflict):
         await database.write_briefly("queue", put, "bad", error=Conflict(message="no"))

@@ -20,6 +20,7 @@ WORTH_TELLING_SECONDS = 0.001
 """Of steps that most jobs have nothing to do in."""
 
 FRESH_SECONDS = 0.1
+"""For how long the last answer is good."""
 
 
 class Measures:

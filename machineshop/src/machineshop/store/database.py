@@ -184,14 +184,15 @@ class Database:
 
     def _look_up(self, operation: Callable[[Connection], T]) -> T:
         """On a connection that stays open: what it takes to get one costs as much as the look itself."""
-        if self._lookups is None:
-            self._lookups = self._engines.engine.connect()
         try:
+            if self._lookups is None:
+                self._lookups = self._engines.engine.connect()
             return operation(self._lookups)
         except Exception as error:
-            self._lookups.invalidate()
-            self._lookups.close()
-            self._lookups = None
+            if self._lookups is not None:
+                self._lookups.invalidate()
+                self._lookups.close()
+                self._lookups = None
             self._refuse(error)
             raise
 
