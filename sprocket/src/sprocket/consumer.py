@@ -24,6 +24,7 @@ from .metrics import Metrics
 from .outcome import Exited, Failed, HandedBack, Outcome, Stale
 from .pace import PATIENCE_SECONDS
 from .platform import Platform
+from .timeouts import timeout
 from .workbench import Workbench
 
 AWAY_BACKOFF = Backoff(first_seconds=0.1, longest_seconds=5.0)
@@ -231,7 +232,9 @@ class Consumer:
 
     async def _release(self, attempt: Attempt, within_seconds: float) -> None:
         try:
-            if await asyncio.wait_for(attempt.release(lambda: not self._ending), within_seconds):
+            async with timeout(within_seconds):
+                released = await attempt.release(lambda: not self._ending)
+            if released:
                 self._metrics.jobs["released"] += 1
                 log.warning("released: another worker may have it", extra=attempt.job.tag)
         except (PlatformError, asyncio.TimeoutError) as error:

@@ -21,6 +21,7 @@ from .fetching import Fetcher, parse
 from .partial import Budget, PartialFile, TransientError
 from .platform import Platform
 from .response import FileResponse
+from .timeouts import timeout
 
 AT_A_TIME = 4
 TRIES = 3
@@ -88,7 +89,8 @@ class Downloader:
 
         tasks = [asyncio.ensure_future(one(index, wanted)) for index, wanted in enumerate(files)]
         try:
-            paths = await asyncio.wait_for(asyncio.gather(*tasks), self._config.job_input_timeout_seconds)
+            async with timeout(self._config.job_input_timeout_seconds):
+                paths = await asyncio.gather(*tasks)
         except asyncio.TimeoutError:
             seconds = f"{self._config.job_input_timeout_seconds:g} s"
             raise InputError(f"the job's inputs were not all fetched within {seconds}") from None
@@ -101,7 +103,8 @@ class Downloader:
     async def _fetch_one(self, wanted: InputFile, path: Path, budget: Budget) -> FileResponse:
         try:
             with contextlib.closing(PartialFile(path, budget)) as file:
-                url = await asyncio.wait_for(self._try(wanted, file), self._config.input_timeout_seconds)
+                async with timeout(self._config.input_timeout_seconds):
+                    url = await self._try(wanted, file)
                 return FileResponse(path, url, file.headers)
         except asyncio.TimeoutError:
             seconds = f"{self._config.input_timeout_seconds:g} s"

@@ -14,6 +14,7 @@ from .http_answer import answer_for, refusal_of
 from .job import Job
 from .logs import log
 from .outcome import Done, Outcome
+from .timeouts import timeout
 
 EVENTS_TYPE = "text/event-stream"
 
@@ -70,7 +71,8 @@ class EventStream:
     async def _has_news(self) -> bool:
         """Wait for news; give whether there were any within the time in which something has to be said."""
         try:
-            await asyncio.wait_for(self._news.wait(), KEEP_ALIVE_SECONDS)
+            async with timeout(KEEP_ALIVE_SECONDS):
+                await self._news.wait()
         except asyncio.TimeoutError:
             return False
         self._news.clear()
@@ -98,7 +100,8 @@ class EventStream:
 
     async def _send(self, text: str) -> None:
         response = await self._begun()
-        await asyncio.wait_for(response.write(text.encode()), STALLED_SECONDS)
+        async with timeout(STALLED_SECONDS):
+            await response.write(text.encode())
 
     async def _begun(self) -> web.StreamResponse:
         if self._response is None:

@@ -17,6 +17,7 @@ from .logs import log
 from .messages import check_status, decode_object, reason
 from .platform import Platform
 from .sending import Piece, Sender, Target
+from .timeouts import timeout
 
 UPLOAD_SECONDS = 600.0
 """For how long a file is offered to a platform that does not take it: as long as a result is, for it is as dear."""
@@ -133,7 +134,8 @@ class _Upload:
     async def _give_up(self, ending: dict[str, Any]) -> None:
         """Have the parts removed; where that fails, the platform does it by itself after a while."""
         try:
-            await asyncio.wait_for(self._ask(f"{MULTIPART}/abort", ending), ABORT_SECONDS)
+            async with timeout(ABORT_SECONDS):
+                await self._ask(f"{MULTIPART}/abort", ending)
         except (PlatformError, asyncio.TimeoutError):
             log.info("the parts of %s are left to the platform", self._path.name, extra=self._job.tag)
 

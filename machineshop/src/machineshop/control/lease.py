@@ -167,7 +167,8 @@ class Lease:
     async def _run(self) -> None:
         while True:
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._woken.wait(), self._pause_seconds())
+                async with asyncio.timeout(self._pause_seconds()):
+                    await self._woken.wait()
             self._woken.clear()
             try:
                 await self._renew()

@@ -83,7 +83,8 @@ class Loop:
                     failures = 0 if await self._succeeds(failures) else failures + 1
                 pause = self._interval_seconds if failures == 0 else backoff_seconds(self._interval_seconds, failures)
                 with contextlib.suppress(TimeoutError):
-                    await asyncio.wait_for(self._woken.wait(), pause)
+                    async with asyncio.timeout(pause):
+                        await self._woken.wait()
 
     async def _succeeds(self, failures: int) -> bool:
         try:

@@ -14,6 +14,8 @@ from typing import Any
 
 from aiohttp import web
 
+from sprocket.timeouts import timeout
+
 API_KEY = "msk_test_worker_key"
 TERMINAL = ("done", "failed", "canceled")
 
@@ -97,8 +99,8 @@ class FakeQueue:
         Raises:
             asyncio.TimeoutError: it did not within `seconds`.
         """
-        async with self._changed:
-            await asyncio.wait_for(self._changed.wait_for(lambda: bool(condition())), seconds)
+        async with self._changed, timeout(seconds):
+            await self._changed.wait_for(lambda: bool(condition()))
 
     async def finished(self, job: FakeJob, seconds: float = 15.0) -> FakeJob:
         """Wait for a job's end.

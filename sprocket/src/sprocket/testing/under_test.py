@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from sprocket.config import Config, PlatformConfig
 from sprocket.errors import JobCanceledError, JobFailedError, JobTimeoutError, WorkerEndedError
 from sprocket.model import Model
+from sprocket.timeouts import timeout
 from sprocket.worker import Worker
 
 if TYPE_CHECKING:
@@ -204,7 +205,8 @@ class WorkerUnderTest:
 
     async def _finish(self) -> Ending:
         self._stop.ask()
-        ending = await asyncio.wait_for(self._life, self._grace_period_seconds + LEFT_OVER_SECONDS)
+        async with timeout(self._grace_period_seconds + LEFT_OVER_SECONDS):
+            ending = await self._life
         await self._platform.stop()
         return ending
 
