@@ -22,6 +22,7 @@ from machineshop.models import Deployment
 from machineshop.runtime.base import Replica, ReplicaStatus
 from machineshop.services.deployments import DeploymentService
 from machineshop.services.identity import IdentityService
+from machineshop.services.traffic import Traffic
 from machineshop.store.database import sqlite_url
 
 PREFIX = "/v1/deployment-request/hello/"
@@ -163,7 +164,7 @@ async def caller(
     identity: IdentityService, deployments: DeploymentService, deployment: Deployment
 ) -> AsyncIterator[Caller]:
     replicas = Replicas()
-    gateway = Gateway(identity, deployments, replicas)
+    gateway = Gateway(identity, deployments, replicas, Traffic())
     await gateway.start()
     listener = socket.create_server(("127.0.0.1", 0))
     front = Front(Starlette(routes=gateway.routes()))

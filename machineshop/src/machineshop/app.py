@@ -62,6 +62,7 @@ from machineshop.services.queue import QueueService
 from machineshop.services.registry import RegistryService
 from machineshop.services.registry_access import RegistryAccess
 from machineshop.services.targets import targets_of
+from machineshop.services.traffic import Traffic
 from machineshop.services.webhooks import WebhookService
 from machineshop.store import leases
 from machineshop.store import settings as stored_settings
@@ -198,7 +199,8 @@ class Platform:
         )
         self.feed = Feed(self.database, self.queue.changes, events_api.render)
         self.places = Places(self.database, self.deployments, self.runtime, self.queue.dispatcher.waiters)
-        self.gateway = Gateway(self.identity, self.deployments, self.runtime)
+        self.traffic = Traffic()
+        self.gateway = Gateway(self.identity, self.deployments, self.runtime, self.traffic)
         self.relay = Relay(self.lease, self.database.server_id)
         self.news = News(self.queue)
         self.duty = Duty(self._loops(watcher), self.runtime)

@@ -5,7 +5,6 @@ with the fewest in flight; one that could not even be sent goes to another.
 """
 
 import logging
-from collections import Counter
 from typing import Protocol
 
 import aiohttp
@@ -23,6 +22,8 @@ from machineshop.models import Deployment
 from machineshop.runtime.base import Replica
 from machineshop.services.deployments import DeploymentService
 from machineshop.services.identity import IdentityService
+from machineshop.services.traffic import Request as Counted
+from machineshop.services.traffic import Traffic
 
 log = logging.getLogger(__name__)
 
@@ -41,11 +42,13 @@ class Replicas(Protocol):
 class Gateway:
     """The ASGI application behind the gateway's route."""
 
-    def __init__(self, identity: IdentityService, deployments: DeploymentService, replicas: Replicas) -> None:
+    def __init__(
+        self, identity: IdentityService, deployments: DeploymentService, replicas: Replicas, traffic: Traffic
+    ) -> None:
         self._identity = identity
         self._deployments = deployments
         self._replicas = replicas
-        self._in_flight: Counter[str] = Counter()
+        self._traffic = traffic
         self._session: aiohttp.ClientSession | None = None
 
     def routes(self) -> list[Route]:
@@ -70,7 +73,8 @@ class Gateway:
                 raise InvalidRequest(
                     "The gateway does not carry WebSockets yet. Send plain HTTP requests; answers may stream."
                 )
-            await self._forward(request, deployment, send)
+            with self._traffic.request(deployment.id) as counted:
+                await self._forward(request, deployment, send, counted)
         except MachineshopError as error:
             await error_response(error)(scope, receive, send)
 
@@ -80,16 +84,17 @@ class Gateway:
             raise NotPermitted(needed=" or ".join(USER_SCOPES), scope=identity.key.scope)
         return await self._deployments.get(identity.project.id, request.path_params["deployment"])
 
-    async def _forward(self, request: Request, deployment: Deployment, send: Send) -> None:
+    async def _forward(self, request: Request, deployment: Deployment, send: Send, counted: Counted) -> None:
         refused: frozenset[str] = frozenset()
         failure: MachineshopError = NoReadyReplica(
             f"No replica of '{deployment.name}' is ready to answer; 'jig status' says why. Try again shortly."
         )
         while replica := await self._choose(deployment, refused):
             exchange = Exchange(request, send, replica_target(request, replica, deployment.name))
-            self._in_flight[replica.id] += 1
+            counted.send(replica.id)
             try:
                 await exchange.run(self._opened())
+                counted.answered()
                 return
             except aiohttp.ClientError as error:
                 if exchange.started:
@@ -99,15 +104,12 @@ class Gateway:
                 if not exchange.may_retry(error):
                     break
                 refused |= {replica.id}
-            finally:
-                self._in_flight[replica.id] -= 1
-                if not self._in_flight[replica.id]:
-                    del self._in_flight[replica.id]
         raise failure
 
     async def _choose(self, deployment: Deployment, refused: frozenset[str]) -> Replica | None:
         replicas = [r for r in await self._replicas.observe() if r.deployment_id == deployment.id]
-        return choose(replicas, self._in_flight, refused)
+        in_flight = {replica.id: self._traffic.in_flight(replica.id) for replica in replicas}
+        return choose(replicas, in_flight, refused)
 
     def _opened(self) -> aiohttp.ClientSession:
         if self._session is None:
