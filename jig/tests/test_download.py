@@ -39,6 +39,8 @@ def test_it_goes_where_output_says(jig: Jig, stored: FakePlatform) -> None:
     finished = jig("download", "job 1-page.png", "--output", "no/such/folder.png")
     assert finished.code == 1
     assert "Cannot write no/such/folder.png: No such file or directory." in finished.err
+    finished = jig("download", "job 1-page.png", "--output", "new/folder/")
+    assert finished.out == "new/folder/job 1-page.png, 585.9 KiB\n"
 
 
 def test_nothing_is_overwritten_without_force(jig: Jig, stored: FakePlatform) -> None:

@@ -47,14 +47,14 @@ async def test_health_answers_and_the_claim_is_renewed_while_predict_runs(
     platform: FakePlatform, launch: Launcher, do: str
 ) -> None:
     worker = await launch(platform, "zoo:Zoo")
-    job = await platform.submit({"do": do, "seconds": 0.7})
+    job = await platform.submit({"do": do, "seconds": 1.5})
     await platform.until(lambda: job.status == "running")
+    assert "requests_inflight 1.0" in (await worker.get("/metrics"))[1]
     took_seconds = []
     for _ in range(20):
         started_at = time.monotonic()
         assert await worker.get("/health") == (200, '{"status": "healthy"}')
         took_seconds.append(time.monotonic() - started_at)
-    assert "requests_inflight 1.0" in (await worker.get("/metrics"))[1]
     await platform.finished(job)
     beats = platform.updates_of(job, "running")
     assert len(beats) >= 2

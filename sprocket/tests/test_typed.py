@@ -61,6 +61,8 @@ async def test_a_job_whose_input_does_not_fit_fails_with_the_text(launch: Launch
     job = await platform.run({"steps": 3})
     assert (job.status, job.info["error"]) == ("failed", "InvalidInputError: prompt: Field required")
     assert "traceback" not in job.info
+    await worker.says("the input was refused: InvalidInputError: prompt")
+    assert "predict failed" not in worker.stderr
     assert "predict was called" not in worker.stdout
 
 

@@ -167,7 +167,9 @@ class Workbench:
             self._exit(outcome.code)
         elif isinstance(outcome, (Failed, Canceled)):
             self.ending = self.ending or outcome.exit_code is not None
-        if isinstance(outcome, Failed):
+        if isinstance(outcome, Failed) and outcome.input_path is not None:
+            log.warning("the input was refused: %s", outcome.error, extra=job.tag)
+        elif isinstance(outcome, Failed):
             log.error("predict failed: %s", outcome.traceback or outcome.error, extra=job.tag)
         return outcome
 

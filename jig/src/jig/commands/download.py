@@ -20,7 +20,7 @@ from jig.storage import stored_file
 from jig.units import size
 
 FILE = "The file's URL, as a job's outputs have it, or its name."
-OUTPUT = "Where to, a file or a folder. [default: the file's own name, here]"
+OUTPUT = "Where to, a file or a folder; one that ends in / is a folder, made if need be. [default: its own name, here]"
 FORCE = "Overwrite what is there."
 
 StoredName = Annotated[str, Parameter(name="--file", help=FILE)]
@@ -29,16 +29,19 @@ StoredName = Annotated[str, Parameter(name="--file", help=FILE)]
 def download(
     file: StoredName,
     *,
-    output: Annotated[Path | None, Parameter(name=("--output", "-o"), help=OUTPUT)] = None,
+    output: Annotated[str | None, Parameter(name=("--output", "-o"), help=OUTPUT)] = None,
     force: Annotated[bool, Parameter(negative=(), show_default=False, help=FORCE)] = False,
     options: Globals = DEFAULTS,
 ) -> None:
     """Fetch a file from the platform's storage with your key."""
     session = Session(options)
     stored = stored_file(file, session.client.target.base_url)
-    place = output or Path(stored.filename)
-    place = place / stored.filename if place.is_dir() else place
+    place = Path(output or stored.filename)
+    is_folder = place.is_dir() or (output or "").endswith("/")
+    place = place / stored.filename if is_folder else place
     try:
+        if is_folder:
+            place.parent.mkdir(parents=True, exist_ok=True)
         count_bytes = fetch(session.client, session.output, stored.path, place, force=force)
     except FileExistsError as error:
         hint = "Choose another place with --output, or overwrite it with --force."
