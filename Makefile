@@ -5,7 +5,7 @@ SHELL := /bin/bash
 
 PYTHON := .venv/bin/python
 TORCH_VERSION := 2.13.0
-SOURCES := $(shell find sprocket/src -name '*.py') machineshop/hatch_build.py $(wildcard */pyproject.toml)
+SOURCES := $(shell find sprocket/src jig/src -name '*.py') machineshop/hatch_build.py $(wildcard */pyproject.toml)
 
 .PHONY: help setup torch demo test drills check format bench lock clean
 

@@ -9,6 +9,7 @@ import logging
 import os
 import time
 from collections.abc import Awaitable, Callable
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -24,6 +25,7 @@ from machineshop.api import files as files_api
 from machineshop.api import identity as identity_api
 from machineshop.api import images as images_api
 from machineshop.api import multipart as multipart_api
+from machineshop.api import packages as packages_api
 from machineshop.api import queue as queue_api
 from machineshop.api import webhooks as webhooks_api
 from machineshop.api import work as work_api
@@ -57,6 +59,7 @@ from machineshop.services.garbage import GarbageCollector
 from machineshop.services.identity import IdentityService, new_key
 from machineshop.services.multipart import MultipartService
 from machineshop.services.news import News
+from machineshop.services.packages import PackageIndex, read_wheels
 from machineshop.services.place import Places
 from machineshop.services.queue import QueueService
 from machineshop.services.registry import RegistryService
@@ -74,6 +77,7 @@ from machineshop.store.webhooks import WEBHOOKS
 
 log = logging.getLogger(__name__)
 
+WHEELS = Path(__file__).parent / "wheels"
 RECONCILE_SECONDS = 1.0
 RECLAIM_SECONDS = 1.0
 DELIVER_SECONDS = 1.0
@@ -207,6 +211,7 @@ class Platform:
         self.database.on_announced(DEPLOYMENTS, self.deployments.changed)
         # The followers of one that is deleted are to see its end.
         self.database.on_announced(DEPLOYMENTS, self.queue.changes.wake_all)
+        self.packages = PackageIndex(read_wheels(WHEELS), self.settings.package_index)
         self.asgi = self._application()
 
     def _loops(self, watcher: PlatformWatcher) -> list[Loop]:
@@ -250,6 +255,7 @@ class Platform:
             *deployments_api.store_routes(api, self.deployments),
             *identity_api.routes(api),
             *images_api.routes(api, self.registry),
+            *packages_api.routes(self.packages),
             Route("/health", _health, methods=["GET"]),
         ]
         handlers = {404: _not_found, 405: _not_allowed}

@@ -75,6 +75,7 @@ def serve(
     storage_dir: Path | None = None,
     public_url: str | None = None,
     server_url: str | None = None,
+    package_index: str | None = None,
     webhook_network: Annotated[list[str] | None, Parameter(negative=())] = None,
     verbose: Annotated[bool, Parameter(negative=())] = False,
 ) -> None:
@@ -95,6 +96,8 @@ def serve(
         public_url: The base URL at which clients reach the platform, where it is another than host and port.
         server_url: The base URL at which other servers on the same database reach this one, where host and port do not
             say it.
+        package_index: The index that has all packages but sprocket and jig, as https://HOST/simple: the platform's own
+            index at /simple passes on to it.
         webhook_network: A network that is not public and may be sent webhooks all the same, as 10.0.0.0/8; give it
             several times for several.
         verbose: Log every event, not only warnings.
@@ -109,6 +112,7 @@ def serve(
         storage_dir=storage_dir or _path(os.environ.get("MACHINESHOP_STORAGE_DIR")),
         public_url=public_url.rstrip("/") if public_url else None,
         server_url=(server_url or os.environ.get("MACHINESHOP_SERVER_URL") or "").rstrip("/") or None,
+        package_index=(package_index or os.environ.get("MACHINESHOP_PACKAGE_INDEX") or "").rstrip("/") or None,
         webhook_networks=tuple(webhook_network or _listed(os.environ.get("MACHINESHOP_WEBHOOK_NETWORKS", ""))),
         admin_key=os.environ.get("MACHINESHOP_ADMIN_KEY") or None,
     )

@@ -35,6 +35,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """The base URL that clients use, where it is not the one that the server listens on."""
     webhook_networks: tuple[str, ...] = ()
     """Networks that are not public and may be sent webhooks all the same, as `10.0.0.0/8`."""
+    package_index: str | None = None
+    """The index of all packages but our own, to which our own index passes on; None: nobody can be passed on."""
     admin_key: str | None = None
     """Taken from MACHINESHOP_ADMIN_KEY, never from the command line, where others could read it."""
 
@@ -70,7 +72,12 @@ def check(settings: Settings) -> Settings:
             f"The {settings.runtime} runtime is not in this version yet; use --runtime process, which runs bundles.",
             param="runtime",
         )
-    for option, url in (("--public-url", settings.public_url), ("--server-url", settings.server_url)):
+    urls = {
+        "--public-url": settings.public_url,
+        "--server-url": settings.server_url,
+        "--package-index": settings.package_index,
+    }
+    for option, url in urls.items():
         if url is not None and not _is_http_url(url):
             raise InvalidRequest(
                 f"{option} is '{url}'; it must look like http://host:port or https://host.",
