@@ -83,6 +83,7 @@ OWN = {
     "/v1/runtime",
     "/v1/storage/multipart/init",
     "/v1/storage/upload-request",
+    "/v1/tls/ca",
     "/v1/webhooks/secret",
     "/v1/webhooks/secret/rotate",
     "/v2",

@@ -19,6 +19,7 @@ from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 
 from machineshop import __version__
+from machineshop.api import authority as authority_api
 from machineshop.api import deployments as deployments_api
 from machineshop.api import events as events_api
 from machineshop.api import files as files_api
@@ -47,6 +48,7 @@ from machineshop.errors import MethodNotAllowed, NotFound, Unavailable
 from machineshop.front import Front
 from machineshop.gateway.proxy import Gateway
 from machineshop.gateway.relay import Relay
+from machineshop.hsts import hsts_headers
 from machineshop.http import error_response, json_response
 from machineshop.registry import app as registry_app
 from machineshop.runtime.base import ArtifactKind, ReplicaStatus
@@ -74,6 +76,7 @@ from machineshop.store.deployments import DEPLOYMENTS
 from machineshop.store.engines import local_address
 from machineshop.store.schema import migrate
 from machineshop.store.webhooks import WEBHOOKS
+from machineshop.tls import TlsKeeper, open_tls
 
 log = logging.getLogger(__name__)
 
@@ -84,6 +87,8 @@ DELIVER_SECONDS = 1.0
 CLEAN_SECONDS = 60.0
 COLLECT_SECONDS = 600.0
 DISOWN_SECONDS = 5.0
+# A machine that gets another address is soon reached by it.
+RENEW_SECONDS = 60.0
 # How long replicas may take to finish what they have in hand when the server is stopped from its terminal.
 STOP_GRACE_SECONDS = 10.0
 
@@ -95,6 +100,7 @@ class Platform:
         self.settings = check(settings)
         self.data_dir = DataDir(settings.data_dir, settings.storage_dir)
         self.made_admin_key: str | None = None
+        self.tls: TlsKeeper | None = None
         self.context_name: str | None = None
         self._address_of_machine: str | None = None
         self._address_file = self.data_dir.path / "server.json"
@@ -108,7 +114,9 @@ class Platform:
         self.data_dir.open()
         if (file := sqlite_file(self.settings.database_url)) is not None:
             self.data_dir.lock_database(file)
-        self.server = HttpServer(self.settings.host, self.settings.port or self._last_port())
+        self.tls = open_tls(self.settings, self.data_dir, time.time())
+        context = None if self.tls is None else self.tls.context
+        self.server = HttpServer(self.settings.host, self.settings.port or self._last_port(), context)
         self.base_url = self.settings.public_url or self.server.url()
         self.build()
         self.database.start()
@@ -123,11 +131,13 @@ class Platform:
         await self.relay.start()
         # The runtime finds its replicas before the first request asks for them.
         await self.runtime.start()
-        await self.server.start(self.asgi)
+        await self.server.start(self.asgi, hsts_headers(self.settings, self.base_url))
         self.news.start()
         self.database.listen(self.news.heard, self.news.missed)
         await self.lease.start(self.duty)
-        self.context_name = leave_context(contexts_path(), self.base_url, self.admin_key)
+        if self.renewal is not None:
+            self.renewal.start()
+        self.context_name = leave_context(contexts_path(), self.base_url, self.admin_key, self._authority_pem())
         write_private(self._address_file, json.dumps(self._address()) + "\n")
 
     @property
@@ -152,6 +162,8 @@ class Platform:
         await self.lease.give_back()
         self.queue.close()  # ends the long polls
         await self.server.stop()
+        if self.renewal is not None:
+            await self.renewal.stop()
         await self.database.hang_up()
         await self.news.close()
         await self.relay.close()
@@ -200,12 +212,15 @@ class Platform:
             bundles=self.registry,
             watcher=watcher,
             platform_url=lambda: self.base_url,
+            ca_bundle=None if self.tls is None else self.tls.bundle,
         )
         self.feed = Feed(self.database, self.queue.changes, events_api.render)
         self.places = Places(self.database, self.deployments, self.runtime, self.queue.dispatcher.waiters)
         self.traffic = Traffic()
         self.gateway = Gateway(self.identity, self.deployments, self.runtime, self.traffic)
-        self.relay = Relay(self.lease, self.database.server_id)
+        bundle = None if self.tls is None else self.tls.bundle
+        self.relay = Relay(self.lease, self.database.server_id, bundle)
+        self.renewal = None if self.tls is None else Loop("renew-certificate", self.tls.run_once, RENEW_SECONDS)
         self.news = News(self.queue)
         self.duty = Duty(self._loops(watcher), self.runtime)
         self.database.on_announced(DEPLOYMENTS, self.deployments.changed)
@@ -256,6 +271,7 @@ class Platform:
             *identity_api.routes(api),
             *images_api.routes(api, self.registry),
             *packages_api.routes(self.packages),
+            *authority_api.routes(self._authority_pem),
             Route("/health", _health, methods=["GET"]),
         ]
         handlers = {404: _not_found, 405: _not_allowed}
@@ -280,6 +296,9 @@ class Platform:
             storage_id = await self.database.write(stored_settings.ensure, stored_settings.STORAGE_ID, mine)
             if storage_id != mine:
                 raise StorageElsewhere(path=self.data_dir.storage, storage_id=storage_id)
+
+    def _authority_pem(self) -> str | None:
+        return None if self.tls is None else self.tls.authority_pem
 
     def _address(self) -> dict[str, Any]:
         return {"pid": os.getpid(), "base_url": self.base_url, "server_id": self.database.server_id}

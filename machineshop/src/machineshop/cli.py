@@ -27,6 +27,7 @@ from machineshop.serve import run
 from machineshop.services.garbage import GRACE_SECONDS, Collected, GarbageCollector
 from machineshop.services.identity import DEFAULT_SLUG, IdentityService
 from machineshop.store.database import Database
+from machineshop.tls.keeper import authority_fingerprint
 
 T = TypeVar("T")
 
@@ -76,6 +77,11 @@ def serve(
     public_url: str | None = None,
     server_url: str | None = None,
     package_index: str | None = None,
+    tls: str | None = None,
+    tls_cert: Path | None = None,
+    tls_key: Path | None = None,
+    tls_ca: Path | None = None,
+    hsts: bool | None = None,
     webhook_network: Annotated[list[str] | None, Parameter(negative=())] = None,
     verbose: Annotated[bool, Parameter(negative=())] = False,
 ) -> None:
@@ -98,6 +104,12 @@ def serve(
             say it.
         package_index: The index that has all packages but sprocket and jig, as https://HOST/simple: the platform's own
             index at /simple passes on to it.
+        tls: auto: serve HTTPS, with an authority and a certificate that the platform makes and renews by itself.
+        tls_cert: Serve HTTPS with this certificate, in PEM form with those between it and its authority. It is read
+            again when it changes.
+        tls_key: The private key of tls-cert.
+        tls_ca: The authority that signed tls-cert, where machines do not know it: replicas and jig are told of it.
+        hsts: Tell browsers to come by HTTPS only [where tls-cert is given, and not on loopback].
         webhook_network: A network that is not public and may be sent webhooks all the same, as 10.0.0.0/8; give it
             several times for several.
         verbose: Log every event, not only warnings.
@@ -113,6 +125,11 @@ def serve(
         public_url=public_url.rstrip("/") if public_url else None,
         server_url=(server_url or os.environ.get("MACHINESHOP_SERVER_URL") or "").rstrip("/") or None,
         package_index=(package_index or os.environ.get("MACHINESHOP_PACKAGE_INDEX") or "").rstrip("/") or None,
+        tls=tls or os.environ.get("MACHINESHOP_TLS") or "off",
+        tls_cert=tls_cert or _path(os.environ.get("MACHINESHOP_TLS_CERT")),
+        tls_key=tls_key or _path(os.environ.get("MACHINESHOP_TLS_KEY")),
+        tls_ca=tls_ca or _path(os.environ.get("MACHINESHOP_TLS_CA")),
+        hsts=hsts,
         webhook_networks=tuple(webhook_network or _listed(os.environ.get("MACHINESHOP_WEBHOOK_NETWORKS", ""))),
         admin_key=os.environ.get("MACHINESHOP_ADMIN_KEY") or None,
     )
@@ -234,6 +251,8 @@ def _announce(platform: Platform) -> None:
     print(f"  data       {platform.data_dir.path}")
     if platform.data_dir.storage != platform.data_dir.path:
         print(f"  storage    {platform.data_dir.storage}")
+    if platform.tls is not None and platform.tls.authority_pem is not None:
+        print(f"  authority  SHA-256 {authority_fingerprint(platform.tls.authority_pem)}")
     if platform.made_admin_key is not None:
         print(f"  admin key  {platform.made_admin_key}  (shown this once, kept in {platform.data_dir.admin_key})")
     if platform.context_name is not None:

@@ -14,6 +14,7 @@ DEFAULT_HOST = "127.0.0.1"
 DEFAULT_PORT = 8799
 DATABASE_SCHEMES = ("sqlite:///", "postgresql://", "postgres://")
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
+TLS_MODES = ("off", "auto")
 RUNTIMES = ("auto", "process", "docker", "kubernetes")
 
 
@@ -33,6 +34,15 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """The base URL at which other servers on the same database reach this one, where host and port do not say it."""
     public_url: str | None = None
     """The base URL that clients use, where it is not the one that the server listens on."""
+    tls: str = "off"
+    """auto: HTTPS, with an authority of our own."""
+    tls_cert: Path | None = None
+    """HTTPS, with this certificate."""
+    tls_key: Path | None = None
+    tls_ca: Path | None = None
+    """Who signed `tls_cert`, where replicas and jig do not know that one."""
+    hsts: bool | None = None
+    """Whether browsers are told to use HTTPS only; None: where a certificate was given and it is no loopback."""
     webhook_networks: tuple[str, ...] = ()
     """Networks that are not public and may be sent webhooks all the same, as `10.0.0.0/8`."""
     package_index: str | None = None
@@ -85,8 +95,22 @@ def check(settings: Settings) -> Settings:
             )
     if settings.database_url is not None and not settings.database_url.startswith(DATABASE_SCHEMES):
         raise InvalidRequest(f"--database-url must begin with {' or '.join(DATABASE_SCHEMES)}.", param="database_url")
+    _check_tls(settings)
     parse_networks(settings.webhook_networks)
     return settings
+
+
+def _check_tls(settings: Settings) -> None:
+    if settings.tls not in TLS_MODES:
+        raise InvalidRequest(f"--tls is '{settings.tls}'; it must be one of {', '.join(TLS_MODES)}.", param="tls")
+    if (settings.tls_cert is None) != (settings.tls_key is None):
+        raise InvalidRequest("--tls-cert and --tls-key are given together, or neither of them.", param="tls_cert")
+    if settings.tls_cert is not None and settings.tls == "auto":
+        raise InvalidRequest("--tls auto makes a certificate of its own: leave out --tls-cert or --tls.", param="tls")
+    if settings.tls_ca is not None and settings.tls_cert is None:
+        raise InvalidRequest("--tls-ca says who signed --tls-cert, which is missing.", param="tls_ca")
+    if settings.hsts and settings.tls == "off" and settings.tls_cert is None:
+        raise InvalidRequest("--hsts needs --tls auto or --tls-cert: this server speaks plain HTTP.", param="hsts")
 
 
 def parse_networks(texts: Iterable[str]) -> list[Network]:

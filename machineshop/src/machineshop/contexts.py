@@ -19,10 +19,16 @@ CONTEXT_NAME = "local"
 LOOK_SECONDS = 0.2
 
 
-def leave_context(path: Path, base_url: str, api_key: str) -> str | None:
+def leave_context(path: Path, base_url: str, api_key: str, ca: str | None = None) -> str | None:
     """Add or renew a context for this platform; the current one stays current where its platform still answers.
 
     It is called `local`; where that is another platform that runs beside this one, `local-PORT`.
+
+    Args:
+        path: The contexts file.
+        base_url: The platform's.
+        api_key: A key of it.
+        ca: The authority that signed its certificate, in PEM form, where that is not a known one.
 
     Returns:
         Its name; None where the file cannot be written.
@@ -31,7 +37,7 @@ def leave_context(path: Path, base_url: str, api_key: str) -> str | None:
         contexts = _read(path)
         known = contexts.setdefault("contexts", {})
         name = _context_name(known, base_url, api_key)
-        known[name] = {"base_url": base_url, "api_key": api_key}
+        known[name] = {"base_url": base_url, "api_key": api_key, **({"ca": ca} if ca else {})}
         contexts["current"] = contexts.get("current") or name
         write_private(path, json.dumps(contexts, indent=2) + "\n")
     except (OSError, ValueError, AttributeError) as error:

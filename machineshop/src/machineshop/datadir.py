@@ -5,11 +5,13 @@ admin-key             the admin key that the platform made, mode 0600
 lock                  held while a server runs
 server.json           the running server's address and process id
 runtime/              replicas, their logs and environments
+tls/                  the server's certificate, and what its clients trust
 
 and in the storage directory, which is the same unless servers on one database share another:
 
 blobs/ uploads/       bytes of images, bundles and files
 storage-id            which database these bytes belong to
+tls/authority.pem     who signs the servers' certificates
 """
 
 import fcntl

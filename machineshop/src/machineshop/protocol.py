@@ -182,7 +182,8 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         ]
         lines = b"".join(name + b": " + value + b"\r\n" for name, value in headers)
         self.transport.write(STATUS_LINE[STATUSES[type(error)]] + lines + b"\r\n" + body)
-        self.transport.write_eof()
+        if self.transport.can_write_eof():  # TLS cannot
+            self.transport.write_eof()
         self._timer = self.loop.call_later(self.linger_seconds, self.transport.close)
 
     def _start_timer(self, seconds: float) -> None:

@@ -1,13 +1,16 @@
-"""The HTTP server: a socket, and uvicorn on it with our protocol."""
+"""The HTTP server: a socket, and uvicorn on it with our protocol, by TLS where it has a certificate."""
 
 import asyncio
 import contextlib
 import socket
-from collections.abc import Iterator
+import ssl
+from collections.abc import Iterator, Sequence
+from typing import cast
 
 import uvicorn
 from starlette.types import ASGIApp
 
+from machineshop.entrance import Entrance, ToHttps
 from machineshop.errors import MachineshopError
 from machineshop.protocol import BoundedHttpProtocol, raise_open_files_limit
 
@@ -27,13 +30,15 @@ class HttpServer:
     Args:
         host: A name or an address; 0.0.0.0 and :: are all of this machine's.
         port: 0: one that is free.
+        tls: The certificate to serve HTTPS with; None: plain HTTP.
 
     Raises:
         PortTaken: It cannot be listened on.
     """
 
-    def __init__(self, host: str, port: int) -> None:
+    def __init__(self, host: str, port: int, tls: ssl.SSLContext | None = None) -> None:
         self.host = host
+        self._tls = tls
         self._socket = listen(host, port)
 
     @property
@@ -49,26 +54,19 @@ class HttpServer:
             address: By which others reach this machine, where `host` does not say it.
         """
         host = (address or "127.0.0.1") if self.host in EVERYWHERE else self.host
-        return f"http://[{host}]:{self.port}" if ":" in host else f"http://{host}:{self.port}"
+        scheme = "http" if self._tls is None else "https"
+        return f"{scheme}://[{host}]:{self.port}" if ":" in host else f"{scheme}://{host}:{self.port}"
 
-    async def start(self, application: ASGIApp) -> None:
-        """Begin to answer."""
+    async def start(self, application: ASGIApp, headers: Sequence[tuple[str, str]] = ()) -> None:
+        """Begin to answer.
+
+        Args:
+            application: What answers.
+            headers: What every answer carries.
+        """
         raise_open_files_limit()
-        config = uvicorn.Config(
-            application,
-            loop="uvloop",
-            http=BoundedHttpProtocol,
-            ws="none",
-            lifespan="off",
-            log_config=None,
-            access_log=False,
-            server_header=False,
-            # Whoever speaks to us is who we answer: no header of theirs says otherwise.
-            proxy_headers=False,
-            timeout_graceful_shutdown=CONNECTIONS_GRACE_SECONDS,
-            timeout_keep_alive=75,
-        )
-        self._server = _Server(config)
+        config = _config(application, headers)
+        self._server = _Server(config) if self._tls is None else _TlsServer(config, self._tls, self.url())
         self._serving = asyncio.create_task(self._server.serve(sockets=[self._socket]), name="http-server")
         while not self._server.started:
             if self._serving.done():
@@ -88,6 +86,47 @@ class _Server(uvicorn.Server):
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
         yield
+
+
+class _TlsServer(_Server):
+    """uvicorn on sockets that speak TLS, and tell who does not where to go."""
+
+    def __init__(self, config: uvicorn.Config, tls: ssl.SSLContext, url: str) -> None:
+        super().__init__(config)
+        self._tls = tls
+        self._url = url
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await self.lifespan.startup()
+        plain = _config(ToHttps(self._url))
+        plain.load()
+        entrances = [
+            Entrance(listener, self._tls, lambda: self._protocol(self.config), lambda: self._protocol(plain))
+            for listener in sockets or ()
+        ]
+        self.servers = cast("list[asyncio.Server]", entrances)  # they can do what uvicorn does with them
+        self.started = True
+
+    def _protocol(self, config: uvicorn.Config) -> asyncio.Protocol:
+        return BoundedHttpProtocol(config=config, server_state=self.server_state, app_state=self.lifespan.state)
+
+
+def _config(application: ASGIApp, headers: Sequence[tuple[str, str]] = ()) -> uvicorn.Config:
+    return uvicorn.Config(
+        application,
+        loop="uvloop",
+        http=BoundedHttpProtocol,
+        ws="none",
+        lifespan="off",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        # Whoever speaks to us is who we answer: no header of theirs says otherwise.
+        proxy_headers=False,
+        headers=list(headers),
+        timeout_graceful_shutdown=CONNECTIONS_GRACE_SECONDS,
+        timeout_keep_alive=75,
+    )
 
 
 def listen(host: str, port: int) -> socket.socket:

@@ -8,7 +8,9 @@ the answer back, with nothing buffered in between.
 import asyncio
 import contextlib
 import logging
+import ssl
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Protocol
 
 import aiohttp
@@ -48,16 +50,19 @@ class Relay:
     Args:
         lease: Who runs the replicas.
         server_id: Who we are: a request that we pass on carries it, and is never passed on again.
+        ca_bundle: Whose certificates are trusted, where the system's authorities do not know those of servers.
     """
 
-    def __init__(self, lease: Lease, server_id: str) -> None:
+    def __init__(self, lease: Lease, server_id: str, ca_bundle: Path | None = None) -> None:
         self._lease = lease
         self._server_id = server_id
+        self._ca_bundle = ca_bundle
         self._session: aiohttp.ClientSession | None = None
 
     async def start(self) -> None:
         """Open the connection pool."""
-        self._session = open_session()
+        tls = None if self._ca_bundle is None else ssl.create_default_context(cafile=self._ca_bundle)
+        self._session = open_session(tls)
 
     async def close(self) -> None:
         """Close the connection pool."""

@@ -1,5 +1,6 @@
 """The connections to the replicas."""
 
+import ssl
 from collections.abc import Iterable
 from typing import Any
 
@@ -12,10 +13,14 @@ CONNECT_SECONDS = 5.0
 SILENCE_SECONDS = 3600.0
 
 
-def open_session() -> aiohttp.ClientSession:
-    """A pool without bounds that adds nothing to a request and undoes nothing of an answer."""
+def open_session(tls: ssl.SSLContext | None = None) -> aiohttp.ClientSession:
+    """A pool without bounds that adds nothing to a request and undoes nothing of an answer.
+
+    Args:
+        tls: Whose certificates are trusted; None: those that the system trusts.
+    """
     return aiohttp.ClientSession(
-        connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=30),
+        connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=30, ssl=True if tls is None else tls),
         timeout=aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_SECONDS, sock_read=SILENCE_SECONDS),
         auto_decompress=False,
         cookie_jar=aiohttp.DummyCookieJar(),

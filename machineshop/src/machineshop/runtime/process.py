@@ -34,6 +34,7 @@ from machineshop.runtime.machine import Machine
 from machineshop.runtime.replica import Exit, Record
 from machineshop.runtime.replica_log import FileLog
 from machineshop.runtime.supervisor import Supervisor
+from machineshop.runtime.trust import trust_variables
 
 LOG_FILE_BYTES = 5 * 1024**2
 HOST = "127.0.0.1"
@@ -63,12 +64,19 @@ class ProcessRuntime(LocalRuntime):
         bundles: Where bundles come from.
         watcher: What the platform does around the life of a replica.
         platform_url: Asked at each start for the address at which replicas reach the platform.
+        ca_bundle: A file of the authorities that replicas trust; None: as the system does.
     """
 
     def __init__(
-        self, data_dir: Path, *, bundles: BundleSource, watcher: ReplicaWatcher, platform_url: Callable[[], str]
+        self,
+        data_dir: Path,
+        *,
+        bundles: BundleSource,
+        watcher: ReplicaWatcher,
+        platform_url: Callable[[], str],
+        ca_bundle: Path | None = None,
     ) -> None:
-        super().__init__(ProcessEngine(data_dir, bundles, platform_url), watcher)
+        super().__init__(ProcessEngine(data_dir, bundles, platform_url, ca_bundle), watcher)
 
 
 class ProcessEngine:
@@ -77,13 +85,20 @@ class ProcessEngine:
     name = "process"
     accepts = frozenset({ArtifactKind.BUNDLE})
 
-    def __init__(self, data_dir: Path, bundles: BundleSource, platform_url: Callable[[], str]) -> None:
+    def __init__(
+        self,
+        data_dir: Path,
+        bundles: BundleSource,
+        platform_url: Callable[[], str],
+        ca_bundle: Path | None = None,
+    ) -> None:
         self._replicas = data_dir / "replicas"
         self._bundles = Bundles(data_dir / "bundles", bundles)
         wheels = Path(str(files("machineshop"))) / "wheels"
         self._inherited = {name: os.environ[name] for name in INHERITED if name in os.environ}
         self._environments = Environments(data_dir / "environments", wheels, self._inherited)
         self._platform_url = platform_url
+        self._trust = {} if ca_bundle is None else trust_variables(ca_bundle)
         self._machine = Machine()
         self._supervisors: dict[str, Supervisor] = {}
 
@@ -202,7 +217,8 @@ class ProcessEngine:
             name: ",".join(filter(None, [self._inherited.get(name), host, HOST])) for name in ("no_proxy", "NO_PROXY")
         }
         path = self._inherited.get("PATH", os.defpath)
-        return {**self._inherited, **direct, "VIRTUAL_ENV": str(environment), "PATH": f"{environment}/bin:{path}"}
+        places = {"VIRTUAL_ENV": str(environment), "PATH": f"{environment}/bin:{path}"}
+        return {**self._inherited, **self._trust, **direct, **places}
 
     def _platform_variables(self, record: Record, spec: RevisionSpec, key: str) -> dict[str, str]:
         """What nobody can override."""
