@@ -4,6 +4,7 @@ import json
 import os
 import shutil
 import signal
+import ssl
 import subprocess
 import sys
 import time
@@ -22,10 +23,16 @@ T = TypeVar("T")
 
 
 class PlatformProcess:
-    """`machineshop serve` on a free port, with a data directory and a jig context of its own."""
+    """`machineshop serve` on a free port, with a data directory and a jig context of its own.
 
-    def __init__(self, folder: Path) -> None:
+    Args:
+        folder: where everything of it lies.
+        options: more of the command's options.
+    """
+
+    def __init__(self, folder: Path, *options: str) -> None:
         self.folder = folder
+        self.options = options
         self.data_dir = folder / "data"
         self.log = folder / "server.log"
         self.environment = {
@@ -38,7 +45,7 @@ class PlatformProcess:
 
     def start(self) -> None:
         """Start it and wait until it answers."""
-        options = ["--data-dir", str(self.data_dir), "--port", str(self.port), "--verbose"]
+        options = ["--data-dir", str(self.data_dir), "--port", str(self.port), "--verbose", *self.options]
         with self.log.open("ab") as log:
             self._process = subprocess.Popen(
                 [str(BIN / "machineshop"), "serve", *options],
@@ -72,7 +79,17 @@ class PlatformProcess:
     def client(self, *, key: str | None = None) -> httpx.Client:
         """An HTTP client with the admin key, or another."""
         headers = {"Authorization": f"Bearer {key or self.api_key}"}
-        return httpx.Client(base_url=self.base_url, headers=headers, timeout=30)
+        return httpx.Client(base_url=self.base_url, headers=headers, timeout=30, verify=self.verify)
+
+    @property
+    def ca_file(self) -> Path:
+        """The authority of its own, with `--tls auto`."""
+        return self.data_dir / "tls" / "ca.pem"
+
+    @property
+    def verify(self) -> "ssl.SSLContext | bool":
+        """What httpx is to trust."""
+        return ssl.create_default_context(cafile=self.ca_file) if self.base_url.startswith("https") else True
 
     def create_key(self, project: str) -> str:
         """A key of another project."""
@@ -125,7 +142,7 @@ class PlatformProcess:
         assert self._process is not None
         assert self._process.poll() is None, self.log.read_text()
         try:
-            healthy = httpx.get(f"{self.base_url}/health", timeout=5).status_code == 200
+            healthy = httpx.get(f"{self.base_url}/health", timeout=5, verify=self.verify).status_code == 200
         except (OSError, KeyError, httpx.HTTPError):
             return False
         self.port = int(self.base_url.rsplit(":", 1)[1])

@@ -225,6 +225,21 @@ def test_a_wrong_key_is_not_kept(bare_jig: Jig, platform: FakePlatform) -> None:
     assert not Path(bare_jig.environment["JIG_CONTEXTS"]).exists()
 
 
+def test_a_context_is_shown_without_its_key_and_forgotten(bare_jig: Jig) -> None:
+    contexts = {name: {"base_url": f"https://{name}", "api_key": f"msk_{name}-secret"} for name in ("one", "other")}
+    path = Path(bare_jig.environment["JIG_CONTEXTS"])
+    path.write_text(json.dumps({"current": "one", "contexts": contexts}))
+
+    shown = bare_jig("context", "show").out + bare_jig("context", "show", "one", "--json").out
+    assert "https://one" in shown
+    assert "secret" not in shown
+    assert "Now at other." in bare_jig("context", "remove", "one").out
+    assert list(json.loads(path.read_text())["contexts"]) == ["other"]
+    for command in ("show", "remove"):
+        missing = bare_jig("context", command, "one")
+        assert (missing.code, "There is no context 'one'. Known: other." in missing.err) == (1, True)
+
+
 def test_contexts_are_switched_by_name(bare_jig: Jig, platform: FakePlatform) -> None:
     contexts = {
         "current": "far",

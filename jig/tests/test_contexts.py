@@ -21,7 +21,7 @@ from jig.contexts import (
 from jig.errors import ContextError
 
 LOCAL = Context("http://127.0.0.1:8799", "local-key")
-FAR = Context("https://far.example.com", "far-key")
+FAR = Context("https://far.example.com", "far-key", "far-authority")
 BOTH = Contexts("local", {"local": LOCAL, "far": FAR})
 
 
@@ -104,6 +104,22 @@ def test_places_of_the_file(tmp_path: Path) -> None:
 def test_contexts_are_named_after_their_host() -> None:
     assert context_name("http://127.0.0.1:1") == context_name("http://localhost") == "local"
     assert context_name("https://far.example.com") == "far.example.com"
+
+
+@pytest.mark.parametrize(
+    ("base_url", "authority"),
+    [
+        ("https://far.example.com", "far-authority"),
+        ("https://far.example.com:444", None),
+        ("https://localhost:8799", "own"),
+        ("https://127.0.0.1:8799", "own"),
+        ("https://127.0.0.1:1", None),
+    ],
+)
+def test_an_authority_is_trusted_for_its_platform_alone(base_url: str, authority: str | None) -> None:
+    secure = BOTH.with_context("secure", Context("https://127.0.0.1:8799", "key", "own"))
+
+    assert resolve(secure, {"TOGETHER_BASE_URL": base_url}).ca == authority
 
 
 def test_forgetting_the_current_context_leaves_the_others() -> None:

@@ -98,6 +98,10 @@ def test_keys_are_their_owners_alone_and_the_rest_may_be_read(data_dir: DataDir)
     assert "PRIVATE" not in (folder / "ca.pem").read_text() + (folder / "bundle.pem").read_text()
 
 
+def test_nothing_older_than_tls_1_2_is_spoken(data_dir: DataDir) -> None:
+    assert OwnAuthority(data_dir, [], NOW).context.minimum_version is ssl.TLSVersion.TLSv1_2
+
+
 def test_a_restart_keeps_the_certificate(data_dir: DataDir) -> None:
     OwnAuthority(data_dir, [], NOW)
     before = served(data_dir)
@@ -187,7 +191,8 @@ def test_a_given_certificate_is_taken_up_when_it_changes_and_a_bad_one_is_not(da
     keeper = GivenCertificate(certificate, key, data_dir.path / "company.pem", data_dir.path / "tls")
 
     assert keeper.authority_pem == authority.certificate_pem(issuer.certificate)
-    assert keeper.bundle is not None and keeper.authority_pem in keeper.bundle.read_text()
+    assert keeper.bundle is not None
+    assert keeper.authority_pem in keeper.bundle.read_text()
 
     async def changed(text: str) -> bool:
         keeper._seen = (0.0, 0.0)

@@ -62,6 +62,8 @@ GROUPS = {
         (
             ("list", "contexts:list_contexts", "List the platforms that you are logged in to."),
             ("use", "contexts:use", "Make a context the current one."),
+            ("show", "contexts:show", "Show a context, without its key."),
+            ("remove", "contexts:remove", "Forget a context with its key."),
         ),
     ),
 }

@@ -25,6 +25,7 @@ from jig.answers import (
 from jig.contexts import Target
 from jig.errors import JigError, PlatformError, UnauthorizedError, UnreachableError
 from jig.http import httpx
+from jig.trust import trusting
 
 CHUNK_BYTES = 256 * 1024
 CONNECT_TIMEOUT_SECONDS = 10.0
@@ -253,14 +254,16 @@ class Client:
         if is_secure not in self._opened:
             headers = {"Authorization": f"Bearer {self.target.api_key}"} if self.target.api_key else {}
             timeout = httpx.Timeout(READ_TIMEOUT_SECONDS, connect=CONNECT_TIMEOUT_SECONDS)
-            nobody = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-            self._opened[is_secure] = httpx.Client(headers=headers, timeout=timeout, verify=is_secure or nobody)
+            verify = trusting(self.target.ca) if is_secure else ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+            self._opened[is_secure] = httpx.Client(headers=headers, timeout=timeout, verify=verify)
         return self._opened[is_secure]
 
     def _unreachable(self, error: httpx.TransportError) -> JigError:
         base_url = self.target.base_url
         if isinstance(error, httpx.ConnectError) and "CERTIFICATE_VERIFY_FAILED" in str(error):
-            hint = "Set SSL_CERT_FILE to the certificate of the platform's authority."
+            hint = (
+                f"Get to know its authority with `jig auth login {base_url}`, or set SSL_CERT_FILE to its certificate."
+            )
             return UnreachableError(f"The certificate of {base_url} is not trusted.", hint=hint)
         if isinstance(error, httpx.ConnectError) and "WRONG_VERSION_NUMBER" in str(error):
             hint = f"Perhaps it is http{base_url.removeprefix('https')}."

@@ -1,6 +1,6 @@
 """Which platform, and with which key: the contexts file and the environment.
 
-The file is JSON, readable by its owner alone: `{"current": NAME, "contexts": {NAME: {"base_url", "api_key"}}}`.
+The file is JSON, readable by its owner alone: `{"current": NAME, "contexts": {NAME: {"base_url", "api_key", "ca"?}}}`.
 The platform writes the context `local` when it starts; `jig auth login` writes the others.
 """
 
@@ -24,10 +24,17 @@ DIRECTORY_MODE = 0o700
 
 @dataclass(frozen=True)
 class Context:
-    """A platform and a key for it. The key never shows in a repr."""
+    """A platform and a key for it. The key never shows in a repr.
+
+    Args:
+        base_url: without a path.
+        api_key: a key of it.
+        ca: the authority that signed its certificate, in PEM form, where that is one of its own.
+    """
 
     base_url: str
     api_key: str = field(repr=False)
+    ca: str | None = field(default=None, repr=False)
 
 
 @dataclass(frozen=True)
@@ -38,11 +45,13 @@ class Target:
         base_url: without a path, e.g. `http://127.0.0.1:8799`.
         api_key: None when there is none for this platform.
         source: where they came from, in words: `context local`, `environment`, `default`.
+        ca: the authority that signed its certificate, in PEM form, where that is one of its own.
     """
 
     base_url: str
     api_key: str | None = field(repr=False)
     source: str
+    ca: str | None = field(default=None, repr=False)
 
 
 @dataclass(frozen=True)
@@ -89,7 +98,7 @@ def read_contexts(path: Path) -> Contexts:
     try:
         document = json.loads(path.read_text(encoding="utf-8"))
         contexts = {
-            name: Context(base_url=normal_base_url(entry["base_url"]), api_key=entry["api_key"])
+            name: Context(normal_base_url(entry["base_url"]), entry["api_key"], entry.get("ca"))
             for name, entry in document["contexts"].items()
         }
         return Contexts(current=document.get("current"), contexts=contexts)
@@ -110,7 +119,11 @@ def write_contexts(path: Path, contexts: Contexts) -> None:
     document = {
         "current": contexts.current,
         "contexts": {
-            name: {"base_url": context.base_url, "api_key": context.api_key}
+            name: {
+                "base_url": context.base_url,
+                "api_key": context.api_key,
+                **({"ca": context.ca} if context.ca else {}),
+            }
             for name, context in contexts.contexts.items()
         },
     }
@@ -136,10 +149,23 @@ def resolve(contexts: Contexts, environment: Mapping[str, str]) -> Target:
         base_url = normal_base_url(url)
         known = [context for context in (current, *contexts.contexts.values()) if context]
         lent = next((context.api_key for context in known if is_same_platform(context.base_url, base_url)), None)
-        return Target(base_url=base_url, api_key=key or lent, source="environment")
+        return Target(base_url, key or lent, "environment", known_authority(contexts, base_url))
     if current is None:
         return Target(base_url=DEFAULT_BASE_URL, api_key=key, source="environment" if key else "default")
-    return Target(base_url=current.base_url, api_key=key or current.api_key, source=f"context {contexts.current}")
+    return Target(current.base_url, key or current.api_key, f"context {contexts.current}", current.ca)
+
+
+def known_authority(contexts: Contexts, base_url: str) -> str | None:
+    """The authority of the platform at this URL, as a context of it says; one on this machine has several names."""
+    known = [context for context in contexts.contexts.values() if context.ca]
+    netloc, port = urlsplit(base_url).netloc, urlsplit(base_url).port
+    exact = [context.ca for context in known if urlsplit(context.base_url).netloc == netloc]
+    here = [
+        context.ca
+        for context in known
+        if is_same_platform(context.base_url, base_url) and urlsplit(context.base_url).port == port
+    ]
+    return next(iter([*exact, *here]), None)
 
 
 def is_same_platform(one: str, other: str) -> bool:

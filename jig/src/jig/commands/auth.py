@@ -21,6 +21,7 @@ from jig.contexts import (
     Target,
     context_name,
     contexts_path,
+    known_authority,
     normal_base_url,
     read_contexts,
     write_contexts,
@@ -29,16 +30,22 @@ from jig.errors import ContextError, PlatformError, UnauthorizedError, UsageErro
 from jig.options import DEFAULTS, Globals
 from jig.session import Session
 from jig.tables import fields
+from jig.trust import fetch_authority, fingerprint, is_same_fingerprint, is_trusted
 
 NAME = "The context's name. [default: `local` on this machine, else the host, with the project where it is taken]"
 API_KEY_STDIN = "Read the key from standard input instead of asking for it."
+CA_FINGERPRINT = (
+    "Trust the platform's own authority if its SHA-256 fingerprint is this one, instead of asking. The platform prints "
+    "it when it starts."
+)
 
 
 def login(
-    *,
     base_url: Annotated[str | None, Parameter(help="The platform. [default: the current one]")] = None,
+    *,
     name: Annotated[str | None, Parameter(help=NAME)] = None,
     api_key_stdin: Annotated[bool, Parameter(negative=(), show_default=False, help=API_KEY_STDIN)] = False,
+    ca_fingerprint: Annotated[str | None, Parameter(help=CA_FINGERPRINT)] = None,
     options: Globals = DEFAULTS,
 ) -> None:
     """Check an API key and remember it for a platform."""
@@ -46,8 +53,9 @@ def login(
     path = contexts_path(os.environ)
     contexts = read_contexts(path)
     url = normal_base_url(base_url) if base_url else current_url(session)
+    ca = authority_of(session, url, known_authority(contexts, url), ca_fingerprint)
     key = read_key(url, from_stdin=api_key_stdin)
-    context = Context(base_url=url, api_key=key)
+    context = Context(base_url=url, api_key=key, ca=ca)
     identity = checked_identity(context)
     is_chosen = name is not None
     name = name or free_name(contexts, context, identity)
@@ -96,6 +104,51 @@ def key(*, options: Globals = DEFAULTS) -> None:
     session.output.result({"base_url": target.base_url, "api_key": target.api_key}, str(target.api_key))
 
 
+def authority_of(session: Session, url: str, known: str | None, expected: str | None) -> str | None:
+    """The authority of its own that a platform's certificate is to be verified with; None where it needs none.
+
+    Args:
+        session: who is asked.
+        url: the platform.
+        known: what was trusted for it before.
+        expected: the fingerprint of the only one to trust, or None to ask.
+
+    Raises:
+        PlatformError: what the platform offers is another one, or does not verify its certificate.
+        UsageError: nobody can be asked, or the answer was no.
+    """
+    if not url.startswith("https:"):
+        return None
+    if expected is None and is_trusted(url, known):
+        return known
+    ca = fetch_authority(url)
+    found = fingerprint(ca)
+    if expected is None:
+        ask_about(session, url, found, is_other=known is not None)
+    elif not is_same_fingerprint(expected, found):
+        message = f"The authority of {url} has another fingerprint: {found}."
+        raise PlatformError(message, hint="Compare it with what the platform prints when it starts. No key was sent.")
+    if not is_trusted(url, ca):
+        message = f"The certificate of {url} is not signed by the authority that it offers, or is for another name."
+        raise PlatformError(message, hint="Reach it by a name or an address that its certificate is for.")
+    return ca
+
+
+def ask_about(session: Session, url: str, found: str, *, is_other: bool) -> None:
+    """Let a person compare the fingerprint.
+
+    Raises:
+        UsageError: nobody can be asked, or the answer was no.
+    """
+    said = "has another authority than before" if is_other else "has an authority of its own, which nobody knows yet"
+    session.output.note(f"{url} {said}. SHA-256 fingerprint:\n  {found}\nThe platform prints it when it starts.")
+    if session.output.json or not sys.stdin.isatty():
+        raise UsageError(
+            "Nobody can be asked whether to trust it here.", hint=f"Compare it, then --ca-fingerprint {found}"
+        )
+    session.confirm("Trust it?", yes=False)
+
+
 def checked_identity(context: Context) -> Mapping[str, Any]:
     """Whose key it is.
 
@@ -112,7 +165,7 @@ def checked_identity(context: Context) -> Mapping[str, Any]:
 
 def whoami(context: Context) -> Mapping[str, Any]:
     """The organization and the project of a context's key."""
-    with Client(Target(base_url=context.base_url, api_key=context.api_key, source="login")) as client:
+    with Client(Target(context.base_url, context.api_key, "login", context.ca)) as client:
         identity: Mapping[str, Any] = client.get("/v3/whoami")
     return identity
 

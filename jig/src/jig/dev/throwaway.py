@@ -19,6 +19,7 @@ import httpx
 from jig.contexts import Context, Target, contexts_path, read_contexts, write_contexts
 from jig.dev.keeper import ENDED, LOG, OWN_CONTEXTS, STOP_SECONDS, remember_context
 from jig.errors import ContextError, DevError
+from jig.trust import trusting
 
 PROGRAM = "machineshop"
 KEEPER = "jig.dev.keeper"
@@ -96,7 +97,7 @@ class Throwaway:
         contexts = read_contexts(path)
         name = f"dev-{urlsplit(target.base_url).port}"
         remember_context(self._folder, name, contexts.current)
-        write_contexts(path, contexts.with_context(name, Context(target.base_url, target.api_key or "")))
+        write_contexts(path, contexts.with_context(name, Context(target.base_url, target.api_key or "", target.ca)))
         return name
 
     def _target(self) -> Target | None:
@@ -104,8 +105,9 @@ class Throwaway:
             contexts = read_contexts(self._folder / OWN_CONTEXTS)
             if (own := contexts.contexts.get(contexts.current or "")) is None:
                 return None
-            if httpx.get(f"{own.base_url}/health", timeout=LOOK_SECONDS * 20).status_code == httpx.codes.OK:
-                return Target(own.base_url, own.api_key, "jig dev")
+            health, timeout = f"{own.base_url}/health", LOOK_SECONDS * 20
+            if httpx.get(health, timeout=timeout, verify=trusting(own.ca)).status_code == httpx.codes.OK:
+                return Target(own.base_url, own.api_key, "jig dev", own.ca)
         return None
 
 
