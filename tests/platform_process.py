@@ -16,8 +16,8 @@ import httpx
 
 ROOT = Path(__file__).parent.parent
 BIN = Path(sys.executable).parent
-START_SECONDS = 20.0
-STOP_SECONDS = 30.0
+START_SECONDS = 60.0
+STOP_SECONDS = 60.0
 
 T = TypeVar("T")
 
@@ -187,7 +187,7 @@ class PlatformProcess:
         return deployment
 
 
-def wait_for(condition: Callable[[], T | None], what: str, seconds: float = 30.0) -> T:
+def wait_for(condition: Callable[[], T | None], what: str, seconds: float = 60.0) -> T:
     """Poll until `condition()` is truthy, and return it."""
     end = time.monotonic() + seconds
     while not (value := condition()):

@@ -13,7 +13,7 @@ from typing import Any
 
 JIG = Path(sys.executable).parent / "jig"
 SECONDS_MAX = 60
-WAIT_SECONDS_MAX = 20
+WAIT_SECONDS_MAX = 60
 PAUSE_SECONDS = 0.02
 OWN_TRACEBACK = re.compile(r'Traceback .*File "[^"]*/jig/[^"]*\.py"', re.DOTALL)
 INTERNAL_ERROR = "Something went wrong inside jig"

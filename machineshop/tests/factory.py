@@ -114,7 +114,7 @@ class Jobs:
 Condition = Callable[[], bool]
 
 
-async def eventually(condition: Condition, seconds: float = 10.0) -> None:
+async def eventually(condition: Condition, seconds: float = 60.0) -> None:
     """Wait until a condition holds."""
     async with asyncio.timeout(seconds):
         while not condition():

@@ -13,7 +13,7 @@ from pathlib import Path
 import psycopg
 import pytest
 
-START_SECONDS = 30.0
+START_SECONDS = 60.0
 
 
 def find_binaries() -> Path | None:

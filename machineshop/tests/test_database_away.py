@@ -117,12 +117,12 @@ async def test_a_server_that_hangs_in_a_transaction_keeps_a_queue_only_for_a_mom
 
     def hang(conn: Connection) -> None:
         loop.call_soon_threadsafe(locked.set)
-        asyncio.run_coroutine_threadsafe(go_on.wait(), loop).result(10)
+        asyncio.run_coroutine_threadsafe(go_on.wait(), loop).result(60)
         put(conn, "late")
 
     stuck = asyncio.ensure_future(hanging.write_in_queue("q", hang))
     await locked.wait()
-    assert await asyncio.wait_for(other.write_in_queue("q", put, "quick"), 5) == "quick"
+    assert await asyncio.wait_for(other.write_in_queue("q", put, "quick"), 60) == "quick"
     go_on.set()
     with pytest.raises(StoreUnavailable):
         await stuck

@@ -114,7 +114,7 @@ async def test_one_that_is_given_back_is_taken_at_once(new_server: NewServer) ->
     await second.start()
     heard = asyncio.Event()
     second.database.listen(lambda _queue: None, heard.set)
-    await asyncio.wait_for(heard.wait(), 5)
+    await asyncio.wait_for(heard.wait(), 60)
     await first.lease.give_back()
     assert not first.lease.held
     await eventually(lambda: second.lease.held)

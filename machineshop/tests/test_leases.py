@@ -57,7 +57,7 @@ async def test_one_that_is_given_back_is_told_of_and_free(database: Database) ->
     assert (await take(database, "b")).holder == "a"
     assert not told.is_set()
     await database.write(leases.give_back, "control", "a")
-    await asyncio.wait_for(told.wait(), 5)
+    await asyncio.wait_for(told.wait(), 60)
     assert (await take(database, "b")).holder == "b"
 
 

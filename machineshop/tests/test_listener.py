@@ -130,11 +130,11 @@ async def test_a_deployment_that_was_changed_at_one_server_is_new_at_the_others(
     woken = asyncio.Event()
     b.on_change(woken.set)
     await a.create(project, {"name": "hello", "image": "registry/ns/hello@sha256:1", "gpu_type": "none"})
-    await asyncio.wait_for(woken.wait(), 5)
+    await asyncio.wait_for(woken.wait(), 60)
     woken.clear()
     await b.get(project, "hello")  # from now on it is in that server's cache
     await a.update(project, "hello", {"min_replicas": 0})
-    await asyncio.wait_for(woken.wait(), 5)
+    await asyncio.wait_for(woken.wait(), 60)
     assert (await b.get(project, "hello")).config.min_replicas == 0
 
 

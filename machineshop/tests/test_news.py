@@ -21,7 +21,7 @@ async def test_a_job_of_another_server_goes_to_a_worker_that_waits_here(queue: Q
     await queue._database.write_in_queue(jobs.deployment.id, store.insert, [job])
     assert not polling.done()
     news.heard(jobs.deployment.id)
-    (claim,) = await asyncio.wait_for(polling, 10)
+    (claim,) = await asyncio.wait_for(polling, 60)
     assert claim.job.id == job.id
     await news.close()
 
@@ -35,9 +35,9 @@ async def test_after_a_gap_everybody_who_waits_is_served(queue: QueueService, jo
     with queue.changes.followed(jobs.deployment.id) as changed:
         await queue._database.write_in_queue(jobs.deployment.id, store.insert, [job])
         news.missed()
-        (claim,) = await asyncio.wait_for(polling, 10)
+        (claim,) = await asyncio.wait_for(polling, 60)
         assert claim.job.id == job.id
-        await asyncio.wait_for(changed.wait(), 10)
+        await asyncio.wait_for(changed.wait(), 60)
     await news.close()
 
 

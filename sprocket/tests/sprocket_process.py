@@ -14,7 +14,7 @@ import aiohttp
 from sprocket_fake_platform import API_KEY, FakePlatform
 
 WORKERS = Path(__file__).parent / "workers"
-WAIT_SECONDS = 20.0
+WAIT_SECONDS = 60.0
 
 
 class WorkerProcess:

@@ -54,7 +54,7 @@ async def test_the_command_finds_workers_in_its_directory(launch: Launcher) -> N
     process = await asyncio.create_subprocess_exec(
         str(command), "zoo:Lion", cwd=WORKERS, stderr=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE
     )
-    _, stderr = await asyncio.wait_for(process.communicate(), 20)
+    _, stderr = await asyncio.wait_for(process.communicate(), 60)
     assert b"its workers are: Zoo" in stderr
 
 

@@ -21,7 +21,7 @@ from sprocket.errors import PlatformAwayError
 from sprocket.wire import Wire
 
 HELLO = b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello"
-BOUND_SECONDS = 10.0
+BOUND_SECONDS = 60.0
 
 
 @dataclass

@@ -26,7 +26,7 @@ from sprocket.platform import Platform, Take
 from sprocket.predict import Patience
 from sprocket.workbench import Workbench
 
-BOUND_SECONDS = 10.0
+BOUND_SECONDS = 60.0
 
 
 class Gate(sprocket.Sprocket):

@@ -259,7 +259,7 @@ def test_a_revoked_key_ends(platform: PlatformProcess) -> None:
     with platform.client(key=key) as client:
         assert client.get("/v3/whoami").status_code == 200
         assert platform.machineshop("keys", "revoke", key[:10], "--data-dir", platform.data_dir).returncode == 0
-        wait_for(lambda: client.get("/v3/whoami").status_code == 401, "the key ends", seconds=5)
+        wait_for(lambda: client.get("/v3/whoami").status_code == 401, "the key ends")
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,7 @@ import pytest
 
 from platform_process import BIN, PlatformProcess, wait_for, write_worker
 
-SECONDS_MAX = 30
+SECONDS_MAX = 60
 
 # A worker that does as its job says; it holds still for as long as the file that the job names is not there, and says
 # so by another one.

@@ -112,7 +112,7 @@ def test_keys_are_made_listed_and_revoked(own_platform: PlatformProcess) -> None
         assert key not in json.dumps(listed)
         revoked = own_platform.machineshop("keys", "revoke", record["id"], "--data-dir", own_platform.data_dir)
         assert revoked.returncode == 0
-        wait_for(lambda: client.get("/v3/whoami").status_code == 401, "the key ends", 10)
+        wait_for(lambda: client.get("/v3/whoami").status_code == 401, "the key ends")
     again = own_platform.machineshop("keys", "revoke", record["id"], "--data-dir", own_platform.data_dir)
     assert again.returncode == 1
     assert "There is no key" in again.stderr

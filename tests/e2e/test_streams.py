@@ -50,13 +50,13 @@ def test_what_a_model_gives_is_seen_while_its_job_runs(platform: PlatformProcess
         assert events[4:6] == ["event: chunks", f"data: {json.dumps(last, separators=(',', ':'))}"]
         assert json.loads(events[-1].removeprefix("data: "))["outputs"] == {"chunks": [*WORDS, {"word": "."}]}
         assert chunks() is None
-        out, _ = watching.communicate(timeout=30)
+        out, _ = watching.communicate(timeout=60)
         assert json.loads(out) == {"chunks": [*WORDS, {"word": "."}]}
 
         gate.unlink()
         submitting = watched(platform, folder, "submit", "--payload", json.dumps(payload), "--watch")
         gate.touch()
-        assert '{"word": "."}' in submitting.communicate(timeout=30)[1]
+        assert '{"word": "."}' in submitting.communicate(timeout=60)[1]
 
         gateway = "/v1/deployment-request/streams/generate"
         with client.stream("POST", gateway, json=payload, headers={"Accept": "text/event-stream"}) as answer:

@@ -16,7 +16,7 @@ from platform_process import PlatformProcess, wait_for
 EXAMPLES = Path(__file__).parents[2] / "examples"
 NAMES = ["hello-world", "ocr-cpu", "slow", "banner"]
 FOREVER_SECONDS = 3600
-SOON_SECONDS = 10
+SOON_SECONDS = 30
 
 
 @pytest.fixture(scope="module")

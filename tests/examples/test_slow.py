@@ -12,7 +12,7 @@ from sprocket import Sprocket
 from sprocket.testing import run_job
 
 FOREVER_SECONDS = 3600
-SOON_SECONDS = 5
+SOON_SECONDS = 30
 
 
 @pytest.fixture(scope="module")

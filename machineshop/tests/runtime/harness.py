@@ -24,7 +24,7 @@ WORKER = (Path(__file__).parent / "replica_worker.py").read_text()
 PLATFORM_URL = "http://127.0.0.1:8799"
 
 
-async def eventually(condition: Callable[[], Awaitable[bool]], *, within_seconds: float = 15.0) -> None:
+async def eventually(condition: Callable[[], Awaitable[bool]], *, within_seconds: float = 60.0) -> None:
     """Wait until a condition holds."""
     deadline = time.monotonic() + within_seconds
     while not await condition():
@@ -235,7 +235,7 @@ async def ready(runtime: LocalRuntime, count: int, revision: str | None = None) 
     return list(found)
 
 
-async def one(runtime: LocalRuntime, condition: Callable[[Replica], bool], *, within_seconds: float = 15.0) -> Replica:
+async def one(runtime: LocalRuntime, condition: Callable[[Replica], bool], *, within_seconds: float = 60.0) -> Replica:
     """Wait until a replica fulfils a condition; returns it."""
     found: list[Replica] = []
 

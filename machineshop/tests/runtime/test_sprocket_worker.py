@@ -96,7 +96,7 @@ async def test_stopping_all_has_a_worker_hand_back_the_job_that_it_cannot_finish
 ) -> None:
     replica = await setting_up(machine)
     let_go(machine, replica)
-    await asyncio.wait_for(platform.given.wait(), 15)
+    await asyncio.wait_for(platform.given.wait(), 60)
     await machine.runtime.stop_all(4.0)
     assert [update["status"] for update in platform.updates if update["status"] != "running"] == ["pending"]
     assert platform.updates[-1]["attempt_token"] == "token-1"

@@ -90,7 +90,7 @@ class Receiver:
         finally:
             self.open -= 1
 
-    async def until(self, number: int, seconds: float = 10.0) -> None:
+    async def until(self, number: int, seconds: float = 60.0) -> None:
         """Return once so many have come."""
         async with asyncio.timeout(seconds), self.coming:
             await self.coming.wait_for(lambda: len(self.received) >= number)

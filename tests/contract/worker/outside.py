@@ -15,7 +15,7 @@ from contract.worker.forms import HERE, Form
 from sprocket.testing.fake_platform import FakePlatform
 from sprocket.testing.fake_queue import FakeJob, Update, fault
 
-WAIT_SECONDS = 30.0
+WAIT_SECONDS = 60.0
 DEPLOYMENT = "protocol"
 
 

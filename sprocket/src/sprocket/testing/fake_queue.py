@@ -93,7 +93,7 @@ class FakeQueue:
         job.token = f"token-{uuid.uuid4()}"
         await self._tell()
 
-    async def until(self, condition: Callable[[], object], seconds: float = 15.0) -> None:
+    async def until(self, condition: Callable[[], object], seconds: float = 30.0) -> None:
         """Wait until `condition` holds; it is looked at after everything that happens here.
 
         Raises:
@@ -102,7 +102,7 @@ class FakeQueue:
         async with self._changed, timeout(seconds):
             await self._changed.wait_for(lambda: bool(condition()))
 
-    async def finished(self, job: FakeJob, seconds: float = 15.0) -> FakeJob:
+    async def finished(self, job: FakeJob, seconds: float = 30.0) -> FakeJob:
         """Wait for a job's end.
 
         Raises:
