@@ -63,7 +63,7 @@ def test_without_a_replica_it_says_that_none_starts_by_itself(jig: Jig, platform
     platform.rollout = [WAITING]
     finished = jig("deploy")
     assert finished.code == 0, finished.err
-    assert "no replica runs: min_replicas is 0, and this version does not start one on demand" in finished.err
+    assert "no replica runs while there is nothing to do: a job or a request starts one" in finished.err
     assert "write min_replicas = 1 under deploy in jig.toml" in finished.out
     assert "jig submit" not in finished.out
 

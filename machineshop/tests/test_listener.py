@@ -14,7 +14,7 @@ from machineshop.services.deployments import DeploymentService
 from machineshop.services.identity import IdentityService
 from machineshop.store.announcements import announce
 from machineshop.store.database import Database
-from machineshop.store.deployments import DEPLOYMENTS
+from machineshop.store.deployment_rows import DEPLOYMENTS
 from machineshop.store.listener import MAX_PAUSE_SECONDS, pause_seconds
 from machineshop.store.schema import migrate
 from machineshop.store.tables import settings

@@ -21,6 +21,8 @@ TABLE = [
     ("DELETE", "/v1/deployments/{deployment}", None),
     ("GET", "/v1/deployments/{deployment}/revisions", None),
     ("GET", "/v1/deployments/{deployment}/revisions/{revision}", None),
+    ("POST", "/v1/deployments/{deployment}/rollback", {"revision_identifier": "1"}),
+    ("GET", "/v1/deployments/{deployment}/scaling", None),
     ("GET", "/v1/deployments/{deployment}/logs", None),
     ("GET", "/v1/deployments/{deployment}/health", None),
     ("POST", "/v1/deployment-request/{deployment}/{path:path}", {}),

@@ -6,7 +6,7 @@ is `COMMAND --help`.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 VALUE_OPTIONS = ("-c", "--config")
 FLAGS = ("--json",)
@@ -14,22 +14,38 @@ END_OF_OPTIONS = "--"
 HELP_COMMAND, HELP_OPTION = "help", "--help"
 
 
-def normalize(words: Sequence[str], commands: Collection[str]) -> list[str]:
+def normalize(
+    words: Sequence[str],
+    commands: Collection[str],
+    defaults: Mapping[str, tuple[str, Collection[str]]] | None = None,
+) -> list[str]:
     """The words with leading global options moved behind the command, and the command in its own spelling.
 
     Args:
         words: the command line without the program's name.
         commands: the commands of the first level.
+        defaults: for groups that may stand alone, the command that is meant then, and all that they have.
     """
     leading, rest = split_leading(words)
     if rest and rest[0] == HELP_COMMAND:
         rest = [*rest[1:], HELP_OPTION]
     if rest and rest[0].replace("_", "-") in commands:
         rest = [rest[0].replace("_", "-"), *rest[1:]]
+    rest = with_default(rest, defaults or {})
     if not rest or not leading:
         return [*leading, *rest]
     end = rest.index(END_OF_OPTIONS) if END_OF_OPTIONS in rest else len(rest)
     return [*rest[:end], *leading, *rest[end:]]
+
+
+def with_default(words: list[str], defaults: Mapping[str, tuple[str, Collection[str]]]) -> list[str]:
+    """The words with a group's default command put in, where none of its commands is named and no help is asked for."""
+    if not words or words[0] not in defaults:
+        return words
+    default, known = defaults[words[0]]
+    if len(words) > 1 and (words[1] in known or words[1] in (HELP_OPTION, "-h")):
+        return words
+    return [words[0], default, *words[1:]]
 
 
 def split_leading(words: Sequence[str]) -> tuple[list[str], list[str]]:

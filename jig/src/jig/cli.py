@@ -48,6 +48,13 @@ GROUPS = {
             ("watch", "jobs:watch", "Watch one job until it ends, or all changes in a queue."),
         ),
     ),
+    "scale": (
+        "Change a deployment's number of replicas, or see why it is what it is.",
+        (
+            ("set", "scale:set_bounds", "Change between how many replicas a deployment has."),
+            ("why", "scale:why", "Say why a deployment has as many replicas as it has."),
+        ),
+    ),
     "auth": (
         "Log in and out.",
         (
@@ -68,6 +75,9 @@ GROUPS = {
     ),
 }
 
+# What a group does where none of its commands is named.
+DEFAULT_COMMANDS = {"scale": "set"}
+
 
 def build_app() -> App:
     """The command line with all its commands, none of them loaded yet."""
@@ -78,6 +88,13 @@ def build_app() -> App:
         add_commands(group, commands)
         app.command(group)
     return app
+
+
+def defaults() -> dict[str, tuple[str, tuple[str, ...]]]:
+    """The groups that may be used as a command: what they do then, and what they have otherwise."""
+    return {
+        group: (default, tuple(name for name, _, _ in GROUPS[group][1])) for group, default in DEFAULT_COMMANDS.items()
+    }
 
 
 def version_line() -> str:
@@ -102,7 +119,7 @@ def main(words: Sequence[str] | None = None) -> int:
     given = list(sys.argv[1:] if words is None else words)
     output = Output(json=wants_json(given))
     try:
-        run(normalize(given, [name for name, _, _ in COMMANDS]))
+        run(normalize(given, [name for name, _, _ in COMMANDS], defaults()))
     except JigError as error:
         if debugging():
             raise

@@ -23,7 +23,7 @@ REVISION_SHOWN = 8
 IMAGE_REASONS = frozenset({"ImagePullBackOff", "ErrImagePull", "InvalidImageName"})
 
 
-NO_REPLICA = "no replica runs: min_replicas is 0, and this version does not start one on demand"
+NO_REPLICA = "no replica runs while there is nothing to do: a job or a request starts one"
 
 
 class Verdict(Enum):

@@ -28,6 +28,7 @@ from machineshop.api import images as images_api
 from machineshop.api import multipart as multipart_api
 from machineshop.api import packages as packages_api
 from machineshop.api import queue as queue_api
+from machineshop.api import scaling as scaling_api
 from machineshop.api import webhooks as webhooks_api
 from machineshop.api import work as work_api
 from machineshop.api.endpoint import Api
@@ -41,6 +42,9 @@ from machineshop.control.lease import Lease
 from machineshop.control.loop import Loop
 from machineshop.control.reclaimer import Reclaimer
 from machineshop.control.reconciler import PlatformWatcher, Reconciler
+from machineshop.control.rollouts import Rollouts
+from machineshop.control.scaler import Scaler
+from machineshop.control.scraper import Scraper
 from machineshop.control.sender import Sender
 from machineshop.control.strangers import Strangers
 from machineshop.datadir import DataDir, DataDirUnusable, StorageElsewhere
@@ -66,13 +70,14 @@ from machineshop.services.place import Places
 from machineshop.services.queue import QueueService
 from machineshop.services.registry import RegistryService
 from machineshop.services.registry_access import RegistryAccess
+from machineshop.services.scaling import ScalingService
 from machineshop.services.targets import targets_of
 from machineshop.services.traffic import Traffic
 from machineshop.services.webhooks import WebhookService
 from machineshop.store import leases
 from machineshop.store import settings as stored_settings
 from machineshop.store.database import Database, sqlite_file, sqlite_url
-from machineshop.store.deployments import DEPLOYMENTS
+from machineshop.store.deployment_rows import DEPLOYMENTS
 from machineshop.store.engines import local_address
 from machineshop.store.schema import migrate
 from machineshop.store.webhooks import WEBHOOKS
@@ -82,6 +87,8 @@ log = logging.getLogger(__name__)
 
 WHEELS = Path(__file__).parent / "wheels"
 RECONCILE_SECONDS = 1.0
+SCALE_SECONDS = 1.0
+SETTLE_SECONDS = 1.0
 RECLAIM_SECONDS = 1.0
 DELIVER_SECONDS = 1.0
 CLEAN_SECONDS = 60.0
@@ -168,6 +175,7 @@ class Platform:
         await self.news.close()
         await self.relay.close()
         await self.gateway.close()
+        await self.scraper.close()
         await self.runtime.close()
         await asyncio.to_thread(self.storage.close)
         await asyncio.to_thread(self.database.close)
@@ -222,6 +230,11 @@ class Platform:
         self.relay = Relay(self.lease, self.database.server_id, bundle)
         self.renewal = None if self.tls is None else Loop("renew-certificate", self.tls.run_once, RENEW_SECONDS)
         self.news = News(self.queue)
+        self.scraper = Scraper()
+        self.scaler = Scaler(self.database, self.runtime, self.traffic, self.scraper)
+        self.queue.dispatcher.on_pending.append(self.scaler.work_came)
+        self.traffic.on_held(self.scaler.work_came)
+        self.scaling = ScalingService(self.database, self.deployments, self.scaler)
         self.duty = Duty(self._loops(watcher), self.runtime)
         self.database.on_announced(DEPLOYMENTS, self.deployments.changed)
         # The followers of one that is deleted are to see its end.
@@ -235,13 +248,20 @@ class Platform:
         def loop(name: str, run_once: Callable[[float], Awaitable[object]], interval_seconds: float) -> Loop:
             return Loop(name, run_once, interval_seconds, hold=self.lease)
 
-        reconcile = loop("reconcile", Reconciler(self.database, self.runtime, self.queue).run_once, RECONCILE_SECONDS)
+        reconcile = loop(
+            "reconcile", Reconciler(self.database, self.runtime, self.queue, self.traffic).run_once, RECONCILE_SECONDS
+        )
         self.deployments.on_change(reconcile.wake)
+        scale = loop("scale", self.scaler.run_once, SCALE_SECONDS)
+        self.deployments.on_change(scale.wake)
+        self.scaler.on_work(scale.wake)
         deliver = loop("deliver-webhooks", self.deliverer.run_once, DELIVER_SECONDS)
         self.database.on_announced(WEBHOOKS, deliver.wake)
         self.deliverer.on_room(deliver.wake)
         loops = [
             reconcile,
+            scale,
+            loop("settle-rollouts", Rollouts(self.database, self.runtime, self.deployments).run_once, SETTLE_SECONDS),
             loop("reclaim", Reclaimer(self.queue, self.runtime).run_once, RECLAIM_SECONDS),
             deliver,
             loop("clean-registry", self.registry.clean, CLEAN_SECONDS),
@@ -267,6 +287,7 @@ class Platform:
             *multipart_api.routes(api, self.multipart),
             *files_api.routes(api, self.files),
             *self._where_the_replicas_are(deployments_api.runtime_routes(api, self.deployments, self.runtime)),
+            *self._where_the_replicas_are(scaling_api.routes(api, self.scaling)),
             *deployments_api.store_routes(api, self.deployments),
             *identity_api.routes(api),
             *images_api.routes(api, self.registry),

@@ -113,6 +113,12 @@ class DeploymentConfig(msgspec.Struct, frozen=True, kw_only=True):
     model_mounts: Annotated[tuple[ModelMount, ...], Meta(max_length=100)] = ()
     capacity_type: Literal["stable", "preemptible"] = "stable"
     description: Annotated[str, Meta(max_length=4096)] = ""
+    rollback_on_failure: bool = False
+    """Whether a revision that never gets ready makes way for the last one that did, by itself."""
+    startup_timeout_seconds: Annotated[int, Meta(ge=1, le=86400)] = 1800
+    """How long a replica may run without ever getting ready; then it is started again."""
+    progress_timeout_seconds: Annotated[int, Meta(ge=1, le=86400)] | None = None
+    """How long the model may say nothing of a job in hand; then its replica is started again. None: for ever."""
 
 
 class Deployment(msgspec.Struct, frozen=True, kw_only=True):
@@ -126,11 +132,33 @@ class Deployment(msgspec.Struct, frozen=True, kw_only=True):
     created_at: float
     updated_at: float
     deleted_at: float | None = None
+    desired_replicas: int | None = None
+    """What the autoscaler has decided; None before its first decision."""
+
+    @property
+    def replicas(self) -> int:
+        """How many replicas there should be: what was decided, within the bounds as they are now."""
+        least, most = self.config.min_replicas, self.config.max_replicas
+        return max(least, min(self.desired_replicas or 0, least if most is None else most))
 
     @property
     def name(self) -> str:
         """The user's name for it, unique in the project."""
         return self.config.name
+
+
+class RevisionFailure(msgspec.Struct, frozen=True, kw_only=True):
+    """Why a revision did not get ready."""
+
+    reason: str
+    """A word of Kubernetes."""
+    message: str
+    replica_id: str | None = None
+    log: tuple[str, ...] = ()
+    """The last lines of that replica."""
+    failed_at: float
+    rolled_back: bool = False
+    """Whether the platform went back to an earlier revision for it."""
 
 
 class Revision(msgspec.Struct, frozen=True, kw_only=True):
@@ -141,6 +169,10 @@ class Revision(msgspec.Struct, frozen=True, kw_only=True):
     number: int
     config: DeploymentConfig
     created_at: float
+    ready_at: float | None = None
+    """When all its replicas were ready for the first time."""
+    failure: RevisionFailure | None = None
+    """Why it did not get ready; None where it did, or still may."""
 
 
 class RevisionEvent(msgspec.Struct, frozen=True, kw_only=True):
@@ -153,6 +185,23 @@ class RevisionEvent(msgspec.Struct, frozen=True, kw_only=True):
     """create, update, system or rollback."""
     activated_at: float
     image: str
+    ready_at: float | None = None
+    failure: RevisionFailure | None = None
+    """Of its revision, as long as that is kept."""
+
+
+class ScalingDecision(msgspec.Struct, frozen=True, kw_only=True):
+    """How many replicas there should be from then on, and why."""
+
+    at: float
+    before: int
+    replicas: int
+    reason: str
+    message: str
+    wanted: int | None = None
+    """What the metric asks for by itself; None where it has no value."""
+    inputs: dict[str, Any] = {}
+    """The policy and the signals that it was decided by."""
 
 
 class Job(msgspec.Struct, frozen=True, kw_only=True):

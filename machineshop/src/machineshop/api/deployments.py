@@ -11,7 +11,7 @@ from starlette.routing import Route
 from machineshop.api.endpoint import Api, Call, iso
 from machineshop.errors import InvalidRequest
 from machineshop.http import json_response
-from machineshop.models import Deployment, DeploymentConfig, RevisionEvent
+from machineshop.models import Deployment, DeploymentConfig, RevisionEvent, RevisionFailure
 from machineshop.runtime.base import LogLine, Replica, Runtime
 from machineshop.runtime.logs import in_batches
 from machineshop.services.deployments import DeploymentService
@@ -25,6 +25,13 @@ Handler = Callable[[Call], Awaitable[Response]]
 
 
 ONE = "/v1/deployments/{deployment}"
+
+
+class Rollback(msgspec.Struct, frozen=True):
+    """Where to go back to."""
+
+    revision_identifier: str | int
+    """A revision's number or id."""
 
 
 def routes(api: Api, deployments: DeploymentService, runtime: Runtime) -> list[Route]:
@@ -41,6 +48,7 @@ def runtime_routes(api: Api, deployments: DeploymentService, runtime: Runtime) -
         api.route("POST", "/v1/deployments", pages.create, body=dict[str, Any]),
         api.route("GET", ONE, pages.get),
         api.route("PATCH", ONE, pages.update, body=dict[str, Any]),
+        api.route("POST", f"{ONE}/rollback", pages.rollback, body=Rollback),
         api.route("GET", f"{ONE}/logs", pages.logs),
         api.route("GET", f"{ONE}/health", pages.health),
     ]
@@ -91,6 +99,8 @@ class _StoredDeployments:
                 "revision_number": revision.number,
                 "protocol": "http",
                 "created_at": iso(revision.created_at),
+                "ready_at": iso(revision.ready_at),
+                "failure": None if revision.failure is None else _failure_view(revision.failure),
             }
         )
 
@@ -123,11 +133,16 @@ class _Deployments:
         return json_response(await self._view(await self._deployments.create(call.project_id, call.body)))
 
     async def get(self, call: Call) -> Response:
-        return json_response(await self._view(await self._find(call)))
+        return json_response(await self._whole_view(await self._find(call)))
+
+    async def rollback(self, call: Call) -> Response:
+        identifier = str(call.body.revision_identifier)
+        deployment = await self._deployments.rollback(call.project_id, call.path["deployment"], identifier)
+        return json_response(await self._whole_view(deployment))
 
     async def update(self, call: Call) -> Response:
         deployment = await self._deployments.update(call.project_id, call.path["deployment"], call.body)
-        return json_response(await self._view(deployment))
+        return json_response(await self._whole_view(deployment))
 
     async def health(self, call: Call) -> Response:
         deployment = await self._find(call)
@@ -193,6 +208,18 @@ class _Deployments:
     async def _replicas(self, deployment_id: str) -> list[Replica]:
         return [replica for replica in await self._runtime.observe() if replica.deployment_id == deployment_id]
 
+    async def _whole_view(self, deployment: Deployment) -> dict[str, Any]:
+        """With what lists leave out: why the newest revision did not get ready."""
+        failed = await self._deployments.last_failure(deployment)
+        failure = None
+        if failed is not None and failed.failure is not None:
+            failure = {
+                "revision_id": failed.id,
+                "revision_number": failed.number,
+                **_failure_view(failed.failure),
+            }
+        return {**await self._view(deployment), "last_failure": failure}
+
     async def _view(self, deployment: Deployment) -> dict[str, Any]:
         replicas = await self._replicas(deployment.id)
         state = standing(deployment, replicas, time.time())
@@ -246,6 +273,19 @@ def _event_view(event: RevisionEvent) -> dict[str, Any]:
         "action": event.action,
         "activated_at": iso(event.activated_at),
         "image": event.image,
+        "ready_at": iso(event.ready_at),
+        "failure": None if event.failure is None else _failure_view(event.failure),
+    }
+
+
+def _failure_view(failure: RevisionFailure) -> dict[str, Any]:
+    return {
+        "reason": failure.reason,
+        "message": failure.message,
+        "replica_id": failure.replica_id,
+        "log": failure.log,
+        "failed_at": iso(failure.failed_at),
+        "rolled_back": failure.rolled_back,
     }
 
 

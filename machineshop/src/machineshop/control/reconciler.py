@@ -11,6 +11,7 @@ from machineshop.models import Deployment
 from machineshop.runtime.base import Replica, ReplicaStatus, RevisionSpec, Runtime
 from machineshop.services.identity import IdentityService
 from machineshop.services.queue import QueueService
+from machineshop.services.traffic import Traffic
 from machineshop.store import deployments, jobs
 from machineshop.store.database import Database
 
@@ -20,17 +21,19 @@ log = logging.getLogger(__name__)
 class Reconciler:
     """One pass over all deployments."""
 
-    def __init__(self, database: Database, runtime: Runtime, queue: QueueService) -> None:
+    def __init__(self, database: Database, runtime: Runtime, queue: QueueService, traffic: Traffic) -> None:
         self._database = database
         self._runtime = runtime
         self._queue = queue
+        self._traffic = traffic
 
     async def run_once(self, _now: float) -> None:
         """Declare every live deployment to the runtime, and end what belongs to none."""
         wanted = await self._database.read(deployments.list_of_all_projects)
-        busy = await self._database.read(jobs.busy_replicas)
+        busy = await self._database.read(jobs.busy_replicas) | self._traffic.busy_replicas()
         for deployment in wanted:
-            await self._runtime.apply(revision_spec(deployment), deployment.config.min_replicas, busy)
+            await self._runtime.apply(revision_spec(deployment), deployment.replicas, busy)
+        self._traffic.keep(frozenset(deployment.id for deployment in wanted))
         replicas = await self._runtime.observe()
         for deployment_id in {replica.deployment_id for replica in replicas} - {d.id for d in wanted}:
             await self._runtime.delete(deployment_id)

@@ -8,6 +8,7 @@ import msgspec
 
 from machineshop.errors import InsufficientCapacity, InvalidRequest
 from machineshop.models import DeploymentConfig
+from machineshop.services import scaling_policy
 from machineshop.services.malformed import malformed
 
 NAME = re.compile(r"[a-z0-9][a-z0-9-]{3,62}")
@@ -16,14 +17,17 @@ GPU_TYPES = ("none", "h100-80gb", "h100-40gb-mig", "h200-140gb", "b200-192gb", "
 CPU_ONLY = "none"
 
 # A change of these alone changes nothing in what a replica runs, so it makes no new revision.
-UNREVISIONED_FIELDS = frozenset({"min_replicas", "max_replicas", "autoscaling", "description"})
-
-AUTOSCALING_FIELDS: dict[str, dict[str, type]] = {
-    "QueueBacklogPerWorker": {"target": float, "model": str},
-    "HTTPTotalRequests": {"target": float, "time_interval_minutes": float},
-    "HTTPAvgRequestDuration": {"target": float, "time_interval_minutes": float},
-    "CustomMetric": {"custom_metric_name": str, "target": float},
-}
+UNREVISIONED_FIELDS = frozenset(
+    {
+        "min_replicas",
+        "max_replicas",
+        "autoscaling",
+        "description",
+        "rollback_on_failure",
+        "startup_timeout_seconds",
+        "progress_timeout_seconds",
+    }
+)
 
 
 def parse(fields: dict[str, Any]) -> DeploymentConfig:
@@ -47,7 +51,7 @@ def parse(fields: dict[str, Any]) -> DeploymentConfig:
     return msgspec.structs.replace(
         config,
         max_replicas=config.min_replicas if config.max_replicas is None else config.max_replicas,
-        autoscaling=_autoscaling(config.autoscaling),
+        autoscaling=scaling_policy.checked(config.autoscaling),
     )
 
 
@@ -67,6 +71,12 @@ def patched(config: DeploymentConfig, changes: dict[str, Any]) -> DeploymentConf
     if "min_replicas" in changes and "max_replicas" not in changes and config.max_replicas == config.min_replicas:
         fields["max_replicas"] = None  # the two were one number, and stay so
     return parse(fields)
+
+
+def with_revision(config: DeploymentConfig, revision: DeploymentConfig) -> DeploymentConfig:
+    """`config` with all that replicas run as it was in a revision."""
+    kept = {field: getattr(config, field) for field in UNREVISIONED_FIELDS}
+    return msgspec.structs.replace(revision, name=config.name, **kept)
 
 
 def makes_revision(old: DeploymentConfig, new: DeploymentConfig) -> bool:
@@ -173,29 +183,3 @@ def _check_health_path(path: str) -> None:
             "health_check_path must begin with '/' and be fit for a URL, or be empty to turn checks off.",
             param="health_check_path",
         )
-
-
-def _autoscaling(policy: dict[str, Any] | None) -> dict[str, Any] | None:
-    """A checked policy; None where it is off. The older form (`profile`, `targetValue`) is kept as it is."""
-    if not policy:
-        return None
-    if "profile" in policy:
-        return policy
-    metric = policy.get("metric")
-    fields = AUTOSCALING_FIELDS.get(metric) if isinstance(metric, str) else None
-    if fields is None:
-        raise InvalidRequest(
-            f"autoscaling.metric is {metric!r}; use one of {', '.join(AUTOSCALING_FIELDS)}, "
-            "or {} to turn autoscaling off.",
-            param="autoscaling.metric",
-        )
-    for field, kind in fields.items():
-        value = policy.get(field)
-        number = isinstance(value, int | float) and not isinstance(value, bool) and value > 0
-        sound = isinstance(value, str) if kind is str else number
-        if (not sound and field in policy) or (field == "target" and not sound):
-            raise InvalidRequest(
-                f"autoscaling.{field} must be {'a text' if kind is str else 'a number above 0'}, not {value!r}.",
-                param=f"autoscaling.{field}",
-            )
-    return policy

@@ -1,17 +1,17 @@
 """Deployments: what should run. Creating, changing and deleting them; the control loop makes it so."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Any, Protocol
 
 import msgspec
 
 from machineshop.errors import ArtifactMissing, ChangedMeanwhile, InvalidRequest, NotFound
 from machineshop.ids import new_id
-from machineshop.models import Deployment, Revision, RevisionEvent
+from machineshop.models import Deployment, Revision, RevisionEvent, RevisionFailure
 from machineshop.runtime.base import ArtifactKind, Capacity
 from machineshop.services import deployment_rules as rules
-from machineshop.store import deployments
+from machineshop.store import deployments, revisions
 from machineshop.store.database import Database
 
 # Every submit and every poll looks a deployment up; another server's change is seen this much later at most, also
@@ -131,12 +131,7 @@ class DeploymentService:
             InvalidRequest: A field is wrong, or the artifact does not exist; `param` names the field.
             ChangedMeanwhile: Others changed it at the same time, again and again.
         """
-        for _ in range(UPDATE_TRIES - 1):
-            try:
-                return await self._update(project_id, name_or_id, changes)
-            except ChangedMeanwhile:
-                continue  # the changes are laid over what it is now
-        return await self._update(project_id, name_or_id, changes)
+        return await self._retried(lambda: self._update(project_id, name_or_id, changes))
 
     async def delete(self, project_id: str, name_or_id: str) -> Deployment:
         """Delete a deployment and cancel what waits for it; its replicas drain.
@@ -158,7 +153,7 @@ class DeploymentService:
             NotFound: The project has no such deployment.
         """
         deployment = await self.get(project_id, name_or_id)
-        return await self._database.read(deployments.list_events, deployment.id, min(limit, MAX_EVENTS), before)
+        return await self._database.read(revisions.list_events, deployment.id, min(limit, MAX_EVENTS), before)
 
     async def get_revision(self, project_id: str, name_or_id: str, number_or_id: str) -> Revision:
         """One revision of a deployment.
@@ -167,10 +162,71 @@ class DeploymentService:
             NotFound: No such deployment or revision.
         """
         deployment = await self.get(project_id, name_or_id)
-        revision = await self._database.read(deployments.get_revision, deployment.id, number_or_id)
+        revision = await self._database.read(revisions.get, deployment.id, number_or_id)
         if revision is None:
             raise NotFound(what=f"revision of '{deployment.name}'", id=number_or_id)
         return revision
+
+    async def last_failure(self, deployment: Deployment) -> Revision | None:
+        """The newest revision that did not get ready: the active one, or one after it that was rolled back."""
+        return await self._database.read(revisions.last_failure, deployment)
+
+    async def rollback(self, project_id: str, name_or_id: str, number_or_id: str) -> Deployment:
+        """Run an earlier revision again; the number of replicas and all else that is no part of it stay.
+
+        Raises:
+            NotFound: No such deployment, or a revision that is not kept.
+            InvalidRequest: Its artifact does not exist any longer.
+            ChangedMeanwhile: Others changed the deployment at the same time, again and again.
+        """
+        revision = await self.get_revision(project_id, name_or_id, number_or_id)
+        return await self._retried(lambda: self._go_back(project_id, name_or_id, revision, "rollback"))
+
+    async def give_up(self, deployment: Deployment, failure: RevisionFailure) -> Deployment | None:
+        """Note that the active revision does not get ready; where that is wanted, go back to the last one that did.
+
+        Returns what then is, or None where the revision is the active one still.
+        """
+        fresh = await self._database.write(revisions.note_failure, deployment.id, deployment.revision_id, failure)
+        if not fresh or not deployment.config.rollback_on_failure:
+            return None
+        working = await self._database.read(revisions.last_that_worked, deployment.id, deployment.revision_id)
+        if working is None:
+            return None
+        now = await self._fresh(deployment.project_id, deployment.id)
+        if now.revision_id != deployment.revision_id:
+            return None
+        try:
+            back = await self._go_back(deployment.project_id, deployment.id, working, "system")
+        except ChangedMeanwhile:
+            return None  # somebody has taken the matter up
+        await self._database.write(revisions.mark_rolled_back, deployment.id, deployment.revision_id)
+        return back
+
+    async def _retried(self, change: Callable[[], Awaitable[Deployment]]) -> Deployment:
+        """A change that is laid over what others make of the deployment at the same time."""
+        for _ in range(UPDATE_TRIES - 1):
+            try:
+                return await change()
+            except ChangedMeanwhile:
+                continue
+        return await change()
+
+    async def _go_back(self, project_id: str, name_or_id: str, revision: Revision, action: str) -> Deployment:
+        old = await self._fresh(project_id, name_or_id)
+        config = rules.with_revision(old.config, revision.config)
+        rules.check_capacity(config, self._capacity().gpus)
+        await self._resolve(project_id, config.image)
+        new = msgspec.structs.replace(
+            old,
+            config=config,
+            revision_id=revision.id,
+            revision_number=revision.number,
+            updated_at=self._clock(),
+        )
+        await self._database.write(deployments.update, new, old, action if revision.id != old.revision_id else None)
+        self.changed()
+        return new
 
     async def _update(self, project_id: str, name_or_id: str, changes: dict[str, Any]) -> Deployment:
         old = await self._fresh(project_id, name_or_id)
@@ -183,7 +239,8 @@ class DeploymentService:
         action = None
         if rules.makes_revision(old.config, config):
             action = "update"
-            new = msgspec.structs.replace(new, revision_id=new_id(), revision_number=old.revision_number + 1)
+            number = await self._database.read(revisions.last_number, old.id)
+            new = msgspec.structs.replace(new, revision_id=new_id(), revision_number=number + 1)
         await self._database.write(deployments.update, new, old, action)
         self.changed()
         return new

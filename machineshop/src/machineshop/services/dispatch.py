@@ -39,6 +39,7 @@ class Dispatcher:
         self._changes = changes
         self._clock = clock
         self.waiters = Waiters()
+        self.on_pending: list[Callable[[str], None]] = []
         self._intake = Intake(database)
         self._tasks: set[asyncio.Task[None]] = set()
         self._closing = False
@@ -89,12 +90,18 @@ class Dispatcher:
 
     def wake(self, deployment_id: str, jobs_pending: int = 1) -> None:
         """Jobs of this deployment have become pending: have the longest waiting workers claim them."""
+        self.tell_pending(deployment_id)
         self.waiters.arrived(deployment_id)
         for _ in range(jobs_pending):
             waiter = self.waiters.next(deployment_id)
             if waiter is None:
                 return
             self._spawn(self._serve(deployment_id, waiter))
+
+    def tell_pending(self, deployment_id: str) -> None:
+        """Jobs of this deployment may wait: whoever starts workers is to know at once."""
+        for listener in self.on_pending:
+            listener(deployment_id)
 
     def claimed(self, deployment_id: str, handed: list[Claim]) -> None:
         """Tell followers of jobs that have just begun."""

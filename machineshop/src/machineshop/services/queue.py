@@ -453,6 +453,7 @@ class QueueService:
     async def look_again(self, deployment_id: str) -> None:
         """Another server has written in this queue: have those who wait here look, where there is something."""
         self.changes.tell(deployment_id)
+        self.dispatcher.tell_pending(deployment_id)
         waiting = self.dispatcher.waiters.count(deployment_id)
         if waiting:
             pending = (await self._database.read(queues.counts, deployment_id)).pending

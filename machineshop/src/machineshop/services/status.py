@@ -27,12 +27,14 @@ class Standing(msgspec.Struct, frozen=True):
 
 def standing(deployment: Deployment, replicas: Sequence[Replica], now: float) -> Standing:
     """What to tell of a deployment."""
-    desired = deployment.config.min_replicas
+    desired = deployment.replicas
     live = [replica for replica in replicas if replica.status is not ReplicaStatus.TERMINATED]
     current = [replica for replica in live if replica.revision_id == deployment.revision_id and not replica.draining]
     ready = sum(replica.ready_since is not None for replica in current)
     serving = sum(replica.ready_since is not None and not replica.draining for replica in live)
     status, message = _judge(desired, live, current, ready, now)
+    if status is DeploymentStatus.SCALED_TO_ZERO and deployment.config.max_replicas:
+        message = "No replica runs, as there is nothing to do; a job or a request starts one."
     return Standing(status, message, desired, serving)
 
 

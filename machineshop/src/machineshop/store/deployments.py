@@ -1,19 +1,18 @@
-"""Deployments, their revisions, and the events that made a revision the active one."""
+"""Deployments: what should run, and how many of it."""
 
 from typing import Any
 
 import msgspec
-from sqlalchemy import Connection, and_, func, or_, select
+from sqlalchemy import Connection, and_, or_, select
 from sqlalchemy.exc import IntegrityError
 
 from machineshop.errors import AlreadyExists, ChangedMeanwhile, NotFound
-from machineshop.models import Deployment, DeploymentConfig, Revision, RevisionEvent
-from machineshop.store import queues, withdrawals
+from machineshop.models import Deployment
+from machineshop.store import queues, revisions, withdrawals
 from machineshop.store.announcements import announce
-from machineshop.store.tables import deployments, revision_events, revisions
+from machineshop.store.deployment_rows import DEPLOYMENTS, decode_config, encode_config
+from machineshop.store.tables import deployments
 
-# Announced when one was created, changed or deleted.
-DEPLOYMENTS = "deployments"
 _LIVE = deployments.c.deleted_at.is_(None)
 
 
@@ -28,7 +27,8 @@ def insert(conn: Connection, deployment: Deployment) -> None:
     except IntegrityError as error:
         raise AlreadyExists(what="deployment", name=deployment.name) from error
     queues.create(conn, deployment.id)
-    _activate(conn, deployment, "create")
+    revisions.add(conn, deployment)
+    revisions.activate(conn, deployment, "create")
     announce(conn, DEPLOYMENTS)
 
 
@@ -53,17 +53,24 @@ def list_of_all_projects(conn: Connection) -> list[Deployment]:
 
 
 def update(conn: Connection, deployment: Deployment, old: Deployment, action: str | None) -> None:
-    """Put a changed deployment in the place of `old`; with `action`, its revision is new and becomes the active one.
+    """Put a changed deployment in the place of `old`; with `action`, its revision becomes the active one.
 
     Raises:
         ChangedMeanwhile: It was changed or deleted since it was read.
     """
-    same = and_(deployments.c.config == _encode(old.config), deployments.c.revision_id == old.revision_id)
-    guard = and_(deployments.c.id == deployment.id, same, _LIVE)
-    if conn.execute(deployments.update().where(guard).values(**_row(deployment))).rowcount == 0:
+    # Compared as values: what an earlier version has written down may lack fields that this one knows.
+    query = select(deployments).where(deployments.c.id == old.id, _LIVE).with_for_update()
+    row = conn.execute(query).mappings().first()
+    found = None if row is None else _deployment(row)
+    if found is None or (found.config, found.revision_id) != (old.config, old.revision_id):
         raise ChangedMeanwhile(what="deployment", name=deployment.name)
+    values = _row(deployment)
+    del values["desired_replicas"]  # the autoscaler's own
+    conn.execute(deployments.update().where(deployments.c.id == deployment.id).values(**values))
     if action is not None:
-        _activate(conn, deployment, action)
+        if revisions.get(conn, deployment.id, deployment.revision_id) is None:
+            revisions.add(conn, deployment)
+        revisions.activate(conn, deployment, action)
     announce(conn, DEPLOYMENTS)
 
 
@@ -81,80 +88,11 @@ def delete(conn: Connection, project_id: str, deployment_id: str, now: float) ->
         pass
 
 
-def list_events(conn: Connection, deployment_id: str, limit: int, before: int | None) -> list[RevisionEvent]:
-    """What became active when, the newest first."""
-    query = (
-        select(revision_events, revisions.c.number.label("revision_number"), revisions.c.config)
-        .join(revisions, revisions.c.id == revision_events.c.revision_id)
-        .where(revision_events.c.deployment_id == deployment_id)
-        .order_by(revision_events.c.number.desc())
-        .limit(limit)
-    )
-    if before is not None:
-        query = query.where(revision_events.c.number < before)
-    return [_event(row) for row in conn.execute(query).mappings()]
-
-
-def get_revision(conn: Connection, deployment_id: str, number_or_id: str) -> Revision | None:
-    """A revision by its number or id."""
-    condition = revisions.c.id == number_or_id
-    if number_or_id.isdecimal() and len(number_or_id) < 10:
-        condition = revisions.c.number == int(number_or_id)
-    query = select(revisions).where(revisions.c.deployment_id == deployment_id, condition)
-    row = conn.execute(query).mappings().first()
-    return None if row is None else Revision(**{**row, "config": _decode(row["config"])})
-
-
-def _activate(conn: Connection, deployment: Deployment, action: str) -> None:
-    conn.execute(
-        revisions.insert().values(
-            id=deployment.revision_id,
-            deployment_id=deployment.id,
-            number=deployment.revision_number,
-            config=_encode(deployment.config),
-            created_at=deployment.updated_at,
-        )
-    )
-    last = conn.execute(
-        select(func.coalesce(func.max(revision_events.c.number), 0)).where(
-            revision_events.c.deployment_id == deployment.id
-        )
-    ).scalar_one()
-    conn.execute(
-        revision_events.insert().values(
-            deployment_id=deployment.id,
-            number=last + 1,
-            revision_id=deployment.revision_id,
-            action=action,
-            activated_at=deployment.updated_at,
-        )
-    )
-
-
 def _row(deployment: Deployment) -> dict[str, Any]:
-    return {**msgspec.structs.asdict(deployment), "name": deployment.name, "config": _encode(deployment.config)}
+    return {**msgspec.structs.asdict(deployment), "name": deployment.name, "config": encode_config(deployment.config)}
 
 
 def _deployment(row: Any) -> Deployment:
-    fields = {**row, "config": _decode(row["config"])}
+    fields = {**row, "config": decode_config(row["config"])}
     del fields["name"]
     return Deployment(**fields)
-
-
-def _event(row: Any) -> RevisionEvent:
-    return RevisionEvent(
-        number=row["number"],
-        revision_number=row["revision_number"],
-        revision_id=row["revision_id"],
-        action=row["action"],
-        activated_at=row["activated_at"],
-        image=_decode(row["config"]).image,
-    )
-
-
-def _encode(config: DeploymentConfig) -> str:
-    return msgspec.json.encode(config).decode()
-
-
-def _decode(text: str) -> DeploymentConfig:
-    return msgspec.json.decode(text, type=DeploymentConfig)

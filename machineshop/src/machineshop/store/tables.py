@@ -96,6 +96,8 @@ deployments = Table(
     Column("created_at", Timestamp, nullable=False),
     Column("updated_at", Timestamp, nullable=False),
     Column("deleted_at", Timestamp),
+    # What the autoscaler has decided last; empty before its first decision.
+    Column("desired_replicas", Integer),
 )
 Index(
     "uq_deployments_project_id_name",
@@ -114,6 +116,9 @@ revisions = Table(
     Column("number", Integer, nullable=False),
     Column("config", Text, nullable=False),
     Column("created_at", Timestamp, nullable=False),
+    Column("ready_at", Timestamp),
+    # Why it did not get ready, as JSON.
+    Column("failure", Text),
     UniqueConstraint("deployment_id", "number"),
 )
 
@@ -122,10 +127,28 @@ revision_events = Table(
     metadata,
     Column("deployment_id", String, ForeignKey("deployments.id"), primary_key=True),
     Column("number", Integer, primary_key=True),
-    Column("revision_id", String, ForeignKey("revisions.id"), nullable=False),
+    # Events are kept longer than the revisions they are of.
+    Column("revision_id", String, nullable=False),
+    Column("revision_number", Integer, nullable=False),
+    Column("image", Text, nullable=False),
     Column("action", String, nullable=False),
     Column("activated_at", Timestamp, nullable=False),
     CheckConstraint("action IN ('create', 'update', 'system', 'rollback')", name="action"),
+)
+
+# How many replicas there should be from when on, and why; the newest of each deployment are kept.
+scaling_decisions = Table(
+    "scaling_decisions",
+    metadata,
+    Column("deployment_id", String, ForeignKey("deployments.id"), primary_key=True),
+    Column("number", Integer, primary_key=True),
+    Column("at", Timestamp, nullable=False),
+    Column("before", Integer, nullable=False),
+    Column("replicas", Integer, nullable=False),
+    Column("reason", String, nullable=False),
+    Column("message", Text, nullable=False),
+    Column("wanted", Integer),
+    Column("inputs", Text, nullable=False),
 )
 
 # One row for each deployment: its queue's counts and settings.

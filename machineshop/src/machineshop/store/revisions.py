@@ -1,0 +1,166 @@
+"""The revisions of deployments, how they fared, and the events that made one of them the active one."""
+
+from typing import Any
+
+import msgspec
+from sqlalchemy import Connection, delete, func, select
+
+from machineshop.models import Deployment, Revision, RevisionEvent, RevisionFailure
+from machineshop.store.announcements import announce
+from machineshop.store.deployment_rows import DEPLOYMENTS, decode_config, encode_config
+from machineshop.store.tables import deployments, revision_events, revisions
+
+KEPT_EVENTS = 200
+# Beside the active one: a deployment that is changed every few minutes must not fill the store.
+KEPT_REVISIONS = 50
+
+
+def add(conn: Connection, deployment: Deployment) -> None:
+    """Keep the configuration of a deployment as its newest revision; the oldest go when there are too many."""
+    conn.execute(
+        revisions.insert().values(
+            id=deployment.revision_id,
+            deployment_id=deployment.id,
+            number=deployment.revision_number,
+            config=encode_config(deployment.config),
+            created_at=deployment.updated_at,
+        )
+    )
+    old = (revisions.c.deployment_id == deployment.id) & (
+        revisions.c.number <= deployment.revision_number - KEPT_REVISIONS
+    )
+    conn.execute(delete(revisions).where(old & (revisions.c.id != deployment.revision_id)))
+
+
+def activate(conn: Connection, deployment: Deployment, action: str) -> None:
+    """Note that the deployment's revision is the active one from now on."""
+    last = conn.execute(
+        select(func.coalesce(func.max(revision_events.c.number), 0)).where(
+            revision_events.c.deployment_id == deployment.id
+        )
+    ).scalar_one()
+    conn.execute(
+        revision_events.insert().values(
+            deployment_id=deployment.id,
+            number=last + 1,
+            revision_id=deployment.revision_id,
+            revision_number=deployment.revision_number,
+            image=deployment.config.image,
+            action=action,
+            activated_at=deployment.updated_at,
+        )
+    )
+    old = (revision_events.c.deployment_id == deployment.id) & (revision_events.c.number <= last + 1 - KEPT_EVENTS)
+    conn.execute(delete(revision_events).where(old))
+
+
+def last_number(conn: Connection, deployment_id: str) -> int:
+    """The number of the newest revision, which need not be the active one."""
+    query = select(func.coalesce(func.max(revisions.c.number), 0)).where(revisions.c.deployment_id == deployment_id)
+    number: int = conn.execute(query).scalar_one()
+    return number
+
+
+def list_events(conn: Connection, deployment_id: str, limit: int, before: int | None) -> list[RevisionEvent]:
+    """What became active when, the newest first."""
+    query = (
+        select(revision_events, revisions.c.ready_at, revisions.c.failure)
+        .outerjoin(revisions, revisions.c.id == revision_events.c.revision_id)
+        .where(revision_events.c.deployment_id == deployment_id)
+        .order_by(revision_events.c.number.desc())
+        .limit(limit)
+    )
+    if before is not None:
+        query = query.where(revision_events.c.number < before)
+    return [_event(dict(row)) for row in conn.execute(query).mappings()]
+
+
+def get(conn: Connection, deployment_id: str, number_or_id: str) -> Revision | None:
+    """A revision by its number or id."""
+    condition = revisions.c.id == number_or_id
+    if number_or_id.isdecimal() and len(number_or_id) < 10:
+        condition = revisions.c.number == int(number_or_id)
+    query = select(revisions).where(revisions.c.deployment_id == deployment_id, condition)
+    row = conn.execute(query).mappings().first()
+    return None if row is None else _revision(dict(row))
+
+
+def last_that_worked(conn: Connection, deployment_id: str, revision_id: str) -> Revision | None:
+    """The revision that was active last of those that have been ready, other than this one."""
+    query = (
+        select(revisions)
+        .join(revision_events, revision_events.c.revision_id == revisions.c.id)
+        .where(
+            revisions.c.deployment_id == deployment_id,
+            revisions.c.id != revision_id,
+            revisions.c.ready_at.is_not(None),
+        )
+        .order_by(revision_events.c.number.desc())
+        .limit(1)
+    )
+    row = conn.execute(query).mappings().first()
+    return None if row is None else _revision(dict(row))
+
+
+def last_failure(conn: Connection, deployment: Deployment) -> Revision | None:
+    """The newest revision that did not get ready: the active one, or one after it from which the platform went back."""
+    query = (
+        select(revisions)
+        .where(
+            revisions.c.deployment_id == deployment.id,
+            revisions.c.number >= deployment.revision_number,
+            revisions.c.failure.is_not(None),
+        )
+        .order_by(revisions.c.number.desc())
+        .limit(1)
+    )
+    row = conn.execute(query).mappings().first()
+    return None if row is None else _revision(dict(row))
+
+
+def unsettled(conn: Connection) -> set[str]:
+    """The active revisions that have not been ready yet, of all projects."""
+    query = select(deployments.c.revision_id).where(
+        deployments.c.deleted_at.is_(None),
+        deployments.c.revision_id.in_(select(revisions.c.id).where(revisions.c.ready_at.is_(None))),
+    )
+    return set(conn.execute(query).scalars())
+
+
+def note_ready(conn: Connection, deployment_id: str, revision_id: str, now: float) -> None:
+    """All replicas of a revision are ready: what kept it from that before is forgotten."""
+    this = (revisions.c.deployment_id == deployment_id) & (revisions.c.id == revision_id)
+    conn.execute(revisions.update().where(this, revisions.c.ready_at.is_(None)).values(ready_at=now, failure=None))
+
+
+def note_failure(conn: Connection, deployment_id: str, revision_id: str, failure: RevisionFailure) -> bool:
+    """Note why a revision has not got ready, the first time; False where that is known, or it has been ready."""
+    this = (revisions.c.deployment_id == deployment_id) & (revisions.c.id == revision_id)
+    fresh = revisions.c.ready_at.is_(None) & revisions.c.failure.is_(None)
+    values = {"failure": msgspec.json.encode(failure).decode()}
+    if conn.execute(revisions.update().where(this, fresh).values(**values)).rowcount == 0:
+        return False
+    announce(conn, DEPLOYMENTS)
+    return True
+
+
+def mark_rolled_back(conn: Connection, deployment_id: str, revision_id: str) -> None:
+    """The platform goes back to an earlier revision for this one's failure."""
+    revision = get(conn, deployment_id, revision_id)
+    if revision is not None and revision.failure is not None:
+        failure = msgspec.structs.replace(revision.failure, rolled_back=True)
+        values = {"failure": msgspec.json.encode(failure).decode()}
+        conn.execute(revisions.update().where(revisions.c.id == revision_id).values(**values))
+
+
+def _revision(row: dict[str, Any]) -> Revision:
+    return Revision(**{**row, "config": decode_config(row["config"]), "failure": _failure(row["failure"])})
+
+
+def _event(row: dict[str, Any]) -> RevisionEvent:
+    del row["deployment_id"]
+    return RevisionEvent(**{**row, "failure": _failure(row["failure"])})
+
+
+def _failure(text: str | None) -> RevisionFailure | None:
+    return None if text is None else msgspec.json.decode(text, type=RevisionFailure)

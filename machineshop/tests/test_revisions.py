@@ -1,0 +1,140 @@
+"""Revisions: what is kept of them, going back to one, and what becomes of one that does not get ready."""
+
+import msgspec
+import pytest
+
+from factory import Clock
+from machineshop.errors import NotFound
+from machineshop.models import Deployment, RevisionFailure
+from machineshop.services.deployments import DeploymentService
+from machineshop.store import revisions
+from machineshop.store.database import Database
+
+FAILURE = RevisionFailure(reason="CrashLoopBackOff", message="It exited.", replica_id="r", log=("last",), failed_at=1.0)
+
+
+async def _run(deployments: DeploymentService, deployment: Deployment, image: str, **fields: object) -> Deployment:
+    changes = {"image": f"registry/ns/hello@sha256:{image}", **fields}
+    return await deployments.update(deployment.project_id, deployment.id, changes)
+
+
+async def test_going_back_runs_the_old_revision_and_keeps_what_is_no_part_of_it(
+    deployments: DeploymentService, deployment: Deployment
+) -> None:
+    await _run(deployments, deployment, "2", environment_variables=[{"name": "A", "value": "b"}])
+    await deployments.update(deployment.project_id, "hello", {"max_replicas": 5, "description": "now"})
+
+    back = await deployments.rollback(deployment.project_id, "hello", "1")
+
+    assert (back.revision_number, back.revision_id) == (1, deployment.revision_id)
+    assert back.config.image == deployment.config.image
+    assert back.config.environment_variables == ()
+    assert (back.config.max_replicas, back.config.description) == (5, "now")
+    events = await deployments.list_events(deployment.project_id, "hello", 10, None)
+    assert [(event.action, event.revision_number) for event in events] == [
+        ("rollback", 1),
+        ("update", 2),
+        ("create", 1),
+    ]
+
+
+async def test_the_revision_after_a_way_back_has_a_number_of_its_own(
+    deployments: DeploymentService, deployment: Deployment
+) -> None:
+    second = await _run(deployments, deployment, "2")
+    await deployments.rollback(deployment.project_id, "hello", "1")
+
+    third = await _run(deployments, deployment, "3")
+
+    assert third.revision_number == 3
+    assert (await deployments.rollback(deployment.project_id, "hello", second.revision_id)).revision_number == 2
+
+
+async def test_going_back_to_where_one_is_changes_nothing(
+    deployments: DeploymentService, deployment: Deployment
+) -> None:
+    await deployments.rollback(deployment.project_id, "hello", "1")
+
+    assert len(await deployments.list_events(deployment.project_id, "hello", 10, None)) == 1
+    with pytest.raises(NotFound):
+        await deployments.rollback(deployment.project_id, "hello", "7")
+
+
+async def test_the_newest_revisions_and_the_active_one_are_kept(
+    deployments: DeploymentService, deployment: Deployment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(revisions, "KEPT_REVISIONS", 3)
+    monkeypatch.setattr(revisions, "KEPT_EVENTS", 4)
+    for number in range(2, 8):
+        await _run(deployments, deployment, str(number))
+    project, kept = deployment.project_id, []
+    for number in range(1, 8):
+        try:
+            kept.append((await deployments.get_revision(project, "hello", str(number))).number)
+        except NotFound:
+            continue
+
+    assert kept == [5, 6, 7]
+    events = await deployments.list_events(project, "hello", 100, None)
+    assert [event.revision_number for event in events] == [7, 6, 5, 4]
+    assert events[-1].image.endswith(":4"), "an event outlives its revision"
+
+
+async def test_what_an_earlier_version_has_written_can_be_changed(
+    database: Database, deployments: DeploymentService, deployment: Deployment
+) -> None:
+    def as_before(conn: object) -> None:
+        config = msgspec.to_builtins(deployment.config)
+        del config["rollback_on_failure"], config["startup_timeout_seconds"]
+        text = msgspec.json.encode(config).decode()
+        conn.exec_driver_sql(f"UPDATE deployments SET config = '{text}'")  # type: ignore[attr-defined]
+
+    await database.write(as_before)
+    deployments.changed()
+
+    assert (await _run(deployments, deployment, "2")).revision_number == 2
+
+
+async def test_a_failure_is_kept_and_seen_until_a_later_revision_is_active(
+    deployments: DeploymentService, deployment: Deployment
+) -> None:
+    assert await deployments.give_up(deployment, FAILURE) is None
+    failed = await deployments.last_failure(deployment)
+    assert failed is not None
+    assert failed.failure == FAILURE
+    (event,) = await deployments.list_events(deployment.project_id, "hello", 10, None)
+    assert event.failure == FAILURE
+
+    assert await deployments.last_failure(await _run(deployments, deployment, "2")) is None
+
+
+async def test_a_revision_that_fails_makes_way_for_the_last_that_worked_where_that_is_wanted(
+    database: Database, deployments: DeploymentService, deployment: Deployment, clock: Clock
+) -> None:
+    await database.write(revisions.note_ready, deployment.id, deployment.revision_id, clock.now)
+    broken = await _run(deployments, deployment, "2")
+    assert await deployments.give_up(broken, FAILURE) is None, "nobody asked for it"
+    broken = await _run(deployments, deployment, "3", rollback_on_failure=True)
+
+    back = await deployments.give_up(broken, FAILURE)
+
+    assert back is not None
+    assert (back.revision_number, back.config.rollback_on_failure) == (1, True)
+    failed = await deployments.last_failure(back)
+    assert failed is not None
+    assert failed.failure is not None
+    assert (failed.number, failed.failure.rolled_back) == (3, True)
+    events = await deployments.list_events(deployment.project_id, "hello", 1, None)
+    assert events[0].action == "system"
+    assert await deployments.give_up(broken, FAILURE) is None, "once is enough"
+
+
+async def test_a_revision_that_has_been_ready_is_never_given_up(
+    database: Database, deployments: DeploymentService, deployment: Deployment, clock: Clock
+) -> None:
+    second = await _run(deployments, deployment, "2", rollback_on_failure=True)
+    for one in (deployment, second):
+        await database.write(revisions.note_ready, deployment.id, one.revision_id, clock.now)
+
+    assert await deployments.give_up(second, FAILURE) is None
+    assert await deployments.last_failure(second) is None

@@ -1,0 +1,213 @@
+"""The loop that scales: real store, real queue, real decisions, and replicas that exist in memory alone."""
+
+import asyncio
+from collections.abc import AsyncIterator
+
+import pytest
+from aiohttp import web
+
+from factory import Clock, Jobs
+from machineshop.control.scaler import Scaler
+from machineshop.control.scraper import Scraper, value_of
+from machineshop.models import Deployment
+from machineshop.runtime.base import Replica, ReplicaStatus
+from machineshop.services.deployments import DeploymentService
+from machineshop.services.queue import QueueService
+from machineshop.services.scaling import ScalingService
+from machineshop.services.traffic import Traffic
+from machineshop.store import scaling as stored
+from machineshop.store.database import Database
+
+METRICS = """# HELP depth how deep
+depth{side="left"} 3
+depth{side="right"} 4 1700000000000
+depths 100
+other_depth 1
+broken NaN
+"""
+
+
+class Replicas:
+    """What runs, as a test says."""
+
+    def __init__(self) -> None:
+        self.all: list[Replica] = []
+
+    async def observe(self) -> list[Replica]:
+        return self.all
+
+
+@pytest.fixture
+def replicas() -> Replicas:
+    return Replicas()
+
+
+@pytest.fixture
+def traffic(clock: Clock) -> Traffic:
+    return Traffic(clock)
+
+
+@pytest.fixture
+async def scaler(
+    database: Database, replicas: Replicas, traffic: Traffic, queue: QueueService, clock: Clock
+) -> AsyncIterator[Scaler]:
+    scraper = Scraper(clock)
+    scaler = Scaler(database, replicas, traffic, scraper)  # type: ignore[arg-type]
+    queue.dispatcher.on_pending.append(scaler.work_came)
+    traffic.on_held(scaler.work_came)
+    yield scaler
+    await scraper.close()
+
+
+async def _scaled(deployments: DeploymentService, deployment: Deployment, **fields: object) -> None:
+    policy = {"metric": "QueueBacklogPerWorker", "target": 2, "idle_seconds": 30}
+    changes = {"min_replicas": 0, "max_replicas": 4, "autoscaling": policy, **fields}
+    await deployments.update(deployment.project_id, deployment.id, changes)
+
+
+async def _replicas(database: Database, deployments: DeploymentService, deployment: Deployment) -> int:
+    deployments.changed()
+    return (await deployments.get(deployment.project_id, deployment.id)).replicas
+
+
+async def test_a_job_wakes_a_deployment_that_sleeps_and_idleness_puts_it_to_sleep_again(
+    scaler: Scaler, database: Database, deployments: DeploymentService, deployment: Deployment, jobs: Jobs, clock: Clock
+) -> None:
+    woken: list[int] = []
+    scaler.on_work(lambda: woken.append(1))
+    await _scaled(deployments, deployment)
+    await scaler.run_once(clock.now)
+    assert await _replicas(database, deployments, deployment) == 0
+
+    for _ in range(5):
+        await jobs.pending()
+    assert woken == [1], "once is enough"
+    await scaler.run_once(clock.now)
+    assert await _replicas(database, deployments, deployment) == 3
+
+    await jobs.queue.clear(deployment.project_id, deployment.name)
+    await scaler.run_once(clock.now + 1)
+    await scaler.run_once(clock.now + 30)
+    assert await _replicas(database, deployments, deployment) == 3
+    await scaler.run_once(clock.now + 32)
+    assert await _replicas(database, deployments, deployment) == 0
+
+
+async def test_a_held_request_wakes_it_too(
+    scaler: Scaler,
+    database: Database,
+    deployments: DeploymentService,
+    deployment: Deployment,
+    traffic: Traffic,
+    clock: Clock,
+) -> None:
+    woken: list[int] = []
+    scaler.on_work(lambda: woken.append(1))
+    await _scaled(deployments, deployment, autoscaling={})
+    await scaler.run_once(clock.now)
+    with traffic.request(deployment.id) as request:
+        request.hold()
+        assert woken == [1]
+        await scaler.run_once(clock.now)
+    assert await _replicas(database, deployments, deployment) == 1
+
+
+async def test_every_decision_is_kept_with_its_inputs_and_explained(
+    scaler: Scaler, database: Database, deployments: DeploymentService, deployment: Deployment, jobs: Jobs, clock: Clock
+) -> None:
+    await _scaled(deployments, deployment)
+    for _ in range(3):
+        await jobs.pending()
+    await scaler.run_once(clock.now)
+    await scaler.run_once(clock.now + 1)
+
+    deployments.changed()
+    found = await ScalingService(database, deployments, scaler).explain(deployment.project_id, deployment.name, 10)
+
+    assert found.deployment.replicas == 2
+    assert found.latest is not None
+    assert found.latest.at == clock.now + 1
+    (decision,) = found.decisions
+    assert (decision.before, decision.replicas, decision.wanted) == (0, 2, 2)
+    assert decision.inputs["signals"]["pending"] == 3
+    assert decision.inputs["policy"]["target"] == 2
+    assert "3 waiting" in decision.message
+
+
+async def test_decisions_are_kept_up_to_a_bound(
+    scaler: Scaler,
+    database: Database,
+    deployments: DeploymentService,
+    deployment: Deployment,
+    clock: Clock,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(stored, "KEPT_DECISIONS", 3)
+    for number in range(1, 7):
+        await _scaled(deployments, deployment, min_replicas=number, max_replicas=number)
+        await scaler.run_once(clock.now + number)
+
+    kept = await database.read(stored.list_decisions, deployment.id, 10)
+
+    assert [decision.replicas for decision in kept] == [6, 5, 4]
+
+
+async def test_scaling_makes_no_revision_and_a_change_meanwhile_does_not_undo_it(
+    scaler: Scaler, database: Database, deployments: DeploymentService, deployment: Deployment, jobs: Jobs, clock: Clock
+) -> None:
+    await _scaled(deployments, deployment)
+    for _ in range(8):
+        await jobs.pending()
+    await scaler.run_once(clock.now)
+    changed = await deployments.update(deployment.project_id, deployment.id, {"description": "x", "max_replicas": 3})
+    assert changed.revision_number == 1
+    assert await _replicas(database, deployments, deployment) == 3
+    await deployments.update(deployment.project_id, deployment.id, {"max_replicas": 4})
+    assert await _replicas(database, deployments, deployment) == 4
+
+
+async def test_a_metric_of_their_own_is_asked_of_the_replicas(
+    scaler: Scaler,
+    database: Database,
+    deployments: DeploymentService,
+    deployment: Deployment,
+    replicas: Replicas,
+    clock: Clock,
+) -> None:
+    async def metrics(_request: web.Request) -> web.Response:
+        return web.Response(text=METRICS)
+
+    app = web.Application()
+    app.router.add_get("/metrics", metrics)
+    runner = web.AppRunner(app)
+    await runner.setup()
+    site = web.TCPSite(runner, "127.0.0.1", 0)
+    await site.start()
+    port = runner.addresses[0][1]
+    policy = {"metric": "CustomMetric", "custom_metric_name": "depth", "target": 2}
+    await _scaled(deployments, deployment, min_replicas=1, autoscaling=policy)
+    replicas.all = [
+        Replica(
+            id="r",
+            deployment_id=deployment.id,
+            revision_id=deployment.revision_id,
+            image="x",
+            status=ReplicaStatus.RUNNING,
+            port=port,
+            created_at=clock.now,
+            ready_since=clock.now,
+        )
+    ]
+    async with asyncio.timeout(30):
+        while await _replicas(database, deployments, deployment) < 2:
+            await scaler.run_once(clock.now)
+            await asyncio.sleep(0.01)
+    latest = scaler.latest(deployment.id)
+    assert latest is not None
+    assert latest.inputs["signals"]["custom"] == 7
+    await runner.cleanup()
+
+
+@pytest.mark.parametrize(("name", "value"), [("depth", 7.0), ("depths", 100.0), ("dep", None), ("broken", None)])
+def test_a_metric_is_summed_over_its_labels(name: str, value: float | None) -> None:
+    assert value_of(METRICS, name) == value
