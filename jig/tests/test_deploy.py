@@ -58,13 +58,13 @@ def test_the_number_of_replicas_does_not_change_the_image(jig: Jig, platform: Fa
     assert platform.deployments["hello"]["max_replicas"] == 2
 
 
-def test_without_a_replica_it_says_that_none_starts_by_itself(jig: Jig, platform: FakePlatform, project: Path) -> None:
+def test_without_a_replica_it_says_what_wakes_one(jig: Jig, platform: FakePlatform, project: Path) -> None:
     (project / "jig.toml").write_text('name = "hello"\nworker = "worker:Hello"\n[deploy]\nmin_replicas = 0\n')
     platform.rollout = [WAITING]
     finished = jig("deploy")
     assert finished.code == 0, finished.err
     assert "no replica runs while there is nothing to do: a job or a request starts one" in finished.err
-    assert "write min_replicas = 1 under deploy in jig.toml" in finished.out
+    assert "A job wakes it" in finished.out
     assert "jig submit" not in finished.out
 
 

@@ -157,6 +157,25 @@ async def test_a_claim_without_a_time_out_is_held_until_its_replica_is_gone(jobs
     assert (job.state, job.retries) == (JobState.PENDING, 1)
 
 
+async def test_a_job_that_is_given_up_says_how_its_last_worker_ended(jobs: Jobs) -> None:
+    job = await jobs.pending()
+    for _ in range(4):
+        await jobs.claim(REPLICA_1)
+        await jobs.queue.lose_replica("replica-1", "signal SIGSEGV")
+    given_up = await jobs.get(job.id)
+    assert given_up.state is JobState.FAILED
+    assert "its replica ended in the middle of it (signal SIGSEGV)" in given_up.info["error"]
+
+
+async def test_whether_a_replica_has_worked_since_is_known_from_its_jobs(jobs: Jobs, clock: Clock) -> None:
+    began, claim = clock.now, await jobs.running(REPLICA_1)
+    assert not await jobs.queue.has_worked(jobs.deployment.id, "replica-1", began)
+    await jobs.finish(claim.job.id, Holder(token=claim.token))
+    assert await jobs.queue.has_worked(jobs.deployment.id, "replica-1", began)
+    assert not await jobs.queue.has_worked(jobs.deployment.id, "replica-2", began)
+    assert not await jobs.queue.has_worked(jobs.deployment.id, "replica-1", clock.now + 1)
+
+
 async def test_a_lost_replica_frees_only_what_it_held(jobs: Jobs) -> None:
     mine, other = await jobs.running(REPLICA_1), await jobs.running(REPLICA_2)
     assert await jobs.queue.busy_replicas() == {"replica-1", "replica-2"}

@@ -16,6 +16,7 @@ from machineshop.runtime.base import ReplicaStatus
 from machineshop.runtime.fake import Behaviour, FakeRuntime
 from machineshop.services.identity import IdentityService
 from machineshop.services.queue import QueueService
+from machineshop.services.traffic import Traffic
 from machineshop.states import JobState
 
 
@@ -37,7 +38,7 @@ def tenure() -> Tenure:
 
 @pytest.fixture
 def watcher(identity: IdentityService, queue: QueueService, tenure: Tenure) -> PlatformWatcher:
-    return PlatformWatcher(identity, queue, tenure)
+    return PlatformWatcher(identity, queue, tenure, Traffic())
 
 
 @pytest.fixture

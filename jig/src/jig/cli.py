@@ -24,6 +24,7 @@ COMMANDS = (
     ("run", "run:run", "Run the worker here, without a platform, for one job or for all the jobs of a file."),
     ("dev", "dev:dev", "Run this project on a throw-away platform, and deploy it again when a file changes."),
     ("deploy", "deploy:deploy", "Deploy this project and wait until it is ready."),
+    ("rollback", "revisions:rollback", "Run an earlier revision again."),
     ("status", "deployments:status", "Show a deployment and its replicas."),
     ("list", "deployments:list_deployments", "List the project's deployments."),
     ("logs", "logs:logs", "Print what a deployment's replicas have written."),
@@ -46,6 +47,14 @@ GROUPS = {
             ("cancel", "job_changes:cancel", "Cancel jobs."),
             ("retry", "job_changes:retry", "Submit ended jobs again."),
             ("watch", "jobs:watch", "Watch one job until it ends, or all changes in a queue."),
+        ),
+    ),
+    "revisions": (
+        "See what a deployment has run.",
+        (
+            ("list", "revisions:list_revisions", "List which revision was put to work when."),
+            ("show", "revisions:show", "Show a revision's configuration."),
+            ("diff", "revisions:diff", "Show what differs between two revisions."),
         ),
     ),
     "scale": (
@@ -76,7 +85,7 @@ GROUPS = {
 }
 
 # What a group does where none of its commands is named.
-DEFAULT_COMMANDS = {"scale": "set"}
+DEFAULT_COMMANDS = {"revisions": "list", "scale": "set"}
 
 
 def build_app() -> App:

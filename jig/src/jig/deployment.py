@@ -42,6 +42,9 @@ def update_body(config: Config, image: str, *, is_bundle: bool) -> dict[str, Any
         "autoscaling": dict(deploy.autoscaling),
         "health_check_path": deploy.health_check_path,
         "termination_grace_period_seconds": deploy.termination_grace_period_seconds,
+        "rollback_on_failure": deploy.rollback_on_failure,
+        "startup_timeout_seconds": deploy.startup_timeout_seconds,
+        "progress_timeout_seconds": deploy.progress_timeout_seconds,
         "volumes": [volume_body(mount) for mount in deploy.volume_mounts],
         "model_mounts": [model_body(mount) for mount in deploy.model_mounts],
     }

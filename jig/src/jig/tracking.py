@@ -104,13 +104,22 @@ def track(known: Tracking, deployment: Mapping[str, Any], now: float) -> Trackin
     """What is known after one more look at the deployment."""
     revision = revision_of(deployment)
     if known.revision and revision and revision != known.revision:
-        return known.failed("Another deploy has replaced this one.")
+        return known.failed(rolled_back(deployment, known.revision) or "Another deploy has replaced this one.")
     events = deployment.get("replica_events") or {}
     own = {key: event for key, event in events.items() if known.revision in (None, event.get("revision_id"))}
     earlier = {replica.id: replica for replica in known.replicas}
     replicas = tuple(look(key, event, earlier.get(key), now) for key, event in sorted(own.items()))
     seen = replace(known, replicas=replicas, older=len(events) - len(own))
     return decide(seen, deployment, now)
+
+
+def rolled_back(deployment: Mapping[str, Any], revision: str) -> str | None:
+    """Why the platform went back from this revision to an earlier one, or None where it did not."""
+    failure = deployment.get("last_failure") or {}
+    if failure.get("revision_id") != revision or not failure.get("rolled_back"):
+        return None
+    number = deployment.get("revision_number")
+    return f"{failure.get('reason')}: {failure.get('message')} The platform went back to revision {number}."
 
 
 def look(key: str, event: Mapping[str, Any], earlier: Replica | None, now: float) -> Replica:

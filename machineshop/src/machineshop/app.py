@@ -47,6 +47,7 @@ from machineshop.control.scaler import Scaler
 from machineshop.control.scraper import Scraper
 from machineshop.control.sender import Sender
 from machineshop.control.strangers import Strangers
+from machineshop.control.wedged import Wedged
 from machineshop.datadir import DataDir, DataDirUnusable, StorageElsewhere
 from machineshop.errors import MethodNotAllowed, NotFound, Unavailable
 from machineshop.front import Front
@@ -89,6 +90,7 @@ WHEELS = Path(__file__).parent / "wheels"
 RECONCILE_SECONDS = 1.0
 SCALE_SECONDS = 1.0
 SETTLE_SECONDS = 1.0
+WEDGED_SECONDS = 2.0
 RECLAIM_SECONDS = 1.0
 DELIVER_SECONDS = 1.0
 CLEAN_SECONDS = 60.0
@@ -214,7 +216,8 @@ class Platform:
         self.queue = QueueService(self.database, self.deployments, check_webhook_url=targets.check_url)
         self.webhooks = WebhookService(self.database, job_view)
         self.deliverer = Deliverer(self.database, self.webhooks, Sender(targets))
-        watcher = PlatformWatcher(self.identity, self.queue, self.lease)
+        self.traffic = Traffic()
+        watcher = PlatformWatcher(self.identity, self.queue, self.lease, self.traffic)
         self.runtime = ProcessRuntime(
             self.data_dir.path / "runtime",
             bundles=self.registry,
@@ -224,7 +227,6 @@ class Platform:
         )
         self.feed = Feed(self.database, self.queue.changes, events_api.render)
         self.places = Places(self.database, self.deployments, self.runtime, self.queue.dispatcher.waiters)
-        self.traffic = Traffic()
         self.gateway = Gateway(self.identity, self.deployments, self.runtime, self.traffic)
         bundle = None if self.tls is None else self.tls.bundle
         self.relay = Relay(self.lease, self.database.server_id, bundle)
@@ -262,6 +264,7 @@ class Platform:
             reconcile,
             scale,
             loop("settle-rollouts", Rollouts(self.database, self.runtime, self.deployments).run_once, SETTLE_SECONDS),
+            loop("restart-wedged", Wedged(self.database, self.queue, self.runtime).run_once, WEDGED_SECONDS),
             loop("reclaim", Reclaimer(self.queue, self.runtime).run_once, RECLAIM_SECONDS),
             deliver,
             loop("clean-registry", self.registry.clean, CLEAN_SECONDS),

@@ -15,7 +15,7 @@ from typing import Protocol
 from urllib.parse import quote
 
 from machineshop.errors import ArtifactMissing
-from machineshop.runtime.base import Bundle, Replica, ReplicaStatus, RevisionSpec
+from machineshop.runtime.base import Bundle, Replica, ReplicaStatus, RevisionSpec, RunEnd
 from machineshop.runtime.fake import Behaviour, FakeEngine, FakeRuntime
 from machineshop.runtime.local import LocalRuntime
 from machineshop.runtime.process import ProcessRuntime
@@ -74,6 +74,10 @@ class Watcher:
         self.events: list[tuple[str, str]] = []
         self.keys: dict[str, str] = {}
         self.failures = 0
+        self.ends: list[str] = []
+        """How runs ended, in a few words."""
+        self.has_worked = False
+        """Whether each run has done some work, as the platform says."""
 
     async def issue_key(self, spec: RevisionSpec, replica_id: str) -> str:
         self._fail_if_told()
@@ -81,11 +85,13 @@ class Watcher:
         self.keys[replica_id] = f"secret-worker-key-{len(self.events)}"
         return self.keys[replica_id]
 
-    async def replica_exited(self, replica_id: str) -> None:
+    async def replica_exited(self, replica_id: str, run: RunEnd | None = None) -> bool:
         self._fail_if_told()
         # The platform takes its time; nothing may be started meanwhile.
         await asyncio.sleep(0.02)
         self.events.append(("exited", replica_id))
+        self.ends.append("" if run is None else run.how)
+        return self.has_worked
 
     def of(self, replica_id: str) -> list[str]:
         return [event for event, of in self.events if of == replica_id]

@@ -37,8 +37,8 @@ class Silent:
     async def issue_key(self, spec: RevisionSpec, replica_id: str) -> str:
         return "key"
 
-    async def replica_exited(self, replica_id: str) -> None:
-        pass
+    async def replica_exited(self, replica_id: str, run: object = None) -> bool:
+        return False
 
 
 async def tell_of(runtime: ProcessRuntime, condition: Callable[[Replica], bool]) -> None:

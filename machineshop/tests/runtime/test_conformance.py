@@ -140,6 +140,37 @@ async def test_a_crashed_replica_starts_again_as_itself(world: World) -> None:
     assert world.watcher.of(replica.id) == ["key", "exited", "key"]
 
 
+async def test_a_run_that_is_ended_for_a_reason_is_started_again_and_says_it(world: World) -> None:
+    await world.runtime.apply(world.spec(), 1)
+    (replica,) = await ready(world.runtime, 1)
+    await world.runtime.restart(replica.id, "It is wedged.")
+    waiting = await one(world.runtime, lambda r: r.reason == "Error")
+    assert (waiting.id, waiting.message) == (replica.id, "It is wedged.")
+    (again,) = await ready(world.runtime, 1)
+    assert (again.id, again.restarts) == (replica.id, 1)
+    assert world.watcher.ends == ["It is wedged"]
+    await world.runtime.restart("unknown", "x")
+
+
+async def test_a_run_that_does_not_get_ready_in_its_time_is_started_again(world: World) -> None:
+    spec = world.spec(behaviour=Behaviour(healthy=False), startup_timeout_seconds=1)
+    await world.runtime.apply(spec, 1)
+    waiting = await one(world.runtime, lambda r: r.reason == "Error")
+    assert "startup_timeout_seconds" in (waiting.message or "")
+    assert (await one(world.runtime, lambda r: r.reason == "CrashLoopBackOff")).restarts == 1
+
+
+async def test_crashes_with_work_done_between_them_are_no_crash_loop(world: World) -> None:
+    world.watcher.has_worked = True
+    await world.runtime.apply(world.spec(), 1)
+    for _ in range(3):
+        (replica,) = await ready(world.runtime, 1)
+        await world.end(replica, 3)
+        crashed = await one(world.runtime, lambda r: r.status is ReplicaStatus.WAITING and r.exit_code == 3)
+        assert crashed.reason == "Error"
+    await ready(world.runtime, 1)
+
+
 async def test_from_the_second_crash_on_it_is_a_crash_loop(world: World) -> None:
     await world.runtime.apply(world.spec(behaviour=Behaviour(exit_code=3)), 1)
     replica = await one(world.runtime, lambda r: r.reason == "CrashLoopBackOff")

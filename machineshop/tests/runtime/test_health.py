@@ -131,3 +131,23 @@ def test_checks_are_frequent_only_while_a_replica_may_get_ready_any_moment() -> 
     assert interval_seconds(Readiness(), 600.0) == 0.25
     assert interval_seconds(Readiness(ready=True), 1.0) == health.STEADY_INTERVAL_SECONDS
     assert interval_seconds(Readiness(failures=3), 600.0) == health.STEADY_INTERVAL_SECONDS
+
+
+SILENT, NOT_THERE, SICK = Probe(Answer.SILENT), Probe(Answer.UNREACHABLE), Probe(Answer.UNHEALTHY)
+
+
+def test_a_slow_start_is_no_failure_until_its_time_is_over() -> None:
+    assert health.is_over(0, 600.0, 1800, ready=False) is None
+    why = health.is_over(0, 1801.0, 1800, ready=False)
+    assert why is not None
+    assert "startup_timeout_seconds" in why
+
+
+def test_what_leaves_many_checks_in_a_row_unanswered_is_dead_unless_it_is_busy() -> None:
+    count = 0
+    for _ in range(health.FAILURES_UNTIL_DEAD):
+        assert health.is_over(count, 1e6, 1800, ready=True) is None
+        count = health.unanswered(count, SILENT if count % 2 else NOT_THERE, busy=False)
+    assert health.is_over(count, 1e6, 1800, ready=True) is not None
+    assert health.unanswered(count, SILENT, busy=True) == 0
+    assert health.unanswered(count, SICK, busy=False) == 0, "it answers, so it lives"

@@ -42,6 +42,33 @@ def test_a_steady_run_makes_the_next_crash_the_first_one_again() -> None:
     assert (record.crashes, record.start_at, record.reason) == (1, 1600.0 + replica.FIRST_BACK_OFF_SECONDS, "Error")
 
 
+def test_a_crash_after_some_work_is_the_first_one_again() -> None:
+    record = replica.settled(replica.exited(started(crashed(5), 500.0)), Exit(at=501.0, code=1), worked=True)
+    assert (record.crashes, record.start_at) == (1, 501.0 + replica.FIRST_BACK_OFF_SECONDS)
+
+
+@pytest.mark.parametrize(
+    ("end", "how"),
+    [
+        (Exit(at=1.0, code=3), "exit code 3"),
+        (Exit(at=1.0, signal=9), "signal SIGKILL"),
+        (Exit(at=1.0), "nobody saw how"),
+        (Exit(at=1.0, signal=9, reason="OOMKilled"), "OOMKilled"),
+        (StartFailed(at=1.0, reason="CreateContainerError", message="x"), "CreateContainerError"),
+    ],
+)
+def test_an_end_is_told_in_a_few_words(end: Exit | StartFailed, how: str) -> None:
+    assert replica.how_it_ended(NEW, end) == how
+
+
+def test_a_run_that_the_platform_ends_says_why_and_counts_as_a_crash() -> None:
+    record = replica.condemned(replica.ready(started(), 101.0), "It is wedged.")
+    assert replica.how_it_ended(record, Exit(at=102.0, signal=9)) == "It is wedged"
+    record = replica.settled(replica.exited(record), Exit(at=102.0, signal=9))
+    assert (record.phase, record.crashes, record.message) == (Phase.WAITING, 1, "It is wedged.")
+    assert started(record).condemned_because is None
+
+
 def test_a_crash_frees_what_the_run_held() -> None:
     record = crashed(1)
     assert (record.phase, record.gpus, record.port, record.ready_since) == (Phase.WAITING, (), None, None)

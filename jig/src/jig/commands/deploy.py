@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Annotated, Any
 
 from cyclopts import Parameter
@@ -27,6 +28,7 @@ FAST_POLL_SECONDS = 0.2
 SLOW_POLL_SECONDS = 1.0
 FAST_POLLING_SECONDS = 15.0  # what is ready quickly should be seen quickly; after that nobody counts tenths
 LOG_LINES_SHOWN = 20
+ROLLBACK = "Go back to the last revision that worked, if this one does not get ready."
 
 
 def deploy(
@@ -34,6 +36,7 @@ def deploy(
     image: Annotated[str | None, Parameter(help="Run this image instead of a bundle of the project.")] = None,
     tag: Annotated[str, Parameter(help="Tag under which the bundle is pushed.")] = "latest",
     detach: Annotated[bool, Parameter(negative=(), show_default=False, help="Do not wait until it is ready.")] = False,
+    rollback_on_failure: Annotated[bool, Parameter(negative=(), show_default=False, help=ROLLBACK)] = False,
     timeout: Annotated[
         float, Parameter(help="Seconds that a replica may run without getting ready.")
     ] = READY_TIMEOUT_SECONDS,
@@ -42,6 +45,8 @@ def deploy(
     """Deploy this project and wait until it is ready."""
     session = Session(options)
     config, client, output = session.config, session.client, session.output
+    if rollback_on_failure:
+        config = replace(config, deploy=replace(config.deploy, rollback_on_failure=True))
     output.note(f"Deploying {config.name} to {client.target.base_url}")
     steps = Steps(output)
     reference = image or config.deploy.image
@@ -199,7 +204,6 @@ def described(requirements: Requirements) -> str:
 def next_steps(config: Config, steps: Steps, tracked: Tracking) -> str:
     """What a person does now."""
     if tracked.reason == NO_REPLICA:
-        mend = f"To run one, write min_replicas = 1 under deploy in {config.path.name}, and deploy again."
-        return f"{config.name} is deployed, and no replica runs. {mend}"
+        return f"{config.name} is deployed, and sleeps. A job wakes it:\n  jig submit --payload '{{...}}' --watch"
     lines = [f"{config.name} is ready after {elapsed(steps.total_seconds)}. Give it a job:"]
     return "\n".join([*lines, "  jig submit --payload '{...}' --watch"])

@@ -68,6 +68,9 @@ class DeployConfig:
     image: str | None
     health_check_path: str
     termination_grace_period_seconds: int
+    rollback_on_failure: bool
+    startup_timeout_seconds: int
+    progress_timeout_seconds: int | None
     autoscaling: Mapping[str, object]
     volume_mounts: tuple[VolumeMount, ...]
     model_mounts: tuple[ModelMount, ...]

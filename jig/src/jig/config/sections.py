@@ -157,6 +157,9 @@ def read_deploy(table: Table, name: str, gpu: tuple[str, int]) -> DeployConfig:
         image=table.text_or_none("image"),
         health_check_path=table.text("health_check_path", "/health"),
         termination_grace_period_seconds=table.whole("termination_grace_period_seconds", 300),
+        rollback_on_failure=table.flag("rollback_on_failure", default=False),
+        startup_timeout_seconds=table.whole("startup_timeout_seconds", 1800, at_least=1, at_most=86400),
+        progress_timeout_seconds=read_progress_timeout(table),
         autoscaling=read_autoscaling(table, name),
         volume_mounts=tuple(read_volume_mount(mount) for mount in table.tables("volume_mounts")),
         model_mounts=tuple(read_model_mount(mount) for mount in table.tables("model_mounts")),
@@ -199,6 +202,12 @@ def read_autoscaling(table: Table, name: str) -> dict[str, object]:
     """The scaling policy as the platform takes it; a queue's backlog is this deployment's unless it names another."""
     policy = dict(table.mapping("autoscaling"))
     return {"model": name, **policy} if policy else {}
+
+
+def read_progress_timeout(table: Table) -> int | None:
+    """How long a model may say nothing of its job; None for ever."""
+    seconds = table.whole("progress_timeout_seconds", 0, at_most=86400)
+    return seconds or None
 
 
 def read_volume_mount(table: Table) -> VolumeMount:

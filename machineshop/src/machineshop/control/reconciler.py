@@ -8,7 +8,7 @@ import logging
 from typing import Protocol
 
 from machineshop.models import Deployment
-from machineshop.runtime.base import Replica, ReplicaStatus, RevisionSpec, Runtime
+from machineshop.runtime.base import Replica, ReplicaStatus, RevisionSpec, RunEnd, Runtime
 from machineshop.services.identity import IdentityService
 from machineshop.services.queue import QueueService
 from machineshop.services.traffic import Traffic
@@ -62,10 +62,13 @@ class Permission(Protocol):
 class PlatformWatcher:
     """What the platform does around the life of a replica: its key, and the jobs it held."""
 
-    def __init__(self, identity: IdentityService, queue: QueueService, permission: Permission) -> None:
+    def __init__(
+        self, identity: IdentityService, queue: QueueService, permission: Permission, traffic: Traffic
+    ) -> None:
         self._identity = identity
         self._queue = queue
         self._permission = permission
+        self._traffic = traffic
 
     async def issue_key(self, spec: RevisionSpec, replica_id: str) -> str:
         """A fresh worker key; an earlier one of this replica ends.
@@ -77,10 +80,15 @@ class PlatformWatcher:
         await self._identity.revoke_replica_keys(replica_id)
         return await self._identity.create_worker_key(spec.project_id, spec.deployment_id, replica_id)
 
-    async def replica_exited(self, replica_id: str) -> None:
+    async def replica_exited(self, replica_id: str, run: RunEnd | None = None) -> bool:
         """Take the key back first, so that nothing the dead replica sent can renew what is freed next."""
         await self._identity.revoke_replica_keys(replica_id)
-        await self._queue.lose_replica(replica_id)
+        await self._queue.lose_replica(replica_id, None if run is None else run.how)
+        answered = self._traffic.answered_by(replica_id) > 0
+        self._traffic.forget_replica(replica_id)
+        if run is None or answered:
+            return answered
+        return await self._queue.has_worked(run.deployment_id, replica_id, run.started_at)
 
 
 def revision_spec(deployment: Deployment) -> RevisionSpec:
@@ -101,5 +109,6 @@ def revision_spec(deployment: Deployment) -> RevisionSpec:
         gpu_count=config.gpu_count,
         port=config.port,
         health_check_path=config.health_check_path,
+        startup_timeout_seconds=config.startup_timeout_seconds,
         grace_period_seconds=config.termination_grace_period_seconds,
     )

@@ -40,6 +40,8 @@ class RevisionSpec(msgspec.Struct, frozen=True, kw_only=True):
     port: int = 8000
     health_check_path: str = "/health"
     """Empty: no checks; a replica is ready as soon as it runs."""
+    startup_timeout_seconds: int = 1800
+    """How long a run may take to get ready; then it is ended and started again."""
     grace_period_seconds: int = 300
 
 
@@ -134,6 +136,9 @@ class Runtime(Protocol):
     async def replace(self, replica_id: str) -> None:
         """End a replica at once, without regard to what it has in hand; another takes its place."""
 
+    async def restart(self, replica_id: str, why: str) -> None:
+        """End a replica's run at once and start it again, as after a crash; `why` is a sentence for people."""
+
     def logs(
         self, deployment_id: str, replica_id: str | None, *, tail: int | None, follow: bool
     ) -> AsyncIterator[LogLine]:
@@ -167,6 +172,15 @@ class BundleSource(Protocol):
         ...
 
 
+class RunEnd(msgspec.Struct, frozen=True, kw_only=True):
+    """The end of a replica's run."""
+
+    deployment_id: str
+    started_at: float
+    how: str
+    """In a few words: `exit code 1`, `signal SIGKILL`."""
+
+
 class ReplicaWatcher(Protocol):
     """What the platform does around the life of a replica."""
 
@@ -174,6 +188,9 @@ class ReplicaWatcher(Protocol):
         """Make the worker key of a replica that is about to start (a restarted replica gets a new one)."""
         ...
 
-    async def replica_exited(self, replica_id: str) -> None:
-        """The replica's process has ended: take its key back and free what it held. Awaited before a restart."""
+    async def replica_exited(self, replica_id: str, run: RunEnd | None = None) -> bool:
+        """The replica's process has ended: take its key back and free what it held. Awaited before a restart.
+
+        Returns whether the run has done any work: a crash after that is not one in a row with those before.
+        """
         ...

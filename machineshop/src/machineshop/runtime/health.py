@@ -1,7 +1,9 @@
 """Health checks: one GET to a replica, and what its answer means.
 
 Starting is not failure and busy is not dead: a replica that was ready stays ready until several checks in a row fail,
-and a check that gets no answer from a replica with a job in hand says nothing at all. No check ever ends a replica.
+and a check that gets no answer from a replica with a job in hand says nothing at all. A run is ended only where waiting
+does not help: it has not got ready within its startup timeout, or, once ready and with nothing in hand, it has left
+many checks in a row without an answer.
 """
 
 import asyncio
@@ -20,6 +22,9 @@ STEADY_INTERVAL_SECONDS = 1.0
 STARTING_SECONDS = 10.0
 """So long a program may take to listen and nobody should think that anything is wrong: large libraries load slowly."""
 FAILURES_UNTIL_NOT_READY = 3
+FAILURES_UNTIL_DEAD = 30
+"""Checks in a row without any answer: half a minute where nothing listens, and more where nobody answers. Checks are
+counted, and not seconds, so that a server that was halted itself draws no conclusion from that."""
 BODY_TIMEOUT_SECONDS = 0.5
 """For the rest of an answer whose status has told what counts."""
 _STEP_SECONDS = 10
@@ -70,6 +75,27 @@ def judge(before: Readiness, probe: Probe, *, busy: bool) -> Readiness:
         return before
     failures = before.failures + 1
     return Readiness(ready=failures < FAILURES_UNTIL_NOT_READY, failures=failures)
+
+
+def unanswered(before: int, probe: Probe, *, busy: bool) -> int:
+    """How many checks in a row a replica with nothing in hand has left without any answer."""
+    return before + 1 if probe.answer in (Answer.SILENT, Answer.UNREACHABLE) and not busy else 0
+
+
+def is_over(unanswered: int, running_seconds: float, startup_timeout_seconds: float, *, ready: bool) -> str | None:
+    """Why a run must be ended and started again, as a sentence; None where it need not.
+
+    Args:
+        unanswered: Checks in a row without any answer.
+        running_seconds: How long its process has been running.
+        startup_timeout_seconds: How long it may take to get ready.
+        ready: Whether this run has ever been ready.
+    """
+    if not ready and running_seconds > startup_timeout_seconds:
+        return f"It was not ready {startup_timeout_seconds:g} s after its start (startup_timeout_seconds)."
+    if ready and unanswered >= FAILURES_UNTIL_DEAD:
+        return f"It had nothing in hand and left {unanswered} health checks in a row without an answer."
+    return None
 
 
 def interval_seconds(readiness: Readiness, running_seconds: float) -> float:

@@ -125,6 +125,12 @@ class LocalRuntime:
         if any(record.id == replica_id for record in self._ledger.live()):
             self._drain(replica_id, time.time(), within_seconds=0.0, why="It did not give up a canceled job.")
 
+    async def restart(self, replica_id: str, why: str) -> None:
+        """End a replica's run at once and start it again, as after a crash. One that is gone already is let be."""
+        for record in self._ledger.live():
+            if record.id == replica_id:
+                self._runs.condemn(record, why)
+
     async def observe(self) -> list[Replica]:
         """All replicas, with those that ended in the last minutes."""
         return [self._view(record) for record in self._ledger]

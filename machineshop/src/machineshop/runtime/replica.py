@@ -50,6 +50,10 @@ class Record(msgspec.Struct, frozen=True, kw_only=True):
     insisted_at: float | None = None
     """While draining: when it was told to end at once."""
     killed: bool = False
+    condemned_because: str | None = None
+    """Why its present run was ended in order to be started again, as a sentence."""
+    ready_run: int = 0
+    """The last run that has been ready."""
     ended_at: float | None = None
     exit_code: int | None = None
     reason: str | None = None
@@ -109,6 +113,7 @@ def starting(record: Record, *, port: int, gpus: tuple[int, ...], platform_url: 
         platform_url=platform_url,
         started_at=now,
         ready_since=None,
+        condemned_because=None,
         exit_code=None,
         reason="ContainerCreating",
         message=None,
@@ -122,7 +127,9 @@ def running(record: Record) -> Record:
 
 def ready(record: Record, now: float) -> Record:
     """Its health check answers."""
-    return msgspec.structs.replace(record, ready_since=now, was_ready=True, reason=None, message=None)
+    return msgspec.structs.replace(
+        record, ready_since=now, was_ready=True, ready_run=record.runs, reason=None, message=None
+    )
 
 
 def not_ready(record: Record, message: str) -> Record:
@@ -154,6 +161,11 @@ def draining(record: Record, now: float, *, within_seconds: float | None = None,
     return msgspec.structs.replace(record, message=record.draining_because)
 
 
+def condemned(record: Record, why: str) -> Record:
+    """Its run is ended now, to be started again."""
+    return msgspec.structs.replace(record, condemned_because=record.condemned_because or why, ready_since=None)
+
+
 def insisted(record: Record, now: float) -> Record:
     """It was told to end at once."""
     return msgspec.structs.replace(record, insisted_at=now)
@@ -171,14 +183,18 @@ def exited(record: Record) -> Record:
     return msgspec.structs.replace(record, phase=Phase.EXITED, ready_since=None)
 
 
-def settled(record: Record, end: Exit | StartFailed) -> Record:
-    """The run is over and the platform knows: either the replica has ended, or it waits for its next start."""
+def settled(record: Record, end: Exit | StartFailed, *, worked: bool = False) -> Record:
+    """The run is over and the platform knows: either the replica has ended, or it waits for its next start.
+
+    A crash after a run that has done some work, or has gone on for long, is the first one again: what ended it came
+    with what it was doing, and others must not wait for it.
+    """
     reason, message, code = _explain(record, end)
     record = msgspec.structs.replace(record, exit_code=code, gpus=(), port=None, ready_since=None)
     if record.draining_since is not None:
         return _ended(record, end.at, reason=reason, message=message)
     steady = end.at - (record.started_at or end.at) >= STEADY_RUN_SECONDS
-    crashes = 1 if steady else record.crashes + 1
+    crashes = 1 if steady or worked else record.crashes + 1
     if crashes > 1 and isinstance(end, Exit):
         reason = CRASH_LOOP
     start_at = end.at + back_off_seconds(crashes)
@@ -216,11 +232,24 @@ def _explain(record: Record, end: Exit | StartFailed) -> tuple[str, str, int | N
     why = f"{record.draining_because} " if record.draining_because else ""
     if record.draining_since is not None and (end.code == 0 or end.signal == Signals.SIGTERM):
         return "Completed", f"{why}It was asked to end, and did.", end.exit_code
+    if record.condemned_because is not None:
+        return "Error", record.condemned_because, end.exit_code
     if record.killed:
         seconds = f"{round(record.grace_period_seconds, 1):g} s"
         return "Error", f"{why}It did not end within its grace period of {seconds} and was killed.", end.exit_code
     reason = end.reason or ("Completed" if end.code == 0 else "Error")
     return reason, end.message or _describe(end), end.exit_code
+
+
+def how_it_ended(record: Record, end: Exit | StartFailed) -> str:
+    """A run's end in a few words."""
+    if record.condemned_because is not None:
+        return record.condemned_because.rstrip(".")
+    if isinstance(end, StartFailed) or end.reason is not None:
+        return end.reason or "Error"
+    if end.signal is not None:
+        return f"signal {_signal_name(end.signal)}"
+    return "nobody saw how" if end.code is None else f"exit code {end.code}"
 
 
 def _describe(end: Exit) -> str:

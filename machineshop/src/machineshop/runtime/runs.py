@@ -13,7 +13,7 @@ import msgspec
 
 from machineshop.errors import MachineshopError, Unavailable
 from machineshop.runtime import health, replica
-from machineshop.runtime.base import ReplicaWatcher, RevisionSpec
+from machineshop.runtime.base import ReplicaWatcher, RevisionSpec, RunEnd
 from machineshop.runtime.engine import Engine, PreparationFailed
 from machineshop.runtime.ledger import Ledger
 from machineshop.runtime.planner import Phase
@@ -58,6 +58,13 @@ class Runs:
         self._ledger.put(msgspec.structs.replace(record, phase=Phase.RUNNING))
         self._attend(record.id, lambda: self._watch(record.id))
 
+    def condemn(self, record: Record, why: str) -> None:
+        """End a replica's run now, to be started again as after a crash."""
+        if record.phase is Phase.RUNNING and record.draining_since is None:
+            logger.warning("replica's run ended by the platform: replica=%s %s", record.id, why)
+            self._ledger.put(replica.condemned(record, why))
+            self._engine.kill(record)
+
     async def close(self) -> None:
         """Look away; what runs goes on running."""
         tasks = list(self._tasks.values())
@@ -81,19 +88,21 @@ class Runs:
     async def _settle(self, replica_id: str, run: Callable[[], Awaitable[Exit | StartFailed]]) -> None:
         end = await run()
         self._ledger.put(replica.exited(self._ledger[replica_id]))
-        await self._report_exit(replica_id)
-        record = replica.settled(self._ledger[replica_id], end)
+        worked = await self._report_exit(self._ledger[replica_id], end)
+        record = replica.settled(self._ledger[replica_id], end, worked=worked)
         self._ledger.put(record)
         logger.info("replica's run over: replica=%s reason=%s code=%s", replica_id, record.reason, record.exit_code)
 
-    async def _report_exit(self, replica_id: str) -> None:
+    async def _report_exit(self, record: Record, end: Exit | StartFailed) -> bool:
+        started_at, how = record.started_at or record.created_at, replica.how_it_ended(record, end)
+        run = RunEnd(deployment_id=record.spec.deployment_id, started_at=started_at, how=how)
         while True:
             try:
-                return await self._watcher.replica_exited(replica_id)
+                return await self._watcher.replica_exited(record.id, run)
             except Unavailable as error:
-                logger.warning("no note taken of an exit yet: replica=%s error=%s", replica_id, error)
+                logger.warning("no note taken of an exit yet: replica=%s error=%s", record.id, error)
             except Exception:
-                logger.exception("the platform took no note of an exit and is told again: replica=%s", replica_id)
+                logger.exception("the platform took no note of an exit and is told again: replica=%s", record.id)
             await asyncio.sleep(REPORT_RETRY_SECONDS)
 
     async def _run(self, replica_id: str, spec: RevisionSpec) -> Exit | StartFailed:
@@ -135,12 +144,20 @@ class Runs:
     async def _keep_probing(self, replica_id: str) -> None:
         record = self._ledger[replica_id]
         readiness = health.Readiness(ready=record.ready_since is not None)
+        unanswered = 0
         while record.draining_since is None:
             probe = await self._probe(record)
-            readiness = health.judge(readiness, probe, busy=self._is_busy(record))
+            busy = self._is_busy(record)
+            readiness = health.judge(readiness, probe, busy=busy)
             self._take_readiness(self._ledger[replica_id], readiness, probe)
             record = self._ledger[replica_id]
             running_seconds = time.time() - (record.started_at or 0.0)
+            unanswered = health.unanswered(unanswered, probe, busy=busy)
+            been_ready = record.ready_run == record.runs
+            why = health.is_over(unanswered, running_seconds, record.spec.startup_timeout_seconds, ready=been_ready)
+            if why is not None:
+                self.condemn(record, why)
+                return
             await asyncio.sleep(health.interval_seconds(readiness, running_seconds))
 
     async def _probe(self, record: Record) -> health.Probe:

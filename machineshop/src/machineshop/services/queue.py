@@ -419,13 +419,21 @@ class QueueService:
             replicas |= reclaimed.replicas
         return frozenset(replicas)
 
-    async def lose_replica(self, replica_id: str) -> None:
-        """End the claims of a replica that is gone."""
+    async def lose_replica(self, replica_id: str, how: str | None = None) -> None:
+        """End the claims of a replica that is gone; `how` says in a few words how it ended."""
         for deployment_id in await self._database.read(attempts.deployments_of_replica, replica_id):
             number = await self._database.write_in_queue(
-                deployment_id, attempts.lose_replica, replica_id, self._clock()
+                deployment_id, attempts.lose_replica, replica_id, self._clock(), how
             )
             self._came_back(deployment_id, number)
+
+    async def has_worked(self, deployment_id: str, replica_id: str, since: float) -> bool:
+        """Whether a replica has ended a job since then, as far as the last jobs of its queue tell."""
+        return await self._database.read(jobs.has_worked, deployment_id, replica_id, since)
+
+    async def stuck_replicas(self, deployment_id: str, before: float) -> list[str]:
+        """The replicas of a deployment with a job whose model has said nothing since `before`."""
+        return await self._database.read(jobs.stuck_replicas, deployment_id, before)
 
     async def end_all(self, deployment_id: str) -> None:
         """End the jobs of a deployment that is gone with all its replicas."""

@@ -192,10 +192,11 @@ def deployments_to_reclaim(conn: Connection, now: float) -> list[str]:
     return [deployment_id for (deployment_id,) in _TO_RECLAIM.all(conn, {"now": now})]
 
 
-def lose_replica(conn: Connection, replica_id: str, now: float) -> int:
+def lose_replica(conn: Connection, replica_id: str, now: float, how: str | None = None) -> int:
     """End the claims of a replica that is gone; returns how many jobs wait again."""
     held = _held(conn, _HELD_BY, {"replica_id": replica_id})
-    return _lose(conn, held, "its replica ended in the middle of it", now)
+    cause = "its replica ended in the middle of it"
+    return _lose(conn, held, cause if how is None else f"{cause} ({how})", now)
 
 
 def deployments_of_replica(conn: Connection, replica_id: str) -> list[str]:

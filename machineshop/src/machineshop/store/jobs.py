@@ -232,6 +232,18 @@ def busy_replicas(conn: Connection) -> frozenset[str]:
     return frozenset(replica_id for (replica_id,) in _BUSY_REPLICAS.all(conn, {}))
 
 
+def has_worked(conn: Connection, deployment_id: str, replica_id: str, since: float) -> bool:
+    """Whether a replica has ended a job since then, as far as the last jobs of its queue tell."""
+    values = {"deployment_id": deployment_id, "replica_id": replica_id, "since": since}
+    return _HAS_WORKED.one(conn, values) is not None
+
+
+def stuck_replicas(conn: Connection, deployment_id: str, before: float) -> list[str]:
+    """The replicas of a deployment with a job whose model has said nothing since `before`."""
+    values = {"deployment_id": deployment_id, "before": before}
+    return [replica_id for (replica_id,) in _STUCK.all(conn, values)]
+
+
 def deleted_deployments_with_jobs(conn: Connection) -> list[tuple[str, str]]:
     """Project and id of the deployments that are deleted and still have a job that has not ended."""
     return [(project_id, deployment_id) for project_id, deployment_id in _LIVE_IN_DELETED.all(conn, {})]
@@ -294,6 +306,15 @@ _GET_MANY = {
 }
 _DEPLOYMENT_OF = Statement(f"SELECT deployment_id FROM jobs WHERE {_ONE}")
 _BUSY_REPLICAS = Statement("SELECT DISTINCT replica_id FROM jobs WHERE state = 'running' AND replica_id IS NOT NULL")
+# Of the last thousand alone: a look at all that a busy queue has ended since would take long.
+_HAS_WORKED = Statement(
+    "SELECT 1 FROM (SELECT replica_id FROM jobs WHERE deployment_id = :deployment_id AND done_at IS NOT NULL "
+    "AND done_at >= :since ORDER BY done_at DESC LIMIT 1000) AS last WHERE replica_id = :replica_id LIMIT 1"
+)
+_STUCK = Statement(
+    "SELECT DISTINCT replica_id FROM jobs WHERE state = 'running' AND deployment_id = :deployment_id "
+    "AND claim_expires_at > 0 AND progress_at < :before AND replica_id IS NOT NULL"
+)
 _LIVE_IN_DELETED = Statement(
     "SELECT d.project_id, d.id FROM deployments d JOIN queues q ON q.deployment_id = d.id "
     "WHERE d.deleted_at IS NOT NULL AND q.pending + q.running > 0"

@@ -1,0 +1,130 @@
+"""What a deployment has run: `jig revisions list|show|diff`, and the way back, `jig rollback`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Annotated, Any
+
+from cyclopts import Parameter
+
+from jig.commands.deploy import wait_until_ready
+from jig.deployment import revision_of
+from jig.errors import UsageError
+from jig.options import PROJECT_DEFAULTS, Name, NameOption, ProjectGlobals
+from jig.revisions import diff_text, events_text, revision_text
+from jig.session import Session
+from jig.tracking import READY_TIMEOUT_SECONDS
+
+LISTED = 10
+MOST_LISTED = 100
+
+Revision = Annotated[str | None, Parameter(name="--revision", help="Its number or id. [default: the one that runs]")]
+
+
+def list_revisions(
+    name: Name = None,
+    *,
+    limit: Annotated[int, Parameter(help="How many, the newest first.")] = LISTED,
+    options: ProjectGlobals = PROJECT_DEFAULTS,
+) -> None:
+    """List which revision was put to work when, newest first, and how it fared."""
+    session = Session(options)
+    name = session.deployment_name(name)
+    answer = events(session, name, limit)
+    deployment = session.client.get(f"/v1/deployments/{name}")
+    session.output.result(answer, events_text(answer["data"], revision_of(deployment), datetime.now(UTC)))
+
+
+def show(revision: Revision = None, *, name: NameOption = None, options: ProjectGlobals = PROJECT_DEFAULTS) -> None:
+    """Show a revision's configuration, and why it did not get ready."""
+    session = Session(options)
+    name = session.deployment_name(name)
+    found = get(session, name, revision or active(session, name))
+    session.output.result(found, revision_text(found, datetime.now(UTC)))
+
+
+def diff(
+    before: Annotated[str | None, Parameter(name="--from", help="[default: the one that ran before]")] = None,
+    after: Annotated[str | None, Parameter(name="--to", help="[default: the one that runs]")] = None,
+    *,
+    name: NameOption = None,
+    options: ProjectGlobals = PROJECT_DEFAULTS,
+) -> None:
+    """Show what differs between two revisions."""
+    session = Session(options)
+    name = session.deployment_name(name)
+    after = after or active(session, name)
+    before = before or previous(session, name, after)
+    old, new = get(session, name, before), get(session, name, after)
+    text = diff_text(old, new)
+    session.output.result({"from": old, "to": new}, text or "They are the same.")
+
+
+def rollback(
+    revision: Annotated[
+        str | None, Parameter(name="--revision", help="Its number or id. [default: the one that ran before]")
+    ] = None,
+    *,
+    name: NameOption = None,
+    detach: Annotated[bool, Parameter(negative=(), show_default=False, help="Do not wait until it is ready.")] = False,
+    timeout: Annotated[
+        float, Parameter(help="Seconds that a replica may run without getting ready.")
+    ] = READY_TIMEOUT_SECONDS,
+    options: ProjectGlobals = PROJECT_DEFAULTS,
+) -> None:
+    """Run an earlier revision again, and wait until it is ready; the number of replicas stays."""
+    session = Session(options)
+    name = session.deployment_name(name)
+    target = revision or previous(session, name, active(session, name))
+    path = f"/v1/deployments/{name}/rollback"
+    deployment: dict[str, Any] = session.client.post(path, {"revision_identifier": target})
+    number = deployment.get("revision_number")
+    if detach:
+        session.output.result(deployment, f"{name} goes back to revision {number}.")
+        return
+    session.output.note(f"{name} goes back to revision {number}.")
+    tracked, deployment = wait_until_ready(session, deployment, timeout)
+    session.output.result(deployment, f"{name} runs revision {number}: {tracked.reason}.")
+
+
+def events(session: Session, name: str, limit: int) -> dict[str, Any]:
+    """The last events of a deployment's revisions.
+
+    Raises:
+        UsageError: more are asked for than there can be.
+    """
+    if not 1 <= limit <= MOST_LISTED:
+        raise UsageError(f"--limit {limit}: it must be 1 to {MOST_LISTED}.")
+    answer = session.client.request("GET", f"/v1/deployments/{name}/revisions", params={"limit": limit})
+    found: dict[str, Any] = session.client.document(answer)
+    return found
+
+
+def active(session: Session, name: str) -> str:
+    """The revision that is to run."""
+    return revision_of(session.client.get(f"/v1/deployments/{name}")) or "1"
+
+
+def previous(session: Session, name: str, revision: str) -> str:
+    """The revision that ran before this one.
+
+    Raises:
+        UsageError: there was none.
+    """
+    own = (revision, str(get(session, name, revision).get("revision_id")))
+    for event in events(session, name, MOST_LISTED)["data"]:
+        if str(event["revision_id"]) not in own and not is_given_up(event):
+            return str(event["revision_id"])
+    raise UsageError(f"{name} has run no other revision.", hint=f"See them: jig revisions list {name}")
+
+
+def is_given_up(event: Mapping[str, Any]) -> bool:
+    """True of a revision from which the platform went back by itself: nobody wants to go there."""
+    return bool((event.get("failure") or {}).get("rolled_back"))
+
+
+def get(session: Session, name: str, revision: str) -> dict[str, Any]:
+    """One revision."""
+    found: dict[str, Any] = session.client.get(f"/v1/deployments/{name}/revisions/{revision}")
+    return found

@@ -1,0 +1,93 @@
+"""Revisions as people read them. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from typing import Any
+
+from jig.tables import columns, fields
+from jig.units import age
+
+DIGEST_SHOWN = len("sha256:") + 12
+# What a revision is called and when it was made is no part of what it runs.
+NO_CONFIG = frozenset(
+    {"object", "id", "revision_id", "revision_number", "protocol", "created_at", "ready_at", "failure"}
+)
+
+
+def events_text(events: Sequence[Mapping[str, Any]], active: str | None, now: datetime) -> str:
+    """The table of `jig revisions list`."""
+    rows = []
+    shown = False
+    for event in events:
+        is_active = event.get("revision_id") == active and not shown
+        shown = shown or is_active
+        rows.append(
+            (
+                f"{event.get('revision_number')}{' *' if is_active else ''}",
+                str(event.get("action")),
+                f"{age(event.get('activated_at'), now)} ago",
+                fate(event),
+                short(event.get("image")),
+            )
+        )
+    return columns(("REVISION", "ACTION", "WHEN", "STATE", "IMAGE"), rows) if rows else "No revisions."
+
+
+def fate(event: Mapping[str, Any]) -> str:
+    """How a revision fared, in a few words."""
+    failure = event.get("failure")
+    if failure:
+        return f"failed: {failure.get('reason')}{', rolled back' if failure.get('rolled_back') else ''}"
+    return "worked" if event.get("ready_at") else "-"
+
+
+def revision_text(revision: Mapping[str, Any], now: datetime) -> str:
+    """The text of `jig revisions show`."""
+    head = [
+        ("Revision", str(revision.get("revision_number"))),
+        ("ID", str(revision.get("revision_id"))),
+        ("Created", f"{age(revision.get('created_at'), now)} ago"),
+    ]
+    parts = [fields([*head, *sorted(flat(revision).items())])]
+    failure = revision.get("failure")
+    if failure:
+        parts.append(f"It did not get ready. {failure.get('reason')}: {failure.get('message')}")
+        parts.append("\n".join(f"  {line}" for line in failure.get("log") or ()))
+    return "\n\n".join(part for part in parts if part)
+
+
+def diff_text(old: Mapping[str, Any], new: Mapping[str, Any]) -> str:
+    """What differs, a line for each side; empty where nothing does."""
+    before, after = flat(old), flat(new)
+    lines = []
+    for key in sorted({*before, *after}):
+        if before.get(key) == after.get(key):
+            continue
+        lines += [f"- {key}: {before[key]}"] if key in before else []
+        lines += [f"+ {key}: {after[key]}"] if key in after else []
+    return "\n".join(lines)
+
+
+def flat(revision: Mapping[str, Any]) -> dict[str, str]:
+    """A configuration as names and values: one for each environment variable, and none for what is empty."""
+    found: dict[str, str] = {}
+    for key, value in revision.items():
+        if key == "environment_variables":
+            found |= {f"environment.{each['name']}": variable(each) for each in value}
+        elif key not in NO_CONFIG and value not in (None, "", [], {}):
+            found[key] = str(value)
+    return found
+
+
+def variable(each: Mapping[str, Any]) -> str:
+    """A variable's value, or where it comes from."""
+    secret = each.get("value_from_secret")
+    return f"secret {secret}" if secret else str(each.get("value") or "")
+
+
+def short(image: object) -> str:
+    """The reference with as much of its digest as people compare."""
+    name, at, digest = str(image or "-").partition("@")
+    return f"{name}{at}{digest[:DIGEST_SHOWN]}"

@@ -1,0 +1,48 @@
+"""Workers that live and get nowhere are found by what their heartbeats say."""
+
+from factory import Clock, Jobs
+from machineshop.control.wedged import Wedged
+from machineshop.models import Worker
+from machineshop.services.deployments import DeploymentService
+from machineshop.states import JobVerb
+from machineshop.store.attempts import Holder
+from machineshop.store.database import Database
+
+REPLICA = Worker(hostname="h", replica_id="replica-1", claim_timeout_seconds=90)
+
+
+class Restarts:
+    """Takes notes."""
+
+    def __init__(self) -> None:
+        self.of: list[tuple[str, str]] = []
+
+    async def restart(self, replica_id: str, why: str) -> None:
+        self.of.append((replica_id, why))
+
+
+async def test_a_job_without_progress_for_too_long_has_its_replica_restarted(
+    database: Database, deployments: DeploymentService, jobs: Jobs, clock: Clock
+) -> None:
+    restarts = Restarts()
+    wedged = Wedged(database, jobs.queue, restarts)
+    claim = await jobs.running(REPLICA)
+    holder = Holder(token=claim.token)
+    await jobs.say(JobVerb.RENEW, claim.job.id, holder, progress_at=clock.now)
+    assert await wedged.run_once(clock.now + 1e6) == [], "nobody has said how long it may take"
+
+    await deployments.update(jobs.deployment.project_id, "hello", {"progress_timeout_seconds": 60})
+    assert await wedged.run_once(clock.now + 59) == []
+    assert await wedged.run_once(clock.now + 61) == ["replica-1"]
+    assert "progress_timeout_seconds" in restarts.of[0][1]
+
+    await jobs.say(JobVerb.RENEW, claim.job.id, holder, progress_at=clock.now + 61)
+    assert await wedged.run_once(clock.now + 62) == []
+
+
+async def test_a_worker_that_says_nothing_of_progress_is_let_be(
+    database: Database, deployments: DeploymentService, jobs: Jobs, clock: Clock
+) -> None:
+    await deployments.update(jobs.deployment.project_id, "hello", {"progress_timeout_seconds": 60})
+    await jobs.running(REPLICA)
+    assert await Wedged(database, jobs.queue, Restarts()).run_once(clock.now + 1e6) == []
