@@ -1,5 +1,6 @@
 """A small platform over a real socket: enough of the wire for jig, scripted by the test that starts it."""
 
+import base64
 import hashlib
 import io
 import json
@@ -21,6 +22,8 @@ KEY = "msk_the-secret-key"
 OTHER_KEY = "msk_the-key-of-another-project"
 ORGANIZATION = "acme"
 SECONDS_MAX = 20
+WHEEL_NAME = "sprocket-9.9-py3-none-any.whl"
+WHEEL = b"a wheel"
 WAITING = {"replica_status": "Waiting", "replica_status_reason": "Preparing", "replica_status_message": "Making ready."}
 RUNNING = {"replica_status": "Running"}
 READY = {"replica_status": "Running", "replica_ready_since": "2026-01-01T00:00:00Z"}
@@ -151,7 +154,7 @@ class Handler(BaseHTTPRequestHandler):
                 self.platform.failures.remove(failure)
                 self.answer(failure[1], error("The platform is unwell."))
                 return
-        if not parts.path.startswith("/signed/") and self.key not in self.platform.projects:
+        if not parts.path.startswith(("/signed/", "/health")) and self.key not in self.platform.projects:
             self.answer(401, error("This API key is not valid.", "authentication_error"))
             return
         for method, pattern, route in ROUTES if self.platform.is_old else (*ROUTES, *fake_queue.ROUTES):
@@ -165,7 +168,8 @@ class Handler(BaseHTTPRequestHandler):
 
     @property
     def key(self) -> str:
-        return (self.headers.get("Authorization") or "").removeprefix("Bearer ")
+        kind, _, value = (self.headers.get("Authorization") or "").partition(" ")
+        return base64.b64decode(value).decode().partition(":")[2] if kind == "Basic" else value
 
     def answer(self, status: int, document: JsonObject | None = None, **headers: str) -> None:
         body = b"" if document is None else json.dumps(document).encode()
@@ -202,6 +206,27 @@ def runtime(handler: Handler, request: Request) -> None:
 
 def base_path(handler: Handler, request: Request) -> None:
     handler.answer(200, {"base-path": f"{handler.platform.url}/{ORGANIZATION}"})
+
+
+def package_page(handler: Handler, request: Request) -> None:
+    digest = hashlib.sha256(WHEEL).hexdigest()
+    file = {"filename": WHEEL_NAME, "url": f"../../packages/{digest}/{WHEEL_NAME}", "hashes": {"sha256": digest}}
+    handler.answer(200, {"name": "sprocket", "files": [file]})
+
+
+def package_file(handler: Handler, request: Request) -> None:
+    handler.send_response(200)
+    handler.send_header("Content-Length", str(len(WHEEL)))
+    handler.end_headers()
+    handler.wfile.write(WHEEL)
+
+
+def health(handler: Handler, request: Request) -> None:
+    handler.answer(200, {"status": "healthy", "version": "9.9"})
+
+
+def registry_root(handler: Handler, request: Request) -> None:
+    handler.answer(200, {})
 
 
 def head_blob(handler: Handler, request: Request, digest: str) -> None:
@@ -359,6 +384,10 @@ def get_file(handler: Handler, request: Request, filename: str) -> None:
 ROUTES: list[tuple[str, str, Callable[..., None]]] = [
     ("GET", "/v3/whoami", whoami),
     ("GET", "/v1/runtime", runtime),
+    ("GET", "/health", health),
+    ("GET", "/v2/", registry_root),
+    ("GET", "/simple/sprocket/", package_page),
+    ("GET", r"/packages/\w+/sprocket-.*", package_file),
     ("GET", "/web/.*", web_page),
     ("GET", "/v1/image-repositories/base-path", base_path),
     ("HEAD", r"/v2/acme/[\w-]+/blobs/(sha256:\w+)", head_blob),

@@ -20,11 +20,13 @@ from jig.bundle.requirements import SPROCKET_EXTRAS, lock, needed_by_extras, pac
 from jig.bundle.source import collect
 from jig.config.file import find_config
 from jig.config.model import Config
+from jig.config.sections import read_config
 from jig.errors import BundleError
 from jig.state import State
 from jig.uv import clean_environment, compile_arguments, run_uv
 
 ROOT = Path(__file__).parents[2]
+IMAGE = read_config({}, Path("jig.toml"), "", "hello").image
 
 
 class ReadConfig(Protocol):
@@ -312,7 +314,7 @@ def test_nothing_to_lock_does_not_run_uv(project: Path, monkeypatch: pytest.Monk
     with pytest.raises(BundleError, match=r"/nowhere/uv\.toml"):  # so any run of uv would show
         run_uv(compile_arguments("3.11"), project)
     write(project, "pyproject.toml", '[project]\nname = "a"\ndependencies = ["sprocket"]\n')
-    assert lock(project, "3.11", State(project, "hello")).text == ""
+    assert lock(project, IMAGE, State(project, "hello")).text == ""
 
 
 @pytest.fixture
@@ -335,25 +337,25 @@ def wheels(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def test_dependencies_are_pinned_once_and_kept(project: Path, wheels: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write(project, "pyproject.toml", '[project]\nname = "a"\ndependencies = ["sprocket", "tinypackage"]\n')
-    first = lock(project, "3.11", State(project, "hello"))
+    first = lock(project, IMAGE, State(project, "hello"))
     assert (first.text, first.count, first.source) == ("tinypackage==2.0\n", 1, "pyproject.toml")
     monkeypatch.setenv("UV_FIND_LINKS", "/nowhere")
-    assert lock(project, "3.11", State(project, "hello")) == first
+    assert lock(project, IMAGE, State(project, "hello")) == first
     write(project, "pyproject.toml", '[project]\nname = "a"\ndependencies = ["tinypackage<2"]\n')
     monkeypatch.setenv("UV_FIND_LINKS", str(wheels))
-    assert lock(project, "3.11", State(project, "hello")).text == "tinypackage==1.0\n"
+    assert lock(project, IMAGE, State(project, "hello")).text == "tinypackage==1.0\n"
 
 
 def test_requirements_txt_is_pinned_where_the_project_states_none(project: Path, wheels: Path) -> None:
     write(project, "requirements.txt", "# what we need\ntinypackage\nsprocket\n")
-    pinned = lock(project, "3.11", State(project, "hello"))
+    pinned = lock(project, IMAGE, State(project, "hello"))
     assert (pinned.text, pinned.source) == ("tinypackage==2.0\n", "requirements.txt")
 
 
 def test_a_package_that_does_not_exist_is_an_error_with_uvs_reason(project: Path, wheels: Path) -> None:
     write(project, "requirements.txt", "no-such-package-here\n")
     with pytest.raises(BundleError, match="no-such-package-here"):
-        lock(project, "3.11", State(project, "hello"))
+        lock(project, IMAGE, State(project, "hello"))
 
 
 UV_LOCK = """\
@@ -389,7 +391,7 @@ def test_a_uv_lock_says_the_versions(project: Path) -> None:
         'dependencies = ["sprocket", "tinypackage"]\n',
     )
     write(project, "uv.lock", UV_LOCK)
-    pinned = lock(project, "3.11", State(project, "hello"))
+    pinned = lock(project, IMAGE, State(project, "hello"))
     assert (pinned.text, pinned.source) == ("tinypackage==1.5\n", "uv.lock")
 
 

@@ -136,7 +136,7 @@ def test_a_replica_that_never_gets_ready_is_given_up(jig: Jig, platform: FakePla
 
 def test_a_runtime_without_bundles_says_how_to_go_on(jig: Jig, platform: FakePlatform, project: Path) -> None:
     platform.runtime = {"runtime": "kubernetes", "accepts": ["image"], "gpus": 0}
-    finished = jig("deploy")
+    finished = jig("deploy", PATH="")
     assert finished.code == 1
     assert "--image" in finished.err
     assert not platform.deployments

@@ -25,17 +25,17 @@ LAYER = "application/vnd.oci.image.layer.v1.tar"
 def need(program: str) -> None:
     """Skip a test where a program is not installed; in CI that is a failure."""
     if shutil.which(program) is None:
-        _missing(f"{program} is not installed (apt-get install {program})")
+        missing(f"{program} is not installed (apt-get install {program})")
 
 
 def need_docker() -> None:
     """Skip a test where no Docker engine answers; in CI that is a failure."""
     need("docker")
     if subprocess.run(["docker", "info"], capture_output=True, timeout=COMMAND_SECONDS, check=False).returncode != 0:
-        _missing("no Docker engine answers at DOCKER_HOST, or /var/run/docker.sock")
+        missing("no Docker engine answers at DOCKER_HOST, or /var/run/docker.sock")
 
 
-def _missing(what: str) -> None:
+def missing(what: str) -> None:
     if os.environ.get("CI"):
         pytest.fail(what)
     pytest.skip(what)

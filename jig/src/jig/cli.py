@@ -23,6 +23,9 @@ COMMANDS = (
     ("init", "init:init", "Write a starter project."),
     ("run", "run:run", "Run the worker here, without a platform, for one job or for all the jobs of a file."),
     ("dev", "dev:dev", "Run this project on a throw-away platform, and deploy it again when a file changes."),
+    ("dockerfile", "image:dockerfile", "Write the Dockerfile and the .dockerignore of this project."),
+    ("build", "image:build_command", "Build this project's image on this machine."),
+    ("push", "image:push_command", "Push the image that was built last to the platform's registry."),
     ("deploy", "deploy:deploy", "Deploy this project and wait until it is ready."),
     ("rollback", "revisions:rollback", "Run an earlier revision again."),
     ("status", "deployments:status", "Show a deployment and its replicas."),
@@ -37,6 +40,7 @@ COMMANDS = (
     ("queue-settings", "queue:queue_settings", "Show a queue's limits and fair keys, or change them."),
     ("download", "download:download", "Fetch a file from the platform's storage."),
     ("destroy", "deployments:destroy", "Stop a deployment's replicas and delete it."),
+    ("doctor", "doctor:doctor", "Check what a deploy needs, and name the mend for what is missing."),
 )
 GROUPS = {
     "jobs": (

@@ -3,27 +3,53 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from jig.config.model import Config, EnvironmentVariable, ModelMount, VolumeMount
 from jig.errors import DeployError
 
 REVISION_VARIABLE = "TOGETHER_DEPLOYMENT_REVISION_ID"
+BUNDLE, IMAGE = "bundle", "image"  # what GET /v1/runtime says under `accepts`
 LOCAL_RUNTIMES = ("process", "docker")  # their GPUs are those of one machine, which GET /v1/runtime counts
 
 
-def create_body(config: Config, image: str, *, is_bundle: bool) -> dict[str, Any]:
+@dataclass(frozen=True)
+class Artifact:
+    """What a deployment runs.
+
+    Args:
+        reference: of the image or bundle.
+        has_command: it brings the config's command along, which the deployment then need not name.
+    """
+
+    reference: str
+    has_command: bool
+
+
+def wants_image(runtime: Mapping[str, Any], *, is_image_project: bool) -> bool:
+    """True where an image is to be built: the runtime takes nothing else, or takes it too and the project needs it.
+
+    Args:
+        runtime: what the platform says of its runtime; one that says nothing takes images.
+        is_image_project: the project has something that a bundle cannot have.
+    """
+    accepts = runtime.get("accepts") or [IMAGE]
+    return BUNDLE not in accepts or (IMAGE in accepts and is_image_project)
+
+
+def create_body(config: Config, image: str, *, has_command: bool) -> dict[str, Any]:
     """The body of POST /v1/deployments."""
-    return {"name": config.name, **update_body(config, image, is_bundle=is_bundle)}
+    return {"name": config.name, **update_body(config, image, has_command=has_command)}
 
 
-def update_body(config: Config, image: str, *, is_bundle: bool) -> dict[str, Any]:
+def update_body(config: Config, image: str, *, has_command: bool) -> dict[str, Any]:
     """The body of PATCH: every field, so that what is no longer in the config is no longer in force.
 
     Args:
         config: the project's config.
         image: the reference of what should run.
-        is_bundle: a bundle carries its own command.
+        has_command: the image or bundle brings the config's command along.
     """
     deploy = config.deploy
     body: dict[str, Any] = {
@@ -37,7 +63,7 @@ def update_body(config: Config, image: str, *, is_bundle: bool) -> dict[str, Any
         "min_replicas": deploy.min_replicas,
         "max_replicas": deploy.max_replicas,
         "port": deploy.port,
-        "command": [] if is_bundle else list(deploy.command),
+        "command": [] if has_command else list(deploy.command),
         "environment_variables": [variable_body(variable) for variable in deploy.environment_variables],
         "autoscaling": dict(deploy.autoscaling),
         "health_check_path": deploy.health_check_path,

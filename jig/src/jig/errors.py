@@ -5,10 +5,12 @@ JigError                what a user is told: one message, perhaps a hint, an exi
 ├── ConfigError         a key of the config file is wrong
 ├── ContextError        the contexts file, or what it should hold
 ├── BundleError         the project cannot be packed
+├── ImageError          a container image cannot be built, run or pushed
 ├── DeployError         the deployment did not get ready, or did not go away
 ├── DevError            `jig dev` has no platform to run on, or no code that can run
 ├── TrialError          a job that ran on this machine, with `jig run`, came to nothing
 ├── JobError            a watched job ended without a result
+├── DoctorError         something that a deploy needs is missing
 ├── IncompleteError     of several jobs, not every one came to what was asked for
 ├── WatchInterruptedError  Ctrl-C while jig watched something that goes on without it (exit code 130)
 └── PlatformError       the platform said no
@@ -86,6 +88,12 @@ class BundleError(JigError):
     type = "bundle_error"
 
 
+class ImageError(JigError):
+    """A container image cannot be built, run or pushed."""
+
+    type = "image_error"
+
+
 class DeployError(JigError):
     """The deployment did not reach the state that was waited for."""
 
@@ -135,6 +143,25 @@ class JobError(JigError):
     def document(self) -> dict[str, object]:
         """The error, and with it the job."""
         return super().document() | {"job": self.job}
+
+
+class DoctorError(JigError):
+    """Something that a deploy needs is missing.
+
+    Args:
+        message: what.
+        details: the findings, by the names under which `--json` prints them.
+    """
+
+    type = "doctor_error"
+
+    def __init__(self, message: str, *, details: dict[str, object] | None = None) -> None:
+        super().__init__(message)
+        self.details = details or {}
+
+    def document(self) -> dict[str, object]:
+        """The error, and with it the findings."""
+        return super().document() | self.details
 
 
 class IncompleteError(JigError):

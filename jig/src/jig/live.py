@@ -223,6 +223,10 @@ class Steps:
         self._started_at = now
         self._output.note(f"  {name:<12}  {text:<44}  {elapsed(self.seconds[name]):>10}")
 
+    def rounded(self) -> dict[str, float]:
+        """The seconds of each step, as `--json` prints them."""
+        return {name: round(value, 3) for name, value in self.seconds.items()}
+
     @property
     def total_seconds(self) -> float:
         """What all of them took."""

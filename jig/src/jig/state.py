@@ -7,10 +7,26 @@ from __future__ import annotations
 
 import contextlib
 import json
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 STATE_FILE = ".jig.json"
+
+
+@dataclass(frozen=True)
+class BuiltImage:
+    """An image on this machine, under the deployment's name and `latest`.
+
+    Args:
+        tag: what it is called in the registry, made of all that went into it.
+        builder: that made it, and knows it.
+        is_warmed: its compile cache is baked in.
+    """
+
+    tag: str
+    builder: str
+    is_warmed: bool
 
 
 class State:
@@ -32,11 +48,25 @@ class State:
 
     def keep_requirements(self, key: str, pinned: str) -> None:
         """Remember the lines pinned for this input, instead of any earlier ones."""
+        self._keep("requirements", {"input": key, "pinned": pinned})
+
+    def _keep(self, key: str, value: object) -> None:
         everything = self._read()
-        everything[self._name] = {**self._own(), "requirements": {"input": key, "pinned": pinned}}
+        everything[self._name] = {**self._own(), key: value}
         # A project folder that cannot be written is still deployed: it is only locked anew the next time.
         with contextlib.suppress(OSError):
             self._path.write_text(json.dumps(everything, indent=2) + "\n", encoding="utf-8")
+
+    def built_image(self) -> BuiltImage | None:
+        """The image that was built last, if any."""
+        kept = self._own().get("image")
+        if not isinstance(kept, dict):
+            return None
+        return BuiltImage(str(kept.get("tag") or ""), kept.get("builder") or "", is_warmed=kept.get("warmed") is True)
+
+    def keep_built_image(self, image: BuiltImage) -> None:
+        """Remember the image that was just built."""
+        self._keep("image", {"tag": image.tag, "builder": image.builder, "warmed": image.is_warmed})
 
     def _own(self) -> dict[str, Any]:
         own = self._read().get(self._name)

@@ -19,8 +19,13 @@ HIDDEN_NAMES = ("VIRTUAL_ENV",)
 STDERR_LINES_SHOWN = 12
 
 
-def export_arguments() -> list[str]:
-    """Uv's arguments that print the pinned lines of a uv.lock, without the project itself and without sprocket."""
+def export_arguments(extras: Sequence[str], groups: Sequence[str]) -> list[str]:
+    """Uv's arguments that print the pinned lines of a uv.lock, without the project itself and without sprocket.
+
+    Args:
+        extras: which of the project's are wanted.
+        groups: of dependencies, beside the default ones.
+    """
     return [
         "export",
         "--frozen",
@@ -32,6 +37,8 @@ def export_arguments() -> list[str]:
         "--no-emit-project",
         "--no-emit-package",
         "sprocket",
+        *(word for extra in extras for word in ("--extra", extra)),
+        *(word for group in groups for word in ("--group", group)),
     ]
 
 

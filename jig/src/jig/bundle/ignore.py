@@ -38,6 +38,7 @@ DEFAULT_PATTERNS = (
     # jig's own
     "/jig.toml",
     ".jig.json",
+    "/.jig",
     IGNORE_FILE,
     ".DS_Store",
 )

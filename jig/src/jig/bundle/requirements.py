@@ -9,7 +9,9 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from jig.config.file import PYPROJECT_FILE, read_toml, tool_tables
+from jig.bundle.stated import stated_requirements
+from jig.config.file import PYPROJECT_FILE, tool_tables
+from jig.config.model import ImageConfig
 from jig.errors import BundleError
 from jig.state import State
 from jig.uv import compile_arguments, export_arguments, run_uv
@@ -37,41 +39,42 @@ class Requirements:
         return len(self.text.splitlines())
 
 
-def lock(folder: Path, python_version: str, state: State) -> Requirements:
+def lock(folder: Path, image: ImageConfig, state: State) -> Requirements:
     """The project's pinned requirements. What was pinned before is kept as long as its input is the same.
 
     Args:
         folder: the project's folder.
-        python_version: that the bundle runs on.
+        image: its Python, and the extras and groups that are wanted.
         state: the project's memory; it keeps what was pinned.
 
     Raises:
         BundleError: uv cannot resolve them, or one is a path on this machine.
     """
     if (folder / LOCK_FILE).is_file():
-        return Requirements(checked(without_sprocket(run_uv(export_arguments(), folder).splitlines())), LOCK_FILE)
-    wanted, source = wanted_lines(folder)
+        exported = run_uv(export_arguments(image.extras, image.groups), folder)
+        return Requirements(checked(without_sprocket(exported.splitlines())), LOCK_FILE)
+    wanted, source = wanted_lines(folder, image)
     if not wanted:
         return Requirements("", source)
-    key = input_key([*wanted, *uv_settings(folder)], python_version)
+    key = input_key([*wanted, *uv_settings(folder)], image.python_version)
     pinned = state.pinned_requirements(key)
     if pinned is None:
-        printed = run_uv(compile_arguments(python_version), folder, "\n".join(wanted) + "\n")
+        printed = run_uv(compile_arguments(image.python_version), folder, "\n".join(wanted) + "\n")
         pinned = checked(without_sprocket(printed.splitlines()))
         state.keep_requirements(key, pinned)
     return Requirements(pinned, source)
 
 
-def wanted_lines(folder: Path) -> tuple[list[str], str]:
+def wanted_lines(folder: Path, image: ImageConfig) -> tuple[list[str], str]:
     """The requirements as the project states them, with what sprocket's extras need in place of sprocket.
 
     Returns:
         The lines, and the file that states them.
 
     Raises:
-        BundleError: sprocket has no such extra.
+        BundleError: sprocket or the project has no such extra, or the project no such group.
     """
-    lines = _wanted(project_dependencies(folder))
+    lines = _wanted(stated_requirements(folder, image.extras, image.groups))
     if lines:
         return lines, PYPROJECT_FILE
     if (path := folder / REQUIREMENTS_FILE).is_file():
@@ -84,17 +87,6 @@ def uv_settings(folder: Path) -> list[str]:
     path = folder / PYPROJECT_FILE
     settings = tool_tables(path).get("uv") if path.is_file() else None
     return [json.dumps(settings, sort_keys=True, default=str)] if settings else []
-
-
-def project_dependencies(folder: Path) -> list[str]:
-    """[project].dependencies of the pyproject.toml, if there is one."""
-    if not (path := folder / PYPROJECT_FILE).is_file():
-        return []
-    project = read_toml(path).get("project")
-    dependencies = project.get("dependencies", []) if isinstance(project, dict) else []
-    if not isinstance(dependencies, list) or not all(isinstance(line, str) for line in dependencies):
-        raise BundleError(f"{path.name}: project.dependencies must be a list of strings.")
-    return dependencies
 
 
 def without_sprocket(lines: Iterable[str]) -> list[str]:
@@ -141,7 +133,7 @@ def checked(lines: Iterable[str]) -> str:
     for line in lines:
         if LOCAL_PATTERN.match(line):
             hint = "Move its code into the project's folder, or publish it as a package."
-            raise BundleError(f"The requirement `{line}` is a path on this machine: a bundle can't use it.", hint=hint)
+            raise BundleError(f"The requirement `{line}` is a path on this machine: it exists nowhere else.", hint=hint)
     return "".join(f"{line}\n" for line in lines)
 
 

@@ -12,9 +12,12 @@ from cyclopts import Parameter
 from jig.bundle.pack import Bundle, bundle_warnings, pack
 from jig.bundle.requirements import Requirements, lock
 from jig.client import Client
+from jig.commands.image import BuilderName, DockerArgs, Tag, Warmup
 from jig.config.model import Config
-from jig.deployment import check_gpus, create_body, revision_of, update_body
-from jig.errors import DeployError, NotFoundError, PlatformError, WatchInterruptedError
+from jig.deployment import Artifact, check_gpus, create_body, revision_of, update_body, wants_image
+from jig.errors import DeployError, NotFoundError, PlatformError, UsageError, WatchInterruptedError
+from jig.image.prepare import has_own_dockerfile
+from jig.image.work import Wishes, build_and_push
 from jig.live import Steps, TrackingView, transfer_bar
 from jig.options import PROJECT_DEFAULTS, ProjectGlobals
 from jig.output import Output
@@ -33,8 +36,12 @@ ROLLBACK = "Go back to the last revision that worked, if this one does not get r
 
 def deploy(
     *,
-    image: Annotated[str | None, Parameter(help="Run this image instead of a bundle of the project.")] = None,
-    tag: Annotated[str, Parameter(help="Tag under which the bundle is pushed.")] = "latest",
+    image: Annotated[str | None, Parameter(help="Run this image instead of one of the project.")] = None,
+    tag: Tag = None,
+    builder: BuilderName = None,
+    docker_args: DockerArgs = None,
+    warmup: Warmup = False,
+    build_only: Annotated[bool, Parameter(negative=(), show_default=False, help="Push, and deploy nothing.")] = False,
     detach: Annotated[bool, Parameter(negative=(), show_default=False, help="Do not wait until it is ready.")] = False,
     rollback_on_failure: Annotated[bool, Parameter(negative=(), show_default=False, help=ROLLBACK)] = False,
     timeout: Annotated[
@@ -49,31 +56,71 @@ def deploy(
         config = replace(config, deploy=replace(config.deploy, rollback_on_failure=True))
     output.note(f"Deploying {config.name} to {client.target.base_url}")
     steps = Steps(output)
-    reference = image or config.deploy.image
-    if reference:
-        client.request("POST", "/v1/deployments/prewarm", json={"images": [reference]})
-    else:
-        reference = publish(client, config, output, steps, tag)
-    deployment, change = apply(client, config, reference, is_bundle=not (image or config.deploy.image))
+    wishes = Wishes(tag, builder, docker_args, warmup)
+    artifact = make_artifact(session, steps, image, wishes, build_only=build_only)
+    if build_only:
+        document = {"image": artifact.reference, "seconds": steps.rounded()}
+        output.result(document, f"{artifact.reference} is pushed, and not deployed.")
+        return
+    deployment, change = apply(client, config, artifact.reference, has_command=artifact.has_command)
     steps.done("deployment", change)
     if detach:
-        output.result(outcome(deployment, reference, steps), f"{config.name}: {deployment['status']}")
+        output.result(outcome(deployment, artifact.reference, steps), f"{config.name}: {deployment['status']}")
         return
     tracked, deployment = wait_until_ready(session, deployment, timeout)
     steps.done("ready", tracked.reason)
-    output.result(outcome(deployment, reference, steps), next_steps(config, steps, tracked))
+    output.result(outcome(deployment, artifact.reference, steps), next_steps(config, steps, tracked))
+
+
+def make_artifact(session: Session, steps: Steps, image: str | None, wishes: Wishes, *, build_only: bool) -> Artifact:
+    """What will run: the image that was named, a bundle, or an image of the project, as the platform's runtime takes.
+
+    Raises:
+        UsageError: options about building an image, where none is built.
+        DeployError: the platform runs nothing that the options ask for, or has no GPU.
+    """
+    config, client = session.config, session.client
+    if reference := image or config.deploy.image:
+        if build_only or wishes != Wishes():
+            raise UsageError(
+                "An image is named, so there is nothing to build.", hint="Leave --image or the others out."
+            )
+        client.request("POST", "/v1/deployments/prewarm", json={"images": [reference]})
+        return Artifact(reference, has_command=False)
+    runtime = ask_runtime(client)
+    check_gpus(config, runtime)
+    is_asked_for = build_only and wishes != Wishes(tag=wishes.tag)
+    if is_asked_for or wants_image(runtime, is_image_project=is_image_project(config, wishes)):
+        pushed = build_and_push(session, steps, wishes)
+        client.request("POST", "/v1/deployments/prewarm", json={"images": [pushed.image]})
+        return Artifact(pushed.image, has_command=not has_own_dockerfile(config))
+    if wishes != Wishes(tag=wishes.tag):
+        kind = runtime.get("runtime", "unknown")
+        message = f"This platform's runtime ({kind}) runs bundles, so no image is built."
+        raise DeployError(message, hint="Leave --builder, --docker-args and --warmup out, or use `jig build`.")
+    return Artifact(publish(client, config, session.output, steps, wishes.tag or "latest"), has_command=True)
+
+
+def is_image_project(config: Config, wishes: Wishes) -> bool:
+    """True where the project has, or the command line asks for, what only an image can do."""
+    image = config.image
+    return bool(image.system_packages or image.run or wishes != Wishes(tag=wishes.tag) or has_own_dockerfile(config))
+
+
+def ask_runtime(client: Client) -> dict[str, Any]:
+    """What the platform's runtime is and takes; empty where the platform has no such route."""
+    try:
+        runtime: dict[str, Any] = client.get("/v1/runtime")
+    except NotFoundError:
+        return {}
+    return runtime
 
 
 def publish(client: Client, config: Config, output: Output, steps: Steps, tag: str) -> str:
-    """Lock, pack and push the project; return the reference of what was pushed.
-
-    Raises:
-        DeployError: the platform runs no bundles, or has no GPU for this one.
-    """
-    check_runtime(client, config)
+    """Lock, pack and push the project as a bundle; return the reference of what was pushed."""
     for warning in bundle_warnings(config):
         output.warn(warning)
-    requirements = lock(config.directory, config.image.python_version, State(config.directory, config.name))
+    requirements = lock(config.directory, config.image, State(config.directory, config.name))
     steps.done("requirements", described(requirements))
     bundle = pack(config, requirements.text)
     with bundle.source_file:
@@ -81,23 +128,6 @@ def publish(client: Client, config: Config, output: Output, steps: Steps, tag: s
         pushed = push_bundle(client, output, config, bundle, tag)
     steps.done("push", f"{size(pushed.sent_bytes)} sent" if pushed.sent_bytes else "nothing new to send")
     return pushed.image
-
-
-def check_runtime(client: Client, config: Config) -> None:
-    """Ask the platform what it runs.
-
-    Raises:
-        DeployError: no bundles, or no GPU.
-    """
-    try:
-        runtime = client.get("/v1/runtime")
-    except NotFoundError:
-        runtime = {}
-    if "bundle" not in runtime.get("accepts", []):
-        hint = "Build one yourself and deploy it with --image REF: jig does not build containers yet."
-        kind = runtime.get("runtime", "unknown")
-        raise DeployError(f"This platform's runtime ({kind}) runs container images only.", hint=hint)
-    check_gpus(config, runtime)
 
 
 def push_bundle(client: Client, output: Output, config: Config, bundle: Bundle, tag: str) -> Pushed:
@@ -108,25 +138,25 @@ def push_bundle(client: Client, output: Output, config: Config, bundle: Bundle, 
         return push(client, repository, bundle, tag, progress)
 
 
-def apply(client: Client, config: Config, reference: str, *, is_bundle: bool) -> tuple[dict[str, Any], str]:
+def apply(client: Client, config: Config, reference: str, *, has_command: bool) -> tuple[dict[str, Any], str]:
     """Make the deployment what the config says; return it, and in one word what that changed."""
     path = f"/v1/deployments/{config.name}"
     try:
         before = client.get(path)
     except NotFoundError:
-        return create(client, config, reference, is_bundle=is_bundle), "created"
-    after = client.patch(path, update_body(config, reference, is_bundle=is_bundle))
+        return create(client, config, reference, has_command=has_command), "created"
+    after = client.patch(path, update_body(config, reference, has_command=has_command))
     return after, "unchanged" if revision_of(before) == revision_of(after) else "updated"
 
 
-def create(client: Client, config: Config, reference: str, *, is_bundle: bool) -> dict[str, Any]:
+def create(client: Client, config: Config, reference: str, *, has_command: bool) -> dict[str, Any]:
     """A new deployment.
 
     Raises:
         DeployError: the name belongs to somebody else.
     """
     try:
-        answer: dict[str, Any] = client.post("/v1/deployments", create_body(config, reference, is_bundle=is_bundle))
+        answer: dict[str, Any] = client.post("/v1/deployments", create_body(config, reference, has_command=has_command))
     except PlatformError as error:
         if "already exists" in error.message:
             hint = f"Choose another name in {config.path.name}."
@@ -190,8 +220,7 @@ def show_logs(client: Client, output: Output, name: str, replica: str | None) ->
 
 def outcome(deployment: dict[str, Any], reference: str, steps: Steps) -> dict[str, object]:
     """What `--json` prints."""
-    seconds = {name: round(value, 3) for name, value in steps.seconds.items()}
-    return {"deployment": deployment, "image": reference, "seconds": seconds}
+    return {"deployment": deployment, "image": reference, "seconds": steps.rounded()}
 
 
 def described(requirements: Requirements) -> str:

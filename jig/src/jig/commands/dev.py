@@ -155,7 +155,7 @@ class DevLoop:
     def _deploy(self, config: Config, now: float) -> Rollout | None:
         steps = Steps(self._output)
         reference = publish(self._client, config, self._output, steps, "dev")
-        deployment, change = apply(self._client, config, reference, is_bundle=True)
+        deployment, change = apply(self._client, config, reference, has_command=True)
         self._follow_logs(config.name)
         if change == "unchanged":
             self._output.note("  nothing that runs has changed")
@@ -184,7 +184,7 @@ class DevLoop:
         if self._good is None:
             self._client.patch(f"/v1/deployments/{name}", {"min_replicas": 0})
         else:
-            apply(self._client, self._good.config, self._good.reference, is_bundle=True)
+            apply(self._client, self._good.config, self._good.reference, has_command=True)
 
     def _say_ready(self, config: Config, deployment: dict[str, Any], seconds: float) -> None:
         if self._output.json:

@@ -149,7 +149,7 @@ def run_trial(session: Session, trial: Path, asked: Asked) -> int:
 
 def environment_of(config: Config, output: Output) -> Path:
     """The environment with the project's requirements."""
-    requirements = lock(config.directory, config.image.python_version, State(config.directory, config.name))
+    requirements = lock(config.directory, config.image, State(config.directory, config.name))
     sdk = find_sdk()
     if requirements.count:
         output.note(f"Environment: {count(requirements.count, 'package')} from {requirements.source}", "dim")

@@ -22,6 +22,8 @@ class ImageConfig:
     copy: tuple[str, ...]
     auto_include_git: bool
     dockerfile_path: str
+    extras: tuple[str, ...] = ()
+    groups: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

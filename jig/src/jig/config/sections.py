@@ -125,6 +125,8 @@ def read_image(table: Table) -> ImageConfig:
         copy=table.texts("copy"),
         auto_include_git=table.flag("auto_include_git", default=False),
         dockerfile_path=table.text("dockerfile_path", "Dockerfile"),
+        extras=table.texts("extras"),
+        groups=table.texts("groups"),
     )
     table.done()
     return image
