@@ -89,7 +89,6 @@ async def silent(_request: Request) -> Response:
 async def servers() -> AsyncIterator[Servers]:
     lease = Lease()
     relay = Relay(lease, "server-2")
-    await relay.start()
 
     async def own(_request: Request) -> Response:
         return JSONResponse("own")
@@ -101,7 +100,7 @@ async def servers() -> AsyncIterator[Servers]:
     async with serving(holder) as holder_url, serving(follower) as url, aiohttp.ClientSession() as session:
         lease.holder_url = holder_url
         yield Servers(lease, url, holder_url, session)
-    await relay.close()
+    relay.close()
 
 
 async def test_a_request_reaches_the_holder_as_it_came(servers: Servers) -> None:

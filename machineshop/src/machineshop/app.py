@@ -136,8 +136,6 @@ class Platform:
         # One that was given is the only one; those that servers on one database have made stand side by side.
         alone = self.settings.admin_key is not None or not self.database.is_shared
         await self.identity.ensure_admin(self.admin_key, alone=alone)
-        await self.gateway.start()
-        await self.relay.start()
         # The runtime finds its replicas before the first request asks for them.
         await self.runtime.start()
         await self.server.start(self.asgi, hsts_headers(self.settings, self.base_url))
@@ -170,13 +168,14 @@ class Platform:
             await self.runtime.stop_all(STOP_GRACE_SECONDS)
         await self.lease.give_back()
         self.queue.close()  # ends the long polls
+        self.gateway.close_waiting_room()
         await self.server.stop()
         if self.renewal is not None:
             await self.renewal.stop()
         await self.database.hang_up()
         await self.news.close()
-        await self.relay.close()
-        await self.gateway.close()
+        self.relay.close()
+        self.gateway.close()
         await self.scraper.close()
         await self.runtime.close()
         await asyncio.to_thread(self.storage.close)
@@ -227,9 +226,9 @@ class Platform:
         )
         self.feed = Feed(self.database, self.queue.changes, events_api.render)
         self.places = Places(self.database, self.deployments, self.runtime, self.queue.dispatcher.waiters)
-        self.gateway = Gateway(self.identity, self.deployments, self.runtime, self.traffic)
+        self.gateway = Gateway(self.identity, self.deployments, self.runtime, self.traffic, self.settings.gateway)
         bundle = None if self.tls is None else self.tls.bundle
-        self.relay = Relay(self.lease, self.database.server_id, bundle)
+        self.relay = Relay(self.lease, self.database.server_id, bundle, self.settings.gateway)
         self.renewal = None if self.tls is None else Loop("renew-certificate", self.tls.run_once, RENEW_SECONDS)
         self.news = News(self.queue)
         self.scraper = Scraper()
@@ -280,12 +279,13 @@ class Platform:
 
     def _application(self) -> Front:
         api = Api(self.identity)
+        (gateway,) = self._where_the_replicas_are(self.gateway.routes())
         routes: list[BaseRoute] = [
             *work_api.routes(api, self.queue, time.time),
             *queue_api.routes(api, self.queue, self.places, self.relay.guard if self.database.is_shared else None),
             *events_api.routes(api, self.queue, self.deployments, self.feed),
             *webhooks_api.routes(api, self.webhooks),
-            *self._where_the_replicas_are(self.gateway.routes()),
+            gateway,
             *registry_app.routes(self.registry, self.registry_access, lambda: self.base_url),
             *multipart_api.routes(api, self.multipart),
             *files_api.routes(api, self.files),
@@ -299,7 +299,7 @@ class Platform:
             Route("/health", _health, methods=["GET"]),
         ]
         handlers = {404: _not_found, 405: _not_allowed}
-        return Front(Starlette(routes=routes, exception_handlers=handlers))
+        return Front(Starlette(routes=routes, exception_handlers=handlers), gateway)
 
     def _where_the_replicas_are(self, routes: list[Route]) -> list[Route]:
         """Routes that only the server with the replicas can answer."""

@@ -19,7 +19,16 @@ from machineshop import __version__, logs
 from machineshop.app import Platform
 from machineshop.beside import on_storage, on_store
 from machineshop.blobs import Storage
-from machineshop.config import DEFAULT_HOST, DEFAULT_PORT, Settings, contexts_path, default_data_dir
+from machineshop.config import (
+    DEFAULT_GATEWAY_LIMITS,
+    DEFAULT_HOST,
+    DEFAULT_PORT,
+    MIB,
+    GatewayLimits,
+    Settings,
+    contexts_path,
+    default_data_dir,
+)
 from machineshop.doctor import examine
 from machineshop.errors import InvalidRequest, MachineshopError
 from machineshop.models import ApiKey, Scope
@@ -83,6 +92,13 @@ def serve(
     tls_ca: Path | None = None,
     hsts: bool | None = None,
     webhook_network: Annotated[list[str] | None, Parameter(negative=())] = None,
+    gateway_hold_seconds: float = DEFAULT_GATEWAY_LIMITS.hold_seconds,
+    gateway_max_held: int = DEFAULT_GATEWAY_LIMITS.held,
+    gateway_max_body_mib: int = DEFAULT_GATEWAY_LIMITS.body_bytes // MIB,
+    gateway_silence_seconds: float = DEFAULT_GATEWAY_LIMITS.silence_seconds,
+    gateway_key_concurrency: int = DEFAULT_GATEWAY_LIMITS.key_concurrency,
+    gateway_key_rate: float = DEFAULT_GATEWAY_LIMITS.key_rate,
+    access_log: Annotated[bool, Parameter(negative=())] = False,
     verbose: Annotated[bool, Parameter(negative=())] = False,
 ) -> None:
     """Run the platform: one process, one port.
@@ -112,9 +128,16 @@ def serve(
         hsts: Tell browsers to come by HTTPS only [where tls-cert is given, and not on loopback].
         webhook_network: A network that is not public and may be sent webhooks all the same, as 10.0.0.0/8; give it
             several times for several.
+        gateway_hold_seconds: How long a request waits for a replica that wakes, starts or is busy.
+        gateway_max_held: How many requests wait so for one deployment.
+        gateway_max_body_mib: How long a request's body may be.
+        gateway_silence_seconds: How long a replica may say nothing.
+        gateway_key_concurrency: How many requests of one key may be under way at a time.
+        gateway_key_rate: How many requests one key may begin in a second, on average; 0: any number.
+        access_log: Log a line for each request that goes through the gateway.
         verbose: Log every event, not only warnings.
     """
-    logs.configure(verbose=verbose)
+    logs.configure(verbose=verbose, access=access_log)
     settings = Settings(
         data_dir=data_dir or default_data_dir(),
         host=host,
@@ -131,6 +154,15 @@ def serve(
         tls_ca=tls_ca or _path(os.environ.get("MACHINESHOP_TLS_CA")),
         hsts=hsts,
         webhook_networks=tuple(webhook_network or _listed(os.environ.get("MACHINESHOP_WEBHOOK_NETWORKS", ""))),
+        gateway=GatewayLimits(
+            body_bytes=gateway_max_body_mib * MIB,
+            silence_seconds=gateway_silence_seconds,
+            hold_seconds=gateway_hold_seconds,
+            held=gateway_max_held,
+            held_in_all=max(gateway_max_held, DEFAULT_GATEWAY_LIMITS.held_in_all),
+            key_concurrency=gateway_key_concurrency,
+            key_rate=gateway_key_rate,
+        ),
         admin_key=os.environ.get("MACHINESHOP_ADMIN_KEY") or None,
     )
     _run(run(settings, _announce, lambda line: print(line, flush=True)))

@@ -12,10 +12,37 @@ from machineshop.errors import InvalidRequest
 
 DEFAULT_HOST = "127.0.0.1"
 DEFAULT_PORT = 8799
+MIB = 1024 * 1024
 DATABASE_SCHEMES = ("sqlite:///", "postgresql://", "postgres://")
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 TLS_MODES = ("off", "auto")
+# More of anything is no bound.
+MAX_GATEWAY_NUMBER = 1_000_000_000
 RUNTIMES = ("auto", "process", "docker", "kubernetes")
+
+
+class GatewayLimits(msgspec.Struct, frozen=True, kw_only=True):
+    """The bounds of what a server's gateway takes of its callers, and of replicas."""
+
+    body_bytes: int = 10 * 1024 * MIB
+    """A request's body. It is never held in memory, so this bounds what a replica may be made to read."""
+    body_silence_seconds: float = 60.0
+    """How long nothing of a request's body may come."""
+    silence_seconds: float = 3600.0
+    """How long a replica may say nothing: a model may think for long before its first byte."""
+    hold_seconds: float = 60.0
+    """How long a request waits for a replica that wakes, starts, or is busy."""
+    held: int = 1000
+    """How many requests wait so for one deployment."""
+    held_in_all: int = 4000
+    """How many for all of them, or as many as for one: each may have 64 KiB of its body in memory."""
+    key_concurrency: int = 2000
+    """How many requests of one key are under way at a time."""
+    key_rate: float = 0.0
+    """How many one key may begin in a second, on average; 0: any number."""
+
+
+DEFAULT_GATEWAY_LIMITS = GatewayLimits()
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True):
@@ -47,6 +74,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """Networks that are not public and may be sent webhooks all the same, as `10.0.0.0/8`."""
     package_index: str | None = None
     """The index of all packages but our own, to which our own index passes on; None: nobody can be passed on."""
+    gateway: GatewayLimits = DEFAULT_GATEWAY_LIMITS
     admin_key: str | None = None
     """Taken from MACHINESHOP_ADMIN_KEY, never from the command line, where others could read it."""
 
@@ -97,7 +125,24 @@ def check(settings: Settings) -> Settings:
         raise InvalidRequest(f"--database-url must begin with {' or '.join(DATABASE_SCHEMES)}.", param="database_url")
     _check_tls(settings)
     parse_networks(settings.webhook_networks)
+    _check_gateway(settings.gateway)
     return settings
+
+
+def _check_gateway(limits: GatewayLimits) -> None:
+    for option, value, least in (
+        ("--gateway-max-body-mib", limits.body_bytes / MIB, 1),
+        ("--gateway-silence-seconds", limits.silence_seconds, 1),
+        ("--gateway-hold-seconds", limits.hold_seconds, 0),
+        ("--gateway-max-held", limits.held, 0),
+        ("--gateway-key-concurrency", limits.key_concurrency, 1),
+        ("--gateway-key-rate", limits.key_rate, 0),
+    ):
+        if not least <= value <= MAX_GATEWAY_NUMBER:
+            raise InvalidRequest(
+                f"{option} is {value:g}; it must be between {least} and {MAX_GATEWAY_NUMBER}.",
+                param=option.removeprefix("--").replace("-", "_"),
+            )
 
 
 def _check_tls(settings: Settings) -> None:

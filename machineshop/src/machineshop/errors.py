@@ -4,6 +4,7 @@
     ├── InvalidRequest            400  the caller's input is wrong
     │   ├── MalformedBody
     │   ├── InsufficientCapacity
+    │   ├── BodyTooSlow           408
     │   └── RangeNotSatisfiable   416
     ├── PayloadTooLarge           413
     │   └── AnswerTooLarge
@@ -22,7 +23,9 @@
     │   └── StaleAttempt
     ├── QueueFull                 429
     ├── TooManyStreams            429
+    ├── TooManyRequests           429
     ├── ReplicaUnreachable        502
+    │   └── ReplicaSilent         504
     └── Unavailable               503  try again later
         ├── NoReadyReplica
         ├── StoreUnavailable
@@ -72,6 +75,10 @@ class MalformedBody(InvalidRequest):
 
 
 class InsufficientCapacity(InvalidRequest):
+    """{message}"""
+
+
+class BodyTooSlow(InvalidRequest):
     """{message}"""
 
 
@@ -161,8 +168,21 @@ class TooManyStreams(MachineshopError):
     retry_after_seconds = 5
 
 
+class TooManyRequests(MachineshopError):
+    """{message}"""
+
+    retry_after_seconds = 1
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message=message)
+
+
 class ReplicaUnreachable(MachineshopError):
     """A replica of '{name}' broke the connection before it answered: {cause}."""
+
+
+class ReplicaSilent(ReplicaUnreachable):
+    """A replica of '{name}' took the request and then was silent: {cause}."""
 
 
 class Unavailable(MachineshopError):
@@ -218,6 +238,7 @@ class DiskFull(Unavailable):
 
 STATUSES: dict[type[MachineshopError], tuple[int, str]] = {
     InvalidRequest: (400, "invalid_request_error"),
+    BodyTooSlow: (408, "invalid_request_error"),
     RangeNotSatisfiable: (416, "invalid_request_error"),
     PayloadTooLarge: (413, "invalid_request_error"),
     NotAuthenticated: (401, "authentication_error"),
@@ -227,7 +248,9 @@ STATUSES: dict[type[MachineshopError], tuple[int, str]] = {
     Conflict: (409, "conflict_error"),
     QueueFull: (429, "rate_limit_error"),
     TooManyStreams: (429, "rate_limit_error"),
+    TooManyRequests: (429, "rate_limit_error"),
     ReplicaUnreachable: (502, "server_error"),
+    ReplicaSilent: (504, "server_error"),
     DiskFull: (507, "server_error"),
     Unavailable: (503, "server_error"),
     MachineshopError: (500, "server_error"),

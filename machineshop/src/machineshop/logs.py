@@ -14,8 +14,16 @@ _SHARED = [
 ]
 
 
-def configure(*, verbose: bool) -> None:
-    """Send the log to standard error."""
+ACCESS_LOGGER = "machineshop.gateway.access"
+
+
+def configure(*, verbose: bool, access: bool = False) -> None:
+    """Send the log to standard error.
+
+    Args:
+        verbose: Every event, and not only warnings.
+        access: A line for each request through the gateway, also where it is not verbose.
+    """
     terminal = sys.stderr.isatty()
     renderer = structlog.dev.ConsoleRenderer() if terminal else structlog.processors.JSONRenderer()
     handler = logging.StreamHandler(sys.stderr)
@@ -26,6 +34,8 @@ def configure(*, verbose: bool) -> None:
         )
     )
     logging.basicConfig(level=logging.INFO if verbose else logging.WARNING, handlers=[handler], force=True)
+    if access:
+        logging.getLogger(ACCESS_LOGGER).setLevel(logging.INFO)
     logging.getLogger("alembic").setLevel(logging.WARNING)
     logging.getLogger("uvicorn.error").addFilter(_is_news)
 

@@ -7,9 +7,10 @@ a request is the application's affair.
 
 import logging
 import resource
-from asyncio import BaseTransport, TimerHandle, Transport
+from asyncio import BaseTransport, Protocol, TimerHandle, Transport
 from typing import Any, cast
 
+import httptools
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 
 from machineshop.errors import InvalidRequest
@@ -17,6 +18,11 @@ from machineshop.http import error_response
 
 log = logging.getLogger(__name__)
 
+# In the extensions of a request that asked for another protocol, as for a WebSocket: called with the head of the answer
+# and the protocol that speaks from then on, it gives up the connection, with what came on it already.
+TUNNEL = "machineshop.tunnel"
+# Nobody may say more than this before it is known whether the other protocol will be spoken.
+MAX_EARLY_BYTES = 64 * 1024
 # More than this serves nobody on one machine, and programs that walk through all descriptors get slow with it.
 MAX_OPEN_FILES = 1 << 20
 
@@ -69,6 +75,9 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         self._timed: object = None  # the scope of the request whose head the timer is for
         self._fault: InvalidRequest | None = None
         self._timer: TimerHandle | None = None
+        self._upgrading = False  # the parser has nothing more to say
+        self._early = b""
+        self._tunnel: Protocol | None = None
 
     def connection_made(self, transport: BaseTransport) -> None:
         """Expect the first request."""
@@ -79,13 +88,28 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         """Forget the connection."""
         self._stop_timer()
         super().connection_lost(exc)
+        if self._tunnel is not None:
+            self._tunnel.connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
         """Read on, and look closer where that ended neither in a body nor with a whole head."""
+        if self._tunnel is not None:
+            self._tunnel.data_received(data)
+            return
         if self._refused:
             return
+        if self._upgrading:
+            self._keep_early(data)
+            return
         self._unread_bytes += len(data)
-        super().data_received(data)
+        self._unset_keepalive_if_required()
+        try:
+            self.parser.feed_data(data)
+        except httptools.HttpParserUpgrade as upgrade:
+            self._begin_upgrade(data[upgrade.args[0] :])
+            return
+        except httptools.HttpParserError:
+            self.send_400_response("Invalid HTTP request received.")
         if self._unread_bytes or self.scope is not self._begun:
             self._watch()
 
@@ -104,11 +128,38 @@ class BoundedHttpProtocol(HttpToolsProtocol):
             self._fault = self._fault_of_head(self._size_of_head())
             if self._fault is not None:
                 raise self._fault
+        upgrade = self.parser.should_upgrade()
+        if upgrade and self._has_body():
+            self._fault = MalformedRequest("A request that asks for another protocol can have no body.")
+            raise self._fault
         super().on_headers_complete()
+        if upgrade and self.scope["method"] == "GET":
+            self.scope["extensions"] = {TUNNEL: cast("Any", self._give_up)}
         self._begun = self.scope
         self._unread_bytes = 0
         if self._timer is not None:
             self._stop_timer()
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """A line of a head; those behind a body are no part of it."""
+        if self.scope is not self._begun:
+            super().on_header(name, value)
+
+    def eof_received(self) -> bool | None:  # type: ignore[override]
+        """The caller says no more, which ends the connection, unless that speaks another protocol."""
+        return None if self._tunnel is None else self._tunnel.eof_received()
+
+    def pause_writing(self) -> None:
+        """The caller takes no more for now."""
+        super().pause_writing()
+        if self._tunnel is not None:
+            self._tunnel.pause_writing()
+
+    def resume_writing(self) -> None:
+        """It goes on."""
+        super().resume_writing()
+        if self._tunnel is not None:
+            self._tunnel.resume_writing()
 
     def on_body(self, body: bytes) -> None:
         """A piece of a body; a request that has its answer is watched while the rest of it comes."""
@@ -118,6 +169,32 @@ class BoundedHttpProtocol(HttpToolsProtocol):
     def send_400_response(self, msg: str) -> None:
         """Answer what the parser gave up on."""
         self._refuse(self._fault or MalformedRequest(f"{msg} The server speaks HTTP/1.1 with the standard methods."))
+
+    def _has_body(self) -> bool:
+        lengths = {name: value for name, value in self.headers if name in (b"content-length", b"transfer-encoding")}
+        return lengths.get(b"content-length", b"0") != b"0" or b"transfer-encoding" in lengths
+
+    def _begin_upgrade(self, rest: bytes) -> None:
+        """A request that asks for another protocol is the last one of HTTP, whatever becomes of it."""
+        self._upgrading = True
+        self.cycle.keep_alive = False
+        self._keep_early(rest)
+
+    def _keep_early(self, data: bytes) -> None:
+        self._early += data
+        if len(self._early) > MAX_EARLY_BYTES:
+            self.transport.close()
+
+    def _give_up(self, head: bytes, protocol: Protocol) -> tuple[Transport, bytes]:
+        """Answer with this head, and let `protocol` have the connection."""
+        self._stop_timer()
+        self._unset_keepalive_if_required()
+        self.cycle.response_started = self.cycle.response_complete = True
+        self._tunnel = protocol
+        self.flow.resume_reading()
+        self.transport.write(head)
+        early, self._early = self._early, b""
+        return self.transport, early
 
     @property
     def _in_head(self) -> bool:

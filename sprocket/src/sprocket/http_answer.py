@@ -10,6 +10,9 @@ from aiohttp import web
 from .job import Job
 from .outcome import Canceled, Done, Failed, HandedBack, Outcome
 
+NOT_TAKEN_HEADER = "X-Sprocket-Not-Taken"
+"""On a 503 for a request that was not begun with: why. The platform's gateway gives it to another worker, or later."""
+
 
 class Refusal(NamedTuple):
     """Why there are no outputs."""
@@ -32,6 +35,11 @@ def answer_for(outcome: Outcome, job: Job) -> web.Response:
     if isinstance(outcome, Done):
         return web.Response(text=outcome.outputs.text(), content_type="application/json", headers=headers)
     return refused(refusal_of(outcome), headers)
+
+
+def not_taken(refusal: Refusal) -> web.Response:
+    """Say that the request was not begun with, and may go to anybody."""
+    return refused(refusal, {NOT_TAKEN_HEADER: refusal.code})
 
 
 def refused(refusal: Refusal, headers: dict[str, str] | None = None) -> web.Response:

@@ -15,7 +15,7 @@ from aiohttp import web
 
 from .errors import ConfigError
 from .event_stream import EVENTS_TYPE, EventStream
-from .http_answer import Refusal, answer_for, refused
+from .http_answer import Refusal, answer_for, not_taken, refused
 from .job import Job
 from .metrics import Metrics
 from .outcome import Outcome
@@ -97,7 +97,7 @@ class Server:
     async def _post_predict(self, request: web.Request) -> web.StreamResponse:
         health = self._health()
         if health is not Health.HEALTHY:
-            return refused(Refusal(503, f"the worker is {health.value}", health.value))
+            return not_taken(Refusal(503, f"the worker is {health.value}", health.value))
         try:
             payload = json.loads(await request.read())
         except web.HTTPRequestEntityTooLarge:
@@ -114,7 +114,7 @@ class Server:
             )
         # Requests whose files are still being fetched have no slot yet, and will want one.
         if not self._workbench.slots.free or len(self._requests) >= self._workbench.slots.count:
-            return refused(Refusal(503, "the model is busy with other requests", "busy"))
+            return not_taken(Refusal(503, "the model is busy with other requests", "busy"))
         headers = {name.lower(): value for name, value in request.headers.items()}
         job = Job(_request_id(headers.get("x-request-id", "")), payload, headers=headers)
         stream = EventStream(request, job) if EVENTS_TYPE in request.headers.get("Accept", "") else None

@@ -2,160 +2,224 @@
 
 import asyncio
 import re
-from collections.abc import AsyncIterator
-from urllib.parse import quote
+from typing import NamedTuple
 
-import aiohttp
-import msgspec
-from starlette.datastructures import Headers
-from starlette.requests import Request
 from starlette.types import Send
-from yarl import URL
 
-from machineshop.errors import ReplicaUnreachable
+from machineshop.errors import InvalidRequest, MachineshopError, ReplicaUnreachable
 from machineshop.gateway import headers
-from machineshop.ids import new_id
+from machineshop.gateway.asked import Asked
+from machineshop.gateway.connection import SWITCHING, Connection, Fault, Head, HungUp
+from machineshop.gateway.pool import Origin, Pool
+from machineshop.gateway.tunnel import carry
+from machineshop.protocol import TUNNEL
 from machineshop.runtime.base import Replica
 
-IDEMPOTENT = frozenset({"GET", "HEAD", "PUT", "DELETE", "OPTIONS"})
-# Lower ones are no answers: those that only announce one never get here, and nobody asked to switch protocols.
+# Lower ones are no answers: those that only announce one never get here.
 STATUSES = range(200, 600)
 # Behind as many slashes the replica's own path begins: `/v1/deployment-request/{deployment}/`. An encoded slash is one
 # too here, because routes match the decoded path.
 SLASHES_BEFORE_TAIL = 4
-SLASH = re.compile(r"/|%2[Ff]")
+SLASH = re.compile(rb"/|%2[Ff]")
+# Whoever has an answer sooner is not watched for hanging up: that costs more than it saves.
+WATCH_AFTER_SECONDS = 0.02
 
 
 class ImpossibleAnswer(ReplicaUnreachable):
     """{name} answered with the impossible {what}: mend the server that said so."""
 
 
-class Target(msgspec.Struct, frozen=True):
+class Target(NamedTuple):
     """Where a request goes, and how it is written there."""
 
-    url: URL
-    headers: list[tuple[str, str]]
-    request_id: str
+    origin: Origin
+    path: bytes
+    lines: bytes
+    """The headers, each with its line's end, but for those that say how long the body is."""
     name: str
     """Who that is, in a message."""
 
 
-def replica_target(request: Request, replica: Replica, deployment_name: str) -> Target:
+class NotTaken(Exception):
+    """A worker of the platform did not begin with the request: another one may have it, or this one later."""
+
+
+def replica_target(asked: Asked, replica: Replica, deployment_name: str) -> Target:
     """A replica, which never sees the caller's key."""
-    request_id = _request_id(request)
-    client = request.client.host if request.client else "unknown"
-    tail = SLASH.split(_raw_path(request), SLASHES_BEFORE_TAIL)[-1]
-    return Target(
-        URL(f"http://{replica.host}:{replica.port}/{tail}{_query(request)}", encoded=True),
-        headers.to_replica(request.headers.raw, client, request_id),
-        request_id,
-        f"A replica of '{deployment_name}'",
-    )
+    origin = Origin(replica.host, replica.port or 0)
+    ours = [
+        (b"x-forwarded-for", asked.client.encode("latin-1", "replace")),
+        (b"x-forwarded-proto", asked.scope.get("scheme", "http").encode()),
+        (b"x-forwarded-prefix", b"/v1/deployment-request/" + deployment_name.encode()),
+        (b"x-request-id", asked.request_id),
+    ]
+    if asked.host:
+        ours.append((b"x-forwarded-host", asked.host))
+    lines = b"host: " + _authority(origin) + b"\r\n" + headers.to_replica(asked.headers, ours)
+    return Target(origin, b"/" + own_path(asked.raw_path) + asked.query, lines, f"A replica of '{deployment_name}'")
 
 
-def server_target(request: Request, base_url: str, server_id: str) -> Target:
+def own_path(raw_path: bytes) -> bytes:
+    """The replica's own part of a path, without its first slash."""
+    return SLASH.split(raw_path, SLASHES_BEFORE_TAIL)[-1]
+
+
+def server_target(asked: Asked, origin: Origin, server_id: str) -> Target:
     """Another server of the platform, which is asked the same; `server_id` is this one."""
-    request_id = _request_id(request)
-    return Target(
-        URL(f"{base_url.rstrip('/')}{_raw_path(request)}{_query(request)}", encoded=True),
-        headers.to_server(request.headers.raw, request_id, server_id),
-        request_id,
-        f"The server at {base_url}",
-    )
+    ours = [(b"x-request-id", asked.request_id), (headers.RELAYED.encode(), server_id.encode())]
+    lines = b"host: " + _authority(origin) + b"\r\n" + headers.to_server(asked.headers, ours)
+    name = f"The server at {origin.host}:{origin.port}"
+    return Target(origin, asked.raw_path + asked.query, lines, name)
 
 
 class Exchange:
-    """One request to one target; `started` once the caller has got the beginning of the answer."""
+    """One request to one target.
 
-    def __init__(self, request: Request, send: Send, target: Target) -> None:
-        self._request = request
+    Args:
+        asked: The request.
+        send: Takes the answer.
+        target: Where it goes.
+        silence_seconds: How long the target may say nothing.
+    """
+
+    def __init__(self, asked: Asked, send: Send, target: Target, silence_seconds: float) -> None:
+        self._asked = asked
         self._send = send
         self._target = target
-        self._body_begun = False
-        self._body_ended = asyncio.Event()
-        self.started = False
+        self._silence_seconds = silence_seconds
+        self._upload_failure: MachineshopError | None = None
+        self.sent = False
+        """Whether the target may have begun with the request."""
+        self.status: int | None = None
+        """The answer's status, once the caller has got the beginning of it."""
+        self.answered_bytes = 0
 
-    def may_retry(self, error: aiohttp.ClientError) -> bool:
-        """Whether another replica may get the request: nothing of it was sent, or repeating it is harmless."""
-        if self._body_begun:
-            return False
-        return isinstance(error, aiohttp.ClientConnectorError) or self._request.method in IDEMPOTENT
-
-    async def run(self, session: aiohttp.ClientSession) -> None:
+    async def run(self, pool: Pool) -> None:
         """Forward; ends early when the caller hangs up, which hangs up on the target too.
 
         Raises:
-            aiohttp.ClientError: The target could not be reached, or broke off.
+            Fault: The target could not be reached, or broke off, or the caller did.
+            NotTaken: The target has not begun with it.
             ImpossibleAnswer: No HTTP message can say what it answered.
+            MachineshopError: The request's body is not to be had.
         """
-        answer = asyncio.ensure_future(self._exchange(session))
-        hung_up = asyncio.ensure_future(self._hung_up())
+        connection = await pool.take(self._target.origin)
+        upload: asyncio.Task[None] | None = None
+        watch: asyncio.TimerHandle | None = None
+        asked = self._asked
+        asked.gone = connection.abort
         try:
-            await asyncio.wait([answer, hung_up], return_when=asyncio.FIRST_COMPLETED)
-            if answer.done():
-                answer.result()
+            connection.begin(head_only=asked.method == "HEAD")
+            connection.write(self._request())
+            self.sent = True
+            if asked.whole:
+                watch = asyncio.get_running_loop().call_later(WATCH_AFTER_SECONDS, asked.watch)
+            else:
+                upload = asyncio.ensure_future(self._upload(connection))
+            await self._answer(connection)
+        except Fault:
+            if self._upload_failure is not None and self.status is None:
+                raise self._upload_failure from None
+            raise
         finally:
-            for task in (answer, hung_up):
-                task.cancel()
-            await asyncio.gather(answer, hung_up, return_exceptions=True)
+            asked.gone = _nobody_cares
+            if watch is not None:
+                watch.cancel()
+            if upload is not None:
+                upload.cancel()
+            pool.give_back(connection, self._target.origin, spoiled=not asked.whole)
 
-    async def _exchange(self, session: aiohttp.ClientSession) -> None:
-        async with session.request(
-            self._request.method,
-            self._target.url,
-            headers=self._target.headers,
-            data=self._body() if _has_body(self._request.headers) else None,
-            allow_redirects=False,
-        ) as response:
-            self._check(response)
-            self.started = True
-            await self._send(
-                {
-                    "type": "http.response.start",
-                    "status": response.status,
-                    "headers": headers.to_client(response.raw_headers, response.status, self._target.request_id),
-                }
-            )
-            if self._request.method != "HEAD" and response.status not in headers.BODILESS:
-                async for part in response.content.iter_any():
-                    await self._send({"type": "http.response.body", "body": part, "more_body": True})
+    def _request(self) -> bytes:
+        """The head, with the body's first piece."""
+        asked, target = self._asked, self._target
+        head = b"%b %b HTTP/1.1\r\n%b" % (asked.method.encode(), target.path, target.lines)
+        if asked.websocket:
+            return head + b"connection: Upgrade\r\nupgrade: websocket\r\n\r\n"
+        if not asked.has_body:
+            return head + (b"content-length: 0\r\n\r\n" if asked.length == 0 else b"\r\n")
+        if asked.replayable:
+            return head + b"content-length: %d\r\n\r\n" % len(asked.first) + asked.first
+        if asked.length is not None and not asked.chunked:
+            return head + b"content-length: %d\r\n\r\n" % asked.length + asked.first
+        return head + b"transfer-encoding: chunked\r\n\r\n" + _chunk(asked.first)
+
+    async def _upload(self, connection: Connection) -> None:
+        """Send the rest of the body as it comes, and no faster than it is taken."""
+        asked = self._asked
+        by_length = asked.length is not None and not asked.chunked
+        try:
+            while not asked.whole:
+                await connection.drain()
+                piece = await asked.more()
+                connection.write(piece if by_length else _chunk(piece))
+            if not by_length:
+                connection.write(b"0\r\n\r\n")
+            asked.watch()
+        except Fault as fault:
+            connection.abort(fault)
+        except MachineshopError as error:
+            self._upload_failure = error
+            connection.abort(HungUp(error.message))
+
+    async def _answer(self, connection: Connection) -> None:
+        head = await connection.head(self._silence_seconds)
+        self._check(head)
+        if head.status == SWITCHING:
+            await self._tunnel(connection, head)
+            return
+        passed_on = headers.to_client(head.headers, head.status, self._asked.request_id)
+        if self._asked.websocket:
+            passed_on.append((b"connection", b"close"))
+        self.status = head.status
+        await self._send({"type": "http.response.start", "status": head.status, "headers": passed_on})
+        if self._asked.method == "HEAD" or head.status in headers.BODILESS:
             await self._send({"type": "http.response.body", "body": b"", "more_body": False})
+            return
+        while (rest := connection.at_hand()) is None:
+            part = await connection.read(self._silence_seconds)
+            self.answered_bytes += len(part)
+            await self._send({"type": "http.response.body", "body": part, "more_body": True})
+        self.answered_bytes += len(rest)
+        await self._send({"type": "http.response.body", "body": rest, "more_body": False})
 
-    def _check(self, response: aiohttp.ClientResponse) -> None:
-        """Refuse what our own server could not pass on."""
-        if response.status not in STATUSES:
-            raise ImpossibleAnswer(name=self._target.name, what=f"status {response.status}")
-        if bad := headers.malformed(response.raw_headers):
+    async def _tunnel(self, connection: Connection, head: Head) -> None:
+        """The caller and the target speak to one another from now on."""
+        release = self._asked.scope["extensions"][TUNNEL]
+        self.status = SWITCHING
+        switched = headers.switched([*head.headers, (b"x-request-id", self._asked.request_id)])
+        self.answered_bytes = await carry(
+            lambda side: release(switched, side), connection.release(), self._silence_seconds
+        )
+
+    def _check(self, head: Head) -> None:
+        """Refuse what our own server could not pass on, and what is none of an answer."""
+        if head.status not in STATUSES and not (head.status == SWITCHING and self._asked.websocket):
+            raise ImpossibleAnswer(name=self._target.name, what=f"status {head.status}")
+        if bad := headers.malformed(head.headers):
             raise ImpossibleAnswer(name=self._target.name, what=f"header {bad}")
-
-    async def _body(self) -> AsyncIterator[bytes]:
-        self._body_begun = True
-        async for part in self._request.stream():
-            if part:
-                yield part
-        self._body_ended.set()
-
-    async def _hung_up(self) -> None:
-        """Return once the caller hangs up; while the body is being read, whoever reads it notices that."""
-        if _has_body(self._request.headers):
-            await self._body_ended.wait()
-        while (await self._request.receive())["type"] != "http.disconnect":
-            pass
+        if head.status == 503 and self._asked.replayable and any(n == headers.NOT_TAKEN for n, _ in head.headers):
+            raise NotTaken
 
 
-def _request_id(request: Request) -> str:
-    return request.headers.get("x-request-id", "")[:128] or new_id()
+def check_tunnel(asked: Asked) -> None:
+    """Refuse to make a WebSocket of a connection that cannot become one.
+
+    Raises:
+        InvalidRequest: The server in front of us does not let go of it.
+    """
+    if asked.websocket and TUNNEL not in asked.scope.get("extensions", {}):
+        raise InvalidRequest("This connection cannot become a WebSocket: ask over HTTP/1.1 with GET.")
 
 
-def _raw_path(request: Request) -> str:
-    path: bytes = request.scope.get("raw_path") or quote(request.scope["path"]).encode()
-    return path.decode("latin-1")
+def _authority(origin: Origin) -> bytes:
+    host = f"[{origin.host}]" if ":" in origin.host else origin.host
+    return f"{host}:{origin.port}".encode()
 
 
-def _query(request: Request) -> str:
-    query: str = request.scope["query_string"].decode("latin-1")
-    return f"?{query}" if query else ""
+def _chunk(piece: bytes) -> bytes:
+    """A piece of a body whose length nobody knows; an empty one would be its end."""
+    return b"%x\r\n%b\r\n" % (len(piece), piece) if piece else b""
 
 
-def _has_body(request_headers: Headers) -> bool:
-    return request_headers.get("content-length", "0") != "0" or "transfer-encoding" in request_headers
+def _nobody_cares(_fault: HungUp) -> None:
+    """Nothing is under way that a caller could hang up on."""

@@ -1,117 +1,241 @@
 """Forwards requests to a deployment's replicas: `/v1/deployment-request/{name or id}/{any path}`.
 
-Plain ASGI on one side and aiohttp on the other, with nothing buffered in between. A request goes to the ready replica
-with the fewest in flight; one that could not even be sent goes to another.
+Plain ASGI on one side and connections of our own on the other, with nothing buffered in between. A request goes to the
+ready replica with the fewest in flight; one that could not even be sent goes to another, and one that nobody can take
+yet waits for a while.
 """
 
 import logging
-from typing import Protocol
+import time
+from typing import Self
 
-import aiohttp
-from starlette.requests import Request
 from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
-from machineshop.errors import InvalidRequest, MachineshopError, NoReadyReplica, NotPermitted, ReplicaUnreachable
-from machineshop.gateway.balancer import choose
-from machineshop.gateway.exchange import Exchange, replica_target
-from machineshop.gateway.headers import asks_for_websocket
-from machineshop.gateway.session import open_session
-from machineshop.http import USER_SCOPES, bearer_token, error_response
-from machineshop.models import Deployment
+from machineshop.config import DEFAULT_GATEWAY_LIMITS, GatewayLimits
+from machineshop.errors import MachineshopError, NoReadyReplica, NotPermitted, ReplicaSilent, ReplicaUnreachable
+from machineshop.gateway.access import CLIENT_GONE, Entry, log_access
+from machineshop.gateway.asked import Asked
+from machineshop.gateway.balancer import Run, choose, run_of
+from machineshop.gateway.connection import Fault, Garbled, HungUp, Silent
+from machineshop.gateway.exchange import Exchange, ImpossibleAnswer, NotTaken, check_tunnel, replica_target
+from machineshop.gateway.limits import KeyLimiter
+from machineshop.gateway.pool import Pool
+from machineshop.gateway.sight import Replicas, Sight
+from machineshop.gateway.waiting_room import Place, WaitingRoom
+from machineshop.http import USER_SCOPES, error_response
+from machineshop.models import Deployment, Identity
 from machineshop.runtime.base import Replica
 from machineshop.services.deployments import DeploymentService
 from machineshop.services.identity import IdentityService
+from machineshop.services.status import standing
 from machineshop.services.traffic import Request as Counted
 from machineshop.services.traffic import Traffic
+from machineshop.states import DeploymentStatus
 
 log = logging.getLogger(__name__)
 
 PREFIX = "/v1/deployment-request"
 METHODS = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"]
+# Where replicas crash again and again one may still come back; who asks is not to wait long for that.
+BROKEN_HOLD_SECONDS = 5.0
 
 
-class Replicas(Protocol):
-    """Who knows the replicas: the runtime."""
+# How often a request that may be repeated is, after a replica broke off.
+MAX_REPEATS = 3
 
-    async def observe(self) -> list[Replica]:
-        """All of them."""
-        ...
+
+class Tries:
+    """What one request has been through; a context manager."""
+
+    def __init__(self) -> None:
+        self.refused: set[Run] = set()
+        """Replicas that it has been to since it was called last."""
+        self.failure: MachineshopError | None = None
+        self.repeats = 0
+        self.place: Place | None = None
+        self.until = 0.0
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        if self.place is not None:
+            self.place.__exit__(*error)
 
 
 class Gateway:
-    """The ASGI application behind the gateway's route."""
+    """The ASGI application behind the gateway's route.
+
+    Args:
+        identity: Tells whose a key is.
+        deployments: What should run.
+        replicas: What runs.
+        traffic: Is told of every request.
+        limits: The bounds.
+    """
 
     def __init__(
-        self, identity: IdentityService, deployments: DeploymentService, replicas: Replicas, traffic: Traffic
+        self,
+        identity: IdentityService,
+        deployments: DeploymentService,
+        replicas: Replicas,
+        traffic: Traffic,
+        limits: GatewayLimits = DEFAULT_GATEWAY_LIMITS,
     ) -> None:
         self._identity = identity
         self._deployments = deployments
-        self._replicas = replicas
         self._traffic = traffic
-        self._session: aiohttp.ClientSession | None = None
+        self._limits = limits
+        self.sight = Sight(replicas)
+        self._room = WaitingRoom(limits, self.sight.ready)
+        self._keys = KeyLimiter(limits)
+        self._pool = Pool()
 
     def routes(self) -> list[Route]:
         """The gateway's one route, for every method and path."""
         return [Route(PREFIX + "/{deployment}/{path:path}", self, methods=METHODS, name="gateway")]
 
-    async def start(self) -> None:
-        """Open the connection pool."""
-        self._session = open_session()
+    def close(self) -> None:
+        """Close the connections that wait for their next request."""
+        self._pool.close()
 
-    async def close(self) -> None:
-        """Close the connection pool."""
-        if self._session is not None:
-            await self._session.close()
+    def close_waiting_room(self) -> None:
+        """Let nobody wait for a replica any more: those who do are told so."""
+        self._room.close()
+
+    def held(self, deployment_id: str) -> int:
+        """How many requests wait for a replica of this deployment."""
+        return self._room.waiting[deployment_id]
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Authenticate, then forward."""
-        request = Request(scope, receive)
+        """Answer one request."""
+        entry = Entry(time.monotonic())
+        asked = Asked(scope, receive, self._limits)
         try:
-            deployment = await self._authorize(request)
-            if asks_for_websocket(request.headers.raw):
-                raise InvalidRequest(
-                    "The gateway does not carry WebSockets yet. Send plain HTTP requests; answers may stream."
-                )
-            with self._traffic.request(deployment.id) as counted:
-                await self._forward(request, deployment, send, counted)
+            await self._answer(asked, send, entry)
+        except HungUp:
+            entry.status = CLIENT_GONE
         except MachineshopError as error:
-            await error_response(error)(scope, receive, send)
+            response = error_response(error)
+            response.raw_headers.append((b"x-request-id", asked.request_id))
+            entry.status = response.status_code
+            await response(scope, receive, send)
+        finally:
+            asked.unwatch()
+            log_access(asked, entry)
 
-    async def _authorize(self, request: Request) -> Deployment:
-        identity = await self._identity.authenticate(bearer_token(request.headers))
+    async def _answer(self, asked: Asked, send: Send, entry: Entry) -> None:
+        identity = await self._authenticate(asked)
+        entry.key = identity.key.prefix
+        deployment = await self._deployments.get(identity.project.id, asked.deployment)
+        entry.deployment = deployment.name
+        check_tunnel(asked)
+        self._keys.enter(identity.key.id, time.monotonic())
+        try:
+            await asked.begin()
+            with self._traffic.request(deployment.id) as counted, Tries() as tries:
+                await self._forward(asked, deployment, send, counted, tries, entry)
+        finally:
+            self._keys.leave(identity.key.id)
+
+    async def _authenticate(self, asked: Asked) -> Identity:
+        identity = await self._identity.authenticate(asked.token)
         if identity.key.scope not in USER_SCOPES:
             raise NotPermitted(needed=" or ".join(USER_SCOPES), scope=identity.key.scope)
-        return await self._deployments.get(identity.project.id, request.path_params["deployment"])
+        return identity
 
-    async def _forward(self, request: Request, deployment: Deployment, send: Send, counted: Counted) -> None:
-        refused: frozenset[str] = frozenset()
-        failure: MachineshopError = NoReadyReplica(
-            f"No replica of '{deployment.name}' is ready to answer; 'jig status' says why. Try again shortly."
-        )
-        while replica := await self._choose(deployment, refused):
-            exchange = Exchange(request, send, replica_target(request, replica, deployment.name))
+    async def _forward(
+        self, asked: Asked, deployment: Deployment, send: Send, counted: Counted, tries: Tries, entry: Entry
+    ) -> None:
+        """Send it to one replica after another, until it is answered."""
+        while True:
+            ready = await self.sight.ready(deployment.id)
+            replica = choose(ready, self._traffic.in_flight, tries.refused)
+            if replica is None:
+                await self._hold(asked, deployment, counted, tries)
+                continue
+            target = replica_target(asked, replica, deployment.name)
+            exchange = Exchange(asked, send, target, self._limits.silence_seconds)
             counted.send(replica.id)
             try:
-                await exchange.run(self._opened())
+                await exchange.run(self._pool)
                 counted.answered()
+                self._room.call_one(deployment.id)
                 return
-            except aiohttp.ClientError as error:
-                if exchange.started:
-                    log.warning("gateway.cut deployment=%s replica=%s error=%s", deployment.name, replica.id, error)
-                    return  # the server closes the connection of an answer without an end: the caller must know
-                failure = ReplicaUnreachable(name=deployment.name, cause=type(error).__name__)
-                if not exchange.may_retry(error):
-                    break
-                refused |= {replica.id}
-        raise failure
+            except NotTaken:
+                tries.failure = None
+            except Fault as fault:
+                if exchange.status is not None:
+                    self._tell_of_cut(deployment, replica, fault)
+                    return
+                tries.failure = self._judge(fault, asked, deployment, exchange, tries)
+            finally:
+                entry.replica, entry.status, entry.answered_bytes = replica.id, exchange.status, exchange.answered_bytes
+            tries.refused.add(run_of(replica))
 
-    async def _choose(self, deployment: Deployment, refused: frozenset[str]) -> Replica | None:
-        replicas = [r for r in await self._replicas.observe() if r.deployment_id == deployment.id]
-        in_flight = {replica.id: self._traffic.in_flight(replica.id) for replica in replicas}
-        return choose(replicas, in_flight, refused)
+    def _tell_of_cut(self, deployment: Deployment, replica: Replica, fault: Fault) -> None:
+        """The server closes the connection of an answer without an end: the caller must know."""
+        if isinstance(fault, HungUp):
+            raise fault
+        log.warning("gateway.cut deployment=%s replica=%s error=%s", deployment.name, replica.id, fault)
 
-    def _opened(self) -> aiohttp.ClientSession:
-        if self._session is None:
-            raise NoReadyReplica("The gateway is not open yet.")
-        return self._session
+    def _judge(
+        self, fault: Fault, asked: Asked, deployment: Deployment, exchange: Exchange, tries: Tries
+    ) -> MachineshopError:
+        """What the caller is told where no other replica takes the request; raised where none may be asked."""
+        if isinstance(fault, HungUp):
+            raise fault
+        if isinstance(fault, Garbled):  # others of the same image would say the same
+            raise ImpossibleAnswer(name=f"A replica of '{deployment.name}'", what=f"words: {fault}") from fault
+        kind = ReplicaSilent if isinstance(fault, Silent) else ReplicaUnreachable
+        error = kind(name=deployment.name, cause=str(fault))
+        if not exchange.sent:
+            return error
+        tries.repeats += 1
+        if isinstance(fault, Silent) or not asked.may_repeat or tries.repeats > MAX_REPEATS:
+            raise error from fault
+        return error
+
+    async def _hold(self, asked: Asked, deployment: Deployment, counted: Counted, tries: Tries) -> None:
+        """Wait until there may be a replica that takes the request.
+
+        Raises:
+            MachineshopError: There is none in time.
+            HungUp: The caller is gone.
+        """
+        if tries.place is None:
+            seconds = await self._hold_seconds(deployment, tries)
+            tries.until = time.monotonic() + seconds
+            tries.place = self._room.place(deployment.id, deployment.name).__enter__()
+        counted.hold()
+        asked.gone = tries.place.gone
+        asked.watch()
+        try:
+            await tries.place.called(tries.until - time.monotonic())
+        except TimeoutError:
+            raise tries.failure or await self._not_ready(deployment) from None
+        if self._room.closed:
+            raise NoReadyReplica("The server is about to end. Try again shortly.")
+        tries.refused.clear()
+
+    async def _hold_seconds(self, deployment: Deployment, tries: Tries) -> float:
+        """How long a request may wait: not at all where no replica will come."""
+        if deployment.config.max_replicas == 0:
+            raise await self._not_ready(deployment)
+        state = standing(deployment, await self.sight.of(deployment.id), time.time())
+        if state.status is DeploymentStatus.FAILED and tries.failure is None:
+            return min(BROKEN_HOLD_SECONDS, self._limits.hold_seconds)
+        return self._limits.hold_seconds
+
+    async def _not_ready(self, deployment: Deployment) -> NoReadyReplica:
+        replicas = await self.sight.of(deployment.id)
+        state = standing(deployment, replicas, time.time())
+        if state.ready_replicas:
+            return NoReadyReplica(
+                f"All {state.ready_replicas} replicas of '{deployment.name}' are busy. Try again shortly."
+            )
+        why = f" ({state.message})" if state.message else ""
+        return NoReadyReplica(
+            f"No replica of '{deployment.name}' is ready to answer{why}; 'jig status' says why. Try again shortly."
+        )

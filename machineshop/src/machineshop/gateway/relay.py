@@ -8,20 +8,20 @@ the answer back, with nothing buffered in between.
 import asyncio
 import contextlib
 import logging
-import ssl
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Protocol
 
-import aiohttp
-from starlette.requests import Request
 from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from machineshop.config import DEFAULT_GATEWAY_LIMITS, GatewayLimits
 from machineshop.errors import HolderAway, MachineshopError
-from machineshop.gateway.exchange import Exchange, server_target
+from machineshop.gateway.asked import Asked
+from machineshop.gateway.connection import Fault, HungUp
+from machineshop.gateway.exchange import Exchange, check_tunnel, server_target
 from machineshop.gateway.headers import RELAYED
-from machineshop.gateway.session import open_session
+from machineshop.gateway.pool import Pool, origin_of
 from machineshop.http import error_response
 
 log = logging.getLogger(__name__)
@@ -51,23 +51,24 @@ class Relay:
         lease: Who runs the replicas.
         server_id: Who we are: a request that we pass on carries it, and is never passed on again.
         ca_bundle: Whose certificates are trusted, where the system's authorities do not know those of servers.
+        limits: The bounds, which are those of the gateway.
     """
 
-    def __init__(self, lease: Lease, server_id: str, ca_bundle: Path | None = None) -> None:
+    def __init__(
+        self,
+        lease: Lease,
+        server_id: str,
+        ca_bundle: Path | None = None,
+        limits: GatewayLimits = DEFAULT_GATEWAY_LIMITS,
+    ) -> None:
         self._lease = lease
         self._server_id = server_id
-        self._ca_bundle = ca_bundle
-        self._session: aiohttp.ClientSession | None = None
+        self._limits = limits
+        self._pool = Pool(ca_bundle)
 
-    async def start(self) -> None:
-        """Open the connection pool."""
-        tls = None if self._ca_bundle is None else ssl.create_default_context(cafile=self._ca_bundle)
-        self._session = open_session(tls)
-
-    async def close(self) -> None:
-        """Close the connection pool."""
-        if self._session is not None:
-            await self._session.close()
+    def close(self) -> None:
+        """Close the connections that wait for their next request."""
+        self._pool.close()
 
     def guard(self, routes: Iterable[Route]) -> list[Route]:
         """The same routes; while another server runs the replicas, it answers them."""
@@ -81,37 +82,47 @@ class Relay:
             if self._lease.held:
                 await app(scope, receive, send)
                 return
+            asked = Asked(scope, receive, self._limits)
             try:
-                await self._pass_on(Request(scope, receive), send)
+                await self._pass_on(asked, send)
+            except HungUp:
+                return
             except MachineshopError as error:
                 await error_response(error)(scope, receive, send)
+            finally:
+                asked.unwatch()
 
         return relayed
 
-    async def _pass_on(self, request: Request, send: Send) -> None:
+    async def _pass_on(self, asked: Asked, send: Send) -> None:
         url = self._lease.holder_url
-        if url is None or self._session is None:
+        if url is None:
             raise HolderAway("No server runs the replicas at this moment; one is about to. Try again shortly.")
-        if RELAYED in request.headers:
+        if any(name == RELAYED.encode() for name, _ in asked.headers):
             raise HolderAway("Another server has just begun to run the replicas. Try again shortly.")
-        exchange = Exchange(request, send, server_target(request, url, self._server_id))
+        check_tunnel(asked)
+        await asked.begin()
+        target = server_target(asked, origin_of(url), self._server_id)
+        exchange = Exchange(asked, send, target, self._limits.silence_seconds)
         try:
-            await self._run(exchange, self._session, url)
-        except aiohttp.ClientError as error:
-            if exchange.started:
-                log.warning("relay.cut holder=%s error=%s", url, error)
+            await self._run(exchange, url)
+        except HungUp:
+            raise
+        except Fault as fault:
+            if exchange.status is not None:
+                log.warning("relay.cut holder=%s error=%s", url, fault)
                 return  # the server closes the connection of an answer without an end: the caller must know
-            raise _away(url, type(error).__name__) from error
+            raise _away(url, str(fault)) from fault
 
-    async def _run(self, exchange: Exchange, session: aiohttp.ClientSession, url: str) -> None:
+    async def _run(self, exchange: Exchange, url: str) -> None:
         """Carry the exchange to its end, or as long as that server has the lease: one that is halted never answers."""
-        running = asyncio.ensure_future(exchange.run(session))
+        running = asyncio.ensure_future(exchange.run(self._pool))
         changed = asyncio.ensure_future(self._lease.changed())
         try:
             await asyncio.wait([running, changed], return_when=asyncio.FIRST_COMPLETED)
             if running.done():
                 running.result()
-            elif not exchange.started:
+            elif exchange.status is None:
                 raise _away(url, "another server has taken over from it")
         finally:
             for task in (running, changed):

@@ -1,0 +1,1 @@
+"""Whom `gateway.py` measures."""
