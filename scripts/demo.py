@@ -54,7 +54,16 @@ class Demo:
         """Start the server on a free port and wait until it answers."""
         with self.log.open("wb") as log:
             self.server = subprocess.Popen(
-                [BIN / "machineshop", "serve", "--port", "0", "--data-dir", self.folder / "data"],
+                [
+                    BIN / "machineshop",
+                    "serve",
+                    "--runtime",
+                    "process",
+                    "--port",
+                    "0",
+                    "--data-dir",
+                    self.folder / "data",
+                ],
                 env=self.environment,
                 stdout=log,
                 stderr=log,

@@ -28,6 +28,7 @@ VARIABLE = [
     (r"\S*/(data|\.local/share/machineshop|contexts\.json)\b", "PATH"),
     (r"(?m)^  replica REPLICA: (waiting|starting).*\n", ""),
     (r"(?m)^ +N s  (pending|running).*\n", ""),
+    (r"runtime +\w+, runs .*", "RUNTIME"),
     (r"[ \t]+$", ""),
 ]
 

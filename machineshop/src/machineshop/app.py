@@ -31,6 +31,7 @@ from machineshop.api import queue as queue_api
 from machineshop.api import scaling as scaling_api
 from machineshop.api import webhooks as webhooks_api
 from machineshop.api import work as work_api
+from machineshop.api.addresses import Addresses
 from machineshop.api.endpoint import Api
 from machineshop.api.job_view import job_view
 from machineshop.blobs import Storage
@@ -56,14 +57,16 @@ from machineshop.gateway.relay import Relay
 from machineshop.hsts import hsts_headers
 from machineshop.http import error_response, json_response
 from machineshop.registry import app as registry_app
-from machineshop.runtime.base import ArtifactKind, ReplicaStatus
-from machineshop.runtime.process import ProcessRuntime
-from machineshop.server import HttpServer, PortTaken, listen
+from machineshop.runtime.base import ReplicaStatus
+from machineshop.runtime.choice import Choice, choose, is_loopback, url_in_containers
+from machineshop.runtime.choice import build as build_runtime
+from machineshop.server import EVERYWHERE, HttpServer, PortTaken, listen
 from machineshop.services.deployments import DeploymentService
 from machineshop.services.feed import Feed
 from machineshop.services.files import FileService
 from machineshop.services.garbage import GarbageCollector
 from machineshop.services.identity import IdentityService, new_key
+from machineshop.services.images import Images
 from machineshop.services.multipart import MultipartService
 from machineshop.services.news import News
 from machineshop.services.packages import PackageIndex, read_wheels
@@ -113,6 +116,7 @@ class Platform:
         self.context_name: str | None = None
         self._address_of_machine: str | None = None
         self._address_file = self.data_dir.path / "server.json"
+        self.choice = Choice()
 
     async def start(self) -> None:
         """Begin to serve.
@@ -127,6 +131,8 @@ class Platform:
         context = None if self.tls is None else self.tls.context
         self.server = HttpServer(self.settings.host, self.settings.port or self._last_port(), context)
         self.base_url = self.settings.public_url or self.server.url()
+        self.choice = await choose(self.settings.runtime, self._runtime_dir)
+        self._let_containers_in()
         self.build()
         self.database.start()
         await self._check_storage()
@@ -205,11 +211,17 @@ class Platform:
             self.database, self.storage, lambda: self.base_url, storage_is_shared=self.database.is_shared
         )
         self.multipart = MultipartService(self.database, self.storage, self.files, lambda: self.base_url)
+        self.images = Images(
+            self.registry,
+            self.registry_access,
+            lambda image: self.runtime.pin(image),  # noqa: PLW0108 - as below
+            self._registry_host,
+        )
         self.deployments = DeploymentService(
             self.database,
-            self.registry,
+            self.images,
             lambda: self.runtime.capacity(),  # noqa: PLW0108 - the runtime is built after its sources
-            frozenset({ArtifactKind.BUNDLE}),
+            self.choice.accepts,
         )
         targets = targets_of(self.settings, lambda: self.port)
         self.queue = QueueService(self.database, self.deployments, check_webhook_url=targets.check_url)
@@ -217,11 +229,14 @@ class Platform:
         self.deliverer = Deliverer(self.database, self.webhooks, Sender(targets))
         self.traffic = Traffic()
         watcher = PlatformWatcher(self.identity, self.queue, self.lease, self.traffic)
-        self.runtime = ProcessRuntime(
-            self.data_dir.path / "runtime",
+        self.runtime = build_runtime(
+            self.choice,
+            self._runtime_dir,
             bundles=self.registry,
+            images=self.images,
             watcher=watcher,
             platform_url=lambda: self.base_url,
+            container_url=self._container_url,
             ca_bundle=None if self.tls is None else self.tls.bundle,
         )
         self.feed = Feed(self.database, self.queue.changes, events_api.render)
@@ -249,9 +264,8 @@ class Platform:
         def loop(name: str, run_once: Callable[[float], Awaitable[object]], interval_seconds: float) -> Loop:
             return Loop(name, run_once, interval_seconds, hold=self.lease)
 
-        reconcile = loop(
-            "reconcile", Reconciler(self.database, self.runtime, self.queue, self.traffic).run_once, RECONCILE_SECONDS
-        )
+        reconciler = Reconciler(self.database, self.runtime, self.queue, self.traffic, self.images)
+        reconcile = loop("reconcile", reconciler.run_once, RECONCILE_SECONDS)
         self.deployments.on_change(reconcile.wake)
         scale = loop("scale", self.scaler.run_once, SCALE_SECONDS)
         self.deployments.on_change(scale.wake)
@@ -281,7 +295,7 @@ class Platform:
         api = Api(self.identity)
         (gateway,) = self._where_the_replicas_are(self.gateway.routes())
         routes: list[BaseRoute] = [
-            *work_api.routes(api, self.queue, time.time),
+            *work_api.routes(api, self.queue, time.time, Addresses(lambda: self.base_url, self._address_inside)),
             *queue_api.routes(api, self.queue, self.places, self.relay.guard if self.database.is_shared else None),
             *events_api.routes(api, self.queue, self.deployments, self.feed),
             *webhooks_api.routes(api, self.webhooks),
@@ -304,6 +318,33 @@ class Platform:
     def _where_the_replicas_are(self, routes: list[Route]) -> list[Route]:
         """Routes that only the server with the replicas can answer."""
         return self.relay.guard(routes) if self.database.is_shared else routes
+
+    @property
+    def _runtime_dir(self) -> Path:
+        return self.data_dir.path / "runtime"
+
+    def _let_containers_in(self) -> None:
+        """Listen where containers look for this machine, when the server would only hear what runs on it itself."""
+        gateway = self.choice.gateway
+        if gateway is None or not is_loopback(self.settings.host) or self.settings.host in EVERYWHERE:
+            return
+        try:
+            self.server.listen_also(gateway)
+        except PortTaken as error:
+            log.warning("containers may not reach the platform: %s With --host 0.0.0.0 they do.", error.message)
+
+    def _container_url(self) -> str:
+        return url_in_containers(self.base_url, self.server.url())
+
+    def _address_inside(self) -> str | None:
+        """Where workers in containers find the platform; None where there are none."""
+        return None if self.choice.endpoint is None else self._container_url()
+
+    def _registry_host(self) -> str:
+        """Where the container engine, which is on this machine, finds the registry."""
+        # Engines take what is on the loopback for safe without TLS, and nothing else.
+        host = self.settings.host
+        return f"127.0.0.1:{self.port}" if is_loopback(host) else urlsplit(self.server.url()).netloc
 
     def _server_url(self) -> str:
         """Where other servers on the same database reach this one."""

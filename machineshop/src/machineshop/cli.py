@@ -32,6 +32,7 @@ from machineshop.config import (
 from machineshop.doctor import examine
 from machineshop.errors import InvalidRequest, MachineshopError
 from machineshop.models import ApiKey, Scope
+from machineshop.runtime.base import ArtifactKind
 from machineshop.serve import run
 from machineshop.services.garbage import GRACE_SECONDS, Collected, GarbageCollector
 from machineshop.services.identity import DEFAULT_SLUG, IdentityService
@@ -39,6 +40,8 @@ from machineshop.store.database import Database
 from machineshop.tls.keeper import authority_fingerprint
 
 T = TypeVar("T")
+
+RUNS = {ArtifactKind.BUNDLE: "bundles as processes", ArtifactKind.IMAGE: "images as containers"}
 
 app = cyclopts.App(
     name="machineshop", help="Run your own models as a service.", version=__version__, version_flags=["--version"]
@@ -109,7 +112,8 @@ def serve(
     Args:
         host: The address to listen on; 0.0.0.0 lets other machines in.
         port: The port to listen on; 0 takes a free one.
-        runtime: auto, process, docker or kubernetes.
+        runtime: process runs bundles as processes, docker runs images as containers; auto does both where a container
+            engine answers.
         database_url: Another database than SQLite in the data directory: postgresql://... or sqlite:///path. Where it
             holds a password, set MACHINESHOP_DATABASE_URL instead: others can read a command line. Several servers
             may share a Postgres.
@@ -277,7 +281,7 @@ def _listed(text: str) -> list[str]:
 
 
 def _announce(platform: Platform) -> None:
-    accepts = ", ".join(f"{kind}s" for kind in sorted(platform.runtime.accepts))
+    accepts = " and ".join(RUNS[kind] for kind in sorted(platform.runtime.accepts))
     print(f"Machineshop {__version__} is ready at {platform.base_url}")
     print(f"  runtime    {platform.runtime.name}, runs {accepts}")
     print(f"  data       {platform.data_dir.path}")

@@ -105,10 +105,9 @@ def check(settings: Settings) -> Settings:
         raise InvalidRequest(
             f"--runtime is '{settings.runtime}'; it must be one of {', '.join(RUNTIMES)}.", param="runtime"
         )
-    if settings.runtime in {"docker", "kubernetes"}:
+    if settings.runtime == "kubernetes":
         raise InvalidRequest(
-            f"The {settings.runtime} runtime is not in this version yet; use --runtime process, which runs bundles.",
-            param="runtime",
+            "The kubernetes runtime is not in this version yet; use --runtime docker or process.", param="runtime"
         )
     urls = {
         "--public-url": settings.public_url,

@@ -1,5 +1,6 @@
 """`machineshop doctor`: looks at what the platform needs on this machine, and names the mend for what it lacks."""
 
+import asyncio
 import os
 import resource
 import shutil
@@ -14,6 +15,7 @@ from uv import find_uv_bin
 
 from machineshop.config import DEFAULT_PORT, contexts_path
 from machineshop.errors import StoreUnavailable
+from machineshop.runtime.docker.api import answers, endpoint_here
 from machineshop.runtime.machine import Machine
 from machineshop.store.engines import is_sqlite
 from machineshop.store.schema import postgres_version
@@ -22,7 +24,6 @@ MIN_SQLITE = (3, 35, 0)
 MIN_POSTGRES = 15
 MIN_FREE_GIB = 5
 MIN_OPEN_FILES = 4096
-DOCKER_SOCKET = Path("/var/run/docker.sock")
 
 
 class Finding(msgspec.Struct, frozen=True):
@@ -130,13 +131,10 @@ def _gpus() -> Finding:
 
 
 def _docker() -> Finding:
-    try:
-        with socket.socket(socket.AF_UNIX) as probe:
-            probe.settimeout(1)
-            probe.connect(str(DOCKER_SOCKET))
-    except OSError:
-        return Finding("docker", "note", "no engine answers; the process runtime needs none")
-    return Finding("docker", "note", "an engine answers; this version runs bundles as processes all the same")
+    endpoint = endpoint_here()
+    if asyncio.run(answers(endpoint)):
+        return Finding("docker", "ok", f"an engine answers at {endpoint}: images run as containers")
+    return Finding("docker", "note", f"no engine answers at {endpoint}; bundles need none, images do")
 
 
 def _context() -> Finding:

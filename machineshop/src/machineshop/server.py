@@ -40,6 +40,7 @@ class HttpServer:
         self.host = host
         self._tls = tls
         self._socket = listen(host, port)
+        self._others: list[socket.socket] = []
 
     @property
     def port(self) -> int:
@@ -57,6 +58,14 @@ class HttpServer:
         scheme = "http" if self._tls is None else "https"
         return f"{scheme}://[{host}]:{self.port}" if ":" in host else f"{scheme}://{host}:{self.port}"
 
+    def listen_also(self, address: str) -> None:
+        """Listen on the same port of another address of this machine, before `start`.
+
+        Raises:
+            PortTaken: It cannot be listened on.
+        """
+        self._others.append(listen(address, self.port))
+
     async def start(self, application: ASGIApp, headers: Sequence[tuple[str, str]] = ()) -> None:
         """Begin to answer.
 
@@ -67,7 +76,9 @@ class HttpServer:
         raise_open_files_limit()
         config = _config(application, headers)
         self._server = _Server(config) if self._tls is None else _TlsServer(config, self._tls, self.url())
-        self._serving = asyncio.create_task(self._server.serve(sockets=[self._socket]), name="http-server")
+        self._serving = asyncio.create_task(
+            self._server.serve(sockets=[self._socket, *self._others]), name="http-server"
+        )
         while not self._server.started:
             if self._serving.done():
                 await self._serving

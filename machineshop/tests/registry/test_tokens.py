@@ -201,3 +201,17 @@ async def test_without_a_key_there_is_no_token(server: StorageServer, authorizat
         answer = await client.get("/v2/token", headers=headers)
     assert code_of(answer) == (401, "UNAUTHORIZED")
     assert answer.headers["www-authenticate"] == 'Basic realm="machineshop"'
+
+
+async def test_the_platforms_own_token_pulls_one_repository_for_a_project_and_does_nothing_else(
+    server: StorageServer, pusher: Pusher
+) -> None:
+    await pusher.image("team/other", "v1", b"{}", LAYER)
+    token = await server.access.issue_pull(await server.project_id("team"), "team/app")
+    async with server.client(token) as client:
+        assert (await client.get("/v2/team/app/manifests/v1")).status_code == 200
+        assert (await client.get("/v2/team/other/manifests/v1")).status_code == 401
+        assert (await client.delete("/v2/team/app/manifests/v1")).status_code == 403
+    stranger = await server.access.issue_pull(await server.project_id("stranger"), "team/app")
+    async with server.client(stranger) as client:
+        assert (await client.get("/v2/team/app/manifests/v1")).status_code == 404

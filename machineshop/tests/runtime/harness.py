@@ -14,13 +14,18 @@ from pathlib import Path
 from typing import Protocol
 from urllib.parse import quote
 
+import msgspec
+
 from machineshop.errors import ArtifactMissing
-from machineshop.runtime.base import Bundle, Replica, ReplicaStatus, RevisionSpec, RunEnd
+from machineshop.runtime.base import ArtifactKind, Bundle, PullGrant, Replica, ReplicaStatus, RevisionSpec, RunEnd
+from machineshop.runtime.docker.body import Limits
+from machineshop.runtime.docker.engine import DockerEngine
 from machineshop.runtime.fake import Behaviour, FakeEngine, FakeRuntime
 from machineshop.runtime.local import LocalRuntime
 from machineshop.runtime.process import ProcessRuntime
 
 WORKER = (Path(__file__).parent / "replica_worker.py").read_text()
+BASE_IMAGE = "python:3.11-slim"
 PLATFORM_URL = "http://127.0.0.1:8799"
 
 
@@ -226,6 +231,42 @@ class ProcessWorld:
         return ProcessRuntime(
             self.data_dir, bundles=self.registry, watcher=self.watcher, platform_url=lambda: self.platform_url
         )
+
+
+class NoImages:
+    """A platform that has no images of its own."""
+
+    async def grant_pull(self, project_id: str, image: str) -> PullGrant | None:
+        return None
+
+
+class DockerWorld(ProcessWorld):
+    """The same worker in containers of a real engine."""
+
+    def __init__(self, data_dir: Path, endpoint: str, limits: Limits | None = None) -> None:
+        data_dir.mkdir(exist_ok=True)
+        self.data_dir, self.endpoint, self.watcher, self.limits = data_dir, endpoint, Watcher(), limits
+        self.platform_url = PLATFORM_URL
+        self.image = BASE_IMAGE
+        self.runtime: LocalRuntime = self._runtime()
+
+    def spec(self, revision: str = "r1", behaviour: Behaviour = Behaviour(), **fields: object) -> RevisionSpec:  # noqa: B008
+        # Outside of a container nothing could reach a worker that listens on the container's loopback.
+        command = ("python3", "-c", WORKER.replace('("127.0.0.1", ', '("0.0.0.0", '))
+        few = {"artifact": ArtifactKind.IMAGE, "command": command, "memory_gib": 0.25, "cpu": 1.0}
+        image = fields.pop("image", None)
+        spec = super().spec(revision, behaviour, **{**few, **fields})
+        return spec if image is None else msgspec.structs.replace(spec, image=image)
+
+    def _runtime(self) -> LocalRuntime:
+        engine = DockerEngine(
+            self.data_dir,
+            self.endpoint,
+            images=NoImages(),
+            platform_url=lambda: self.platform_url,
+            limits=self.limits,
+        )
+        return LocalRuntime(engine, self.watcher)
 
 
 async def ready(runtime: LocalRuntime, count: int, revision: str | None = None) -> list[Replica]:

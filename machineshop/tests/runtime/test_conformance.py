@@ -14,8 +14,8 @@ from runtime.harness import World, eventually, one, ready
 
 def test_it_offers_what_the_platform_asks_of_a_runtime(world: World) -> None:
     runtime: Runtime = world.runtime
-    assert runtime.name in ("fake", "process")
-    assert ArtifactKind.BUNDLE in runtime.accepts
+    assert runtime.name in ("fake", "process", "docker")
+    assert runtime.accepts & frozenset(ArtifactKind)
     assert runtime.capacity().cpu > 0
 
 
@@ -106,7 +106,7 @@ def _settled(replica: Replica, behaviour: Behaviour) -> bool:
     if behaviour.exit_code is not None:
         return replica.reason == "CrashLoopBackOff"
     if behaviour.preparation_failure is not None:
-        return replica.reason == "ErrImagePull"
+        return replica.reason in ("ErrImagePull", "ImagePullBackOff")
     return replica.status is ReplicaStatus.RUNNING and "503" in (replica.message or "")
 
 
@@ -121,7 +121,7 @@ async def test_rolling_back_stops_the_new_revision_and_keeps_the_old_replicas(wo
 
 async def test_an_artifact_that_cannot_be_had_is_said_and_tried_again(world: World) -> None:
     await world.runtime.apply(world.spec(behaviour=Behaviour(preparation_failure="There is no such thing.")), 1)
-    replica = await one(world.runtime, lambda r: r.reason == "ErrImagePull")
+    replica = await one(world.runtime, lambda r: r.reason in ("ErrImagePull", "ImagePullBackOff"))
     assert replica.status is ReplicaStatus.WAITING
     assert "There is no" in (replica.message or "")
     assert world.watcher.events == []
@@ -316,9 +316,7 @@ async def test_replicas_outlive_the_server_and_are_adopted(world: World) -> None
     await world.runtime.apply(world.spec(), 2)
     assert world.runtime.run_once(time.time()) == []
     assert [event for event, _ in world.watcher.events] == ["key", "key"]
-    await world.print(before[0], "still here")
-    lines = [line.text async for line in world.runtime.logs("dep-1", before[0].id, tail=1, follow=False)]
-    assert lines == ["still here"]
+    await _print_and_see(world, before[0], "still here")
 
 
 async def test_an_exit_while_the_server_was_away_is_seen_and_told(world: World) -> None:

@@ -123,7 +123,7 @@ def throwaway_platform(port: int) -> Iterator[Throwaway]:
     """
     program = find_program()
     folder = Path(tempfile.mkdtemp(prefix="jig-dev-"))
-    serve = [str(program), "serve", "--port", str(port), "--data-dir", str(folder / "data")]
+    serve = [str(program), "serve", "--runtime", "process", "--port", str(port), "--data-dir", str(folder / "data")]
     keeper = subprocess.Popen(
         [sys.executable, "-m", KEEPER, str(folder), *serve],
         stdin=subprocess.PIPE,

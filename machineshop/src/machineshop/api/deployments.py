@@ -1,5 +1,6 @@
 """The deployments' routes: create, read, change, delete, revisions and logs."""
 
+import contextlib
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
@@ -12,7 +13,7 @@ from machineshop.api.endpoint import Api, Call, iso
 from machineshop.errors import InvalidRequest
 from machineshop.http import json_response
 from machineshop.models import Deployment, DeploymentConfig, RevisionEvent, RevisionFailure
-from machineshop.runtime.base import LogLine, Replica, Runtime
+from machineshop.runtime.base import ArtifactKind, LogLine, Replica, Runtime
 from machineshop.runtime.logs import in_batches
 from machineshop.services.deployments import DeploymentService
 from machineshop.services.status import standing
@@ -20,6 +21,7 @@ from machineshop.services.status import standing
 DEFAULT_EVENTS = 10
 DEFAULT_TAIL = 1000
 MAX_TAIL = 10_000
+MAX_PREWARMED = 16
 
 Handler = Callable[[Call], Awaitable[Response]]
 
@@ -45,6 +47,7 @@ def runtime_routes(api: Api, deployments: DeploymentService, runtime: Runtime) -
     return [
         api.route("GET", "/v1/runtime", pages.describe_runtime),
         api.route("GET", "/v1/deployments", pages.list_all),
+        api.route("POST", "/v1/deployments/prewarm", pages.prewarm, body=dict[str, Any]),
         api.route("POST", "/v1/deployments", pages.create, body=dict[str, Any]),
         api.route("GET", ONE, pages.get),
         api.route("PATCH", ONE, pages.update, body=dict[str, Any]),
@@ -58,7 +61,6 @@ def store_routes(api: Api, deployments: DeploymentService) -> list[Route]:
     """The routes whose answers lie in the store alone."""
     pages = _StoredDeployments(deployments)
     return [
-        api.route("POST", "/v1/deployments/prewarm", pages.prewarm, body=dict[str, Any]),
         api.route("DELETE", ONE, pages.delete),
         api.route("GET", f"{ONE}/revisions", pages.list_revisions),
         api.route("GET", f"{ONE}/revisions/{{revision}}", pages.get_revision),
@@ -70,10 +72,6 @@ class _StoredDeployments:
 
     def __init__(self, deployments: DeploymentService) -> None:
         self._deployments = deployments
-
-    async def prewarm(self, _call: Call) -> Response:
-        """Nothing to warm on a machine whose registry is in the same process."""
-        return json_response({})
 
     async def delete(self, call: Call) -> Response:
         deployment = await self._deployments.delete(call.project_id, call.path["deployment"])
@@ -124,6 +122,17 @@ class _Deployments:
                 "gpu_types": capacity.gpu_types,
             }
         )
+
+    async def prewarm(self, call: Call) -> Response:
+        """Bring images to where replicas run, before a deployment waits for them: a hint that is never refused."""
+        images = call.body.get("images")
+        for image in images[:MAX_PREWARMED] if isinstance(images, list) else []:
+            if isinstance(image, str) and ArtifactKind.IMAGE in self._runtime.accepts:
+                with contextlib.suppress(InvalidRequest):  # whoever deploys it is told what is wrong with it
+                    self._runtime.prefetch(
+                        call.project_id, await self._deployments.resolve_image(call.project_id, image)
+                    )
+        return json_response({})
 
     async def list_all(self, call: Call) -> Response:
         found = await self._deployments.list_live(call.project_id)

@@ -63,13 +63,13 @@ def place_view(place: Place) -> dict[str, Any]:
     }
 
 
-def claim_view(claim: Claim) -> dict[str, Any]:
-    """A claim as its worker sees it."""
+def claim_view(claim: Claim, payload: object) -> dict[str, Any]:
+    """A claim as its worker sees it, with the job's payload as it can use it."""
     job = claim.job
     return {
         "request_id": job.id,
         "model": job.model,
-        "payload": job.payload,
+        "payload": payload,
         "priority": job.priority,
         "info": job.info,
         "retries": job.retries,

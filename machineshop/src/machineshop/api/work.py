@@ -1,12 +1,13 @@
 """The queue's routes for workers: claims, and what they say of the jobs they hold."""
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Annotated, Any
 
 import msgspec
 from starlette.responses import Response
 from starlette.routing import Route
 
+from machineshop.api.addresses import Addresses
 from machineshop.api.durations import parse_duration, parse_number
 from machineshop.api.endpoint import Api, Call
 from machineshop.api.job_view import claim_view
@@ -80,14 +81,14 @@ class TurnRequest(msgspec.Struct):
     claim: ClaimRequest | None = None
 
 
-def routes(api: Api, queue: QueueService, clock: Callable[[], float]) -> list[Route]:
+def routes(api: Api, queue: QueueService, clock: Callable[[], float], addresses: Addresses) -> list[Route]:
     """All routes of this module."""
     return [
-        api.route("GET", "/internal/v1/queue/retrieve", _retrieve(queue), scopes=ANY_SCOPE),
+        api.route("GET", "/internal/v1/queue/retrieve", _retrieve(queue, addresses), scopes=ANY_SCOPE),
         api.route(
             "POST",
             "/internal/v1/queue/updates",
-            _take_turn(queue, clock),
+            _take_turn(queue, clock, addresses),
             scopes=ANY_SCOPE,
             body=TurnRequest,
             body_limit_bytes=RESULTS_LIMIT_BYTES,
@@ -95,7 +96,7 @@ def routes(api: Api, queue: QueueService, clock: Callable[[], float]) -> list[Ro
         api.route(
             "POST",
             "/internal/v1/videos/status",
-            _update(queue, clock),
+            _update(queue, clock, addresses),
             scopes=ANY_SCOPE,
             body=UpdateRequest,
             body_limit_bytes=RESULT_LIMIT_BYTES,
@@ -103,7 +104,7 @@ def routes(api: Api, queue: QueueService, clock: Callable[[], float]) -> list[Ro
     ]
 
 
-def _retrieve(queue: QueueService) -> Callable[[Call], Awaitable[Response]]:
+def _retrieve(queue: QueueService, addresses: Addresses) -> Callable[[Call], Awaitable[Response]]:
     async def retrieve(call: Call) -> Response:
         deployment = await queue.worked_by(call.identity.key, call.required("model"))
         worker = Worker(
@@ -119,7 +120,7 @@ def _retrieve(queue: QueueService) -> Callable[[Call], Awaitable[Response]]:
         async for _ in call.request.stream():
             pass  # a poll has no body; what comes after it is the end of the connection
         claims = await queue.retrieve(deployment, worker, timeout_seconds, call.disconnected, max_jobs)
-        views = [claim_view(claim) for claim in claims]
+        views = _claim_views(call, claims, addresses)
         if several:
             return json_response({"data": views})
         return json_response({"data": views[0] if views else None})
@@ -127,9 +128,12 @@ def _retrieve(queue: QueueService) -> Callable[[Call], Awaitable[Response]]:
     return retrieve
 
 
-def _update(queue: QueueService, clock: Callable[[], float]) -> Callable[[Call], Awaitable[Response]]:
+def _update(
+    queue: QueueService, clock: Callable[[], float], addresses: Addresses
+) -> Callable[[Call], Awaitable[Response]]:
     async def update(call: Call) -> Response:
         body: UpdateRequest = call.body
+        body.payload = addresses.from_worker(call.headers.get("host"), body.payload)
         told = await queue.update(call.project_id, _holder(call), _said(body, clock()))
         # Exactly 200: some workers send anything else again.
         return json_response(_answer(body, told))
@@ -137,7 +141,9 @@ def _update(queue: QueueService, clock: Callable[[], float]) -> Callable[[Call],
     return update
 
 
-def _take_turn(queue: QueueService, clock: Callable[[], float]) -> Callable[[Call], Awaitable[Response]]:
+def _take_turn(
+    queue: QueueService, clock: Callable[[], float], addresses: Addresses
+) -> Callable[[Call], Awaitable[Response]]:
     async def take_turn(call: Call) -> Response:
         body: TurnRequest = call.body
         key = call.identity.key
@@ -146,7 +152,9 @@ def _take_turn(queue: QueueService, clock: Callable[[], float]) -> Callable[[Cal
         if worker is not None and body.claim is not None and not body.updates:
             timeout_seconds = min(parse_duration(body.claim.timeout, "claim.timeout"), MAX_POLL_SECONDS)
             claims = await queue.retrieve(deployment, worker, timeout_seconds, call.disconnected, body.claim.max_jobs)
-            return _turn_response([], claims)
+            return _turn_response([], _claim_views(call, claims, addresses))
+        for update in body.updates:
+            update.payload = addresses.from_worker(call.headers.get("host"), update.payload)
         # One that makes no sense is refused by itself, as one that is stale is.
         said = [_try_said(update, clock()) for update in body.updates]
         sound = [update for update in said if isinstance(update, Update)]
@@ -155,14 +163,20 @@ def _take_turn(queue: QueueService, clock: Callable[[], float]) -> Callable[[Cal
         answers = iter(turn.told)
         outcomes = [next(answers) if isinstance(update, Update) else Told(error=update) for update in said]
         return _turn_response(
-            [_answer(update, outcome) for update, outcome in zip(body.updates, outcomes, strict=True)], turn.handed
+            [_answer(update, outcome) for update, outcome in zip(body.updates, outcomes, strict=True)],
+            _claim_views(call, turn.handed, addresses),
         )
 
     return take_turn
 
 
-def _turn_response(updates: list[dict[str, Any]], claims: list[Claim]) -> Response:
-    return json_response({"updates": updates, "data": [claim_view(claim) for claim in claims]})
+def _turn_response(updates: list[dict[str, Any]], claims: list[dict[str, Any]]) -> Response:
+    return json_response({"updates": updates, "data": claims})
+
+
+def _claim_views(call: Call, claims: Sequence[Claim], addresses: Addresses) -> list[dict[str, Any]]:
+    host = call.headers.get("host")
+    return [claim_view(claim, addresses.for_worker(host, claim.job.payload)) for claim in claims]
 
 
 def _answer(request: UpdateRequest, told: Told) -> dict[str, Any]:

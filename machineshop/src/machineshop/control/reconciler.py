@@ -8,7 +8,7 @@ import logging
 from typing import Protocol
 
 from machineshop.models import Deployment
-from machineshop.runtime.base import Replica, ReplicaStatus, RevisionSpec, RunEnd, Runtime
+from machineshop.runtime.base import ArtifactKind, Replica, ReplicaStatus, RevisionSpec, RunEnd, Runtime
 from machineshop.services.identity import IdentityService
 from machineshop.services.queue import QueueService
 from machineshop.services.traffic import Traffic
@@ -18,11 +18,22 @@ from machineshop.store.database import Database
 log = logging.getLogger(__name__)
 
 
+class Kinds(Protocol):
+    """Who knows what an image reference means: the registry."""
+
+    async def kind_of(self, project_id: str, image: str, accepts: frozenset[ArtifactKind]) -> ArtifactKind:
+        """A bundle or an image; one of `accepts` where it is gone."""
+        ...
+
+
 class Reconciler:
     """One pass over all deployments."""
 
-    def __init__(self, database: Database, runtime: Runtime, queue: QueueService, traffic: Traffic) -> None:
+    def __init__(
+        self, database: Database, runtime: Runtime, queue: QueueService, traffic: Traffic, kinds: Kinds
+    ) -> None:
         self._database = database
+        self._kinds = kinds
         self._runtime = runtime
         self._queue = queue
         self._traffic = traffic
@@ -32,7 +43,8 @@ class Reconciler:
         wanted = await self._database.read(deployments.list_of_all_projects)
         busy = await self._database.read(jobs.busy_replicas) | self._traffic.busy_replicas()
         for deployment in wanted:
-            await self._runtime.apply(revision_spec(deployment), deployment.replicas, busy)
+            kind = await self._kinds.kind_of(deployment.project_id, deployment.config.image, self._runtime.accepts)
+            await self._runtime.apply(revision_spec(deployment, kind), deployment.replicas, busy)
         self._traffic.keep(frozenset(deployment.id for deployment in wanted))
         replicas = await self._runtime.observe()
         for deployment_id in {replica.deployment_id for replica in replicas} - {d.id for d in wanted}:
@@ -91,7 +103,7 @@ class PlatformWatcher:
         return await self._queue.has_worked(run.deployment_id, replica_id, run.started_at)
 
 
-def revision_spec(deployment: Deployment) -> RevisionSpec:
+def revision_spec(deployment: Deployment, kind: ArtifactKind = ArtifactKind.BUNDLE) -> RevisionSpec:
     """What the runtime needs to know of a deployment."""
     config = deployment.config
     return RevisionSpec(
@@ -100,11 +112,13 @@ def revision_spec(deployment: Deployment) -> RevisionSpec:
         project_id=deployment.project_id,
         revision_id=deployment.revision_id,
         image=config.image,
+        artifact=kind,
         command=config.command,
         args=config.args,
         environment={v.name: v.value or "" for v in config.environment_variables},
         cpu=config.cpu,
         memory_gib=config.memory,
+        storage_gib=config.storage,
         gpu_type=config.gpu_type,
         gpu_count=config.gpu_count,
         port=config.port,

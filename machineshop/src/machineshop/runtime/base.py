@@ -28,6 +28,7 @@ class RevisionSpec(msgspec.Struct, frozen=True, kw_only=True):
     revision_id: str
     image: str
     """The artifact's reference, pinned by digest: `host/namespace/name@sha256:...`."""
+    artifact: ArtifactKind = ArtifactKind.BUNDLE
     command: tuple[str, ...] = ()
     """Replaces the artifact's own command when not empty."""
     args: tuple[str, ...] = ()
@@ -35,6 +36,8 @@ class RevisionSpec(msgspec.Struct, frozen=True, kw_only=True):
     """The deployment's variables with secrets resolved; the platform's own variables are added by the runtime."""
     cpu: float = 1.0
     memory_gib: float = 8.0
+    storage_gib: int = 0
+    """Of a container's own files, where the engine can bound them; 0: as much as there is."""
     gpu_type: str = "none"
     gpu_count: int = 0
     port: int = 8000
@@ -149,6 +152,13 @@ class Runtime(Protocol):
         """What there is in all."""
         ...
 
+    async def pin(self, image: str) -> str:
+        """An image that the platform's registry does not know, with its digest where the runtime knows one."""
+        ...
+
+    def prefetch(self, project_id: str, image: str) -> None:
+        """Begin to bring an image to where replicas run, before it is needed; returns at once."""
+
 
 class Bundle(msgspec.Struct, frozen=True):
     """A bundle opened for reading."""
@@ -179,6 +189,27 @@ class RunEnd(msgspec.Struct, frozen=True, kw_only=True):
     started_at: float
     how: str
     """In a few words: `exit code 1`, `signal SIGKILL`."""
+
+
+class PullGrant(msgspec.Struct, frozen=True):
+    """Leave to pull one image from the platform's registry."""
+
+    reference: str
+    """The image as the engine reaches it, by digest."""
+    token: str
+    """A bearer token of the registry for this alone, which ends by itself."""
+
+
+class ImageSource(Protocol):
+    """Who knows which images are the platform's own."""
+
+    async def grant_pull(self, project_id: str, image: str) -> PullGrant | None:
+        """Leave to pull an image for a deployment of this project; None where it is no image of the platform's.
+
+        Raises:
+            ArtifactMissing: It should be the platform's and is not there, or it is another project's.
+        """
+        ...
 
 
 class ReplicaWatcher(Protocol):

@@ -60,8 +60,20 @@ class Engine(Protocol):
         """A port for a replica to listen on, none of `taken`."""
         ...
 
-    def platform_url(self) -> str:
-        """The address at which replicas that start now reach the platform."""
+    def platform_url(self, spec: RevisionSpec) -> str:
+        """The address at which replicas of this revision that start now reach the platform."""
+        ...
+
+    async def pin(self, image: str) -> str:
+        """An image that the platform's registry does not know, with its digest where the engine has it."""
+        ...
+
+    async def prefetch(self, project_id: str, image: str) -> None:
+        """Bring an image to this machine before it is needed.
+
+        Raises:
+            PreparationFailed: It cannot be had.
+        """
         ...
 
     async def prepare(self, spec: RevisionSpec) -> None:
@@ -110,4 +122,8 @@ class Engine(Protocol):
 
     def log(self, replica_id: str) -> ReplicaLog:
         """A reader of the replica's log, at its beginning."""
+        ...
+
+    async def close(self) -> None:
+        """Look away; what runs goes on running."""
         ...

@@ -85,9 +85,19 @@ class FakeEngine:
         self._ports_given += 1
         return self._port or 20_000 + self._ports_given
 
-    def platform_url(self) -> str:
+    def platform_url(self, spec: RevisionSpec) -> str:  # noqa: ARG002 - the protocol's
         """The address at which replicas that start now reach the platform."""
         return self.url
+
+    async def pin(self, image: str) -> str:
+        """As it is."""
+        return image
+
+    async def prefetch(self, project_id: str, image: str) -> None:
+        """Nothing to fetch."""
+
+    async def close(self) -> None:
+        """Nothing is held open; what is here outlives the runtime."""
 
     async def prepare(self, spec: RevisionSpec) -> None:
         """Succeed, unless the behaviour says otherwise."""

@@ -107,12 +107,19 @@ def interval_seconds(readiness: Readiness, running_seconds: float) -> float:
     return SLOW_STARTING_INTERVAL_SECONDS
 
 
-async def probe(host: str, port: int, path: str) -> Probe:
-    """GET `path`: any 2xx is healthy; of other answers only a worker's own JSON `{"status": "starting"}` is read."""
+async def probe(host: str, port: int, path: str, *, proxied: bool = False) -> Probe:
+    """GET `path`: any 2xx is healthy; of other answers only a worker's own JSON `{"status": "starting"}` is read.
+
+    Args:
+        host: Where it listens.
+        port: Where it listens.
+        path: What to ask for.
+        proxied: Something stands in between that takes connections also while nothing listens, and then hangs up.
+    """
     where, timeout_seconds = f"GET {path} on port {port}", PROBE_TIMEOUT_SECONDS
     try:
         async with asyncio.timeout(timeout_seconds):
-            status, state = await _ask(host, port, path)
+            status, state = await _ask(host, port, path, proxied=proxied)
     except TimeoutError:
         return Probe(Answer.SILENT, f"{where}: no answer within {timeout_seconds:g} s")
     except OSError:
@@ -151,13 +158,15 @@ def _for_so_long(seconds: float) -> str:
     return f" ({seconds // 60:.0f} min)"
 
 
-async def _ask(host: str, port: int, path: str) -> tuple[int, str]:
+async def _ask(host: str, port: int, path: str, *, proxied: bool) -> tuple[int, str]:
     """The status of the answer, and where that is 503 the state that its body names."""
     reader, writer = await asyncio.open_connection(host, port, limit=_HEAD_BYTES)
     try:
         request = f"GET /{path.lstrip('/')} HTTP/1.1\r\nHost: {host}:{port}\r\nAccept: */*\r\nConnection: close\r\n\r\n"
         writer.write(request.encode())
         line = await reader.readline()
+        if not line and proxied:
+            raise ConnectionResetError
         protocol, status, *_ = [*line.split(), b"", b""]
         if not protocol.startswith(b"HTTP/"):
             raise ValueError(line)

@@ -32,6 +32,7 @@ from machineshop.runtime.planner import (
     overdue,
     plan,
 )
+from machineshop.runtime.prefetch import Prefetches
 from machineshop.runtime.preparation import Preparations
 from machineshop.runtime.replica import Record
 from machineshop.runtime.runs import Runs
@@ -63,6 +64,7 @@ class LocalRuntime:
         """By deployment and revision, as they were applied to this server: with their environment."""
         self._changed = asyncio.Event()
         self._preparations = Preparations(engine.prepare, self._changed.set)
+        self._prefetches = Prefetches(engine)
         self._runs = Runs(engine, watcher, self._ledger, self._is_busy, self._changed.set)
         self._loop: asyncio.Task[None] | None = None
         self._stopping = False
@@ -89,6 +91,8 @@ class LocalRuntime:
             await asyncio.gather(loop, return_exceptions=True)
         await self._runs.close()
         await self._preparations.close()
+        await self._prefetches.close()
+        await self._engine.close()
 
     async def stop_all(self, grace_seconds: float) -> None:
         """Drain and end every replica, within `grace_seconds` at most."""
@@ -138,6 +142,14 @@ class LocalRuntime:
     def capacity(self) -> Capacity:
         """What this machine has in all."""
         return self._engine.capacity()
+
+    async def pin(self, image: str) -> str:
+        """An image that the platform's registry does not know, with its digest where the engine has it."""
+        return await self._engine.pin(image)
+
+    def prefetch(self, project_id: str, image: str) -> None:
+        """Begin to bring an image to this machine, before it is needed."""
+        self._prefetches.begin(project_id, image)
 
     def logs(
         self, deployment_id: str, replica_id: str | None, *, tail: int | None, follow: bool
@@ -225,7 +237,7 @@ class LocalRuntime:
         spec = self._spec(record)
         taken = frozenset(other.port for other in self._ledger if other.port is not None)
         gpus = self._free_gpus()[: spec.gpu_count]
-        port, platform_url = self._engine.free_port(taken), self._engine.platform_url()
+        port, platform_url = self._engine.free_port(taken), self._engine.platform_url(spec)
         record = replica.starting(record, port=port, gpus=gpus, platform_url=platform_url, now=now)
         self._ledger.put(record)
         self._runs.begin(record, spec)
@@ -246,7 +258,7 @@ class LocalRuntime:
 
     def _drain_stranded(self, record: Record) -> None:
         """End an adopted replica that looks for the platform where it no longer is; another takes its place."""
-        why = replica.stranded(record, self._engine.platform_url())
+        why = replica.stranded(record, self._engine.platform_url(record.spec))
         if why is not None:
             logger.warning("replica cannot reach the platform: replica=%s %s", record.id, why)
             self._drain(record.id, time.time(), within_seconds=STRANDED_GRACE_SECONDS, why=why)

@@ -1,8 +1,9 @@
-"""What this machine has: cores, memory and GPUs."""
+"""What this machine has: cores, memory, GPUs and free ports."""
 
 import logging
 import os
 import re
+import socket
 
 import pynvml
 
@@ -27,6 +28,16 @@ class Machine:
         types = sorted({gpu_type(names[index]) for index in self.gpus})
         memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1024**3
         self.capacity = Capacity(float(os.cpu_count() or 1), round(memory, 1), len(self.gpus), tuple(types))
+
+
+def free_port(taken: frozenset[int]) -> int:
+    """A port that nothing listens on, neither here nor among replicas that are still starting."""
+    while True:
+        with socket.socket() as probe:
+            probe.bind(("", 0))
+            port = int(probe.getsockname()[1])
+        if port not in taken:
+            return port
 
 
 def gpu_type(name: str) -> str:

@@ -11,6 +11,8 @@ from machineshop.runtime.engine import PreparationFailed
 
 FIRST_RETRY_SECONDS = 1.0
 LONGEST_RETRY_SECONDS = 60.0
+PULL_FAILED, PULL_BACK_OFF = "ErrImagePull", "ImagePullBackOff"
+"""Kubernetes says the first of a try that failed, and the second once it waits between tries."""
 
 logger = logging.getLogger(__name__)
 _Key = tuple[str, str]
@@ -37,7 +39,11 @@ class Preparations:
     def failure(self, spec: RevisionSpec) -> PreparationFailed | None:
         """Why the last try failed; None before its end, and once one has succeeded."""
         failed = self._failures.get(_key(spec))
-        return failed[0] if failed else None
+        if failed is None:
+            return None
+        error, tries, _ = failed
+        again = tries > 1 and error.reason == PULL_FAILED
+        return PreparationFailed(PULL_BACK_OFF, error.message) if again else error
 
     def retry_at(self, spec: RevisionSpec) -> float | None:
         """When the next try is due; None where none is needed, or one is under way."""
@@ -69,13 +75,13 @@ class Preparations:
         except PreparationFailed as error:
             self._fail(key, spec, error)
         except (MachineshopError, OSError) as error:
-            self._fail(key, spec, PreparationFailed("ErrImagePull", f"The artifact cannot be made ready: {error}"))
+            self._fail(key, spec, PreparationFailed(PULL_FAILED, f"The artifact cannot be made ready: {error}"))
         except Exception:
             logger.exception("preparation failed unexpectedly: deployment=%s", spec.deployment_id)
             message = (
                 "The artifact cannot be made ready, for a reason that nobody foresaw; the platform's log says more."
             )
-            self._fail(key, spec, PreparationFailed("ErrImagePull", message))
+            self._fail(key, spec, PreparationFailed(PULL_FAILED, message))
         else:
             self._ready.add(key)
             self._failures.pop(key, None)

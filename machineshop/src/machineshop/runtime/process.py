@@ -11,10 +11,8 @@ Place in the flow: `local.py` decides, this engine does. Below its data folder:
 """
 
 import asyncio
-import logging
 import os
 import shutil
-import socket
 import sys
 import time
 from collections.abc import Callable
@@ -22,15 +20,14 @@ from importlib.resources import files
 from pathlib import Path
 from urllib.parse import urlsplit
 
-import msgspec
-
 from machineshop.errors import RuntimeUnavailable
 from machineshop.runtime import health, supervisor
 from machineshop.runtime.base import ArtifactKind, BundleSource, Capacity, ReplicaWatcher, RevisionSpec
 from machineshop.runtime.bundle import BundleConfig, Bundles
 from machineshop.runtime.environment import Environments
+from machineshop.runtime.folders import ReplicaFolders
 from machineshop.runtime.local import LocalRuntime
-from machineshop.runtime.machine import Machine
+from machineshop.runtime.machine import Machine, free_port
 from machineshop.runtime.replica import Exit, Record
 from machineshop.runtime.replica_log import FileLog
 from machineshop.runtime.supervisor import Supervisor
@@ -52,8 +49,6 @@ INHERITED = (
 )
 """What a replica gets of the server's environment. Nothing else: the rest may hold the server's secrets, and a replica
 that works because of a variable in somebody's shell does not work anywhere else."""
-
-logger = logging.getLogger(__name__)
 
 
 class ProcessRuntime(LocalRuntime):
@@ -93,6 +88,7 @@ class ProcessEngine:
         ca_bundle: Path | None = None,
     ) -> None:
         self._replicas = data_dir / "replicas"
+        self._folders = ReplicaFolders(self._replicas)
         self._bundles = Bundles(data_dir / "bundles", bundles)
         wheels = Path(str(files("machineshop"))) / "wheels"
         self._inherited = {name: os.environ[name] for name in INHERITED if name in os.environ}
@@ -106,16 +102,11 @@ class ProcessEngine:
         """Find the replicas of earlier."""
         if sys.platform != "linux":
             raise RuntimeUnavailable(message="The process runtime needs Linux; use the docker runtime on this machine.")
-        try:
-            self._replicas.mkdir(parents=True, exist_ok=True)
-            self._replicas.chmod(0o700)
-        except OSError as error:
-            raise RuntimeUnavailable(message=f"The folder {self._replicas} cannot be used: {error}.") from error
+        self._folders.open()
         used = frozenset(path.resolve() for path in self._replicas.glob(f"*/{ENVIRONMENT}"))
         await asyncio.to_thread(self._environments.prune, used, time.time())
         await asyncio.to_thread(self._bundles.prune, time.time())
-        records = [_load(folder) for folder in sorted(self._replicas.iterdir())]
-        return [record for record in records if record is not None]
+        return self._folders.load()
 
     def capacity(self) -> Capacity:
         """What this machine has in all."""
@@ -127,14 +118,9 @@ class ProcessEngine:
 
     def free_port(self, taken: frozenset[int]) -> int:
         """A port that nothing listens on, neither here nor among replicas that are still starting."""
-        while True:
-            with socket.socket() as probe:
-                probe.bind(("", 0))
-                port = int(probe.getsockname()[1])
-            if port not in taken:
-                return port
+        return free_port(taken)
 
-    def platform_url(self) -> str:
+    def platform_url(self, spec: RevisionSpec) -> str:  # noqa: ARG002 - the protocol's
         """The address at which replicas that start now reach the platform."""
         return self._platform_url()
 
@@ -191,20 +177,25 @@ class ProcessEngine:
 
     def save(self, record: Record) -> None:
         """Write the record down, without the variables of its environment, which hold secrets."""
-        folder = self._replicas / record.id
-        folder.mkdir(mode=0o700, exist_ok=True)
-        spec = msgspec.structs.replace(record.spec, environment={})
-        written = folder / "replica.json.new"
-        written.write_bytes(msgspec.json.encode(msgspec.structs.replace(record, spec=spec)))
-        written.replace(folder / "replica.json")
+        self._folders.save(record)
 
     def forget(self, record: Record) -> None:
         """Remove the replica's folder."""
-        shutil.rmtree(self._replicas / record.id, ignore_errors=True)
+        self._folders.remove(record.id)
 
     def log(self, replica_id: str) -> FileLog:
         """A reader of the replica's log."""
-        return FileLog(self._replicas / replica_id, replica_id)
+        return self._folders.log(replica_id)
+
+    async def prefetch(self, project_id: str, image: str) -> None:
+        """Nothing: bundles are small, and in the registry of the same process."""
+
+    async def pin(self, image: str) -> str:
+        """As it is: the registry has pinned it."""
+        return image
+
+    async def close(self) -> None:
+        """Nothing is held open."""
 
     def _supervisor(self, record: Record) -> Supervisor:
         return self._supervisors.setdefault(record.id, Supervisor(self._replicas / record.id, record.runs))
@@ -267,11 +258,3 @@ def _explain(note: supervisor.ExitNote, record: Record) -> tuple[str | None, str
             f"It did not end within its grace period of {record.spec.grace_period_seconds} s and was killed.",
         )
     return None, None
-
-
-def _load(folder: Path) -> Record | None:
-    try:
-        return msgspec.json.decode((folder / "replica.json").read_bytes(), type=Record)
-    except (OSError, msgspec.DecodeError) as error:
-        logger.warning("folder of no known replica left alone: folder=%s error=%s", folder, error)
-        return None

@@ -74,7 +74,10 @@ class Log:
     def _write(self, lines: list[bytes]) -> None:
         stamp = b"%.6f " % time.time()
         self.last_line = next((line for line in reversed(lines) if line.strip()), self.last_line)
-        text = b"".join(stamp + line + b"\n" for line in lines)
+        self.append(b"".join(stamp + line + b"\n" for line in lines))
+
+    def append(self, text: bytes) -> None:
+        """Write whole lines that have their stamps."""
         try:
             if self._file is None or self._file.tell() + len(text) > self._file_bytes:
                 self._rotate()

@@ -43,6 +43,15 @@ class _Found(msgspec.Struct, frozen=True):
         return parse_manifest(self.manifest.content)
 
 
+class Located(msgspec.Struct, frozen=True):
+    """An artifact of our registry."""
+
+    kind: ArtifactKind
+    name: str
+    """Its repository with the namespace."""
+    digest: str
+
+
 class Artifacts:
     """What was pushed, as deployments see it."""
 
@@ -74,12 +83,28 @@ class Artifacts:
         found = await self._find(project_id, parse_reference(image), host)
         kind = ArtifactKind.BUNDLE if _is_bundle(found.fields) else ArtifactKind.IMAGE
         if kind not in accepts:
-            raise _not_accepted(image, kind)
+            raise not_accepted(image, kind)
         if found.manifest.unneeded_since is not None:  # a deployment is about to need it
             await self._database.write_alone(
                 REGISTRY_LOCK, store.touch_manifest, found.repository.id, found.manifest.digest
             )
         return found.reference.pinned(self._own_host(), found.manifest.digest)
+
+    async def locate(self, project_id: str, image: str) -> Located | None:
+        """Which of our artifacts a reference means for this project; None: it is not one of ours.
+
+        Raises:
+            InvalidRequest: It is not a reference.
+            ArtifactMissing: It names our registry, and this project has no such thing there.
+        """
+        reference = parse_reference(image)
+        found = await self._search(project_id, reference, None)
+        if found is not None:
+            kind = ArtifactKind.BUNDLE if _is_bundle(found.fields) else ArtifactKind.IMAGE
+            return Located(kind, reference.name, found.manifest.digest)
+        if self._is_ours(reference.registry, None):
+            raise _missing(reference)
+        return None
 
     async def open_bundle(self, project_id: str, image: str) -> Bundle:
         """See `BundleSource`."""
@@ -90,12 +115,24 @@ class Artifacts:
         found = await self._find(project_id, reference, None)
         fields = found.fields
         if not _is_bundle(fields):
-            raise _not_accepted(image, ArtifactKind.IMAGE)
+            raise not_accepted(image, ArtifactKind.IMAGE)
         config, layer = _bundle_parts(image, fields)
         config_bytes = b"".join([chunk async for chunk in await self._open(image, found.repository, config)])
         return Bundle(found.manifest.digest, config_bytes, await self._open(image, found.repository, layer))
 
     async def _find(self, project_id: str, reference: Reference, host: str | None) -> _Found:
+        found = await self._search(project_id, reference, host)
+        if found is not None:
+            return found
+        if self._is_ours(reference.registry, host):
+            raise _missing(reference)
+        _, organization = await self._database.read(identities.get_project, project_id)
+        raise ArtifactMissing(
+            f"'{reference}' is not in this platform's registry, which is {self._own_host()}/{organization.slug}/: "
+            "push it there, as 'jig deploy' does."
+        )
+
+    async def _search(self, project_id: str, reference: Reference, host: str | None) -> _Found | None:
         _, organization = await self._database.read(identities.get_project, project_id)
         ours = self._is_ours(reference.registry, host)
         # A digest means the same bytes everywhere: what is pinned is found also when the platform's address changes.
@@ -105,12 +142,7 @@ class Artifacts:
             found = await self._database.read(_find_manifest, organization.id, short, wanted)
             if found is not None:
                 return _Found(reference, *found)
-        if ours:
-            raise ArtifactMissing(f"There is no '{reference}' in this registry: push it first, or correct the name.")
-        raise ArtifactMissing(
-            f"'{reference}' is not in this platform's registry, which is {self._own_host()}/{organization.slug}/: "
-            "push it there, as 'jig deploy' does."
-        )
+        return None
 
     async def _open(self, image: str, repository: Repository, wanted: Descriptor) -> AsyncIterator[bytes]:
         known = await self._database.read(registry_blobs.find_blob, repository.id, wanted.digest)
@@ -153,11 +185,16 @@ def _find_manifest(
     return None if repository is None or manifest is None else (repository, manifest)
 
 
+def _missing(reference: Reference) -> ArtifactMissing:
+    return ArtifactMissing(f"There is no '{reference}' in this registry: push it first, or correct the name.")
+
+
 def _is_bundle(fields: ManifestContent) -> bool:
     return fields.artifact_type == BUNDLE_TYPE
 
 
-def _not_accepted(image: str, kind: ArtifactKind) -> ArtifactMissing:
+def not_accepted(image: str, kind: ArtifactKind) -> ArtifactMissing:
+    """What to say of an artifact of a kind that the runtime does not run."""
     if kind is ArtifactKind.IMAGE:
         return ArtifactMissing(
             f"'{image}' is a container image, and this runtime runs bundles only: deploy the project with "
@@ -165,7 +202,7 @@ def _not_accepted(image: str, kind: ArtifactKind) -> ArtifactMissing:
         )
     return ArtifactMissing(
         f"'{image}' is a bundle, and this runtime runs container images only: build one with 'jig build', "
-        "or start the platform with --runtime process."
+        "or start the platform with --runtime auto or process."
     )
 
 

@@ -167,6 +167,14 @@ class DeploymentService:
             raise NotFound(what=f"revision of '{deployment.name}'", id=number_or_id)
         return revision
 
+    async def resolve_image(self, project_id: str, image: str) -> str:
+        """What a deployment of this image would run: the reference pinned by digest, where one is known.
+
+        Raises:
+            InvalidRequest: It is not a reference, or there is no such artifact.
+        """
+        return await self._resolve(project_id, image)
+
     async def last_failure(self, deployment: Deployment) -> Revision | None:
         """The newest revision that did not get ready: the active one, or one after it that was rolled back."""
         return await self._database.read(revisions.last_failure, deployment)

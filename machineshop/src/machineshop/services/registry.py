@@ -16,7 +16,7 @@ from machineshop.blobs.base import Blob, BlobMissing
 from machineshop.blobs.layout import DEFAULT_ALGORITHM, algorithm_of, is_digest
 from machineshop.models import Organization
 from machineshop.runtime.base import ArtifactKind, Bundle
-from machineshop.services.artifacts import Artifacts
+from machineshop.services.artifacts import Artifacts, Located
 from machineshop.services.manifests import ManifestContent, check_manifest, digest_of, referrer_descriptor
 from machineshop.services.references import is_name, is_tag
 from machineshop.services.registry_errors import (
@@ -244,6 +244,10 @@ class RegistryService:
     ) -> str:
         """See `Artifacts.resolve`."""
         return await self._artifacts.resolve(project_id, image, host=host, accepts=accepts)
+
+    async def locate(self, project_id: str, image: str) -> Located | None:
+        """See `Artifacts.locate`."""
+        return await self._artifacts.locate(project_id, image)
 
     async def open_bundle(self, project_id: str, image: str) -> Bundle:
         """See `BundleSource.open_bundle`."""

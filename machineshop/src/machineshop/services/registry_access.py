@@ -7,20 +7,25 @@ from collections.abc import Callable, Iterable
 import msgspec
 
 from machineshop.errors import NotAuthenticated
-from machineshop.models import Identity
+from machineshop.models import ApiKey, Identity, Scope
 from machineshop.services.identity import IdentityService
 from machineshop.services.registry_tokens import (
     ACTIONS_OF_KEYS,
     LIFETIME_SECONDS,
+    PULL,
     TOKEN_PREFIX,
     Claims,
+    Grant,
     grants,
     read,
     sign,
 )
-from machineshop.store import settings
+from machineshop.store import identities, settings
 from machineshop.store.database import Database
 
+OWN_PREFIX = "project:"
+"""No key's id begins so."""
+PULL_SECONDS = 3600
 TOKEN_KEY = "registry_token_key"  # noqa: S105 - the name of a setting
 
 
@@ -55,6 +60,8 @@ class RegistryAccess:
         if credential is None or not credential.startswith(TOKEN_PREFIX):
             return Visitor(await self._identity.authenticate(credential))
         claims = read(await self._signing_secret(), credential, self._clock())
+        if claims.key_id.startswith(OWN_PREFIX):
+            return Visitor(await self._own_identity(claims.key_id.removeprefix(OWN_PREFIX)), claims)
         return Visitor(await self._identity.owner_of(claims.key_id), claims)
 
     async def issue(self, key: str | None, scopes: Iterable[str]) -> str:
@@ -72,6 +79,27 @@ class RegistryAccess:
         identity = await self._identity.authenticate(key)
         claims = Claims(identity.key.id, int(self._clock()) + LIFETIME_SECONDS, grants(identity, scopes))
         return sign(await self._signing_secret(), claims)
+
+    async def issue_pull(self, project_id: str, name: str) -> str:
+        """A token of the platform's own, with which an engine pulls one repository for a deployment of this project.
+
+        It holds for `PULL_SECONDS`, as an engine cannot ask for another in the middle of a pull.
+        """
+        claims = Claims(f"{OWN_PREFIX}{project_id}", int(self._clock()) + PULL_SECONDS, (Grant(name, (PULL,)),))
+        return sign(await self._signing_secret(), claims)
+
+    async def _own_identity(self, project_id: str) -> Identity:
+        """The platform itself, acting for a project: it can pull that project's images, and nothing else."""
+        project, organization = await self._database.read(identities.get_project, project_id)
+        key = ApiKey(
+            id=f"{OWN_PREFIX}{project_id}",
+            project_id=project_id,
+            name="the platform",
+            prefix="",
+            scope=Scope.WORKER,
+            created_at=0.0,
+        )
+        return Identity(key, project, organization)
 
     async def _signing_secret(self) -> bytes:
         if self._secret is None:

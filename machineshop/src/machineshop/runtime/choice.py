@@ -1,0 +1,155 @@
+"""Which runtime this server has, and putting it together.
+
+Place in the flow: the composition root asks before it builds anything else, since what the platform accepts, and where
+it listens, depend on whether a container engine answers.
+"""
+
+import ipaddress
+import logging
+from collections.abc import Callable
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import msgspec
+
+from machineshop.errors import RuntimeUnavailable
+from machineshop.runtime.base import ArtifactKind, BundleSource, ImageSource, ReplicaWatcher
+from machineshop.runtime.docker.api import EngineApi, EngineError, answers, endpoint_here
+from machineshop.runtime.docker.body import PLATFORM_HOST
+from machineshop.runtime.docker.engine import DockerEngine
+from machineshop.runtime.either import EitherEngine
+from machineshop.runtime.engine import Engine
+from machineshop.runtime.local import LocalRuntime
+from machineshop.runtime.process import ProcessEngine
+
+BRIDGES = ("bridge", "podman")
+"""The networks that engines have from the beginning; a container's `host-gateway` is the gateway of one of them."""
+LOOPBACK_NAMES = ("localhost", "")
+
+logger = logging.getLogger(__name__)
+
+
+class Choice(msgspec.Struct, frozen=True, kw_only=True):
+    """What runs replicas here."""
+
+    processes: bool = True
+    endpoint: str | None = None
+    """Of the container engine; None: there are no containers."""
+    gateway: str | None = None
+    """This machine's address as containers know it, where the engine says it."""
+
+    @property
+    def accepts(self) -> frozenset[ArtifactKind]:
+        """What can be deployed."""
+        kinds = {ArtifactKind.BUNDLE: self.processes, ArtifactKind.IMAGE: self.endpoint is not None}
+        return frozenset(kind for kind, runs in kinds.items() if runs)
+
+
+async def choose(asked: str, data_dir: Path) -> Choice:
+    """The runtime that was asked for; `auto` has containers where an engine answers, and processes for bundles.
+
+    Args:
+        asked: auto, process or docker.
+        data_dir: The runtime's folder.
+
+    Raises:
+        RuntimeUnavailable: Containers were asked for, and no engine answers.
+    """
+    if asked == "process":
+        return Choice()
+    endpoint = endpoint_here()
+    if await answers(endpoint):
+        return Choice(processes=asked == "auto", endpoint=endpoint, gateway=await _gateway(endpoint))
+    if asked == "docker":
+        raise RuntimeUnavailable(
+            message=f"No container engine answers at {endpoint}. Start it, set DOCKER_HOST, or use --runtime process, "
+            "which needs none."
+        )
+    if any((data_dir / "containers").glob("*/replica.json")):
+        logger.warning("no container engine answers at %s: deployments of images wait until one does", endpoint)
+    return Choice()
+
+
+def build(
+    choice: Choice,
+    data_dir: Path,
+    *,
+    bundles: BundleSource,
+    images: ImageSource,
+    watcher: ReplicaWatcher,
+    platform_url: Callable[[], str],
+    container_url: Callable[[], str],
+    ca_bundle: Path | None = None,
+) -> LocalRuntime:
+    """The runtime.
+
+    Args:
+        choice: What it is made of.
+        data_dir: Its folder.
+        bundles: Where bundles come from.
+        images: Who knows the platform's own images.
+        watcher: What the platform does around the life of a replica.
+        platform_url: Asked at each start for the address at which processes reach the platform.
+        container_url: The same for containers.
+        ca_bundle: A file of the authorities that replicas trust; None: as their images do.
+    """
+    engines: list[Engine] = []
+    if choice.processes:
+        engines.append(ProcessEngine(data_dir, bundles, platform_url, ca_bundle))
+    if choice.endpoint is not None:
+        engines.append(
+            DockerEngine(data_dir, choice.endpoint, images=images, platform_url=container_url, ca_bundle=ca_bundle)
+        )
+    return LocalRuntime(engines[0] if len(engines) == 1 else EitherEngine(engines, "docker"), watcher)
+
+
+def url_in_containers(base_url: str, server_url: str) -> str:
+    """Where containers reach the platform: as everybody does, unless that is this machine's loopback.
+
+    Args:
+        base_url: Where clients reach it.
+        server_url: Where the server itself listens.
+    """
+    host = urlsplit(base_url).hostname or ""
+    if not is_loopback(host):
+        return base_url
+    own = urlsplit(server_url)
+    return f"{own.scheme}://{PLATFORM_HOST}:{own.port}"
+
+
+def is_loopback(host: str) -> bool:
+    """Whether this name or address means whatever machine asks."""
+    try:
+        address = ipaddress.ip_address(host.strip("[]"))
+    except ValueError:
+        return host in LOOPBACK_NAMES
+    return address.is_loopback or address.is_unspecified
+
+
+def gateway_of(pool: dict[str, str]) -> str | None:
+    """The IPv4 gateway of a network's address pool; an engine does not always say that it is the first address."""
+    try:
+        network = ipaddress.ip_network(pool["Subnet"])
+        gateway = ipaddress.ip_address(pool.get("Gateway") or str(next(network.hosts())))
+    except (KeyError, ValueError, StopIteration):
+        return None
+    return str(gateway) if gateway.version == 4 else None
+
+
+async def _gateway(endpoint: str) -> str | None:
+    api = EngineApi(endpoint)
+    try:
+        for name in BRIDGES:
+            try:
+                network = await api.get(f"/networks/{name}")
+            except EngineError:
+                continue
+            pools = (network.get("IPAM") or {}).get("Config") or ()
+            found = [address for pool in pools if (address := gateway_of(pool)) is not None]
+            if found:
+                return found[0]
+    except OSError:
+        return None
+    finally:
+        await api.close()
+    return None

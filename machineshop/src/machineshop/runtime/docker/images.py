@@ -1,0 +1,170 @@
+"""Images in the engine: found by their reference, pulled where they are not there, and pinned by digest.
+
+The policy is one for all references: what the engine has is used, what it lacks is pulled. A tag that has moved at a
+registry is therefore not noticed; whoever wants the newer image names its digest, or pulls it.
+"""
+
+import base64
+import json
+import logging
+
+import msgspec
+
+from machineshop.errors import MachineshopError
+from machineshop.runtime.base import ImageSource, PullGrant
+from machineshop.runtime.docker.api import EngineApi, EngineAway, EngineError
+from machineshop.runtime.engine import PreparationFailed
+
+DEFAULT_TAG = "latest"
+LONGEST_WORDS = 400
+"""Characters of the engine's own words in a message."""
+ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64", "armv7l": "arm", "i386": "386", "i686": "386"}
+
+logger = logging.getLogger(__name__)
+
+
+class Image(msgspec.Struct, frozen=True):
+    """An image in the engine."""
+
+    id: str
+    """`sha256:` and the digest of its configuration: what a container is made from, whatever tags do meanwhile."""
+    architecture: str = ""
+    has_command: bool = True
+    stop_signal: str = ""
+    read_only_root: bool = False
+    """Its label says that it writes nothing outside of /tmp and its volumes."""
+
+
+READ_ONLY_LABEL = "machineshop.read-only-root"
+
+
+class Images:
+    """The engine's images.
+
+    Args:
+        api: The engine.
+        source: The platform's registry, which says what is its own and lets the engine pull it.
+    """
+
+    def __init__(self, api: EngineApi, source: ImageSource) -> None:
+        self._api, self._source = api, source
+
+    async def fetch(self, project_id: str, reference: str) -> Image:
+        """Get an image: the engine's own, or pulled.
+
+        Raises:
+            PreparationFailed: It is nowhere, or cannot be pulled; the message says why.
+        """
+        grant = await self._grant(project_id, reference)
+        wanted = reference if grant is None else grant.reference
+        try:
+            found = await self.find(wanted)
+            if found is None:
+                await self._pull(wanted, grant)
+                found = await self.find(wanted)
+        except EngineAway as error:
+            raise PreparationFailed("ErrImagePull", f"The image cannot be pulled: {error}.") from error
+        except EngineError as error:
+            raise why_not_pulled(reference, error.message) from error
+        if found is None:
+            raise why_not_pulled(reference, "the engine has pulled it and does not know it")
+        return found
+
+    async def find(self, reference: str) -> Image | None:
+        """The engine's image of this reference; None where it has none."""
+        name, tag, digest = split(reference)
+        if digest is None:
+            return await self._inspect(f"{name}:{tag or DEFAULT_TAG}")
+        # An image that was built here and never pushed has no other digest than that of its configuration.
+        return await self._inspect(f"{name}@{digest}") or await self._inspect(digest)
+
+    async def pin(self, reference: str) -> str:
+        """The same reference with the digest of what it means now; as it is where the engine does not have it."""
+        name, tag, digest = split(reference)
+        if digest is not None:
+            return reference
+        try:
+            about = await self._api.get(f"/images/{name}:{tag or DEFAULT_TAG}/json")
+        except (EngineError, EngineAway):
+            return reference
+        prefix = f"{name.removeprefix('docker.io/').removeprefix('library/')}@"
+        pushed = (known.removeprefix(prefix) for known in about.get("RepoDigests") or () if known.startswith(prefix))
+        return f"{reference}@{next(pushed, about['Id'])}"
+
+    async def _grant(self, project_id: str, reference: str) -> PullGrant | None:
+        try:
+            return await self._source.grant_pull(project_id, reference)
+        except MachineshopError as error:
+            raise PreparationFailed("ErrImagePull", error.message) from error
+
+    async def _inspect(self, name: str) -> Image | None:
+        try:
+            about = await self._api.get(f"/images/{name}/json")
+        except EngineError as error:
+            if error.status == 404:
+                return None
+            raise
+        config = about.get("Config") or {}
+        return Image(
+            id=about["Id"],
+            architecture=about.get("Architecture") or "",
+            has_command=bool(config.get("Entrypoint") or config.get("Cmd")),
+            stop_signal=config.get("StopSignal") or "",
+            read_only_root=(config.get("Labels") or {}).get(READ_ONLY_LABEL, "").lower() == "true",
+        )
+
+    async def _pull(self, reference: str, grant: PullGrant | None) -> None:
+        name, tag, digest = split(reference)
+        logger.info("image pulled: reference=%s", reference)
+        progress = self._api.progress(
+            "/images/create",
+            _credentials(grant),
+            fromImage=name,
+            tag=digest or tag or DEFAULT_TAG,
+            # Podman asks; Docker takes what speaks HTTP on the loopback for safe by itself.
+            tlsVerify=False if grant is not None and name.startswith("127.") else None,
+        )
+        async for step in progress:
+            if error := step.get("error") or (step.get("errorDetail") or {}).get("message"):
+                raise EngineError(500, str(error))
+
+
+def split(reference: str) -> tuple[str, str | None, str | None]:
+    """A reference's name with its registry, its tag and its digest."""
+    rest, _, digest = reference.partition("@")
+    before, slash, last = rest.rpartition("/")
+    last, _, tag = last.partition(":")
+    return before + slash + last, tag or None, digest or None
+
+
+def architecture(machine: str) -> str:
+    """A machine's architecture in the words of images."""
+    return ARCHITECTURES.get(machine, machine)
+
+
+def why_not_pulled(reference: str, words: str) -> PreparationFailed:
+    """What the engine's words about a pull mean, and the mend."""
+    lower, quoted = words.lower(), words[:LONGEST_WORDS]
+    if "no matching manifest" in lower or "no image found in manifest list" in lower:
+        why = f"There is no image of '{reference}' for this machine's architecture ({quoted}). Build it for this one."
+    elif "no space left" in lower:
+        why = f"The engine's disk is full, so '{reference}' cannot be pulled. Free some space: docker system prune."
+    elif any(sign in lower for sign in ("not found", "manifest unknown", "no such image", "name unknown")):
+        why = f"There is no image '{reference}' ({quoted}). Correct the name, build it on this machine, or push it."
+    elif any(sign in lower for sign in ("unauthorized", "denied", "authentication required", "forbidden")):
+        why = (
+            f"The image '{reference}' is not there, or not public ({quoted}). Push it to this platform's registry, or "
+            "pull it on this machine with a login of yours: what the engine has is used as it is."
+        )
+    elif any(sign in lower for sign in ("no such host", "connection refused", "timeout", "i/o", "dial tcp", "lookup")):
+        why = f"The registry of '{reference}' cannot be reached from this machine ({quoted}). It is tried again."
+    else:
+        why = f"The image '{reference}' cannot be pulled: {quoted}."
+    return PreparationFailed("ErrImagePull", why)
+
+
+def _credentials(grant: PullGrant | None) -> dict[str, str]:
+    if grant is None:
+        return {}
+    said = {"registrytoken": grant.token, "serveraddress": grant.reference.partition("/")[0]}
+    return {"X-Registry-Auth": base64.urlsafe_b64encode(json.dumps(said).encode()).decode()}

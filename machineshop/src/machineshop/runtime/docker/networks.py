@@ -1,0 +1,79 @@
+"""A network for each project, there while it has containers: those of two projects cannot reach each other."""
+
+import asyncio
+import hashlib
+import logging
+
+from machineshop.runtime.docker.api import EngineApi, EngineAway, EngineError
+from machineshop.runtime.docker.body import INSTANCE_LABEL, PROJECT_LABEL
+
+logger = logging.getLogger(__name__)
+
+
+class Networks:
+    """The networks that this server makes.
+
+    Args:
+        api: The engine.
+        instance: Whose they are.
+    """
+
+    def __init__(self, api: EngineApi, instance: str) -> None:
+        self._api, self._instance = api, instance
+        self._members: dict[str, set[str]] = {}
+        self._lock = asyncio.Lock()
+
+    async def join(self, project_id: str, container: str) -> str:
+        """The name of the project's network, which is there until this container, like all others, has left it.
+
+        Raises:
+            EngineError: The engine cannot make it.
+        """
+        name = self._name(project_id)
+        async with self._lock:
+            members = self._members.setdefault(project_id, set())
+            if not members:
+                await self._ensure(name, project_id)
+            members.add(container)
+        return name
+
+    async def leave(self, project_id: str, container: str) -> None:
+        """The container is gone; the last one takes the network with it."""
+        async with self._lock:
+            members = self._members.get(project_id, set())
+            members.discard(container)
+            if members:
+                return
+            self._members.pop(project_id, None)
+            try:
+                await self._api.delete(f"/networks/{self._name(project_id)}")
+            except EngineError as error:
+                if error.status != 404:
+                    logger.warning("network not removed: project=%s error=%s", project_id, error)
+            except EngineAway as error:
+                logger.warning("network not removed: project=%s error=%s", project_id, error)
+
+    def adopt(self, project_id: str, container: str) -> None:
+        """A container of earlier is in its network."""
+        self._members.setdefault(project_id, set()).add(container)
+
+    async def sweep(self) -> None:
+        """Remove the networks of earlier that nobody is in."""
+        filters = {"label": [f"{INSTANCE_LABEL}={self._instance}"]}
+        for network in await self._api.get("/networks", filters=filters):
+            if (network.get("Labels") or {}).get(PROJECT_LABEL) not in self._members:
+                try:
+                    await self._api.delete(f"/networks/{network['Id']}")
+                except EngineError as error:
+                    logger.warning("network not removed: network=%s error=%s", network["Name"], error)
+
+    async def _ensure(self, name: str, project_id: str) -> None:
+        filters = {"label": [f"{INSTANCE_LABEL}={self._instance}", f"{PROJECT_LABEL}={project_id}"]}
+        if await self._api.get("/networks", filters=filters):
+            return
+        labels = {INSTANCE_LABEL: self._instance, PROJECT_LABEL: project_id}
+        await self._api.post("/networks/create", {"Name": name, "Driver": "bridge", "Labels": labels})
+
+    def _name(self, project_id: str) -> str:
+        digest = hashlib.sha256(f"{self._instance} {project_id}".encode()).hexdigest()
+        return f"machineshop-{digest[:16]}"

@@ -1,0 +1,173 @@
+"""What the docker engine asks for and how it reads answers, without an engine."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from machineshop.runtime import replica
+from machineshop.runtime.base import ArtifactKind, RevisionSpec
+from machineshop.runtime.choice import gateway_of, url_in_containers
+from machineshop.runtime.docker.body import Machine, container
+from machineshop.runtime.docker.ends import exit_of, why_not_started
+from machineshop.runtime.docker.follower import CopiedLog
+from machineshop.runtime.docker.images import Image, split, why_not_pulled
+from machineshop.runtime.replica import Record
+from machineshop.runtime.replica_log import FileLog
+
+DIGEST = f"sha256:{'0' * 64}"
+SAME = ("amd64", "amd64")
+
+
+def record(**fields: Any) -> Record:
+    spec = RevisionSpec(
+        deployment_id="d1",
+        deployment_name="hello",
+        project_id="p1",
+        revision_id="r1",
+        image="hello:1",
+        artifact=ArtifactKind.IMAGE,
+        memory_gib=2.0,
+        **fields,
+    )
+    made = replica.created("hello-1", spec, 0.0)
+    return replica.starting(made, port=5000, gpus=(1, 3)[: spec.gpu_count], platform_url="http://inside:1", now=0.0)
+
+
+def body(image: Image = Image(DIGEST), machine: Machine | None = None, **fields: Any) -> dict[str, Any]:  # noqa: B008
+    machine = machine or Machine(instance="i1", cpus=2, architecture="amd64", init=True, sized_storage=False)
+    one = record(**fields)
+    return container(one, one.spec, image, "the key", "net", machine)
+
+
+def test_gpus_are_asked_for_by_number_and_withheld_from_others() -> None:
+    machine = Machine(instance="i", cpus=2, architecture="amd64", init=False, sized_storage=False, gpu_runtime=True)
+    host = body(machine=machine, gpu_count=2)["HostConfig"]
+    assert host["DeviceRequests"] == [{"Driver": "nvidia", "DeviceIDs": ["1", "3"], "Capabilities": [["gpu"]]}]
+    assert "Init" not in host
+    without = body(machine=machine)
+    assert {"CUDA_VISIBLE_DEVICES=", "NVIDIA_VISIBLE_DEVICES=void"} <= set(without["Env"])
+    assert "DeviceRequests" not in without["HostConfig"]
+
+
+def test_more_cores_than_there_are_is_all_of_them_and_storage_is_bounded_where_it_can_be() -> None:
+    assert body(cpu=64.0)["HostConfig"]["NanoCpus"] == 2 * 10**9
+    sized = Machine(instance="i", cpus=2, architecture="amd64", init=True, sized_storage=True)
+    assert body(machine=sized, storage_gib=5)["HostConfig"]["StorageOpt"] == {"size": "5G"}
+    assert "StorageOpt" not in body(storage_gib=5)["HostConfig"]
+
+
+def test_a_command_and_arguments_take_the_places_of_the_images() -> None:
+    assert "Entrypoint" not in body()
+    assert (body(command=("a",))["Entrypoint"], "Cmd" in body(command=("a",))) == (["a"], False)
+    assert (body(args=("b",))["Cmd"], "Entrypoint" in body(args=("b",))) == (["b"], False)
+
+
+def test_the_authorities_are_mounted_and_named() -> None:
+    trusting = Machine(
+        instance="i", cpus=2, architecture="amd64", init=True, sized_storage=False, ca_bundle=Path("/data/ca.pem")
+    )
+    made = body(machine=trusting)
+    assert "SSL_CERT_FILE=/etc/machineshop/ca.pem" in made["Env"]
+    (mount,) = made["HostConfig"]["Mounts"]
+    assert (mount["Source"], mount["Target"], mount["ReadOnly"]) == ("/data/ca.pem", "/etc/machineshop/ca.pem", True)
+
+
+def test_the_root_is_read_only_where_the_image_says_that_it_can_be() -> None:
+    assert body()["HostConfig"]["ReadonlyRootfs"] is False
+    host = body(Image(DIGEST, read_only_root=True))["HostConfig"]
+    assert (host["ReadonlyRootfs"], host["Mounts"]) == (True, [{"Type": "volume", "Target": "/tmp"}])
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ("no matching manifest for linux/amd64 in the manifest list entries", "for this machine's architecture"),
+        ("manifest for x:1 not found: manifest unknown", "Correct the name, build it on this machine, or push it"),
+        ("pull access denied for x, repository does not exist", "pull it on this machine with a login of yours"),
+        ("Get https://x/v2/: dial tcp: lookup x: no such host", "cannot be reached from this machine"),
+        ("write /var/lib/docker/x: no space left on device", "docker system prune"),
+        ("something else", "cannot be pulled: something else."),
+    ],
+)
+def test_a_pull_that_fails_says_what_to_do(words: str, said: str) -> None:
+    assert said in why_not_pulled("x:1", words).message
+
+
+@pytest.mark.parametrize(
+    ("words", "architectures", "said"),
+    [
+        ("No command specified", SAME, "neither ENTRYPOINT nor CMD"),
+        ('exec: "nope": executable file not found in $PATH: unknown', SAME, "does not exist in the image"),
+        ("exec /x: exec format error", SAME, "built for another architecture, or is a script without a line"),
+        ("exec /x: no such file or directory", ("arm64", "amd64"), "The image is for arm64 and this machine is amd64"),
+        ("exec: permission denied: unknown", SAME, "chmod +x"),
+        ("driver failed: Bind for 127.0.0.1:5000 failed: port is already allocated", SAME, "took port 5000"),
+        ('could not select device driver "nvidia" with capabilities: [[gpu]]', SAME, "NVIDIA Container Toolkit"),
+        ("could not find an available, non-overlapping IPv4 address pool", SAME, "default-address-pools"),
+    ],
+)
+def test_a_start_that_fails_says_what_to_do(words: str, architectures: tuple[str, str], said: str) -> None:
+    failure = why_not_started(words, record(), architectures)
+    assert (failure.reason, said in failure.message) == ("CreateContainerError", True), failure.message
+
+
+def test_an_end_is_read_from_the_engines_state() -> None:
+    state = {"ExitCode": 143, "OOMKilled": False, "FinishedAt": "2026-01-02T03:04:05.123456789Z"}
+    ended = exit_of(state, record(), "bye", architectures=SAME, now=1.0)
+    assert (ended.code, ended.signal, ended.exit_code, ended.last_line) == (None, 15, 143, "bye")
+    assert ended.at == pytest.approx(1767323045.123456)
+    never = {"ExitCode": 0, "FinishedAt": "0001-01-01T00:00:00Z"}
+    assert exit_of(never, record(), "", architectures=SAME, now=7.0).at == 7.0
+    oom = exit_of({"ExitCode": 137, "OOMKilled": True}, record(), "", architectures=SAME, now=1.0)
+    assert (oom.reason, "2 GiB of memory" in (oom.message or "")) == ("OOMKilled", True)
+
+
+def test_references_are_taken_apart() -> None:
+    assert split("python") == ("python", None, None)
+    assert split("127.0.0.1:5000/ns/a") == ("127.0.0.1:5000/ns/a", None, None)
+    assert split(f"host:1/ns/a:v1@{DIGEST}") == ("host:1/ns/a", "v1", DIGEST)
+
+
+def frame(text: str) -> bytes:
+    return b"\x01\0\0\0" + len(text.encode()).to_bytes(4, "big") + text.encode()
+
+
+def test_lines_come_once_though_a_stream_begins_again(tmp_path: Path) -> None:
+    first = frame("2026-01-02T03:04:05.5Z one\n") + frame("2026-01-02T03:04:05.500000001Z two\n")
+    more = frame("2026-01-02T03:04:06Z three\n")
+    log = CopiedLog(tmp_path)
+    log.take(first[:20])
+    log.take(first[20:] + more[:9])
+    log.restart()
+    log.take(first + more)
+    log.close()
+    assert log.last_line == "three"
+    again = CopiedLog(tmp_path)
+    again.take(first + more + frame("2026-01-02T03:04:07Z four\n"))
+    again.close()
+    lines = FileLog(tmp_path, "hello-1").read_last(None)
+    assert [line.text for line in lines] == ["one", "two", "three", "four"]
+    assert lines[0].at == 1767323045.5
+
+
+@pytest.mark.parametrize(
+    ("base_url", "server_url", "inside"),
+    [
+        ("http://127.0.0.1:8799", "http://127.0.0.1:8799", "http://host.docker.internal:8799"),
+        ("https://localhost:1", "https://127.0.0.1:8799", "https://host.docker.internal:8799"),
+        ("http://10.1.2.3:8799", "http://10.1.2.3:8799", "http://10.1.2.3:8799"),
+        ("https://models.example", "http://127.0.0.1:8799", "https://models.example"),
+    ],
+)
+def test_containers_know_the_platform_by_an_address_that_they_can_reach(
+    base_url: str, server_url: str, inside: str
+) -> None:
+    assert url_in_containers(base_url, server_url) == inside
+
+
+def test_the_gateway_of_a_network_is_its_first_address_unless_it_says_another() -> None:
+    assert gateway_of({"Subnet": "172.17.0.0/16"}) == "172.17.0.1"
+    assert gateway_of({"Subnet": "172.17.0.0/16", "Gateway": "172.17.9.9"}) == "172.17.9.9"
+    assert gateway_of({"Subnet": "fd00::/64", "Gateway": "fd00::1"}) is None
+    assert gateway_of({}) is None

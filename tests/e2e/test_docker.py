@@ -1,0 +1,174 @@
+"""Images in containers, from the push to the last trace: with docker, tg and jig, on a real engine."""
+
+import json
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import httpx
+import pytest
+
+from contract.container_clients import ContainerClients, need_docker
+from contract.tg_command import Outside, Tg
+from platform_process import ROOT, PlatformProcess, wait_for, write_worker
+
+BASE = "python:3.11-slim"
+BUILD_SECONDS = 300
+WORKER = """
+import os
+import sprocket
+
+class Worker(sprocket.Sprocket):
+    def predict(self, args):
+        if "file" in args:
+            with open(args["file"]) as read, open("/tmp/louder.txt", "w") as written:
+                written.write(read.read().upper())
+            return {"file": sprocket.FileOutput("/tmp/louder.txt"), "replica": os.environ["MACHINESHOP_REPLICA_ID"]}
+        return {"echo": args, "in_a_container": os.path.exists("/.dockerenv")}
+
+sprocket.run(Worker())
+"""
+DOCKERFILE = f"""
+FROM {BASE}
+COPY *.whl /wheels/
+RUN pip install --quiet /wheels/*.whl
+COPY worker.py /app/worker.py
+WORKDIR /app
+CMD ["python3", "worker.py"]
+"""
+
+
+def docker(*arguments: str, folder: Path | None = None) -> str:
+    finished = subprocess.run(
+        ["docker", *arguments], cwd=folder, capture_output=True, text=True, timeout=BUILD_SECONDS, check=False
+    )
+    assert finished.returncode == 0, finished.stdout + finished.stderr
+    return finished.stdout.strip()
+
+
+@pytest.fixture(scope="module")
+def worker_image(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """An image with a worker, as a person builds it, in the engine alone."""
+    need_docker()
+    folder = tmp_path_factory.mktemp("image")
+    for wheel in (ROOT / "machineshop/src/machineshop/wheels").glob("sprocket-*.whl"):
+        (folder / wheel.name).write_bytes(wheel.read_bytes())
+    (folder / "worker.py").write_text(WORKER)
+    (folder / "Dockerfile").write_text(DOCKERFILE)
+    name = f"machineshop-test-worker:{uuid4().hex[:12]}"
+    docker("build", "--quiet", "--network", "host", "--tag", name, ".", folder=folder)
+    yield name
+    docker("image", "rm", "--force", name)
+
+
+@pytest.fixture
+def outside() -> Iterator[Outside]:
+    """What `tg` reaches outside of the platform."""
+    outside = Outside()
+    yield outside
+    outside.close()
+
+
+@pytest.fixture(scope="module")
+def dock(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PlatformProcess]:
+    """A platform with containers beside processes, as `serve` is where an engine answers."""
+    need_docker()
+    process = PlatformProcess(tmp_path_factory.mktemp("dock"), "--runtime", "auto")
+    process.start()
+    yield process
+    process.close()
+    assert left_of(process) == []
+
+
+def left_of(platform: PlatformProcess) -> list[str]:
+    """The containers and networks that this platform has in the engine."""
+    instance = (platform.data_dir / "runtime/containers.id").read_text()
+    mine = ("-q", "--filter", f"label=machineshop.instance={instance}")
+    return [*docker("container", "ls", "--all", *mine).split(), *docker("network", "ls", *mine).split()]
+
+
+def outputs(platform: PlatformProcess, name: str, payload: dict[str, Any]) -> dict[str, Any]:
+    job = platform.finished(name, platform.submit(name, payload))
+    assert job["status"] == "done", job
+    result: dict[str, Any] = job["outputs"]
+    return result
+
+
+@pytest.mark.timeout(400)
+def test_an_image_is_pushed_deployed_worked_and_leaves_nothing(
+    dock: PlatformProcess, worker_image: str, outside: Outside, tmp_path: Path
+) -> None:
+    with tempfile.TemporaryDirectory(prefix="clients-") as home:
+        clients = ContainerClients(dock, Path(home))
+        clients.login("docker")
+        pushed = f"{clients.namespace}/louder:v1"
+        docker("tag", worker_image, pushed)
+        clients.docker("push", pushed)
+        docker("image", "rm", pushed)
+    tg = Tg(dock, tmp_path / "tg", "louder", outside, 'memory = 1\ncommand = ["python3", "worker.py", "--queue"]\n')
+    deployed = tg("deploy", "--image", pushed)
+    assert deployed.status == 0, deployed.output + deployed.errors
+    deployment = dock.deployment("louder")
+    assert deployment["status"] == "Ready"
+    digest = deployment["image"].partition("@")[2]
+    assert deployment["image"] == f"{pushed.rpartition(':')[0]}@{digest}"
+
+    with dock.client() as client:
+        upload = client.post("/v1/storage/upload-request", json={"filename": "quiet.txt"}).json()["upload_url"]["url"]
+        assert httpx.put(upload, content=b"hello").status_code == 200
+        result = outputs(dock, "louder", {"file": f"{dock.base_url}/v1/storage/quiet.txt"})
+        assert result["file"].startswith(f"{dock.base_url}/v1/storage/")  # users see their own address
+        assert client.get(result["file"], follow_redirects=True).content == b"HELLO"
+        health = client.get("/v1/deployment-request/louder/health")
+        assert (health.status_code, health.json()["status"]) == (200, "healthy")
+        assert any("done after" in line for line in client.get("/v1/deployments/louder/logs").json()["lines"])
+
+    dock.kill()
+    waiting = left_of(dock)
+    assert len(waiting) == 2  # the container and its network
+    dock.start()
+    assert outputs(dock, "louder", {"file": f"{dock.base_url}/v1/storage/quiet.txt"})["replica"] == result["replica"]
+    assert left_of(dock) == waiting
+    assert tg("destroy").status == 0
+    wait_for(lambda: not left_of(dock), "nothing is left", 60)
+
+
+@pytest.mark.timeout(400)
+def test_a_local_image_and_a_bundle_are_deployed_side_by_side(
+    dock: PlatformProcess, worker_image: str, tmp_path: Path
+) -> None:
+    folder = tmp_path / "local"
+    folder.mkdir()
+    (folder / "jig.toml").write_text('name = "local"\n[deploy]\ngpu_type = "none"\ngpu_count = 0\nmemory = 1\n')
+    dock.jig("deploy", "--image", worker_image, cwd=folder)
+    pinned = dock.deployment("local")["image"]
+    assert pinned == f"{worker_image}@{docker('image', 'inspect', '--format', '{{.Id}}', worker_image)}"
+    with dock.client() as client:
+        answer = client.post("/v1/deployment-request/local/generate", json={"a": 1}).json()
+        assert answer == {"echo": {"a": 1}, "in_a_container": True}
+        refused = client.post(
+            "/v1/deployments", json={"name": "thief", "image": pinned.partition("@")[2], "gpu_type": "none"}
+        )
+        assert refused.status_code == 400
+        assert "is an image's id" in refused.text
+        runtime = client.get("/v1/runtime").json()
+        assert (runtime["runtime"], runtime["accepts"]) == ("docker", ["bundle", "image"])
+    source = WORKER.replace("sprocket.run(Worker())", "")
+    dock.deploy(write_worker(tmp_path / "beside", "beside", source))
+    assert outputs(dock, "beside", {"b": 2})["echo"] == {"b": 2}
+    for name in ("local", "beside"):
+        dock.jig("destroy", name, "--yes", cwd=folder)
+    wait_for(lambda: not left_of(dock), "nothing is left", 60)
+
+
+def test_without_bundles_and_without_an_engine_it_says_what_to_do(tmp_path: Path) -> None:
+    platform = PlatformProcess(tmp_path)
+    platform.environment["DOCKER_HOST"] = f"unix://{tmp_path}/no.sock"
+    finished = platform.machineshop("serve", "--data-dir", platform.data_dir, "--port", 0, "--runtime", "docker")
+    assert finished.returncode == 1
+    assert f"No container engine answers at unix://{tmp_path}/no.sock. Start it, set DOCKER_HOST" in finished.stderr
+    findings = json.loads(platform.machineshop("doctor", "--json", "--data-dir", platform.data_dir).stdout)
+    assert "no engine answers" in next(finding["detail"] for finding in findings if finding["name"] == "docker")
