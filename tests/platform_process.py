@@ -93,10 +93,10 @@ class PlatformProcess:
         """What httpx is to trust."""
         return ssl.create_default_context(cafile=self.ca_file) if self.base_url.startswith("https") else True
 
-    def create_key(self, project: str) -> str:
+    def create_key(self, project: str, scope: str = "developer") -> str:
         """A key of another project."""
         created = self.machineshop(
-            "keys", "create", "--name", "test", "--project", project, "--data-dir", self.data_dir
+            "keys", "create", "--name", "test", "--project", project, "--scope", scope, "--data-dir", self.data_dir
         )
         return created.stdout.strip()
 

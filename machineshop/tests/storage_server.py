@@ -74,16 +74,16 @@ class StorageServer:
         ]
         return Starlette(routes=[route for route in routes if isinstance(route, Route)])
 
-    async def key(self, project: str = "team", scope: Scope = Scope.PROJECT) -> str:
+    async def key(self, project: str = "team", scope: Scope = Scope.DEVELOPER) -> str:
         """A new key of a project (and organization) of this slug."""
         if scope is Scope.WORKER:
-            await self.identity.create_key(project, "owner", Scope.PROJECT)
+            await self.identity.create_key(project, "owner", Scope.DEVELOPER)
             project_id = await self.project_id(project)
             return await self.identity.create_worker_key(project_id, "a-deployment", "a-replica")
         return (await self.identity.create_key(project, "test", scope))[1]
 
     async def project_id(self, project: str = "team") -> str:
-        record, _ = await self.identity.create_key(project, "who", Scope.PROJECT)
+        record, _ = await self.identity.create_key(project, "who", Scope.DEVELOPER)
         return record.project_id
 
     def client(self, key: str | None) -> httpx.AsyncClient:

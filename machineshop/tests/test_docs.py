@@ -12,9 +12,16 @@ from machineshop import cli
 from machineshop.api.endpoint import Endpoint
 from machineshop.app import Platform
 from machineshop.config import Settings
-from machineshop.models import Scope
+from machineshop.http import ADMIN_SCOPES, ANY_SCOPE, USER_SCOPES, VIEWER_SCOPES, WORK_SCOPES
 from machineshop.states import JOB_MOVES, TERMINAL_STATES, DeploymentStatus
 
+WHOSE = {
+    frozenset(ANY_SCOPE): "any",
+    frozenset(WORK_SCOPES): "worker",
+    frozenset(VIEWER_SCOPES): "viewer",
+    frozenset(USER_SCOPES): "developer",
+    frozenset(ADMIN_SCOPES): "admin",
+}
 DOCS = Path(__file__).parents[2] / "docs"
 
 
@@ -43,7 +50,7 @@ def _keys(route: object) -> str | None:
     endpoint = getattr(route, "endpoint", None)
     if not isinstance(endpoint, Endpoint):
         return None
-    return "any" if Scope.WORKER in endpoint.scopes else "user"
+    return WHOSE[frozenset(endpoint.scopes)]
 
 
 async def test_every_route_is_documented_and_every_documented_route_exists(routes: dict[str, str | None]) -> None:

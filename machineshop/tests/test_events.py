@@ -311,7 +311,7 @@ async def test_what_cannot_be_followed_is_refused_as_anywhere(
 
 async def test_other_projects_follow_nothing(server: Server, jobs: Jobs, identity: IdentityService) -> None:
     job = await jobs.pending()
-    _, stranger = await identity.create_key("other", "stranger", Scope.PROJECT)
+    _, stranger = await identity.create_key("other", "stranger", Scope.DEVELOPER)
     for params in ({}, {"request_id": job.id}):
         query = {"model": server.model, **params}
         async with server.session.get(PATH, params=query, headers={"Authorization": f"Bearer {stranger}"}) as answer:

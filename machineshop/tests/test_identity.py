@@ -12,7 +12,7 @@ from machineshop.store.tables import api_keys
 
 
 async def test_no_key_is_stored(identity: IdentityService, admin: Identity, database: Database) -> None:
-    _, key = await identity.create_key("default", "ci", Scope.PROJECT)
+    _, key = await identity.create_key("default", "ci", Scope.DEVELOPER)
     rows = await database.read(lambda conn: conn.execute(select(api_keys)).all())
     assert len(rows) == 2
     assert not any(secret in str(row) for row in rows for secret in (key, ADMIN_KEY))
@@ -42,7 +42,7 @@ async def test_an_unknown_key_is_refused(identity: IdentityService, wrong: str |
 
 
 async def test_a_revoked_key_ends(identity: IdentityService, admin: Identity) -> None:
-    record, key = await identity.create_key("default", "ci", Scope.PROJECT)
+    record, key = await identity.create_key("default", "ci", Scope.DEVELOPER)
     assert (await identity.authenticate(key)).key.id == record.id
     await identity.revoke_key(record.prefix)
     with pytest.raises(NotAuthenticated):
@@ -54,7 +54,7 @@ async def test_a_revoked_key_ends(identity: IdentityService, admin: Identity) ->
 async def test_a_key_revoked_elsewhere_ends_within_two_seconds(
     identity: IdentityService, database: Database, admin: Identity, clock: Clock
 ) -> None:
-    record, key = await identity.create_key("default", "ci", Scope.PROJECT)
+    record, key = await identity.create_key("default", "ci", Scope.DEVELOPER)
     await identity.authenticate(key)
     await IdentityService(database).revoke_key(record.id)
     clock.now += 2.1
@@ -73,7 +73,7 @@ async def test_a_replica_s_key_is_its_own_and_ends_with_it(identity: IdentitySer
 
 
 async def test_projects_are_apart(identity: IdentityService, admin: Identity) -> None:
-    _, key = await identity.create_key("other", "ci", Scope.PROJECT)
+    _, key = await identity.create_key("other", "ci", Scope.DEVELOPER)
     other = await identity.authenticate(key)
     assert other.project.id != admin.project.id
     assert other.organization.slug != admin.organization.slug
@@ -82,5 +82,5 @@ async def test_projects_are_apart(identity: IdentityService, admin: Identity) ->
 @pytest.mark.parametrize("slug", ["", "Team", "a/b", "../x", "-a", "a-", "a" * 64, "a\n", "te_am"])
 async def test_a_project_that_could_be_no_namespace_is_refused(identity: IdentityService, slug: str) -> None:
     with pytest.raises(InvalidRequest) as refused:
-        await identity.create_key(slug, "ci", Scope.PROJECT)
+        await identity.create_key(slug, "ci", Scope.DEVELOPER)
     assert refused.value.param == "project"

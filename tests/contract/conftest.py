@@ -74,8 +74,8 @@ def worker(api: httpx.Client, idle: str) -> OlderWorker:
 
 @pytest.fixture(scope="session")
 def stranger(platform: PlatformProcess) -> Iterator[httpx.Client]:
-    """Plain HTTP with a key of another project."""
-    with platform.client(key=platform.create_key("stranger")) as client:
+    """Plain HTTP with the strongest key of another project."""
+    with platform.client(key=platform.create_key("stranger", "admin")) as client:
         yield client
 
 

@@ -56,6 +56,7 @@ TABLE = [
     ("POST", "/v1/storage/multipart/complete", {"filename": "large.txt", "upload_id": "UPLOAD", "parts": ["PART"]}),
     ("POST", "/v1/storage/multipart/abort", {"filename": "large.txt", "upload_id": "UPLOAD"}),
     ("GET", "/v1/image-repositories/{id}/images", None),
+    ("DELETE", "/v1/api-keys/{id}", None),
     ("GET", "/v2/{name:path}/blobs/{digest}", None),
     ("DELETE", "/v2/{name:path}/blobs/{digest}", None),
     ("POST", "/v2/{name:path}/blobs/uploads", None),
@@ -79,9 +80,12 @@ TABLE = [
 OWN = {
     "/health",
     "/v1/deployments",
+    "/v1/api-keys",
+    "/v1/audit",
     "/v1/deployments/prewarm",
     "/v1/image-repositories",
     "/v1/image-repositories/base-path",
+    "/v1/projects",
     "/v1/runtime",
     "/v1/storage/multipart/init",
     "/v1/storage/upload-request",
@@ -102,11 +106,16 @@ SIGNED = {
 }
 
 
+# What nobody needs a key for, or asks for one in a way of its own.
+WITHOUT_SCOPE = PUBLIC | SIGNED | {"/health", "/v1/tls/ca", "/v2/token"}
+
+
 class Possessions:
     """What the first project has."""
 
     def __init__(self, platform: PlatformProcess, api: httpx.Client, deployment: str) -> None:
         self.deployment = deployment
+        self.key = api.get("/v3/whoami").json()["api_key"]["id"]
         self.id = platform.deployment(deployment)["id"]
         self.job = platform.submit(deployment, {"secret": "mine"})
         upload = api.post("/v1/storage/upload-request", json={"filename": "mine.txt"}).json()["upload_url"]["url"]
@@ -121,6 +130,8 @@ class Possessions:
         self.blob = manifest["layers"][0]["digest"]
 
     def path(self, template: str, name: str) -> str:
+        if template.startswith("/v1/api-keys"):
+            return template.replace("{id}", self.key)
         for placeholder, value in {
             "{deployment}": name,
             "{revision}": "1",
@@ -207,6 +218,9 @@ def test_lists_show_only_what_is_ones_own(stranger: httpx.Client, mine: Possessi
     assert stranger.get("/v1/deployments").json()["data"] == []
     assert stranger.get("/v1/image-repositories").json()["data"] == []
     assert stranger.get("/v3/whoami").json()["project"]["slug"] == "stranger"
+    assert {project["slug"] for project in stranger.get("/v1/projects").json()["data"]} == {"stranger"}
+    assert mine.key not in stranger.get("/v1/api-keys").text
+    assert mine.deployment not in stranger.get("/v1/audit", params={"limit": 1000}).text
     assert stranger.get("/v1/image-repositories/base-path").json()["base-path"].endswith("/stranger")
 
 
@@ -264,31 +278,103 @@ def test_a_revoked_key_ends(platform: PlatformProcess) -> None:
         wait_for(lambda: client.get("/v3/whoami").status_code == 401, "the key ends")
 
 
-@pytest.mark.parametrize(
-    ("method", "path", "body"),
-    [
-        ("GET", "/v1/deployments", None),
-        ("POST", "/v1/deployments", {"name": "mine", "image": "x", "gpu_type": "none"}),
-        ("GET", "/v1/deployments/contract-echo", None),
-        ("PATCH", "/v1/deployments/contract-echo", {"description": "x"}),
-        ("DELETE", "/v1/deployments/contract-echo", None),
-        ("GET", "/v1/deployments/contract-echo/logs", None),
-        ("POST", "/v1/deployment-request/contract-echo/generate", {}),
-        ("POST", "/v1/queue/submit", {"model": "contract-echo", "payload": {}}),
-        ("POST", "/v1/queue/cancel", {"model": "contract-echo", "request_id": "x"}),
-        ("POST", "/v1/queue/clear", {"model": "contract-echo"}),
-        ("DELETE", "/v1/storage/mine.txt", None),
-        ("GET", "/v1/image-repositories", None),
-        ("POST", "/v2/default/contract-echo/blobs/uploads/", None),
-    ],
-)
-def test_a_replicas_key_may_only_work(
-    replica: httpx.Client, method: str, path: str, body: dict[str, Any] | None
-) -> None:
-    answer = replica.request(method, path, json=body)
+# What a viewer may do beside reading: asking for many results is a POST.
+LOOKS = {("POST", "/v1/queue/results")}
+# What looks like reading, and is not for viewers: it claims a job, runs the model, shows a secret or tells of a push.
+NO_LOOKS = {
+    ("GET", "/internal/v1/queue/retrieve"),
+    ("GET", "/v1/webhooks/secret"),
+    ("GET", "/v2/{name:path}/blobs/uploads/{upload_id}"),
+}
+# What is for admins alone.
+ADMINS = {"/v1/api-keys", "/v1/api-keys/{id}", "/v1/audit", "/v1/projects"}
+# All that the key of a replica may ask for, of its own deployment.
+WORKERS = {
+    ("GET", "/internal/v1/queue/retrieve"),
+    ("GET", "/internal/v1/queue/status"),
+    ("GET", "/v1/deployments/storage/{filename:path}"),
+    ("GET", "/v1/queue/metrics"),
+    ("GET", "/v1/queue/status"),
+    ("GET", "/v1/storage/{filename:path}"),
+    ("GET", "/v1/videos/status"),
+    ("GET", "/v3/whoami"),
+    ("POST", "/internal/v1/queue/updates"),
+    ("POST", "/internal/v1/videos/status"),
+    ("POST", "/v1/storage/multipart/abort"),
+    ("POST", "/v1/storage/multipart/complete"),
+    ("POST", "/v1/storage/multipart/init"),
+    ("POST", "/v1/storage/upload-request"),
+    # The registry lets it pull.
+    ("GET", "/v2/"),
+    ("GET", "/v2"),
+    ("GET", "/v2/{name:path}"),
+    ("GET", "/v2/{name:path}/blobs/{digest}"),
+    ("GET", "/v2/{name:path}/manifests/{reference}"),
+    ("GET", "/v2/{name:path}/referrers/{digest}"),
+    ("GET", "/v2/{name:path}/tags/list"),
+}
 
-    assert answer.status_code == 403, answer.text
-    assert "scope" in answer.text
+
+def keyed_routes(routes: list[Route]) -> set[tuple[str, str]]:
+    """Every method and path that wants a key; the gateway's by the methods that a person would use."""
+    return {
+        (method, route.path)
+        for route in routes
+        if route.path not in WITHOUT_SCOPE
+        for method in route.methods or vars(route.endpoint)["_handlers"]
+        if method in {"GET", "POST", "PUT", "PATCH", "DELETE"}
+    }
+
+
+@pytest.fixture
+def viewer(platform: PlatformProcess) -> Iterator[httpx.Client]:
+    """A key that may look at all that the first project has."""
+    with platform.client(key=platform.create_key("default", "viewer")) as client:
+        yield client
+
+
+@pytest.fixture
+def developer(platform: PlatformProcess) -> Iterator[httpx.Client]:
+    with platform.client(key=platform.create_key("default", "developer")) as client:
+        yield client
+
+
+def asked(client: httpx.Client, mine: Possessions, method: str, template: str) -> httpx.Response:
+    bodies = {(each, path): body for each, path, body in TABLE}
+    query = {"model": mine.deployment, "request_id": mine.job, "hostname": "h", "timeout": "0s"}
+    body = mine.body(bodies.get((method, template), {}), mine.deployment)
+    return client.request(method, mine.path(template, mine.deployment), json=body, params=query)
+
+
+def test_a_viewer_looks_at_everything_and_changes_nothing(
+    viewer: httpx.Client, platform: PlatformProcess, mine: Possessions, routes: list[Route]
+) -> None:
+    before = platform.deployment(mine.deployment), platform.job(mine.deployment, mine.job)
+
+    for method, template in sorted(keyed_routes(routes)):
+        may = (method == "GET" and (method, template) not in NO_LOOKS) or (method, template) in LOOKS
+        may = may and template not in ADMINS and "deployment-request" not in template
+        if template == "/v1/queue/events":
+            continue  # it goes on without an end
+        answer = asked(viewer, mine, method, template)
+        assert (answer.status_code != 403) is may, f"{method} {template}: {answer.status_code} {answer.text}"
+
+    assert (platform.deployment(mine.deployment), platform.job(mine.deployment, mine.job)) == before
+
+
+def test_a_developer_makes_no_keys_and_reads_no_record(
+    developer: httpx.Client, mine: Possessions, routes: list[Route]
+) -> None:
+    for method, template in sorted(keyed_routes(routes)):
+        if template in ADMINS:
+            assert asked(developer, mine, method, template).status_code == 403, f"{method} {template}"
+
+
+def test_a_replicas_key_may_only_work(replica: httpx.Client, mine: Possessions, routes: list[Route]) -> None:
+    for method, template in sorted(keyed_routes(routes) - WORKERS):
+        answer = asked(replica, mine, method, template)
+        assert answer.status_code == 403, f"{method} {template}: {answer.status_code} {answer.text}"
+        assert "scope" in answer.text
 
 
 def test_a_replicas_key_works_no_other_queue(

@@ -41,6 +41,7 @@ COMMANDS = (
     ("download", "download:download", "Fetch a file from the platform's storage."),
     ("destroy", "deployments:destroy", "Stop a deployment's replicas and delete it."),
     ("doctor", "doctor:doctor", "Check what a deploy needs, and name the mend for what is missing."),
+    ("audit", "audit:audit", "Show who changed what."),
 )
 GROUPS = {
     "jobs": (

@@ -4,6 +4,7 @@
 """
 
 import asyncio
+import contextlib
 import json
 import logging
 import os
@@ -61,6 +62,7 @@ from machineshop.runtime.base import ReplicaStatus
 from machineshop.runtime.choice import Choice, choose, is_loopback, url_in_containers
 from machineshop.runtime.choice import build as build_runtime
 from machineshop.server import EVERYWHERE, HttpServer, PortTaken, listen
+from machineshop.services.audit import AuditLog
 from machineshop.services.deployments import DeploymentService
 from machineshop.services.feed import Feed
 from machineshop.services.files import FileService
@@ -99,6 +101,7 @@ DELIVER_SECONDS = 1.0
 CLEAN_SECONDS = 60.0
 COLLECT_SECONDS = 600.0
 DISOWN_SECONDS = 5.0
+NOTE_USES_SECONDS = 60.0
 # A machine that gets another address is soon reached by it.
 RENEW_SECONDS = 60.0
 # How long replicas may take to finish what they have in hand when the server is stopped from its terminal.
@@ -148,6 +151,7 @@ class Platform:
         self.news.start()
         self.database.listen(self.news.heard, self.news.missed)
         await self.lease.start(self.duty)
+        self.note_uses.start()
         if self.renewal is not None:
             self.renewal.start()
         self.context_name = leave_context(contexts_path(), self.base_url, self.admin_key, self._authority_pem())
@@ -178,6 +182,7 @@ class Platform:
         await self.server.stop()
         if self.renewal is not None:
             await self.renewal.stop()
+        await self._end_noting_uses()
         await self.database.hang_up()
         await self.news.close()
         self.relay.close()
@@ -187,6 +192,14 @@ class Platform:
         await asyncio.to_thread(self.storage.close)
         await asyncio.to_thread(self.database.close)
         self.data_dir.close()
+
+    async def _end_noting_uses(self) -> None:
+        await self.note_uses.stop()
+        with contextlib.suppress(Unavailable):  # it is no reason not to end
+            await self.identity.note_uses(time.time())
+
+    async def _admit(self, key: str | None, address: str) -> None:
+        await self.identity.authenticate(key, address)
 
     async def _others_go_on(self) -> bool:
         """Whether another server is about to run its own replicas in the place of ours."""
@@ -204,6 +217,7 @@ class Platform:
         self.database = Database(url)
         self.lease = Lease(self.database, self._server_url, self._last_run().get("server_id"))
         self.identity = IdentityService(self.database)
+        self.audit = AuditLog(self.database, self.settings.audit_days * 86400.0)
         self.storage = Storage(self.data_dir.storage)
         self.registry = RegistryService(self.database, self.storage, lambda: self.base_url)
         self.registry_access = RegistryAccess(self.database, self.identity)
@@ -243,7 +257,8 @@ class Platform:
         self.places = Places(self.database, self.deployments, self.runtime, self.queue.dispatcher.waiters)
         self.gateway = Gateway(self.identity, self.deployments, self.runtime, self.traffic, self.settings.gateway)
         bundle = None if self.tls is None else self.tls.bundle
-        self.relay = Relay(self.lease, self.database.server_id, bundle, self.settings.gateway)
+        self.relay = Relay(self.lease, self.database.server_id, bundle, self.settings.gateway, self._admit)
+        self.note_uses = Loop("note-uses-of-keys", self.identity.note_uses, NOTE_USES_SECONDS)
         self.renewal = None if self.tls is None else Loop("renew-certificate", self.tls.run_once, RENEW_SECONDS)
         self.news = News(self.queue)
         self.scraper = Scraper()
@@ -285,6 +300,7 @@ class Platform:
             loop("clean-queues", self.queue.clean, CLEAN_SECONDS),
             loop("clean-files", self.files.clean, CLEAN_SECONDS),
             loop("clean-multipart", self.multipart.clean, CLEAN_SECONDS),
+            loop("clean-audit", self.audit.clean, CLEAN_SECONDS),
         ]
         if self.database.is_shared:
             strangers = Strangers(self.lease, self.identity, self.queue, self.runtime, watcher)
@@ -292,21 +308,21 @@ class Platform:
         return loops
 
     def _application(self) -> Front:
-        api = Api(self.identity)
         (gateway,) = self._where_the_replicas_are(self.gateway.routes())
+        api = Api(self.identity, self.audit)
         routes: list[BaseRoute] = [
             *work_api.routes(api, self.queue, time.time, Addresses(lambda: self.base_url, self._address_inside)),
             *queue_api.routes(api, self.queue, self.places, self.relay.guard if self.database.is_shared else None),
             *events_api.routes(api, self.queue, self.deployments, self.feed),
             *webhooks_api.routes(api, self.webhooks),
             gateway,
-            *registry_app.routes(self.registry, self.registry_access, lambda: self.base_url),
+            *registry_app.routes(self.registry, self.registry_access, lambda: self.base_url, self.audit),
             *multipart_api.routes(api, self.multipart),
             *files_api.routes(api, self.files),
             *self._where_the_replicas_are(deployments_api.runtime_routes(api, self.deployments, self.runtime)),
             *self._where_the_replicas_are(scaling_api.routes(api, self.scaling)),
             *deployments_api.store_routes(api, self.deployments),
-            *identity_api.routes(api),
+            *identity_api.routes(api, self.identity, self.audit),
             *images_api.routes(api, self.registry),
             *packages_api.routes(self.packages),
             *authority_api.routes(self._authority_pem),

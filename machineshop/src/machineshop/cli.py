@@ -1,8 +1,9 @@
-"""The command `machineshop`: serve, keys, doctor."""
+"""The command `machineshop`: serve, keys, projects, doctor."""
 
 import json
 import os
 import sys
+import time
 from collections.abc import Awaitable, Callable, Coroutine
 from datetime import UTC, datetime
 from pathlib import Path
@@ -20,6 +21,7 @@ from machineshop.app import Platform
 from machineshop.beside import on_storage, on_store
 from machineshop.blobs import Storage
 from machineshop.config import (
+    DEFAULT_AUDIT_DAYS,
     DEFAULT_GATEWAY_LIMITS,
     DEFAULT_HOST,
     DEFAULT_PORT,
@@ -31,7 +33,8 @@ from machineshop.config import (
 )
 from machineshop.doctor import examine
 from machineshop.errors import InvalidRequest, MachineshopError
-from machineshop.models import ApiKey, Scope
+from machineshop.lifetimes import parse_lifetime
+from machineshop.models import ApiKey, Organization, Project, Scope
 from machineshop.runtime.base import ArtifactKind
 from machineshop.serve import run
 from machineshop.services.garbage import GRACE_SECONDS, Collected, GarbageCollector
@@ -42,12 +45,15 @@ from machineshop.tls.keeper import authority_fingerprint
 T = TypeVar("T")
 
 RUNS = {ArtifactKind.BUNDLE: "bundles as processes", ArtifactKind.IMAGE: "images as containers"}
+PEOPLES_SCOPES = (Scope.ADMIN, Scope.DEVELOPER, Scope.VIEWER)
 
 app = cyclopts.App(
     name="machineshop", help="Run your own models as a service.", version=__version__, version_flags=["--version"]
 )
 keys = cyclopts.App(name="keys", help="Make, list and revoke API keys.")
 app.command(keys)
+projects = cyclopts.App(name="projects", help="Make and list projects.")
+app.command(projects)
 registry = cyclopts.App(name="registry", help="Look after the registry.")
 app.command(registry)
 
@@ -94,6 +100,7 @@ def serve(
     tls_key: Path | None = None,
     tls_ca: Path | None = None,
     hsts: bool | None = None,
+    audit_days: int = DEFAULT_AUDIT_DAYS,
     webhook_network: Annotated[list[str] | None, Parameter(negative=())] = None,
     gateway_hold_seconds: float = DEFAULT_GATEWAY_LIMITS.hold_seconds,
     gateway_max_held: int = DEFAULT_GATEWAY_LIMITS.held,
@@ -130,6 +137,7 @@ def serve(
         tls_key: The private key of tls-cert.
         tls_ca: The authority that signed tls-cert, where machines do not know it: replicas and jig are told of it.
         hsts: Tell browsers to come by HTTPS only [where tls-cert is given, and not on loopback].
+        audit_days: How many days it is kept who changed what.
         webhook_network: A network that is not public and may be sent webhooks all the same, as 10.0.0.0/8; give it
             several times for several.
         gateway_hold_seconds: How long a request waits for a replica that wakes, starts or is busy.
@@ -157,6 +165,7 @@ def serve(
         tls_key=tls_key or _path(os.environ.get("MACHINESHOP_TLS_KEY")),
         tls_ca=tls_ca or _path(os.environ.get("MACHINESHOP_TLS_CA")),
         hsts=hsts,
+        audit_days=audit_days,
         webhook_networks=tuple(webhook_network or _listed(os.environ.get("MACHINESHOP_WEBHOOK_NETWORKS", ""))),
         gateway=GatewayLimits(
             body_bytes=gateway_max_body_mib * MIB,
@@ -176,8 +185,9 @@ def serve(
 def create(
     *,
     name: str,
-    scope: str = "project",
+    scope: str = Scope.DEVELOPER,
     project: str = DEFAULT_SLUG,
+    expires_in: str | None = None,
     data_dir: DataDirOption = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -185,12 +195,16 @@ def create(
 
     Args:
         name: What the key is for.
-        scope: admin or project.
+        scope: admin (everything, and keys), developer (everything but keys) or viewer (look, and change nothing).
         project: The slug of its project, which is made if there is none.
+        expires_in: When it ends by itself, as 12h, 90d or 1y; without it, never.
     """
-    if scope not in {Scope.ADMIN, Scope.PROJECT}:
-        raise InvalidRequest(f"--scope is '{scope}'; it must be admin or project.", param="scope")
-    record, key = _with_identity(data_dir, lambda service: service.create_key(project, name, Scope(scope)))
+    if scope not in PEOPLES_SCOPES:
+        raise InvalidRequest(f"--scope is '{scope}'; it must be {', '.join(PEOPLES_SCOPES)}.", param="scope")
+    lifetime = None if expires_in is None else parse_lifetime(expires_in)
+    record, key = _with_identity(
+        data_dir, lambda service: service.create_key(project, name, Scope(scope), lifetime_seconds=lifetime)
+    )
     if as_json:
         print(json.dumps({**_key_view(record), "key": key}))
     else:
@@ -204,10 +218,13 @@ def list_keys(*, data_dir: DataDirOption = None, as_json: JsonOption = False) ->
     if as_json:
         print(json.dumps([_key_view(record) for record in records]))
         return
-    table = Table("KEY", "NAME", "SCOPE", "CREATED", "STATE", "ID", box=None, pad_edge=False)
+    table = Table("KEY", "NAME", "SCOPE", "CREATED", "LAST USED", "STATE", "ID", box=None, pad_edge=False)
     for record in records:
         view = _key_view(record)
-        table.add_row(view["prefix"] + "…", record.name, record.scope, view["created_at"], view["state"], record.id)
+        used = view["last_used_at"] or "never"
+        table.add_row(
+            view["prefix"] + "…", record.name, record.scope, view["created_at"], used, view["state"], record.id
+        )
     Console().print(table)
 
 
@@ -220,6 +237,40 @@ def revoke(key: str, *, data_dir: DataDirOption = None) -> None:
     """
     _with_identity(data_dir, lambda service: service.revoke_key(key))
     print("revoked")
+
+
+@projects.command(name="create")
+def create_project(
+    slug: str,
+    *,
+    name: str | None = None,
+    organization: str | None = None,
+    data_dir: DataDirOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Make a project. Its first key is made by `machineshop keys create --project`.
+
+    Args:
+        slug: Its name in commands and URLs.
+        name: Its name for people [the slug].
+        organization: The slug of the organization that it belongs to, made if there is none [one of its own]. Projects
+            of an organization share a namespace of the registry, and its admins.
+    """
+    made = _with_identity(data_dir, lambda service: service.create_project(slug, name, organization_slug=organization))
+    print(json.dumps(_project_view(*made)) if as_json else f"{made[0].slug} of {made[1].slug}")
+
+
+@projects.command(name="list")
+def list_projects(*, data_dir: DataDirOption = None, as_json: JsonOption = False) -> None:
+    """List the projects of all organizations."""
+    found = _with_identity(data_dir, lambda service: service.list_projects())
+    if as_json:
+        print(json.dumps([_project_view(*one) for one in found]))
+        return
+    table = Table("PROJECT", "NAME", "ORGANIZATION", "ID", box=None, pad_edge=False)
+    for project, organization in found:
+        table.add_row(project.slug, project.name, organization.slug, project.id)
+    Console().print(table)
 
 
 @registry.command
@@ -307,9 +358,25 @@ def _key_view(record: ApiKey) -> dict[str, Any]:
         "name": record.name,
         "scope": record.scope,
         "project_id": record.project_id,
-        "created_at": datetime.fromtimestamp(record.created_at, UTC).isoformat(timespec="seconds"),
-        "state": "revoked" if record.revoked_at else "valid",
+        "created_at": _iso(record.created_at),
+        "expires_at": _iso(record.expires_at),
+        "last_used_at": _iso(record.last_used_at),
+        "state": _key_state(record),
     }
+
+
+def _key_state(record: ApiKey) -> str:
+    if record.revoked_at:
+        return "revoked"
+    return "expired" if record.expires_at is not None and record.expires_at <= time.time() else "valid"
+
+
+def _project_view(project: Project, organization: Organization) -> dict[str, Any]:
+    return {"id": project.id, "slug": project.slug, "name": project.name, "organization": organization.slug}
+
+
+def _iso(seconds: float | None) -> str | None:
+    return None if seconds is None else datetime.fromtimestamp(seconds, UTC).isoformat(timespec="seconds")
 
 
 def _run(work: Coroutine[Any, Any, None]) -> None:

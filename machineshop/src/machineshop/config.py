@@ -15,6 +15,8 @@ DEFAULT_PORT = 8799
 MIB = 1024 * 1024
 DATABASE_SCHEMES = ("sqlite:///", "postgresql://", "postgres://")
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
+# A year and a month: what was done this time last year can still be looked up.
+DEFAULT_AUDIT_DAYS = 396
 TLS_MODES = ("off", "auto")
 # More of anything is no bound.
 MAX_GATEWAY_NUMBER = 1_000_000_000
@@ -70,6 +72,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """Who signed `tls_cert`, where replicas and jig do not know that one."""
     hsts: bool | None = None
     """Whether browsers are told to use HTTPS only; None: where a certificate was given and it is no loopback."""
+    audit_days: int = DEFAULT_AUDIT_DAYS
+    """How long it is recorded who changed what."""
     webhook_networks: tuple[str, ...] = ()
     """Networks that are not public and may be sent webhooks all the same, as `10.0.0.0/8`."""
     package_index: str | None = None
@@ -123,6 +127,8 @@ def check(settings: Settings) -> Settings:
     if settings.database_url is not None and not settings.database_url.startswith(DATABASE_SCHEMES):
         raise InvalidRequest(f"--database-url must begin with {' or '.join(DATABASE_SCHEMES)}.", param="database_url")
     _check_tls(settings)
+    if not 1 <= settings.audit_days <= 36500:
+        raise InvalidRequest(f"--audit-days is {settings.audit_days}; it must be 1 to 36500.", param="audit_days")
     parse_networks(settings.webhook_networks)
     _check_gateway(settings.gateway)
     return settings

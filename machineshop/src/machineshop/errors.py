@@ -24,6 +24,7 @@
     ├── QueueFull                 429
     ├── TooManyStreams            429
     ├── TooManyRequests           429
+    ├── TooManyFailures           429
     ├── ReplicaUnreachable        502
     │   └── ReplicaSilent         504
     └── Unavailable               503  try again later
@@ -177,6 +178,14 @@ class TooManyRequests(MachineshopError):
         super().__init__(message=message)
 
 
+class TooManyFailures(MachineshopError):
+    """Too many different keys that nobody has were tried from {address}. Try again in {seconds} s, with a valid one."""
+
+    def __init__(self, address: str, seconds: int) -> None:
+        super().__init__(address=address, seconds=seconds)
+        self.retry_after_seconds = seconds
+
+
 class ReplicaUnreachable(MachineshopError):
     """A replica of '{name}' broke the connection before it answered: {cause}."""
 
@@ -249,6 +258,7 @@ STATUSES: dict[type[MachineshopError], tuple[int, str]] = {
     QueueFull: (429, "rate_limit_error"),
     TooManyStreams: (429, "rate_limit_error"),
     TooManyRequests: (429, "rate_limit_error"),
+    TooManyFailures: (429, "rate_limit_error"),
     ReplicaUnreachable: (502, "server_error"),
     ReplicaSilent: (504, "server_error"),
     DiskFull: (507, "server_error"),

@@ -4,12 +4,25 @@ import msgspec
 from starlette.datastructures import Headers
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
+from starlette.types import Scope as AsgiScope
 
 from machineshop.errors import MachineshopError, PayloadTooLarge, status_of
 from machineshop.models import Scope
 
-USER_SCOPES = (Scope.ADMIN, Scope.PROJECT)
-ANY_SCOPE = (Scope.ADMIN, Scope.PROJECT, Scope.WORKER)
+ADMIN_SCOPES = (Scope.ADMIN,)
+# Those that may change things.
+USER_SCOPES = (Scope.ADMIN, Scope.DEVELOPER)
+# Those that may look at things.
+VIEWER_SCOPES = (Scope.ADMIN, Scope.DEVELOPER, Scope.VIEWER)
+# Those that may work jobs.
+WORK_SCOPES = (Scope.ADMIN, Scope.DEVELOPER, Scope.WORKER)
+ANY_SCOPE = tuple(Scope)
+
+
+def address_of(scope: AsgiScope) -> str:
+    """Where a request comes from: what is at the other end of the connection, whatever its headers say."""
+    client = scope.get("client")
+    return str(client[0]) if client else ""
 
 
 def bearer_token(headers: Headers) -> str | None:

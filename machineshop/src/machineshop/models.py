@@ -10,12 +10,14 @@ from machineshop.states import JobState
 
 
 class Scope(StrEnum):
-    """What a key may do."""
+    """What a key may do. People have the first three, each of which may all that the next one may."""
 
     ADMIN = "admin"
-    """Everything in its project, keys included."""
-    PROJECT = "project"
+    """Everything in its project, and the projects and keys of its organization."""
+    DEVELOPER = "developer"
     """Everything in its project but keys."""
+    VIEWER = "viewer"
+    """Look at what its project has, and change nothing."""
     WORKER = "worker"
     """Work the queue of one deployment, read the project's files, and upload its jobs' outputs."""
 
@@ -49,6 +51,10 @@ class ApiKey(msgspec.Struct, frozen=True, kw_only=True):
     deployment_id: str | None = None
     replica_id: str | None = None
     created_at: float
+    expires_at: float | None = None
+    """When it ends by itself."""
+    last_used_at: float | None = None
+    """To the minute or so; of a replica's key it is not kept."""
     revoked_at: float | None = None
 
 
@@ -58,6 +64,33 @@ class Identity(msgspec.Struct, frozen=True):
     key: ApiKey
     project: Project
     organization: Organization
+
+
+class Actor(msgspec.Struct, frozen=True, kw_only=True):
+    """Who changes something, and from where."""
+
+    name: str
+    """The name of the key, or of the command on the server's machine."""
+    key_id: str | None = None
+    address: str = ""
+    """Where the request came from."""
+
+
+class AuditEvent(msgspec.Struct, frozen=True, kw_only=True):
+    """One change that somebody made."""
+
+    id: str
+    at: float
+    organization_id: str
+    project_id: str
+    actor: Actor
+    action: str
+    """The kind of thing and what was done to it, as `deployment.update`."""
+    subject: str
+    """The name or id of the thing."""
+    before: dict[str, Any] | None = None
+    """What was changed, as it was; without secrets."""
+    after: dict[str, Any] | None = None
 
 
 class EnvironmentVariable(msgspec.Struct, frozen=True, omit_defaults=True):

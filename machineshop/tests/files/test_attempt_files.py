@@ -44,7 +44,7 @@ async def nothing_is_left(shop: Shop) -> None:
 async def seen_as(shop: Shop, name: str, content: bytes | None) -> None:
     """Every way to look at a file says the same."""
     async with httpx.AsyncClient(base_url=f"http://{shop.host}", verify=False) as client:
-        for key in (ADMIN_KEY, (await shop.identity.create_key("default", "another", Scope.PROJECT))[1]):
+        for key in (ADMIN_KEY, (await shop.identity.create_key("default", "another", Scope.DEVELOPER))[1]):
             for method in ("GET", "HEAD"):
                 answer = await client.request(method, f"/v1/storage/{name}", headers={"Authorization": f"Bearer {key}"})
                 assert answer.status_code == (404 if content is None else 200)
@@ -360,7 +360,7 @@ async def test_a_worker_key_uploads_only_for_what_its_replica_holds(
 async def test_another_projects_job_does_not_exist(
     shop: Shop, replica: Replica, deployments: DeploymentService
 ) -> None:
-    key, rival = await shop.identity.create_key("rival", "rival", Scope.PROJECT)
+    key, rival = await shop.identity.create_key("rival", "rival", Scope.DEVELOPER)
     theirs = await deployments.create(
         key.project_id, {"name": "hello", "image": "registry/ns/hello@sha256:1", "gpu_type": "none"}
     )

@@ -62,7 +62,7 @@ class World:
             self.database, AnyArtifact(), lambda: Capacity(2, 8, 0), frozenset(), self.clock
         )
         self.queue = QueueService(self.database, self.deployments, self.clock)
-        key, _ = await self.identity.create_key("walks", "walks", Scope.PROJECT)
+        key, _ = await self.identity.create_key("walks", "walks", Scope.DEVELOPER)
         self.project_id = key.project_id
 
     def close(self) -> None:

@@ -130,7 +130,7 @@ async def test_what_cannot_be_completed_says_why_and_can_be_gone_on_with(shop: S
     refused(await sender.complete([{"part_number": 1, "etag": "../../x"}]), 400, "malformed_body")
     refused(await sender.complete(parts, filename="another.bin"), 404, "not_found")
     refused(await sender.complete(parts, upload_id="../../../etc/passwd"), 404, "not_found")
-    _, key = await shop.identity.create_key("elsewhere", "stranger", Scope.PROJECT)
+    _, key = await shop.identity.create_key("elsewhere", "stranger", Scope.DEVELOPER)
     stranger = Sender(shop.client(key), shop.client(None), sender.name)
     stranger.upload_id = sender.upload_id
     refused(await stranger.complete(parts), 404, "not_found")
@@ -155,7 +155,7 @@ async def test_one_server_at_a_time_completes_an_upload(shop: Shop) -> None:
     sender = by_user(shop)
     await sender.begin()
     parts = await sender.send_all()
-    project_id = (await shop.identity.create_key("default", "who", Scope.PROJECT))[0].project_id
+    project_id = (await shop.identity.create_key("default", "who", Scope.DEVELOPER))[0].project_id
     group = f"multipart/{project_id}"
     async with shop.storage.parts.hold(group, sender.upload_id):
         refused(await sender.complete(parts), 503, "unavailable")

@@ -169,7 +169,7 @@ async def test_methods_that_are_not_known_are_said_to_be(client: httpx.AsyncClie
 
 
 async def test_a_revoked_key_pulls_no_more(server: StorageServer, clock: Clock) -> None:
-    record, key = await server.identity.create_key("team", "short", Scope.PROJECT)
+    record, key = await server.identity.create_key("team", "short", Scope.DEVELOPER)
     async with server.client(key) as client:
         assert (await client.get("/v2/")).status_code == 200
         await server.identity.revoke_key(record.id)

@@ -135,7 +135,7 @@ async def test_a_token_expires(server: StorageServer, clock: Clock) -> None:
 
 
 async def test_a_token_ends_with_its_key(server: StorageServer) -> None:
-    record, key = await server.identity.create_key("team", "short", Scope.PROJECT)
+    record, key = await server.identity.create_key("team", "short", Scope.DEVELOPER)
     fields = await ask(server, key, "repository:team/app:pull")
     async with server.client(fields["token"]) as client:
         assert (await client.get(BLOB)).status_code == 200
@@ -153,7 +153,7 @@ async def test_a_token_is_good_as_a_password_and_makes_no_other(server: StorageS
 
 async def test_tokens_that_we_did_not_sign_are_refused(server: StorageServer) -> None:
     token = await token_for(server, "repository:team/app:pull")
-    record, _ = await server.identity.create_key("team", "forger", Scope.PROJECT)
+    record, _ = await server.identity.create_key("team", "forger", Scope.DEVELOPER)
     forged = sign(b"a guess", Claims(record.id, 2**40, (Grant("team/app", ("pull",)),)))
     body, _, signature = token.partition(".")
     tricks = [forged, f"{body}x.{signature}", body, "mrt_", "mrt_.", f"{token}=", f"{body}.{signature[:-1]}"]

@@ -105,7 +105,7 @@ async def test_the_secret_is_shown_and_rotated(client: Client, platform: Platfor
     assert rotated["secret"] != first.json()["secret"]
     assert rotated["previous_signs_until"] is not None
     assert (await client.get("/v1/webhooks/secret")).json() == rotated
-    _, key = await platform.identity.create_key("stranger", "key", Scope.PROJECT)
+    _, key = await platform.identity.create_key("stranger", "key", Scope.DEVELOPER)
     async with connected(platform, key) as stranger:
         assert (await stranger.get("/v1/webhooks/secret")).json()["secret"] not in str(rotated)
 
@@ -120,6 +120,6 @@ async def test_a_worker_may_not_see_the_secret_and_a_stranger_sees_no_job(client
     async with connected(platform, worker_key) as worker:
         assert (await worker.get("/v1/webhooks/secret")).status_code == 403
         assert (await worker.post("/v1/webhooks/secret/rotate")).status_code == 403
-    _, key = await platform.identity.create_key("stranger", "key", Scope.PROJECT)
+    _, key = await platform.identity.create_key("stranger", "key", Scope.DEVELOPER)
     async with connected(platform, key) as stranger:
         assert (await stranger.get("/v1/queue/webhooks", params=query)).status_code == 404

@@ -15,6 +15,7 @@ from machineshop.http import json_response
 from machineshop.models import Deployment, DeploymentConfig, RevisionEvent, RevisionFailure
 from machineshop.runtime.base import ArtifactKind, LogLine, Replica, Runtime
 from machineshop.runtime.logs import in_batches
+from machineshop.services.audit import config_values
 from machineshop.services.deployments import DeploymentService
 from machineshop.services.status import standing
 
@@ -48,10 +49,10 @@ def runtime_routes(api: Api, deployments: DeploymentService, runtime: Runtime) -
         api.route("GET", "/v1/runtime", pages.describe_runtime),
         api.route("GET", "/v1/deployments", pages.list_all),
         api.route("POST", "/v1/deployments/prewarm", pages.prewarm, body=dict[str, Any]),
-        api.route("POST", "/v1/deployments", pages.create, body=dict[str, Any]),
+        api.route("POST", "/v1/deployments", pages.create, body=dict[str, Any], action="deployment.create"),
         api.route("GET", ONE, pages.get),
-        api.route("PATCH", ONE, pages.update, body=dict[str, Any]),
-        api.route("POST", f"{ONE}/rollback", pages.rollback, body=Rollback),
+        api.route("PATCH", ONE, pages.update, body=dict[str, Any], action="deployment.update"),
+        api.route("POST", f"{ONE}/rollback", pages.rollback, body=Rollback, action="deployment.rollback"),
         api.route("GET", f"{ONE}/logs", pages.logs),
         api.route("GET", f"{ONE}/health", pages.health),
     ]
@@ -61,7 +62,7 @@ def store_routes(api: Api, deployments: DeploymentService) -> list[Route]:
     """The routes whose answers lie in the store alone."""
     pages = _StoredDeployments(deployments)
     return [
-        api.route("DELETE", ONE, pages.delete),
+        api.route("DELETE", ONE, pages.delete, action="deployment.delete"),
         api.route("GET", f"{ONE}/revisions", pages.list_revisions),
         api.route("GET", f"{ONE}/revisions/{{revision}}", pages.get_revision),
     ]
@@ -75,6 +76,7 @@ class _StoredDeployments:
 
     async def delete(self, call: Call) -> Response:
         deployment = await self._deployments.delete(call.project_id, call.path["deployment"])
+        call.changed(deployment.name, before=config_values(deployment.config))
         return json_response({"object": "deployment", "id": deployment.id, "name": deployment.name, "deleted": True})
 
     async def list_revisions(self, call: Call) -> Response:
@@ -139,18 +141,24 @@ class _Deployments:
         return json_response({"object": "list", "data": [await self._view(deployment) for deployment in found]})
 
     async def create(self, call: Call) -> Response:
-        return json_response(await self._view(await self._deployments.create(call.project_id, call.body)))
+        deployment = await self._deployments.create(call.project_id, call.body)
+        call.changed(deployment.name, after=config_values(deployment.config))
+        return json_response(await self._view(deployment))
 
     async def get(self, call: Call) -> Response:
         return json_response(await self._whole_view(await self._find(call)))
 
     async def rollback(self, call: Call) -> Response:
         identifier = str(call.body.revision_identifier)
+        old = await self._find(call)
         deployment = await self._deployments.rollback(call.project_id, call.path["deployment"], identifier)
+        call.changed(deployment.name, before=config_values(old.config), after=config_values(deployment.config))
         return json_response(await self._whole_view(deployment))
 
     async def update(self, call: Call) -> Response:
+        old = await self._find(call)
         deployment = await self._deployments.update(call.project_id, call.path["deployment"], call.body)
+        call.changed(deployment.name, before=config_values(old.config), after=config_values(deployment.config))
         return json_response(await self._whole_view(deployment))
 
     async def health(self, call: Call) -> Response:

@@ -8,7 +8,7 @@ import logging
 from collections.abc import Awaitable, Callable, Sequence
 from datetime import UTC, datetime
 from functools import lru_cache
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import msgspec
 from starlette.datastructures import Headers, QueryParams
@@ -25,8 +25,9 @@ from machineshop.errors import (
     MalformedBody,
     NotPermitted,
 )
-from machineshop.http import USER_SCOPES, bearer_token, error_response, read_body
+from machineshop.http import USER_SCOPES, VIEWER_SCOPES, address_of, bearer_token, error_response, read_body
 from machineshop.models import Identity, Scope
+from machineshop.services.audit import AuditLog, Values
 from machineshop.services.identity import IdentityService
 from machineshop.services.malformed import malformed
 
@@ -38,15 +39,34 @@ T = TypeVar("T")
 BODY_LIMIT_BYTES = 2 * 1024 * 1024
 
 
+class Change(NamedTuple):
+    """What a handler has changed."""
+
+    subject: str
+    before: Values | None
+    after: Values | None
+
+
 class Call:
     """One authenticated request with its decoded body."""
 
-    __slots__ = ("body", "identity", "request")
+    __slots__ = ("body", "change", "identity", "request")
 
     def __init__(self, request: Request, identity: Identity, body: Any) -> None:
         self.request = request
         self.identity = identity
         self.body = body
+        self.change: Change | None = None
+
+    def changed(self, subject: str, *, before: Values | None = None, after: Values | None = None) -> None:
+        """Tell what the handler has changed, for the record.
+
+        Args:
+            subject: The thing's name or id.
+            before: What it was, without secrets; None for a new one.
+            after: What it is; None for one that is gone.
+        """
+        self.change = Change(subject, before, after)
 
     @property
     def project_id(self) -> str:
@@ -90,10 +110,11 @@ Handler = Callable[[Call], Awaitable[Response]]
 
 
 class Api:
-    """Makes routes that share one way to authenticate."""
+    """Makes routes that share one way to authenticate, and one record of changes."""
 
-    def __init__(self, identity: IdentityService) -> None:
+    def __init__(self, identity: IdentityService, audit: AuditLog | None = None) -> None:
         self._identity = identity
+        self._audit = audit
 
     def route(
         self,
@@ -101,12 +122,24 @@ class Api:
         path: str,
         handler: Handler,
         *,
-        scopes: Sequence[Scope] = USER_SCOPES,
+        scopes: Sequence[Scope] | None = None,
         body: Any = None,
         body_limit_bytes: int = BODY_LIMIT_BYTES,
+        action: str | None = None,
     ) -> Route:
-        """One route; `body` is the msgspec type of its JSON body, None where the handler reads the body itself."""
-        endpoint = Endpoint(handler, self._identity, frozenset(scopes), body, body_limit_bytes)
+        """One route.
+
+        Args:
+            method: The HTTP method.
+            path: The path, with its placeholders.
+            handler: What answers.
+            scopes: Whose keys may; None: those that may look for a GET, those that may change things otherwise.
+            body: The msgspec type of its JSON body; None where the handler reads the body itself.
+            body_limit_bytes: How large that may be.
+            action: What the record calls the change that it makes, as `deployment.update`; None: it makes none.
+        """
+        scopes = scopes or (VIEWER_SCOPES if method == "GET" else USER_SCOPES)
+        endpoint = Endpoint(handler, self._identity, frozenset(scopes), body, body_limit_bytes, self._audit, action)
         return Route(path, endpoint, methods=[method], name=f"{method} {path}")
 
 
@@ -120,8 +153,12 @@ class Endpoint:
         scopes: frozenset[Scope],
         body: Any,
         body_limit_bytes: int,
+        audit: AuditLog | None = None,
+        action: str | None = None,
     ) -> None:
         self._handler = handler
+        self._audit = audit
+        self.action = action
         self._identity = identity
         self.scopes = scopes
         self._decoder: msgspec.json.Decoder[Any] | None = None if body is None else msgspec.json.Decoder(body)
@@ -144,13 +181,17 @@ class Endpoint:
         await response(scope, receive, send)
 
     async def _answer(self, request: Request) -> Response:
-        identity = await self._identity.authenticate(bearer_token(request.headers))
+        identity = await self._identity.authenticate(bearer_token(request.headers), address_of(request.scope))
         if identity.key.scope not in self.scopes:
             raise NotPermitted(needed=" or ".join(sorted(self.scopes)), scope=identity.key.scope)
         body = None
         if self._decoder is not None:
             body = decode(await read_body(request, self._body_limit_bytes), self._decoder)
-        return await self._handler(Call(request, identity, body))
+        call = Call(request, identity, body)
+        response = await self._handler(call)
+        if self.action is not None and call.change is not None and self._audit is not None:
+            await self._audit.record(identity, address_of(request.scope), self.action, *call.change)
+        return response
 
 
 def decode(body: bytes, decoder: "msgspec.json.Decoder[T]") -> T:

@@ -16,7 +16,7 @@ from starlette.types import Receive, Scope, Send
 from machineshop.api.endpoint import Api, Call
 from machineshop.blobs.ranges import parse_range
 from machineshop.errors import MachineshopError, RangeNotSatisfiable
-from machineshop.http import ANY_SCOPE, error_response, json_response
+from machineshop.http import ANY_SCOPE, WORK_SCOPES, error_response, json_response
 from machineshop.models import StoredFile
 from machineshop.services.files import FileService
 from machineshop.services.signatures import SIGNED_PATH
@@ -43,7 +43,7 @@ def routes(api: Api, service: FileService) -> list[Route]:
     """The routes of files. The last ones take any name: routes below `/v1/storage/` must stand before them."""
     files = FileRoutes(service)
     found = [
-        api.route("POST", "/v1/storage/upload-request", files.request_upload, scopes=ANY_SCOPE, body=UploadRequest),
+        api.route("POST", "/v1/storage/upload-request", files.request_upload, scopes=WORK_SCOPES, body=UploadRequest),
         Route(
             f"{SIGNED_PATH}/{{project_id}}/{{filename:path}}",
             SignedEndpoint(SIGNED_PATH, files.receive),
@@ -53,7 +53,7 @@ def routes(api: Api, service: FileService) -> list[Route]:
     for prefix in PREFIXES:
         path = f"{prefix}/{{filename:path}}"
         found.append(api.route("GET", path, files.get, scopes=ANY_SCOPE))
-        found.append(api.route("DELETE", path, files.delete))
+        found.append(api.route("DELETE", path, files.delete, action="file.delete"))
     return found
 
 
@@ -112,6 +112,7 @@ class FileRoutes:
         """Remove a file."""
         name = call.path["filename"]
         await self._service.delete(call.project_id, name)
+        call.changed(name)
         return json_response({"object": "file", "path": name, "deleted": True})
 
 

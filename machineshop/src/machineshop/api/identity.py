@@ -1,15 +1,56 @@
-"""Whose key this is."""
+"""Whose key this is; and, for admins, the projects and keys of their organization and the record of changes."""
 
+from collections.abc import Callable
+from typing import Annotated, Any
+
+import msgspec
+from msgspec import Meta
 from starlette.responses import Response
 from starlette.routing import Route
 
-from machineshop.api.endpoint import Api, Call
-from machineshop.http import ANY_SCOPE, json_response
+from machineshop.api.endpoint import Api, Call, iso
+from machineshop.errors import InvalidRequest
+from machineshop.http import ADMIN_SCOPES, ANY_SCOPE, address_of, json_response
+from machineshop.models import Actor, ApiKey, AuditEvent, Organization, Project, Scope
+from machineshop.services.audit import AuditLog
+from machineshop.services.identity import IdentityService
+
+DEFAULT_EVENTS = 100
+# An id of an event, or the name of an action: what is longer is none.
+MAX_TEXT_LENGTH = 128
+PEOPLES_SCOPES = (Scope.ADMIN, Scope.DEVELOPER, Scope.VIEWER)
+
+Text = Annotated[str, Meta(max_length=MAX_TEXT_LENGTH)]
 
 
-def routes(api: Api) -> list[Route]:
+class KeyRequest(msgspec.Struct, frozen=True):
+    """A key to be made."""
+
+    name: str
+    scope: Scope = Scope.DEVELOPER
+    project: Text | None = None
+    expires_in_seconds: int | None = None
+
+
+class ProjectRequest(msgspec.Struct, frozen=True):
+    """A project to be made."""
+
+    slug: str
+    name: Text | None = None
+
+
+def routes(api: Api, identity: IdentityService, audit: AuditLog) -> list[Route]:
     """All routes of this module."""
-    return [api.route("GET", "/v3/whoami", _whoami, scopes=ANY_SCOPE)]
+    admins = _Admins(identity, audit)
+    return [
+        api.route("GET", "/v3/whoami", _whoami, scopes=ANY_SCOPE),
+        api.route("GET", "/v1/projects", admins.list_projects, scopes=ADMIN_SCOPES),
+        api.route("POST", "/v1/projects", admins.create_project, scopes=ADMIN_SCOPES, body=ProjectRequest),
+        api.route("GET", "/v1/api-keys", admins.list_keys, scopes=ADMIN_SCOPES),
+        api.route("POST", "/v1/api-keys", admins.create_key, scopes=ADMIN_SCOPES, body=KeyRequest),
+        api.route("DELETE", "/v1/api-keys/{id}", admins.revoke_key, scopes=ADMIN_SCOPES),
+        api.route("GET", "/v1/audit", admins.list_events, scopes=ADMIN_SCOPES),
+    ]
 
 
 async def _whoami(call: Call) -> Response:
@@ -17,8 +58,128 @@ async def _whoami(call: Call) -> Response:
     return json_response(
         {
             "type": "project_api_key",
-            "api_key": {"id": identity.key.id, "name": identity.key.name, "scope": identity.key.scope},
+            "api_key": {
+                "id": identity.key.id,
+                "name": identity.key.name,
+                "scope": identity.key.scope,
+                "expires_at": iso(identity.key.expires_at),
+            },
             "organization": {"id": identity.organization.id, "name": identity.organization.name},
             "project": {"id": identity.project.id, "name": identity.project.name, "slug": identity.project.slug},
         }
     )
+
+
+class _Admins:
+    """The handlers for admins: each looks no further than the caller's organization."""
+
+    def __init__(self, identity: IdentityService, audit: AuditLog) -> None:
+        self._identity = identity
+        self._audit = audit
+
+    async def list_projects(self, call: Call) -> Response:
+        found = await self._identity.list_projects(call.identity.organization.id)
+        return _listed([project_view(*one) for one in found])
+
+    async def create_project(self, call: Call) -> Response:
+        made = await self._identity.create_project(
+            call.body.slug,
+            call.body.name,
+            organization_slug=call.identity.organization.slug,
+            by=_actor(call),
+        )
+        return json_response(project_view(*made))
+
+    async def list_keys(self, call: Call) -> Response:
+        organization_id = call.identity.organization.id
+        slugs = {project.id: project.slug for project, _ in await self._identity.list_projects(organization_id)}
+        found = await self._identity.list_keys(organization_id)
+        return _listed([key_view(record, slugs.get) for record in found])
+
+    async def create_key(self, call: Call) -> Response:
+        asked: KeyRequest = call.body
+        if asked.scope not in PEOPLES_SCOPES:
+            raise InvalidRequest("Keys of workers are made with their replicas, and not by hand.", param="scope")
+        slug = asked.project or call.identity.project.slug
+        record, key = await self._identity.create_key(
+            slug,
+            asked.name,
+            asked.scope,
+            lifetime_seconds=asked.expires_in_seconds,
+            by=_actor(call),
+            organization_id=call.identity.organization.id,
+        )
+        shown = {**key_view(record, lambda _id: slug), "key": key}
+        return json_response(shown, headers={"Cache-Control": "no-store"})
+
+    async def revoke_key(self, call: Call) -> Response:
+        record = await self._identity.revoke_key(
+            call.path["id"], by=_actor(call), organization_id=call.identity.organization.id
+        )
+        return json_response({"object": "api_key", "id": record.id, "name": record.name, "revoked": True})
+
+    async def list_events(self, call: Call) -> Response:
+        text = call.query.get("limit") or str(DEFAULT_EVENTS)
+        if not text.isdecimal() or len(text) > 9:
+            raise InvalidRequest(f"'limit' is '{text[:64]}', not a whole number.", param="limit")
+        before, action = (_query_text(call, name) for name in ("before", "action"))
+        found = await self._audit.list_events(call.identity.organization.id, int(text), before, action)
+        return _listed([event_view(event) for event in found])
+
+
+def project_view(project: Project, organization: Organization) -> dict[str, Any]:
+    """A project as it is shown."""
+    return {
+        "object": "project",
+        "id": project.id,
+        "slug": project.slug,
+        "name": project.name,
+        "organization": {"id": organization.id, "name": organization.name, "slug": organization.slug},
+    }
+
+
+def key_view(record: ApiKey, slug_of: Callable[[str], str | None]) -> dict[str, Any]:
+    """A key as it is shown: never the key itself."""
+    return {
+        "object": "api_key",
+        "id": record.id,
+        "prefix": record.prefix,
+        "name": record.name,
+        "scope": record.scope,
+        "project": slug_of(record.project_id),
+        "created_at": iso(record.created_at),
+        "expires_at": iso(record.expires_at),
+        "last_used_at": iso(record.last_used_at),
+        "revoked_at": iso(record.revoked_at),
+    }
+
+
+def event_view(event: AuditEvent) -> dict[str, Any]:
+    """An event of the record as it is shown."""
+    return {
+        "object": "audit_event",
+        "id": event.id,
+        "at": iso(event.at),
+        "actor": {"name": event.actor.name, "key_id": event.actor.key_id},
+        "address": event.actor.address,
+        "project_id": event.project_id,
+        "action": event.action,
+        "subject": event.subject,
+        "before": event.before,
+        "after": event.after,
+    }
+
+
+def _actor(call: Call) -> Actor:
+    return Actor(name=call.identity.key.name, key_id=call.identity.key.id, address=address_of(call.request.scope))
+
+
+def _query_text(call: Call, name: str) -> str | None:
+    text = call.query.get(name) or None
+    if text is not None and (len(text) > MAX_TEXT_LENGTH or not text.isprintable()):
+        raise InvalidRequest(f"'{name}' is too long, or not printable.", param=name)
+    return text
+
+
+def _listed(data: list[dict[str, Any]]) -> Response:
+    return json_response({"object": "list", "data": data})

@@ -10,7 +10,7 @@ from starlette.routing import Route
 from machineshop.api.endpoint import Api, Call, iso
 from machineshop.api.files import Name, SignedEndpoint, base_url_of, content_length
 from machineshop.blobs.parts import Part
-from machineshop.http import ANY_SCOPE, json_response
+from machineshop.http import WORK_SCOPES, json_response
 from machineshop.services.multipart import MAX_PARTS, MultipartService
 from machineshop.services.signatures import SIGNED_PART_PATH
 
@@ -53,9 +53,9 @@ def routes(api: Api, service: MultipartService) -> list[Route]:
     multipart = MultipartRoutes(service)
     path = f"{SIGNED_PART_PATH}/{{project_id}}/{{upload_id}}/{{part_number}}"
     return [
-        api.route("POST", "/v1/storage/multipart/init", multipart.init, scopes=ANY_SCOPE, body=Init),
-        api.route("POST", "/v1/storage/multipart/complete", multipart.complete, scopes=ANY_SCOPE, body=Complete),
-        api.route("POST", "/v1/storage/multipart/abort", multipart.abort, scopes=ANY_SCOPE, body=Abort),
+        api.route("POST", "/v1/storage/multipart/init", multipart.init, scopes=WORK_SCOPES, body=Init),
+        api.route("POST", "/v1/storage/multipart/complete", multipart.complete, scopes=WORK_SCOPES, body=Complete),
+        api.route("POST", "/v1/storage/multipart/abort", multipart.abort, scopes=WORK_SCOPES, body=Abort),
         Route(path, SignedEndpoint(SIGNED_PART_PATH, multipart.receive), methods=["PUT"]),
     ]
 

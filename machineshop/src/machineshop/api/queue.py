@@ -16,7 +16,7 @@ from machineshop.api.durations import parse_number, parse_time
 from machineshop.api.endpoint import Api, Call
 from machineshop.api.job_view import job_view, place_view, progress_age_seconds
 from machineshop.errors import InvalidRequest, NotCancelable, NotFound
-from machineshop.http import ANY_SCOPE, json_response
+from machineshop.http import ANY_SCOPE, VIEWER_SCOPES, json_response
 from machineshop.models import FairKey, Include, Job, QueueSettings
 from machineshop.services.place import Places
 from machineshop.services.queue import (
@@ -105,13 +105,19 @@ def routes(
     return [
         api.route("POST", "/v1/queue/submit", submit, body=body, body_limit_bytes=SUBMIT_LIMIT_BYTES),
         api.route("GET", "/v1/queue/status", status, scopes=ANY_SCOPE),
-        api.route("POST", "/v1/queue/results", _results(queue), body=ResultsRequest),
+        api.route("POST", "/v1/queue/results", _results(queue), scopes=VIEWER_SCOPES, body=ResultsRequest),
         api.route("GET", "/v1/queue/jobs", _list(queue)),
         api.route("POST", "/v1/queue/cancel", cancel, body=CancelRequest),
         api.route("POST", "/v1/queue/resubmit", _resubmit(queue), body=JobsRequest),
-        api.route("POST", "/v1/queue/clear", _clear(queue), body=ClearRequest),
+        api.route("POST", "/v1/queue/clear", _clear(queue), body=ClearRequest, action="queue.clear"),
         api.route("GET", "/v1/queue/settings", _settings(queue)),
-        api.route("PATCH", "/v1/queue/settings", _change_settings(queue), body=SettingsRequest),
+        api.route(
+            "PATCH",
+            "/v1/queue/settings",
+            _change_settings(queue),
+            body=SettingsRequest,
+            action="queue.change_settings",
+        ),
         api.route("GET", "/v1/queue/metrics", _metrics(queue), scopes=ANY_SCOPE),
         api.route("POST", "/v1/videos/generations", submit, body=body, body_limit_bytes=SUBMIT_LIMIT_BYTES),
         api.route("GET", "/v1/videos/status", status, scopes=ANY_SCOPE),
@@ -265,7 +271,10 @@ def _change_settings(queue: QueueService) -> Callable[[Call], Awaitable[Response
             msgspec.convert(changed, QueueSettings)
         except msgspec.ValidationError as error:
             raise InvalidRequest(f"{error}.", param=str(error).rpartition("$.")[2].rstrip("`") or None) from None
-        return _settings_response(model, await queue.change_settings(call.project_id, model, changed, keys))
+        before = await queue.settings(call.project_id, model)
+        after = await queue.change_settings(call.project_id, model, changed, keys)
+        call.changed(model, before=msgspec.to_builtins(before), after=msgspec.to_builtins(after))
+        return _settings_response(model, after)
 
     return change_settings
 

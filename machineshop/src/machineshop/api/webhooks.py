@@ -7,7 +7,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from machineshop.api.endpoint import Api, Call, iso
-from machineshop.http import json_response
+from machineshop.http import USER_SCOPES, json_response
 from machineshop.services.webhooks import WebhookService
 from machineshop.store.webhooks import SigningSecrets, Webhook
 
@@ -16,8 +16,8 @@ def routes(api: Api, webhooks: WebhookService) -> list[Route]:
     """All routes of this module."""
     return [
         api.route("GET", "/v1/queue/webhooks", _of_job(webhooks)),
-        api.route("GET", "/v1/webhooks/secret", _secret(webhooks)),
-        api.route("POST", "/v1/webhooks/secret/rotate", _rotate(webhooks)),
+        api.route("GET", "/v1/webhooks/secret", _secret(webhooks), scopes=USER_SCOPES),
+        api.route("POST", "/v1/webhooks/secret/rotate", _rotate(webhooks), action="webhook_secret.rotate"),
     ]
 
 
@@ -38,7 +38,9 @@ def _secret(webhooks: WebhookService) -> Callable[[Call], Awaitable[Response]]:
 
 def _rotate(webhooks: WebhookService) -> Callable[[Call], Awaitable[Response]]:
     async def rotate(call: Call) -> Response:
-        return _secret_response(await webhooks.rotate_secret(call.project_id))
+        rotated = await webhooks.rotate_secret(call.project_id)
+        call.changed("webhook secret")
+        return _secret_response(rotated)
 
     return rotate
 

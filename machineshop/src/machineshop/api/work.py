@@ -12,7 +12,7 @@ from machineshop.api.durations import parse_duration, parse_number
 from machineshop.api.endpoint import Api, Call
 from machineshop.api.job_view import claim_view
 from machineshop.errors import InvalidRequest, MachineshopError, PayloadTooLarge, status_of
-from machineshop.http import ANY_SCOPE, json_response
+from machineshop.http import WORK_SCOPES, json_response
 from machineshop.models import Claim, Worker
 from machineshop.services.queue import MAX_BATCH, QueueService, check_object
 from machineshop.states import JobVerb
@@ -84,12 +84,12 @@ class TurnRequest(msgspec.Struct):
 def routes(api: Api, queue: QueueService, clock: Callable[[], float], addresses: Addresses) -> list[Route]:
     """All routes of this module."""
     return [
-        api.route("GET", "/internal/v1/queue/retrieve", _retrieve(queue, addresses), scopes=ANY_SCOPE),
+        api.route("GET", "/internal/v1/queue/retrieve", _retrieve(queue, addresses), scopes=WORK_SCOPES),
         api.route(
             "POST",
             "/internal/v1/queue/updates",
             _take_turn(queue, clock, addresses),
-            scopes=ANY_SCOPE,
+            scopes=WORK_SCOPES,
             body=TurnRequest,
             body_limit_bytes=RESULTS_LIMIT_BYTES,
         ),
@@ -97,7 +97,7 @@ def routes(api: Api, queue: QueueService, clock: Callable[[], float], addresses:
             "POST",
             "/internal/v1/videos/status",
             _update(queue, clock, addresses),
-            scopes=ANY_SCOPE,
+            scopes=WORK_SCOPES,
             body=UpdateRequest,
             body_limit_bytes=RESULT_LIMIT_BYTES,
         ),

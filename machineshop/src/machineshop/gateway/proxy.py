@@ -23,7 +23,7 @@ from machineshop.gateway.limits import KeyLimiter
 from machineshop.gateway.pool import Pool
 from machineshop.gateway.sight import Replicas, Sight
 from machineshop.gateway.waiting_room import Place, WaitingRoom
-from machineshop.http import USER_SCOPES, error_response
+from machineshop.http import USER_SCOPES, address_of, error_response
 from machineshop.models import Deployment, Identity
 from machineshop.runtime.base import Replica
 from machineshop.services.deployments import DeploymentService
@@ -140,7 +140,7 @@ class Gateway:
             self._keys.leave(identity.key.id)
 
     async def _authenticate(self, asked: Asked) -> Identity:
-        identity = await self._identity.authenticate(asked.token)
+        identity = await self._identity.authenticate(asked.token, address_of(asked.scope))
         if identity.key.scope not in USER_SCOPES:
             raise NotPermitted(needed=" or ".join(USER_SCOPES), scope=identity.key.scope)
         return identity

@@ -8,7 +8,7 @@ the answer back, with nothing buffered in between.
 import asyncio
 import contextlib
 import logging
-from collections.abc import Iterable
+from collections.abc import Awaitable, Callable, Iterable
 from pathlib import Path
 from typing import Protocol
 
@@ -22,7 +22,7 @@ from machineshop.gateway.connection import Fault, HungUp
 from machineshop.gateway.exchange import Exchange, check_tunnel, server_target
 from machineshop.gateway.headers import RELAYED
 from machineshop.gateway.pool import Pool, origin_of
-from machineshop.http import error_response
+from machineshop.http import address_of, error_response
 
 log = logging.getLogger(__name__)
 
@@ -52,6 +52,7 @@ class Relay:
         server_id: Who we are: a request that we pass on carries it, and is never passed on again.
         ca_bundle: Whose certificates are trusted, where the system's authorities do not know those of servers.
         limits: The bounds, which are those of the gateway.
+        admit: Refuses a key that nobody has: here, where it is known from which address it comes.
     """
 
     def __init__(
@@ -60,10 +61,12 @@ class Relay:
         server_id: str,
         ca_bundle: Path | None = None,
         limits: GatewayLimits = DEFAULT_GATEWAY_LIMITS,
+        admit: Callable[[str | None, str], Awaitable[None]] | None = None,
     ) -> None:
         self._lease = lease
         self._server_id = server_id
         self._limits = limits
+        self._admit = admit
         self._pool = Pool(ca_bundle)
 
     def close(self) -> None:
@@ -84,6 +87,8 @@ class Relay:
                 return
             asked = Asked(scope, receive, self._limits)
             try:
+                if self._admit is not None:
+                    await self._admit(asked.token, address_of(scope))
                 await self._pass_on(asked, send)
             except HungUp:
                 return

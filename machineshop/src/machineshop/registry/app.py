@@ -13,14 +13,24 @@ from machineshop.registry.referrers import ReferrerRoutes
 from machineshop.registry.tags import TagRoutes
 from machineshop.registry.tokens import TokenEndpoint
 from machineshop.registry.uploads import UploadRoutes
+from machineshop.services.audit import AuditLog
 from machineshop.services.registry import RegistryService
 from machineshop.services.registry_access import RegistryAccess
 from machineshop.services.registry_errors import NameUnknown
 from machineshop.services.registry_tokens import PUSH
 
 
-def routes(service: RegistryService, access: RegistryAccess, base_url: Callable[[], str]) -> list[BaseRoute]:
-    """Everything under `/v2/`. A name's part may be called `blobs` or `manifests`: the last one in a path counts."""
+def routes(
+    service: RegistryService, access: RegistryAccess, base_url: Callable[[], str], audit: AuditLog | None = None
+) -> list[BaseRoute]:
+    """Everything under `/v2/`. A name's part may be called `blobs` or `manifests`: the last one in a path counts.
+
+    Args:
+        service: What the registry holds.
+        access: Who may do what.
+        base_url: Where the platform is reached.
+        audit: Where changes are recorded.
+    """
     blobs, uploads, manifests = BlobRoutes(service), UploadRoutes(service), ManifestRoutes(service)
     tags, referrers = TagRoutes(service), ReferrerRoutes(service)
     # All that is done with uploads is part of a push: to ask how far one is, and to give it up.
@@ -53,7 +63,7 @@ def routes(service: RegistryService, access: RegistryAccess, base_url: Callable[
     return [
         Route(TOKEN_PATH, TokenEndpoint(access)),
         *(Route(path, Endpoint(access, base_url, handlers, PUSH)) for path, handlers in pushing),
-        *(Route(path, Endpoint(access, base_url, handlers)) for path, handlers in others),
+        *(Route(path, Endpoint(access, base_url, handlers, audit=audit)) for path, handlers in others),
     ]
 
 

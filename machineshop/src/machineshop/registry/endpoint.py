@@ -11,16 +11,20 @@ from starlette.types import Receive, Send
 from starlette.types import Scope as AsgiScope
 
 from machineshop.errors import MachineshopError, NotPermitted, PayloadTooLarge
+from machineshop.http import address_of
 from machineshop.models import Organization
 from machineshop.registry.challenge import origin_of, token_challenge
 from machineshop.registry.credentials import credential
 from machineshop.registry.errors import error_response
+from machineshop.services.audit import AuditLog
 from machineshop.services.registry_access import RegistryAccess, Visitor
 from machineshop.services.registry_errors import ScopeInsufficient, Unsupported
 from machineshop.services.registry_tokens import ACTIONS_OF_KEYS, DELETE, PULL, PUSH
 
 log = logging.getLogger(__name__)
 
+# What the record calls a manifest that is put, and a tag, manifest or blob that is removed.
+RECORDED = {"PUT": "image.push", "DELETE": "image.delete"}
 ACTIONS_OF_METHODS = {"GET": PULL, "HEAD": PULL, "POST": PUSH, "PUT": PUSH, "PATCH": PUSH, "DELETE": DELETE}
 
 
@@ -104,6 +108,7 @@ class Endpoint:
         base_url: Where the platform is reached, for all that it knows.
         handlers: One for each method.
         action: What all of them are part of; None: their methods say it.
+        audit: Where changes of what the registry holds are recorded.
     """
 
     def __init__(
@@ -112,7 +117,9 @@ class Endpoint:
         base_url: Callable[[], str],
         handlers: Mapping[str, Handler],
         action: str | None = None,
+        audit: AuditLog | None = None,
     ) -> None:
+        self._audit = audit
         self._access = access
         self._base_url = base_url
         self._handlers = handlers
@@ -138,13 +145,17 @@ class Endpoint:
         await response(scope, receive, send)
 
     async def _answer(self, request: Request) -> Response:
-        visitor = await self._access.authenticate(credential(request.headers))
+        visitor = await self._access.authenticate(credential(request.headers), address_of(request.scope))
         handler = self._handlers.get(request.method)
         if handler is None:
             raise Unsupported(method=request.method, allowed=sorted(self._handlers))
         call = RegistryCall(request, visitor)
         call.check(self._needed(request))
-        return await handler(call)
+        response = await handler(call)
+        if self._audit is not None and request.method in RECORDED and response.status_code < 300:
+            subject = _subject(call)
+            await self._audit.record(visitor.identity, address_of(request.scope), RECORDED[request.method], subject)
+        return response
 
     def _needed(self, request: Request) -> str:
         return self._action or ACTIONS_OF_METHODS.get(request.method, PULL)
@@ -156,3 +167,8 @@ class Endpoint:
             self._needed(request),
             insufficient=isinstance(error, ScopeInsufficient),
         )
+
+
+def _subject(call: RegistryCall) -> str:
+    reference = call.path.get("reference") or call.path.get("digest") or ""
+    return f"{call.name}{'@' if ':' in reference else ':'}{reference}"

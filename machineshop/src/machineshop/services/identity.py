@@ -1,16 +1,21 @@
-"""API keys: making them, telling whose they are, taking them back."""
+"""API keys: telling whose they are, and making and taking back those of the server and of replicas.
+
+Keys of people are `keys.py`'s.
+"""
 
 import hashlib
-import re
 import secrets
 import time
 from collections.abc import Callable
 
 from sqlalchemy import Connection
 
-from machineshop.errors import InvalidRequest, NotAuthenticated, NotFound
+from machineshop.errors import InvalidRequest, NotAuthenticated
 from machineshop.ids import new_id
-from machineshop.models import ApiKey, Identity, Organization, Project, Scope
+from machineshop.models import Actor, ApiKey, Identity, Organization, Project, Scope
+from machineshop.services import keys
+from machineshop.services.audit import AT_THE_SERVER
+from machineshop.services.failures import FailedKeys
 from machineshop.store import identities
 from machineshop.store.database import Database
 
@@ -22,10 +27,6 @@ PRINTED_LENGTH = 10
 # How long a revoked key may go on working in a server that did not revoke it itself.
 CACHE_SECONDS = 2.0
 CACHE_LIMIT = 10_000
-
-MAX_NAME_LENGTH = 63
-# It is a namespace of the registry too.
-SLUG = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?")
 
 ADMIN_KEY_NAME = "admin"
 # Servers that start at once make the default project once.
@@ -40,19 +41,48 @@ class IdentityService:
         self._database = database
         self._clock = clock
         self._cache: dict[str, tuple[float, Identity]] = {}
+        self._failed = FailedKeys()
+        self._uses: dict[str, float] = {}
 
-    async def authenticate(self, key: str | None) -> Identity:
+    async def authenticate(self, key: str | None, address: str | None = None) -> Identity:
         """Whose key this is.
 
+        Args:
+            key: As it was sent.
+            address: Where from; None where nobody is to be slowed down.
+
         Raises:
-            NotAuthenticated: It is missing, unknown or revoked.
+            NotAuthenticated: It is missing, unknown, revoked or expired.
+            TooManyFailures: Too many keys that nobody has came from there.
         """
         if not key or len(key) > MAX_KEY_LENGTH:
             raise NotAuthenticated
-        identity = await self._cached(identities.find_identity, hash_key(key))
+        key_hash, now = hash_key(key), self._clock()
+        cached = self._cache.get(key_hash)
+        if cached is not None and cached[0] > now:
+            identity: Identity | None = cached[1]
+        else:
+            if address is not None:
+                self._failed.check(address, key_hash, now)
+            identity = await self._cached(identities.find_identity, key_hash)
+            if identity is None or _has_expired(identity, now):
+                if address is not None:
+                    self._failed.failed(address, key_hash, now)
+            else:
+                self._failed.proved(key_hash)
         if identity is None:
             raise NotAuthenticated("The one that was sent is unknown or revoked; 'jig auth login' keeps another.")
+        if _has_expired(identity, now):
+            raise NotAuthenticated("The one that was sent has expired; 'jig auth login' keeps another.")
+        if identity.key.replica_id is None:
+            self._uses[identity.key.id] = now
         return identity
+
+    async def note_uses(self, _now: float) -> None:
+        """Write down when people's keys were last used: once in a while, not with each request."""
+        uses, self._uses = self._uses, {}
+        if uses:
+            await self._database.write(identities.note_uses, uses)
 
     async def owner_of(self, key_id: str) -> Identity:
         """Whose the key with this id is: for what was made out to a key, and is worth nothing without it.
@@ -61,8 +91,8 @@ class IdentityService:
             NotAuthenticated: It is unknown or revoked.
         """
         identity = await self._cached(identities.find_owner, key_id)
-        if identity is None:
-            raise NotAuthenticated("The key that this was made for was revoked.")
+        if identity is None or _has_expired(identity, self._clock()):
+            raise NotAuthenticated("The key that this was made for was revoked, or has expired.")
         return identity
 
     async def _cached(self, find: Callable[[Connection, str], Identity | None], known_by: str) -> Identity | None:
@@ -97,29 +127,53 @@ class IdentityService:
         )
         return await self.authenticate(key)
 
-    async def create_key(self, project_slug: str, name: str, scope: Scope) -> tuple[ApiKey, str]:
-        """A new key of a project, which is made if need be; the key itself is returned here and never again.
+    async def create_key(
+        self,
+        project_slug: str,
+        name: str,
+        scope: Scope,
+        *,
+        lifetime_seconds: int | None = None,
+        by: Actor = AT_THE_SERVER,
+        organization_id: str | None = None,
+    ) -> tuple[ApiKey, str]:
+        """A new key of a project; the key itself is returned here and never again.
+
+        Args:
+            project_slug: Whose; made if need be, unless an organization is given.
+            name: What it is for.
+            scope: What it may do.
+            lifetime_seconds: When it ends by itself; None: never.
+            by: Who makes it.
+            organization_id: The project must be of this one.
 
         Raises:
             InvalidRequest: The name is empty or too long, or the project cannot be a slug.
+            NotFound: The organization has no such project.
         """
-        if not 1 <= len(name) <= MAX_NAME_LENGTH:
-            raise InvalidRequest(f"The key's name must have 1 to {MAX_NAME_LENGTH} characters.", param="name")
-        if not SLUG.fullmatch(project_slug):
-            raise InvalidRequest(
-                f"'{project_slug[:MAX_NAME_LENGTH]}' cannot be a project: use at most 63 lowercase letters, digits "
-                "and hyphens, with a letter or digit at both ends.",
-                param="project",
-            )
-        return await self._database.write_alone(_LOCK, _create_key, project_slug, name, scope, self._clock())
+        keys.check_name(name)
+        keys.check_slug(project_slug, "project")
+        key, now = new_key(), self._clock()
+        made = keys.NewKey(name, scope, key[:PRINTED_LENGTH], hash_key(key), now, keys.ends_at(now, lifetime_seconds))
+        record = await self._database.write_alone(_LOCK, keys.create, project_slug, made, by, organization_id)
+        self._failed.proved(made.hash)  # whoever gets it is let in, whatever else comes from there
+        return record, key
 
     async def create_worker_key(self, project_id: str, deployment_id: str, replica_id: str) -> str:
         """The key of one replica, which can do no more than work its deployment's queue."""
         key = new_key()
-        record = _record(
-            key, project_id, f"replica {replica_id}", Scope.WORKER, self._clock(), deployment_id, replica_id
+        record = ApiKey(
+            id=new_id(),
+            project_id=project_id,
+            name=f"replica {replica_id}",
+            prefix=key[:PRINTED_LENGTH],
+            scope=Scope.WORKER,
+            deployment_id=deployment_id,
+            replica_id=replica_id,
+            created_at=self._clock(),
         )
         await self._database.write(identities.insert_key, record, hash_key(key))
+        self._failed.proved(hash_key(key))
         return key
 
     async def revoke_replica_keys(self, replica_id: str) -> None:
@@ -133,19 +187,54 @@ class IdentityService:
         """The replicas, of whichever server, that have a valid key."""
         return await self._database.read(identities.replicas_with_keys)
 
-    async def list_keys(self) -> list[ApiKey]:
-        """All keys that people use."""
-        return await self._database.read(identities.list_keys)
+    async def list_keys(self, organization_id: str | None = None) -> list[ApiKey]:
+        """All keys that people use, or those of an organization."""
+        return await self._database.read(identities.list_keys, organization_id)
 
-    async def revoke_key(self, key_id: str) -> None:
+    async def revoke_key(self, key_id: str, *, by: Actor = AT_THE_SERVER, organization_id: str | None = None) -> ApiKey:
         """Revoke a key by its id or its printed prefix.
+
+        Args:
+            key_id: Which.
+            by: Who does.
+            organization_id: It must be of this one.
 
         Raises:
             NotFound: No valid key is meant by it.
         """
-        if not await self._database.write(identities.revoke_key, key_id, self._clock()):
-            raise NotFound(what="key", id=key_id)
+        record = await self._database.write(keys.revoke, key_id, by, self._clock(), organization_id)
         self._cache.clear()
+        return record
+
+    async def list_projects(self, organization_id: str | None = None) -> list[tuple[Project, Organization]]:
+        """All projects, or those of an organization."""
+        return await self._database.read(identities.list_projects, organization_id)
+
+    async def create_project(
+        self,
+        slug: str,
+        name: str | None = None,
+        *,
+        organization_slug: str | None = None,
+        by: Actor = AT_THE_SERVER,
+    ) -> tuple[Project, Organization]:
+        """A new project.
+
+        Args:
+            slug: Its name in URLs, unique among all projects.
+            name: Its name for people; None: the slug.
+            organization_slug: Whose, made if need be; None: of an organization of its own, with the same slug.
+            by: Who makes it.
+
+        Raises:
+            InvalidRequest: A slug cannot be one.
+            AlreadyExists: There is one of this slug.
+        """
+        keys.check_slug(slug, "slug")
+        keys.check_slug(organization_slug or slug, "organization")
+        return await self._database.write_alone(
+            _LOCK, keys.create_project, slug, name or slug, organization_slug or slug, by, self._clock()
+        )
 
 
 def new_key() -> str:
@@ -172,7 +261,7 @@ def check_strength(key: str) -> None:
 
 
 def _ensure_admin(conn: Connection, key_hash: str, prefix: str, now: float, alone: bool) -> None:
-    project = identities.find_project(conn, DEFAULT_SLUG) or _create_project(conn, DEFAULT_SLUG, now)
+    project = identities.find_project(conn, DEFAULT_SLUG) or keys.insert_project(conn, DEFAULT_SLUG, now)
     known = identities.find_identity(conn, key_hash)
     if known is not None and known.key.name == ADMIN_KEY_NAME:
         return
@@ -189,39 +278,5 @@ def _ensure_admin(conn: Connection, key_hash: str, prefix: str, now: float, alon
     identities.insert_key(conn, record, key_hash)
 
 
-def _create_project(conn: Connection, slug: str, now: float) -> Project:
-    """A project with an organization of its own, so that registries' namespaces are apart as well."""
-    organization = Organization(new_id(), slug, slug)
-    identities.insert_organization(conn, organization, now)
-    project = Project(new_id(), organization.id, slug, slug)
-    identities.insert_project(conn, project, now)
-    return project
-
-
-def _create_key(conn: Connection, project_slug: str, name: str, scope: Scope, now: float) -> tuple[ApiKey, str]:
-    project = identities.find_project(conn, project_slug) or _create_project(conn, project_slug, now)
-    key = new_key()
-    record = _record(key, project.id, name, scope, now)
-    identities.insert_key(conn, record, hash_key(key))
-    return record, key
-
-
-def _record(
-    key: str,
-    project_id: str,
-    name: str,
-    scope: Scope,
-    now: float,
-    deployment_id: str | None = None,
-    replica_id: str | None = None,
-) -> ApiKey:
-    return ApiKey(
-        id=new_id(),
-        project_id=project_id,
-        name=name,
-        prefix=key[:PRINTED_LENGTH],
-        scope=scope,
-        deployment_id=deployment_id,
-        replica_id=replica_id,
-        created_at=now,
-    )
+def _has_expired(identity: Identity, now: float) -> bool:
+    return identity.key.expires_at is not None and identity.key.expires_at <= now

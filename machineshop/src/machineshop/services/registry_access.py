@@ -51,32 +51,33 @@ class RegistryAccess:
         self._clock = clock
         self._secret: bytes | None = None
 
-    async def authenticate(self, credential: str | None) -> Visitor:
+    async def authenticate(self, credential: str | None, address: str | None = None) -> Visitor:
         """Whose key or token this is.
 
         Raises:
             NotAuthenticated: It is missing, unknown, revoked or expired, or the token's key is.
         """
         if credential is None or not credential.startswith(TOKEN_PREFIX):
-            return Visitor(await self._identity.authenticate(credential))
+            return Visitor(await self._identity.authenticate(credential, address))
         claims = read(await self._signing_secret(), credential, self._clock())
         if claims.key_id.startswith(OWN_PREFIX):
             return Visitor(await self._own_identity(claims.key_id.removeprefix(OWN_PREFIX)), claims)
         return Visitor(await self._identity.owner_of(claims.key_id), claims)
 
-    async def issue(self, key: str | None, scopes: Iterable[str]) -> str:
+    async def issue(self, key: str | None, scopes: Iterable[str], address: str | None = None) -> str:
         """A token for the bearer of an API key, which holds for `LIFETIME_SECONDS`.
 
         Arguments:
             key: An API key; a token does not make tokens, or it would never end.
             scopes: What it is for, as `repository:<name>:<actions>`; what the key may not do is left out.
+            address: Where the request came from.
 
         Raises:
             NotAuthenticated: The key is missing, unknown or revoked.
         """
         if key is not None and key.startswith(TOKEN_PREFIX):
             raise NotAuthenticated("Another token is to be had for an API key only.")
-        identity = await self._identity.authenticate(key)
+        identity = await self._identity.authenticate(key, address)
         claims = Claims(identity.key.id, int(self._clock()) + LIFETIME_SECONDS, grants(identity, scopes))
         return sign(await self._signing_secret(), claims)
 

@@ -25,7 +25,7 @@ MAX_GRANTS = 100
 PULL, PUSH, DELETE = "pull", "push", "delete"
 ACTIONS = (PULL, PUSH, DELETE)
 # What a key may do in its organization's repositories.
-ACTIONS_OF_KEYS = {Scope.ADMIN: ACTIONS, Scope.PROJECT: ACTIONS, Scope.WORKER: (PULL,)}
+ACTIONS_OF_KEYS = {Scope.ADMIN: ACTIONS, Scope.DEVELOPER: ACTIONS, Scope.VIEWER: (PULL,), Scope.WORKER: (PULL,)}
 
 _WANTED = re.compile(r"repository(?:\([a-z0-9]+\))?:([^:]{1,255}):([a-z*]+(?:,[a-z*]+)*)")
 

@@ -1,6 +1,8 @@
 """Organizations, projects and API keys: the rows behind an identity."""
 
-from sqlalchemy import ColumnElement, Connection, and_, select
+from collections.abc import Mapping
+
+from sqlalchemy import ColumnElement, Connection, Select, and_, select
 
 from machineshop.models import ApiKey, Identity, Organization, Project, Scope
 from machineshop.store.tables import api_keys, organizations, projects
@@ -66,6 +68,7 @@ def insert_key(conn: Connection, key: ApiKey, key_hash: str) -> None:
             deployment_id=key.deployment_id,
             replica_id=key.replica_id,
             created_at=key.created_at,
+            expires_at=key.expires_at,
         )
     )
 
@@ -95,10 +98,60 @@ def is_revoked(conn: Connection, key_hash: str) -> bool:
     return conn.execute(query).first() is not None
 
 
-def list_keys(conn: Connection) -> list[ApiKey]:
-    """All keys that people use, the oldest first; replicas' own are left out."""
+def list_keys(conn: Connection, organization_id: str | None = None) -> list[ApiKey]:
+    """All keys that people use, or those of an organization, the oldest first; replicas' own are left out."""
     query = select(*_KEY_COLUMNS).where(api_keys.c.replica_id.is_(None)).order_by(api_keys.c.created_at)
+    if organization_id is not None:
+        query = query.where(api_keys.c.project_id.in_(_projects_of(organization_id)))
     return [_key(dict(row)) for row in conn.execute(query).mappings()]
+
+
+def list_projects(conn: Connection, organization_id: str | None = None) -> list[tuple[Project, Organization]]:
+    """All projects, or those of an organization, by their slugs."""
+    query = (
+        select(projects, organizations.c.name.label("o_name"), organizations.c.slug.label("o_slug"))
+        .join(organizations)
+        .order_by(projects.c.slug)
+    )
+    if organization_id is not None:
+        query = query.where(projects.c.organization_id == organization_id)
+    return [
+        (
+            Project(row["id"], row["organization_id"], row["name"], row["slug"]),
+            Organization(row["organization_id"], row["o_name"], row["o_slug"]),
+        )
+        for row in conn.execute(query).mappings()
+    ]
+
+
+def find_organization(conn: Connection, slug: str) -> Organization | None:
+    """The organization with this slug."""
+    row = conn.execute(select(organizations).where(organizations.c.slug == slug)).mappings().first()
+    return None if row is None else Organization(row["id"], row["name"], row["slug"])
+
+
+def find_key(conn: Connection, key_id: str, organization_id: str | None = None) -> ApiKey | None:
+    """A valid key that people use, by its id or its printed prefix; of an organization, where one is given."""
+    query = select(*_KEY_COLUMNS).where(
+        (api_keys.c.id == key_id) | (api_keys.c.prefix == key_id),
+        api_keys.c.revoked_at.is_(None),
+        api_keys.c.replica_id.is_(None),
+    )
+    if organization_id is not None:
+        query = query.where(api_keys.c.project_id.in_(_projects_of(organization_id)))
+    row = conn.execute(query.order_by(api_keys.c.created_at.desc())).mappings().first()
+    return None if row is None else _key(dict(row))
+
+
+def note_uses(conn: Connection, uses: Mapping[str, float]) -> None:
+    """Write down when keys were last used."""
+    for key_id, at in uses.items():
+        is_older = api_keys.c.last_used_at.is_(None) | (api_keys.c.last_used_at < at)
+        conn.execute(api_keys.update().where(api_keys.c.id == key_id, is_older).values(last_used_at=at))
+
+
+def _projects_of(organization_id: str) -> "Select[tuple[str]]":
+    return select(projects.c.id).where(projects.c.organization_id == organization_id)
 
 
 def replicas_with_keys(conn: Connection) -> frozenset[str]:
