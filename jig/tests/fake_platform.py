@@ -14,6 +14,7 @@ from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 import fake_queue
+import fake_secrets
 from fake_queue import FakeQueue
 
 JsonObject = dict[str, Any]
@@ -85,6 +86,7 @@ class FakePlatform:
     jobs: dict[str, JsonObject] = field(default_factory=dict)
     looks: dict[str, int] = field(default_factory=dict)
     queue: FakeQueue = field(default_factory=FakeQueue)
+    secrets: dict[str, JsonObject] = field(default_factory=dict)
     is_old: bool = False
 
     def sent(self, method: str, path: str) -> list[Request]:
@@ -395,6 +397,7 @@ ROUTES: list[tuple[str, str, Callable[..., None]]] = [
     ("PUT", r"/v2/acme/[\w-]+/blobs/uploads/1", put_blob),
     ("PUT", r"/v2/acme/[\w-]+/manifests/([\w.-]+)", put_manifest),
     ("POST", "/v1/deployments/prewarm", prewarm),
+    *fake_secrets.ROUTES,
     ("GET", "/v1/deployments", list_deployments),
     ("POST", "/v1/deployments", create),
     ("GET", r"/v1/deployments/([\w-]+)", get_deployment),

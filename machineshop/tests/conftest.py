@@ -6,13 +6,15 @@ from pathlib import Path
 
 import pytest
 
-from factory import ADMIN_KEY, AnyArtifact, Clock, Jobs
+from factory import ADMIN_KEY, AnyArtifact, Clock, Jobs, empty_database
 from machineshop.models import Deployment, Identity
 from machineshop.runtime.base import Capacity
 from machineshop.services.deployments import DeploymentService
 from machineshop.services.identity import IdentityService
+from machineshop.services.keyring import KeyRing
 from machineshop.services.queue import QueueService
-from machineshop.store.database import Database, sqlite_url
+from machineshop.services.secrets import SecretService
+from machineshop.store.database import Database
 from machineshop.store.schema import migrate
 from postgres_cluster import PostgresCluster, make_cluster
 
@@ -33,10 +35,7 @@ def postgres() -> Iterator[PostgresCluster]:
 @pytest.fixture(params=["sqlite", "postgres"])
 def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     """An empty database of each kind."""
-    if request.param == "sqlite":
-        return sqlite_url(tmp_path / "machineshop.db")
-    cluster: PostgresCluster = request.getfixturevalue("postgres")
-    return cluster.create_database()
+    return empty_database(request.param, request, tmp_path)
 
 
 @pytest.fixture
@@ -68,6 +67,18 @@ async def deployment(deployments: DeploymentService, admin: Identity) -> Deploym
     return await deployments.create(
         admin.project.id, {"name": "hello", "image": "registry/ns/hello@sha256:1", "gpu_type": "none"}
     )
+
+
+@pytest.fixture
+def keys(tmp_path: Path) -> KeyRing:
+    return KeyRing(tmp_path / "secrets-key")
+
+
+@pytest.fixture
+async def secrets(database: Database, keys: KeyRing, deployments: DeploymentService, clock: Clock) -> SecretService:
+    service = SecretService(database, keys, deployments, clock)
+    await service.open()
+    return service
 
 
 @pytest.fixture

@@ -24,6 +24,7 @@ from machineshop.runtime.replica_log import READ_BYTES, FileLog
 from machineshop.runtime.shim import Log
 from machineshop.services.deployments import DeploymentService
 from machineshop.services.identity import IdentityService
+from machineshop.services.secrets import SecretService
 from machineshop.store.database import sqlite_url
 from runtime.harness import Watcher
 
@@ -65,9 +66,13 @@ def runtime(tmp_path: Path) -> OneLog:
 
 @pytest.fixture
 async def session(
-    identity: IdentityService, deployments: DeploymentService, deployment: Deployment, runtime: OneLog
+    identity: IdentityService,
+    deployments: DeploymentService,
+    secrets: SecretService,
+    deployment: Deployment,
+    runtime: OneLog,
 ) -> AsyncIterator[aiohttp.ClientSession]:
-    app = Starlette(routes=routes(Api(identity), deployments, runtime))
+    app = Starlette(routes=routes(Api(identity), deployments, secrets, runtime))
     listener = socket.create_server(("127.0.0.1", 0))
     config = uvicorn.Config(app, lifespan="off", log_config=None, access_log=False, timeout_graceful_shutdown=5)
     server = uvicorn.Server(config)

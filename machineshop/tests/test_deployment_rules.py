@@ -50,7 +50,6 @@ def test_defaults_are_those_of_the_contract() -> None:
             {"environment_variables": [{"name": "A", "value": "1", "value_from_secret": "s"}]},
             "environment_variables",
         ),
-        ({"environment_variables": [{"name": "A", "value_from_secret": "none-such"}]}, "environment_variables"),
         ({"environment_variables": [{"name": "A=B", "value": "1"}]}, "environment_variables"),
         ({"health_check_path": "health"}, "health_check_path"),
         ({"health_check_path": "/a b"}, "health_check_path"),
@@ -134,3 +133,9 @@ def test_any_json_is_parsed_or_refused_cleanly(change: dict[str, Any]) -> None:
         parse({**GOOD, **change})
     except InvalidRequest as refused:
         assert refused.message
+
+
+def test_a_part_of_the_apis_paths_is_no_name() -> None:
+    for name in ("secrets", "storage", "prewarm"):
+        with pytest.raises(InvalidRequest, match="a part of the API"):
+            parse({"name": name, "image": "r/n@sha256:1", "gpu_type": "none"})

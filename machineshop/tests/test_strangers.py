@@ -16,6 +16,7 @@ from machineshop.runtime.base import ReplicaStatus
 from machineshop.runtime.fake import Behaviour, FakeRuntime
 from machineshop.services.identity import IdentityService
 from machineshop.services.queue import QueueService
+from machineshop.services.secrets import SecretService
 from machineshop.services.traffic import Traffic
 from machineshop.states import JobState
 
@@ -37,8 +38,8 @@ def tenure() -> Tenure:
 
 
 @pytest.fixture
-def watcher(identity: IdentityService, queue: QueueService, tenure: Tenure) -> PlatformWatcher:
-    return PlatformWatcher(identity, queue, tenure, Traffic())
+def watcher(identity: IdentityService, queue: QueueService, secrets: SecretService, tenure: Tenure) -> PlatformWatcher:
+    return PlatformWatcher(identity, queue, secrets, tenure, Traffic())
 
 
 @pytest.fixture

@@ -55,6 +55,12 @@ TABLE = [
     ("DELETE", "/v1/deployments/storage/{filename:path}", None),
     ("POST", "/v1/storage/multipart/complete", {"filename": "large.txt", "upload_id": "UPLOAD", "parts": ["PART"]}),
     ("POST", "/v1/storage/multipart/abort", {"filename": "large.txt", "upload_id": "UPLOAD"}),
+    ("GET", "/v1/deployments/secrets/{secret:path}", None),
+    ("PATCH", "/v1/deployments/secrets/{secret:path}", {"value": "mine now", "redeploy": True}),
+    ("DELETE", "/v1/deployments/secrets/{secret:path}", None),
+    ("GET", "/v1/secrets/{secret:path}", None),
+    ("PATCH", "/v1/secrets/{secret:path}", {"value": "mine now"}),
+    ("DELETE", "/v1/secrets/{secret:path}", None),
     ("GET", "/v1/image-repositories/{id}/images", None),
     ("DELETE", "/v1/api-keys/{id}", None),
     ("GET", "/v2/{name:path}/blobs/{digest}", None),
@@ -83,10 +89,12 @@ OWN = {
     "/v1/api-keys",
     "/v1/audit",
     "/v1/deployments/prewarm",
+    "/v1/deployments/secrets",
     "/v1/image-repositories",
     "/v1/image-repositories/base-path",
     "/v1/projects",
     "/v1/runtime",
+    "/v1/secrets",
     "/v1/storage/multipart/init",
     "/v1/storage/upload-request",
     "/v1/tls/ca",
@@ -117,13 +125,15 @@ class Possessions:
         self.deployment = deployment
         self.key = api.get("/v3/whoami").json()["api_key"]["id"]
         self.id = platform.deployment(deployment)["id"]
-        self.job = platform.submit(deployment, {"secret": "mine"})
+        self.job = platform.submit(deployment, {"hidden": "mine"})
         upload = api.post("/v1/storage/upload-request", json={"filename": "mine.txt"}).json()["upload_url"]["url"]
         assert httpx.put(upload, content=b"mine").status_code == 200
         self.signed_upload = upload
         begun = api.post("/v1/storage/multipart/init", json={"filename": "large.txt", "parts_count": 1}).json()
         self.upload, self.signed_part = begun["upload_id"], begun["part_upload_urls"][0]["url"]
         self.etag = httpx.put(self.signed_part, content=b"large").headers["ETag"].strip('"')
+        self.secret = f"{deployment}/token"
+        assert api.post("/v1/secrets", json={"name": self.secret, "value": "hidden"}).status_code == 200
         reference = str(platform.deployment(deployment)["image"])
         self.repository, _, self.manifest = reference.partition("/")[2].partition("@")
         manifest = api.get(f"/v2/{self.repository}/manifests/{self.manifest}").json()
@@ -137,6 +147,7 @@ class Possessions:
             "{revision}": "1",
             "{path:path}": "generate",
             "{filename:path}": "mine.txt",
+            "{secret:path}": self.secret,
             "{id}": self.repository.replace("/", "___"),
             "{name:path}": self.repository,
             "{digest}": self.blob,
@@ -191,6 +202,7 @@ def test_another_project_finds_nothing_by_any_route(
     stranger: httpx.Client, api: httpx.Client, platform: PlatformProcess, mine: Possessions
 ) -> None:
     before = platform.deployment(mine.deployment), platform.job(mine.deployment, mine.job)
+    secret = api.get(f"/v1/secrets/{mine.secret}").json()
 
     for name in (mine.deployment, mine.id):
         query = {"model": name, "request_id": mine.job, "hostname": "thief", "timeout": "0s", "digest": mine.blob}
@@ -198,8 +210,9 @@ def test_another_project_finds_nothing_by_any_route(
             path = mine.path(template, name)
             answer = stranger.request(method, path, json=mine.body(body, name), params=query)
             assert answer.status_code == 404, f"{method} {template}: {answer.status_code} {answer.text}"
-            assert "secret" not in answer.text
+            assert "hidden" not in answer.text
 
+    assert api.get(f"/v1/secrets/{mine.secret}").json()["updated_at"] == secret["updated_at"]
     assert (platform.deployment(mine.deployment), platform.job(mine.deployment, mine.job)) == before
     assert api.get("/v1/storage/mine.txt").content == b"mine"
     parts = [{"part_number": 1, "etag": mine.etag}]
@@ -217,6 +230,7 @@ def test_an_unknown_thing_and_a_foreign_one_look_alike(stranger: httpx.Client, m
 def test_lists_show_only_what_is_ones_own(stranger: httpx.Client, mine: Possessions) -> None:
     assert stranger.get("/v1/deployments").json()["data"] == []
     assert stranger.get("/v1/image-repositories").json()["data"] == []
+    assert stranger.get("/v1/secrets").json()["data"] == []
     assert stranger.get("/v3/whoami").json()["project"]["slug"] == "stranger"
     assert {project["slug"] for project in stranger.get("/v1/projects").json()["data"]} == {"stranger"}
     assert mine.key not in stranger.get("/v1/api-keys").text
@@ -403,7 +417,7 @@ def test_a_replicas_key_sees_no_job_of_another_deployment(replica: httpx.Client,
     answer = replica.get("/v1/queue/status", params={"model": mine.deployment, "request_id": mine.job})
 
     assert answer.status_code == 404
-    assert "secret" not in answer.text
+    assert "hidden" not in answer.text
 
 
 def test_an_update_with_a_zero_character_spoils_no_other(api: httpx.Client, mine: Possessions) -> None:

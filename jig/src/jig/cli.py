@@ -69,6 +69,15 @@ GROUPS = {
             ("why", "scale:why", "Say why a deployment has as many replicas as it has."),
         ),
     ),
+    "secrets": (
+        "Set and delete values that only replicas see.",
+        (
+            ("set", "secrets:set_secret", "Set a secret of this project; the value comes from standard input."),
+            ("unset", "secrets:unset", "Leave a secret out of the next deploy; the platform keeps it."),
+            ("delete", "secrets:delete", "Delete a secret on the platform, and leave it out of the next deploy."),
+            ("list", "secrets:list_secrets", "List this project's secrets, and whether the next deploy has them."),
+        ),
+    ),
     "auth": (
         "Log in and out.",
         (

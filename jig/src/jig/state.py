@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -67,6 +68,26 @@ class State:
     def keep_built_image(self, image: BuiltImage) -> None:
         """Remember the image that was just built."""
         self._keep("image", {"tag": image.tag, "builder": image.builder, "warmed": image.is_warmed})
+
+    def secrets(self) -> dict[str, str] | None:
+        """The names of the project's secrets by variable; None where nobody has kept any, not even none."""
+        everything = self._read()
+        own = everything.get(self._name)
+        # An older file is that of one project alone.
+        kept = (own if isinstance(own, dict) else everything).get("secrets")
+        if not isinstance(kept, dict):
+            return None
+        return {name: secret for name, secret in kept.items() if isinstance(secret, str)}
+
+    def keep_secrets(self, secrets: Mapping[str, str]) -> None:
+        """Remember the names of the project's secrets by variable, instead of any earlier ones.
+
+        Raises:
+            OSError: the folder cannot be written.
+        """
+        everything = self._read()
+        everything[self._name] = {**self._own(), "secrets": dict(secrets)}
+        self._path.write_text(json.dumps(everything, indent=2) + "\n", encoding="utf-8")
 
     def _own(self) -> dict[str, Any]:
         own = self._read().get(self._name)

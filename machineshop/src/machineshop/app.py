@@ -30,6 +30,7 @@ from machineshop.api import multipart as multipart_api
 from machineshop.api import packages as packages_api
 from machineshop.api import queue as queue_api
 from machineshop.api import scaling as scaling_api
+from machineshop.api import secrets as secrets_api
 from machineshop.api import webhooks as webhooks_api
 from machineshop.api import work as work_api
 from machineshop.api.addresses import Addresses
@@ -69,6 +70,7 @@ from machineshop.services.files import FileService
 from machineshop.services.garbage import GarbageCollector
 from machineshop.services.identity import IdentityService, new_key
 from machineshop.services.images import Images
+from machineshop.services.keyring import KeyRing
 from machineshop.services.multipart import MultipartService
 from machineshop.services.news import News
 from machineshop.services.packages import PackageIndex, read_wheels
@@ -77,6 +79,7 @@ from machineshop.services.queue import QueueService
 from machineshop.services.registry import RegistryService
 from machineshop.services.registry_access import RegistryAccess
 from machineshop.services.scaling import ScalingService
+from machineshop.services.secrets import SecretService
 from machineshop.services.targets import targets_of
 from machineshop.services.traffic import Traffic
 from machineshop.services.webhooks import WebhookService
@@ -145,6 +148,7 @@ class Platform:
         # One that was given is the only one; those that servers on one database have made stand side by side.
         alone = self.settings.admin_key is not None or not self.database.is_shared
         await self.identity.ensure_admin(self.admin_key, alone=alone)
+        await self.secrets.open()
         # The runtime finds its replicas before the first request asks for them.
         await self.runtime.start()
         await self.server.start(self.asgi, hsts_headers(self.settings, self.base_url))
@@ -237,12 +241,14 @@ class Platform:
             lambda: self.runtime.capacity(),  # noqa: PLW0108 - the runtime is built after its sources
             self.choice.accepts,
         )
+        keys = KeyRing(self.data_dir.secrets_key, self.settings.secrets_key)
+        self.secrets = SecretService(self.database, keys, self.deployments)
         targets = targets_of(self.settings, lambda: self.port)
         self.queue = QueueService(self.database, self.deployments, check_webhook_url=targets.check_url)
         self.webhooks = WebhookService(self.database, job_view)
         self.deliverer = Deliverer(self.database, self.webhooks, Sender(targets))
         self.traffic = Traffic()
-        watcher = PlatformWatcher(self.identity, self.queue, self.lease, self.traffic)
+        watcher = PlatformWatcher(self.identity, self.queue, self.secrets, self.lease, self.traffic)
         self.runtime = build_runtime(
             self.choice,
             self._runtime_dir,
@@ -297,6 +303,7 @@ class Platform:
             deliver,
             loop("clean-registry", self.registry.clean, CLEAN_SECONDS),
             loop("collect-garbage", GarbageCollector(self.database, self.storage.blobs).run_once, COLLECT_SECONDS),
+            loop("expire-secrets", self.secrets.expire, CLEAN_SECONDS),
             loop("clean-queues", self.queue.clean, CLEAN_SECONDS),
             loop("clean-files", self.files.clean, CLEAN_SECONDS),
             loop("clean-multipart", self.multipart.clean, CLEAN_SECONDS),
@@ -319,9 +326,12 @@ class Platform:
             *registry_app.routes(self.registry, self.registry_access, lambda: self.base_url, self.audit),
             *multipart_api.routes(api, self.multipart),
             *files_api.routes(api, self.files),
-            *self._where_the_replicas_are(deployments_api.runtime_routes(api, self.deployments, self.runtime)),
+            *secrets_api.routes(api, self.secrets),
+            *self._where_the_replicas_are(
+                deployments_api.runtime_routes(api, self.deployments, self.secrets, self.runtime)
+            ),
             *self._where_the_replicas_are(scaling_api.routes(api, self.scaling)),
-            *deployments_api.store_routes(api, self.deployments),
+            *deployments_api.store_routes(api, self.deployments, self.secrets),
             *identity_api.routes(api, self.identity, self.audit),
             *images_api.routes(api, self.registry),
             *packages_api.routes(self.packages),

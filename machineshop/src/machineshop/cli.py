@@ -31,6 +31,7 @@ from machineshop.config import (
     contexts_path,
     default_data_dir,
 )
+from machineshop.datadir import DataDir
 from machineshop.doctor import examine
 from machineshop.errors import InvalidRequest, MachineshopError
 from machineshop.lifetimes import parse_lifetime
@@ -39,6 +40,9 @@ from machineshop.runtime.base import ArtifactKind
 from machineshop.serve import run
 from machineshop.services.garbage import GRACE_SECONDS, Collected, GarbageCollector
 from machineshop.services.identity import DEFAULT_SLUG, IdentityService
+from machineshop.services.keyring import KeyRing
+from machineshop.services.secret_rotation import Rotated
+from machineshop.services.secret_rotation import rotate as rotate_key
 from machineshop.store.database import Database
 from machineshop.tls.keeper import authority_fingerprint
 
@@ -54,6 +58,8 @@ keys = cyclopts.App(name="keys", help="Make, list and revoke API keys.")
 app.command(keys)
 projects = cyclopts.App(name="projects", help="Make and list projects.")
 app.command(projects)
+secrets = cyclopts.App(name="secrets", help="Look after the key that secrets are sealed with.")
+app.command(secrets)
 registry = cyclopts.App(name="registry", help="Look after the registry.")
 app.command(registry)
 
@@ -176,6 +182,7 @@ def serve(
             key_concurrency=gateway_key_concurrency,
             key_rate=gateway_key_rate,
         ),
+        secrets_key=os.environ.get("MACHINESHOP_SECRETS_KEY") or None,
         admin_key=os.environ.get("MACHINESHOP_ADMIN_KEY") or None,
     )
     _run(run(settings, _announce, lambda line: print(line, flush=True)))
@@ -302,6 +309,30 @@ def gc(
         print(
             f"removed {collected.manifests} manifests, {collected.blobs} blobs of repositories, {collected.files} files"
         )
+
+
+@secrets.command
+def rotate(*, data_dir: DataDirOption = None, storage_dir: Path | None = None, as_json: JsonOption = False) -> None:
+    """Seal all secrets with a new key, beside running servers; run again, it goes on where it was cut off.
+
+    Args:
+        storage_dir: Where bytes are kept, if not in the data directory; the file of the keys is there.
+    """
+    folder = DataDir(data_dir or default_data_dir(), storage_dir or _path(os.environ.get("MACHINESHOP_STORAGE_DIR")))
+    keys = KeyRing(folder.secrets_key, os.environ.get("MACHINESHOP_SECRETS_KEY") or None)
+
+    async def run(database: Database) -> Rotated:
+        return await rotate_key(database, keys)
+
+    rotated = on_store(data_dir, run)
+    if as_json:
+        print(json.dumps(msgspec.to_builtins(rotated)))
+        return
+    print(f"secrets are sealed with the key {rotated.key_id} now; {rotated.sealed_anew} were sealed anew")
+    if keys.is_given:
+        print("Take the other keys out of MACHINESHOP_SECRETS_KEY, and start the servers again.")
+    else:
+        print(f"Back up {folder.secrets_key}.")
 
 
 @app.command

@@ -79,6 +79,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     package_index: str | None = None
     """The index of all packages but our own, to which our own index passes on; None: nobody can be passed on."""
     gateway: GatewayLimits = DEFAULT_GATEWAY_LIMITS
+    secrets_key: str | None = None
+    """The keys that secrets are sealed with, from MACHINESHOP_SECRETS_KEY; None: in a file beside the bytes."""
     admin_key: str | None = None
     """Taken from MACHINESHOP_ADMIN_KEY, never from the command line, where others could read it."""
 

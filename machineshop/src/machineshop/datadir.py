@@ -12,6 +12,7 @@ and in the storage directory, which is the same unless servers on one database s
 blobs/ uploads/       bytes of images, bundles and files
 storage-id            which database these bytes belong to
 tls/authority.pem     who signs the servers' certificates
+secrets-key           the keys that secrets are sealed with, mode 0600
 """
 
 import fcntl
@@ -171,6 +172,11 @@ class DataDir:
     def admin_key(self) -> Path:
         """The file of the admin key."""
         return self.path / "admin-key"
+
+    @property
+    def secrets_key(self) -> Path:
+        """The file of the keys that secrets are sealed with: servers on one database share it."""
+        return self.storage / "secrets-key"
 
     @property
     def database(self) -> Path:

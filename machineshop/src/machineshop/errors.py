@@ -5,6 +5,7 @@
     │   ├── MalformedBody
     │   ├── InsufficientCapacity
     │   ├── BodyTooSlow           408
+    │   ├── SecretMissing
     │   └── RangeNotSatisfiable   416
     ├── PayloadTooLarge           413
     │   └── AnswerTooLarge
@@ -33,6 +34,7 @@
         │   └── CommitUnknown
         ├── LeaseLost
         ├── HolderAway
+        ├── SecretsKeyMissing
         ├── RuntimeUnavailable
         └── DiskFull              507
 
@@ -81,6 +83,21 @@ class InsufficientCapacity(InvalidRequest):
 
 class BodyTooSlow(InvalidRequest):
     """{message}"""
+
+
+class SecretMissing(InvalidRequest):
+    """{message}"""
+
+    def __init__(self, missing: dict[str, str]) -> None:
+        self.missing = missing
+        """The names of secrets, by the variables that are to hold them."""
+        named = ", ".join(f"'{secret}' (for the variable {variable})" for variable, secret in sorted(missing.items()))
+        plural = "s" if len(missing) > 1 else ""
+        super().__init__(
+            f"There is no secret{plural} {named} in this project, or no longer: set it first, "
+            "for example with `jig secrets set`.",
+            param="environment_variables",
+        )
 
 
 class RangeNotSatisfiable(InvalidRequest):
@@ -228,6 +245,16 @@ class LeaseLost(Unavailable):
 
 class HolderAway(Unavailable):
     """{message}"""
+
+
+class SecretsKeyMissing(Unavailable):
+    """{message}"""
+
+    def __init__(self, key_id: str, where: str) -> None:
+        super().__init__(
+            f"The key {key_id}, with which secrets were sealed, is not in {where}: whoever runs this server has to "
+            "bring it back from a backup. Without it the secrets' values are lost and have to be set again."
+        )
 
 
 class RuntimeUnavailable(Unavailable):

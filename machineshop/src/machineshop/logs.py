@@ -25,7 +25,7 @@ def configure(*, verbose: bool, access: bool = False) -> None:
         access: A line for each request through the gateway, also where it is not verbose.
     """
     terminal = sys.stderr.isatty()
-    renderer = structlog.dev.ConsoleRenderer() if terminal else structlog.processors.JSONRenderer()
+    renderer = _for_people() if terminal else structlog.processors.JSONRenderer()
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
@@ -38,6 +38,11 @@ def configure(*, verbose: bool, access: bool = False) -> None:
         logging.getLogger(ACCESS_LOGGER).setLevel(logging.INFO)
     logging.getLogger("alembic").setLevel(logging.WARNING)
     logging.getLogger("uvicorn.error").addFilter(_is_news)
+
+
+def _for_people() -> structlog.dev.ConsoleRenderer:
+    # The usual one shows what variables held, and so keys, payloads and secrets.
+    return structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback)
 
 
 def _is_news(record: logging.LogRecord) -> bool:

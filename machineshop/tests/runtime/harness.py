@@ -16,7 +16,7 @@ from urllib.parse import quote
 
 import msgspec
 
-from machineshop.errors import ArtifactMissing
+from machineshop.errors import ArtifactMissing, SecretMissing
 from machineshop.runtime.base import ArtifactKind, Bundle, PullGrant, Replica, ReplicaStatus, RevisionSpec, RunEnd
 from machineshop.runtime.docker.body import Limits
 from machineshop.runtime.docker.engine import DockerEngine
@@ -78,6 +78,7 @@ class Watcher:
     def __init__(self) -> None:
         self.events: list[tuple[str, str]] = []
         self.keys: dict[str, str] = {}
+        self.secrets: dict[str, str] = {}
         self.failures = 0
         self.ends: list[str] = []
         """How runs ended, in a few words."""
@@ -89,6 +90,13 @@ class Watcher:
         self.events.append(("key", replica_id))
         self.keys[replica_id] = f"secret-worker-key-{len(self.events)}"
         return self.keys[replica_id]
+
+    async def reveal(self, spec: RevisionSpec) -> RevisionSpec:
+        self._fail_if_told()
+        if missing := {variable: name for variable, name in spec.secrets.items() if name not in self.secrets}:
+            raise SecretMissing(missing)
+        values = {variable: self.secrets[name] for variable, name in spec.secrets.items()}
+        return msgspec.structs.replace(spec, environment={**spec.environment, **values})
 
     async def replica_exited(self, replica_id: str, run: RunEnd | None = None) -> bool:
         self._fail_if_told()
@@ -116,6 +124,7 @@ class World(Protocol):
     def spec(self, revision: str = "r1", behaviour: Behaviour = ..., **fields: object) -> RevisionSpec: ...
     async def end(self, replica: Replica, code: int) -> None: ...
     async def print(self, replica: Replica, text: str) -> None: ...
+    async def variable(self, replica: Replica, name: str) -> str | None: ...
     async def set_healthy(self, replica: Replica, healthy: bool) -> None: ...
     async def restart_server(
         self, while_away: Callable[[], Awaitable[None]] | None = None, platform_url: str = PLATFORM_URL
@@ -142,6 +151,9 @@ class FakeWorld:
 
     async def print(self, replica: Replica, text: str) -> None:
         self.engine.print(replica.id, text)
+
+    async def variable(self, replica: Replica, name: str) -> str | None:
+        return self.engine.specs[replica.id].environment.get(name)
 
     async def set_healthy(self, replica: Replica, healthy: bool) -> None:
         self.engine.behaviours[replica.revision_id] = Behaviour(healthy=healthy)
@@ -190,6 +202,10 @@ class ProcessWorld:
 
     async def print(self, replica: Replica, text: str) -> None:
         await self.get(replica, f"/print?text={quote(text)}")
+
+    async def variable(self, replica: Replica, name: str) -> str | None:
+        value: str | None = json.loads(await self.get(replica, "/env"))["env"].get(name)
+        return value
 
     async def set_healthy(self, replica: Replica, healthy: bool) -> None:
         await self.get(replica, f"/healthy?value={int(healthy)}")

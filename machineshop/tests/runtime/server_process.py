@@ -37,6 +37,9 @@ class Silent:
     async def issue_key(self, spec: RevisionSpec, replica_id: str) -> str:
         return "key"
 
+    async def reveal(self, spec: RevisionSpec) -> RevisionSpec:
+        return spec
+
     async def replica_exited(self, replica_id: str, run: object = None) -> bool:
         return False
 

@@ -471,3 +471,43 @@ async def test_two_deployments_do_not_disturb_each_other(world: World) -> None:
     await world.runtime.delete("dep-2")
     left = await ready(world.runtime, 1)
     assert left == [replica for replica in before if replica.deployment_id == "dep-1"]
+
+
+async def test_secrets_are_looked_up_at_each_start(world: World) -> None:
+    world.watcher.secrets["hello-TOKEN"] = "first"
+    spec = world.spec(secrets={"TOKEN": "hello-TOKEN"})
+    await world.runtime.apply(spec, 1)
+    (replica,) = await ready(world.runtime, 1)
+    assert await world.variable(replica, "TOKEN") == "first"
+    world.watcher.secrets["hello-TOKEN"] = "second"
+    await world.runtime.apply(spec, 1)
+    assert world.runtime.run_once(time.time()) == [], "a new value alone replaces nobody"
+    await world.end(replica, 1)
+    await one(world.runtime, lambda r: r.restarts == 1)
+    (replica,) = await ready(world.runtime, 1)
+    assert await world.variable(replica, "TOKEN") == "second"
+
+
+async def test_a_replica_that_was_adopted_is_started_again_with_its_secrets(world: World) -> None:
+    world.watcher.secrets["hello-TOKEN"] = "first"
+    await world.runtime.apply(world.spec(secrets={"TOKEN": "hello-TOKEN"}), 1)
+    (replica,) = await ready(world.runtime, 1)
+    await world.restart_server()
+    (adopted,) = await ready(world.runtime, 1)
+    assert (adopted.id, await world.variable(adopted, "TOKEN")) == (replica.id, "first")
+    world.watcher.secrets["hello-TOKEN"] = "second"
+    await world.end(adopted, 1)
+    await world.runtime.apply(world.spec(secrets={"TOKEN": "hello-TOKEN"}), 1)
+    await one(world.runtime, lambda r: r.restarts == 1)
+    (again,) = await ready(world.runtime, 1)
+    assert (again.id, await world.variable(again, "TOKEN")) == (replica.id, "second")
+
+
+async def test_without_its_secrets_a_replica_does_not_start_and_says_why(world: World) -> None:
+    await world.runtime.apply(world.spec(secrets={"TOKEN": "hello-TOKEN"}), 1)
+    replica = await one(world.runtime, lambda r: r.reason == "CreateContainerConfigError")
+    assert "There is no secret 'hello-TOKEN' (for the variable TOKEN)" in (replica.message or "")
+    assert world.watcher.of(replica.id)[0] == "exited", "no key was made for it"
+    world.watcher.secrets["hello-TOKEN"] = "late"
+    (replica,) = await ready(world.runtime, 1)
+    assert await world.variable(replica, "TOKEN") == "late"

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from datetime import UTC, datetime
 from typing import Annotated, Any
 
 from cyclopts import Parameter
@@ -22,6 +24,7 @@ from jig.live import Steps, TrackingView, transfer_bar
 from jig.options import PROJECT_DEFAULTS, ProjectGlobals
 from jig.output import Output
 from jig.registry import Pushed, find_repository, push
+from jig.secrets import adopted, expiry_warnings, with_secrets
 from jig.session import Session
 from jig.state import State
 from jig.tracking import NO_REPLICA, READY_TIMEOUT_SECONDS, Tracking, Verdict, goes_on_serving, track
@@ -62,8 +65,11 @@ def deploy(
         document = {"image": artifact.reference, "seconds": steps.rounded()}
         output.result(document, f"{artifact.reference} is pushed, and not deployed.")
         return
-    deployment, change = apply(client, config, artifact.reference, has_command=artifact.has_command)
+    state = State(config.directory, config.name)
+    deployment, change = apply(client, config, artifact.reference, has_command=artifact.has_command, state=state)
     steps.done("deployment", change)
+    for warning in expiry_warnings(deployment, datetime.now(UTC)):
+        output.warn(warning)
     if detach:
         output.result(outcome(deployment, artifact.reference, steps), f"{config.name}: {deployment['status']}")
         return
@@ -138,15 +144,40 @@ def push_bundle(client: Client, output: Output, config: Config, bundle: Bundle, 
         return push(client, repository, bundle, tag, progress)
 
 
-def apply(client: Client, config: Config, reference: str, *, has_command: bool) -> tuple[dict[str, Any], str]:
-    """Make the deployment what the config says; return it, and in one word what that changed."""
+def apply(
+    client: Client, config: Config, reference: str, *, has_command: bool, state: State | None = None
+) -> tuple[dict[str, Any], str]:
+    """Make the deployment what the config says; return it, and in one word what that changed.
+
+    Args:
+        client: the platform.
+        config: the project's config.
+        reference: what should run.
+        has_command: whether that carries its own command.
+        state: where the project's secrets are remembered; without it there are only those of the config.
+    """
     path = f"/v1/deployments/{config.name}"
     try:
         before = client.get(path)
     except NotFoundError:
+        before = None
+    if state is not None:
+        config = with_kept_secrets(config, state, before)
+    if before is None:
         return create(client, config, reference, has_command=has_command), "created"
     after = client.patch(path, update_body(config, reference, has_command=has_command))
     return after, "unchanged" if revision_of(before) == revision_of(after) else "updated"
+
+
+def with_kept_secrets(config: Config, state: State, before: dict[str, Any] | None) -> Config:
+    """The config with the project's secrets; a folder that remembers none yet takes over those of the deployment."""
+    kept = state.secrets()
+    if kept is None:
+        kept = adopted(config.name, before)
+        # A folder that cannot be written is still deployed: it takes them over the next time too.
+        with contextlib.suppress(OSError):
+            state.keep_secrets(kept)
+    return with_secrets(config, kept)
 
 
 def create(client: Client, config: Config, reference: str, *, has_command: bool) -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 import contextlib
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from typing import Any
 
 import msgspec
@@ -16,7 +16,9 @@ from machineshop.models import Deployment, DeploymentConfig, RevisionEvent, Revi
 from machineshop.runtime.base import ArtifactKind, LogLine, Replica, Runtime
 from machineshop.runtime.logs import in_batches
 from machineshop.services.audit import config_values
+from machineshop.services.deployment_rules import secrets_of
 from machineshop.services.deployments import DeploymentService
+from machineshop.services.secrets import SecretService
 from machineshop.services.status import standing
 
 DEFAULT_EVENTS = 10
@@ -37,14 +39,14 @@ class Rollback(msgspec.Struct, frozen=True):
     """A revision's number or id."""
 
 
-def routes(api: Api, deployments: DeploymentService, runtime: Runtime) -> list[Route]:
+def routes(api: Api, deployments: DeploymentService, secrets: SecretService, runtime: Runtime) -> list[Route]:
     """All routes of this module."""
-    return [*runtime_routes(api, deployments, runtime), *store_routes(api, deployments)]
+    return [*runtime_routes(api, deployments, secrets, runtime), *store_routes(api, deployments, secrets)]
 
 
-def runtime_routes(api: Api, deployments: DeploymentService, runtime: Runtime) -> list[Route]:
+def runtime_routes(api: Api, deployments: DeploymentService, secrets: SecretService, runtime: Runtime) -> list[Route]:
     """The routes whose answers show replicas: only a server that runs them can give those."""
-    pages = _Deployments(deployments, runtime)
+    pages = _Deployments(deployments, secrets, runtime)
     return [
         api.route("GET", "/v1/runtime", pages.describe_runtime),
         api.route("GET", "/v1/deployments", pages.list_all),
@@ -58,9 +60,9 @@ def runtime_routes(api: Api, deployments: DeploymentService, runtime: Runtime) -
     ]
 
 
-def store_routes(api: Api, deployments: DeploymentService) -> list[Route]:
+def store_routes(api: Api, deployments: DeploymentService, secrets: SecretService) -> list[Route]:
     """The routes whose answers lie in the store alone."""
-    pages = _StoredDeployments(deployments)
+    pages = _StoredDeployments(deployments, secrets)
     return [
         api.route("DELETE", ONE, pages.delete, action="deployment.delete"),
         api.route("GET", f"{ONE}/revisions", pages.list_revisions),
@@ -69,10 +71,11 @@ def store_routes(api: Api, deployments: DeploymentService) -> list[Route]:
 
 
 class _StoredDeployments:
-    """The handlers that need the service alone."""
+    """The handlers that need the services alone."""
 
-    def __init__(self, deployments: DeploymentService) -> None:
+    def __init__(self, deployments: DeploymentService, secrets: SecretService) -> None:
         self._deployments = deployments
+        self._secrets = secrets
 
     async def delete(self, call: Call) -> Response:
         deployment = await self._deployments.delete(call.project_id, call.path["deployment"])
@@ -90,9 +93,10 @@ class _StoredDeployments:
 
     async def get_revision(self, call: Call) -> Response:
         revision = await self._deployments.get_revision(call.project_id, call.path["deployment"], call.path["revision"])
+        expiries = await expiries_of(self._secrets, call.project_id, [revision.config])
         return json_response(
             {
-                **_config_view(revision.config),
+                **_config_view(revision.config, expiries),
                 "object": "revision",
                 "id": revision.id,
                 "revision_id": revision.id,
@@ -106,10 +110,11 @@ class _StoredDeployments:
 
 
 class _Deployments:
-    """The handlers, over the service and the runtime that they show."""
+    """The handlers, over the services and the runtime that they show."""
 
-    def __init__(self, deployments: DeploymentService, runtime: Runtime) -> None:
+    def __init__(self, deployments: DeploymentService, secrets: SecretService, runtime: Runtime) -> None:
         self._deployments = deployments
+        self._secrets = secrets
         self._runtime = runtime
 
     async def describe_runtime(self, _call: Call) -> Response:
@@ -138,7 +143,9 @@ class _Deployments:
 
     async def list_all(self, call: Call) -> Response:
         found = await self._deployments.list_live(call.project_id)
-        return json_response({"object": "list", "data": [await self._view(deployment) for deployment in found]})
+        expiries = await expiries_of(self._secrets, call.project_id, [deployment.config for deployment in found])
+        views = [await self._view_with(deployment, expiries) for deployment in found]
+        return json_response({"object": "list", "data": views})
 
     async def create(self, call: Call) -> Response:
         deployment = await self._deployments.create(call.project_id, call.body)
@@ -238,9 +245,13 @@ class _Deployments:
         return {**await self._view(deployment), "last_failure": failure}
 
     async def _view(self, deployment: Deployment) -> dict[str, Any]:
+        expiries = await expiries_of(self._secrets, deployment.project_id, [deployment.config])
+        return await self._view_with(deployment, expiries)
+
+    async def _view_with(self, deployment: Deployment, expiries: Mapping[str, float | None]) -> dict[str, Any]:
         replicas = await self._replicas(deployment.id)
         state = standing(deployment, replicas, time.time())
-        view = _config_view(deployment.config)
+        view = _config_view(deployment.config, expiries)
         # Clients find the active revision by this variable.
         revision = {"name": "TOGETHER_DEPLOYMENT_REVISION_ID", "value": deployment.revision_id}
         return {
@@ -260,8 +271,19 @@ class _Deployments:
         }
 
 
-def _config_view(config: DeploymentConfig) -> dict[str, Any]:
+async def expiries_of(
+    secrets: SecretService, project_id: str, configs: list[DeploymentConfig]
+) -> Mapping[str, float | None]:
+    """When the secrets of a project expire, where any of these configurations names one."""
+    return await secrets.expiries(project_id) if any(secrets_of(config) for config in configs) else {}
+
+
+def _config_view(config: DeploymentConfig, expiries: Mapping[str, float | None]) -> dict[str, Any]:
     view: dict[str, Any] = msgspec.to_builtins(config)
+    for variable in view["environment_variables"]:
+        expires_at = expiries.get(variable.get("value_from_secret", ""))
+        if expires_at is not None:
+            variable["value_from_secret_expires_at"] = iso(expires_at)
     return view
 
 

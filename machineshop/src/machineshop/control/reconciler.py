@@ -7,10 +7,14 @@ the runtime needs lives only in memory.
 import logging
 from typing import Protocol
 
+import msgspec
+
 from machineshop.models import Deployment
 from machineshop.runtime.base import ArtifactKind, Replica, ReplicaStatus, RevisionSpec, RunEnd, Runtime
+from machineshop.services.deployment_rules import secrets_of
 from machineshop.services.identity import IdentityService
 from machineshop.services.queue import QueueService
+from machineshop.services.secrets import SecretService
 from machineshop.services.traffic import Traffic
 from machineshop.store import deployments, jobs
 from machineshop.store.database import Database
@@ -72,13 +76,19 @@ class Permission(Protocol):
 
 
 class PlatformWatcher:
-    """What the platform does around the life of a replica: its key, and the jobs it held."""
+    """What the platform does around the life of a replica: its key and secrets, and the jobs it held."""
 
     def __init__(
-        self, identity: IdentityService, queue: QueueService, permission: Permission, traffic: Traffic
+        self,
+        identity: IdentityService,
+        queue: QueueService,
+        secrets: SecretService,
+        permission: Permission,
+        traffic: Traffic,
     ) -> None:
         self._identity = identity
         self._queue = queue
+        self._secrets = secrets
         self._permission = permission
         self._traffic = traffic
 
@@ -91,6 +101,11 @@ class PlatformWatcher:
         self._permission.require()
         await self._identity.revoke_replica_keys(replica_id)
         return await self._identity.create_worker_key(spec.project_id, spec.deployment_id, replica_id)
+
+    async def reveal(self, spec: RevisionSpec) -> RevisionSpec:
+        """With the values of its secrets in the environment of this one start."""
+        values = await self._secrets.reveal(spec.project_id, spec.secrets)
+        return msgspec.structs.replace(spec, environment={**spec.environment, **values})
 
     async def replica_exited(self, replica_id: str, run: RunEnd | None = None) -> bool:
         """Take the key back first, so that nothing the dead replica sent can renew what is freed next."""
@@ -115,7 +130,8 @@ def revision_spec(deployment: Deployment, kind: ArtifactKind = ArtifactKind.BUND
         artifact=kind,
         command=config.command,
         args=config.args,
-        environment={v.name: v.value or "" for v in config.environment_variables},
+        environment={v.name: v.value or "" for v in config.environment_variables if v.value_from_secret is None},
+        secrets=secrets_of(config),
         cpu=config.cpu,
         memory_gib=config.memory,
         storage_gib=config.storage,

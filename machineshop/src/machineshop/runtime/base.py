@@ -33,7 +33,10 @@ class RevisionSpec(msgspec.Struct, frozen=True, kw_only=True):
     """Replaces the artifact's own command when not empty."""
     args: tuple[str, ...] = ()
     environment: dict[str, str] = {}
-    """The deployment's variables with secrets resolved; the platform's own variables are added by the runtime."""
+    """The deployment's variables; the platform's own variables are added by the runtime."""
+    secrets: dict[str, str] = {}
+    """The names of secrets, by the variables that are to hold their values. What an engine is told to launch has those
+    among its `environment`, as `ReplicaWatcher.reveal` gave them for that start; they are nowhere else."""
     cpu: float = 1.0
     memory_gib: float = 8.0
     storage_gib: int = 0
@@ -46,6 +49,9 @@ class RevisionSpec(msgspec.Struct, frozen=True, kw_only=True):
     startup_timeout_seconds: int = 1800
     """How long a run may take to get ready; then it is ended and started again."""
     grace_period_seconds: int = 300
+
+    def __repr__(self) -> str:
+        return f"RevisionSpec(deployment={self.deployment_name!r}, revision={self.revision_id!r}, ...)"
 
 
 class ReplicaStatus(StrEnum):
@@ -217,6 +223,14 @@ class ReplicaWatcher(Protocol):
 
     async def issue_key(self, spec: RevisionSpec, replica_id: str) -> str:
         """Make the worker key of a replica that is about to start (a restarted replica gets a new one)."""
+        ...
+
+    async def reveal(self, spec: RevisionSpec) -> RevisionSpec:
+        """`spec` with the values of its secrets, as they are now, in its environment.
+
+        Raises:
+            MachineshopError: Some are not to be had; the message says which.
+        """
         ...
 
     async def replica_exited(self, replica_id: str, run: RunEnd | None = None) -> bool:

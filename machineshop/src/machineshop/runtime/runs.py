@@ -117,13 +117,15 @@ class Runs:
 
     async def _launch(self, replica_id: str, spec: RevisionSpec) -> StartFailed | None:
         try:
+            if spec.secrets:
+                spec = await self._watcher.reveal(spec)
             key = await self._watcher.issue_key(spec, replica_id)
         except MachineshopError as error:
-            logger.warning("no worker key for a replica: replica=%s error=%s", replica_id, error)
-            return _without_key(error.message)
+            logger.warning("no worker key, or no secrets, for a replica: replica=%s error=%s", replica_id, error)
+            return _without_credentials(error.message)
         except Exception:
-            logger.exception("no worker key for a replica: replica=%s", replica_id)
-            return _without_key("the platform's log says why")
+            logger.exception("no worker key, or no secrets, for a replica: replica=%s", replica_id)
+            return _without_credentials("the platform's log says why")
         try:
             await self._engine.launch(self._ledger[replica_id], spec, key)
         except PreparationFailed as error:
@@ -182,6 +184,6 @@ class Runs:
             self._changed()
 
 
-def _without_key(cause: str) -> StartFailed:
-    message = f"The platform could not make its key: {cause}"
+def _without_credentials(cause: str) -> StartFailed:
+    message = f"The platform could not give it its key and secrets: {cause}"
     return StartFailed(at=time.time(), reason="CreateContainerConfigError", message=message)

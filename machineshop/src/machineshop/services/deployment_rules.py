@@ -15,6 +15,8 @@ NAME = re.compile(r"[a-z0-9][a-z0-9-]{3,62}")
 VARIABLE_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,255}")
 GPU_TYPES = ("none", "h100-80gb", "h100-40gb-mig", "h200-140gb", "b200-192gb", "a100-80gb")
 CPU_ONLY = "none"
+# Parts of the API's own paths: `/v1/deployments/secrets`.
+RESERVED_NAMES = frozenset({"prewarm", "secrets", "storage"})
 
 # A change of these alone changes nothing in what a replica runs, so it makes no new revision.
 UNREVISIONED_FIELDS = frozenset(
@@ -104,6 +106,11 @@ def check_capacity(config: DeploymentConfig, gpus: int) -> None:
         )
 
 
+def secrets_of(config: DeploymentConfig) -> dict[str, str]:
+    """The names of secrets, by the variables that are to hold them."""
+    return {v.name: v.value_from_secret for v in config.environment_variables if v.value_from_secret is not None}
+
+
 def _check_name(name: str) -> None:
     if not NAME.fullmatch(name):
         raise InvalidRequest(
@@ -111,6 +118,8 @@ def _check_name(name: str) -> None:
             "beginning with a letter or digit.",
             param="name",
         )
+    if name in RESERVED_NAMES:
+        raise InvalidRequest(f"'{name}' cannot be a deployment's name: a part of the API is called that.", param="name")
 
 
 def _check_gpu(config: DeploymentConfig) -> None:
@@ -143,15 +152,9 @@ def _check_environment(config: DeploymentConfig) -> None:
                 f"'{variable.name}' cannot be a variable's name: use letters, digits and '_', no digit first.",
                 param="environment_variables",
             )
-        if variable.value_from_secret is not None:
-            if variable.value is not None:
-                raise InvalidRequest(
-                    f"The variable '{variable.name}' has both a value and a secret; keep one.",
-                    param="environment_variables",
-                )
+        if variable.value_from_secret is not None and variable.value is not None:
             raise InvalidRequest(
-                f"The variable '{variable.name}' names the secret '{variable.value_from_secret}', "
-                "which does not exist.",
+                f"The variable '{variable.name}' has both a value and a secret; keep one.",
                 param="environment_variables",
             )
         if "\x00" in (variable.value or ""):

@@ -6,12 +6,12 @@ from typing import Any, Protocol
 
 import msgspec
 
-from machineshop.errors import ArtifactMissing, ChangedMeanwhile, InvalidRequest, NotFound
+from machineshop.errors import ArtifactMissing, ChangedMeanwhile, InvalidRequest, NotFound, SecretMissing
 from machineshop.ids import new_id
 from machineshop.models import Deployment, Revision, RevisionEvent, RevisionFailure
 from machineshop.runtime.base import ArtifactKind, Capacity
 from machineshop.services import deployment_rules as rules
-from machineshop.store import deployments, revisions
+from machineshop.store import deployments, revisions, secrets
 from machineshop.store.database import Database
 
 # Every submit and every poll looks a deployment up; another server's change is seen this much later at most, also
@@ -73,6 +73,7 @@ class DeploymentService:
         """
         config = rules.parse(fields)
         rules.check_capacity(config, self._capacity().gpus)
+        await self._check_secrets(project_id, rules.secrets_of(config))
         config = msgspec.structs.replace(config, image=await self._resolve(project_id, config.image))
         now = self._clock()
         deployment = Deployment(
@@ -133,6 +134,15 @@ class DeploymentService:
         """
         return await self._retried(lambda: self._update(project_id, name_or_id, changes))
 
+    async def restart(self, project_id: str, name_or_id: str) -> Deployment:
+        """Replace a deployment's replicas as a rollout does: a new revision with the same configuration.
+
+        Raises:
+            NotFound: The project has none such.
+            ChangedMeanwhile: Others changed it at the same time, again and again.
+        """
+        return await self._retried(lambda: self._restart(project_id, name_or_id))
+
     async def delete(self, project_id: str, name_or_id: str) -> Deployment:
         """Delete a deployment and cancel what waits for it; its replicas drain.
 
@@ -184,10 +194,11 @@ class DeploymentService:
 
         Raises:
             NotFound: No such deployment, or a revision that is not kept.
-            InvalidRequest: Its artifact does not exist any longer.
+            InvalidRequest: Its artifact, or a secret that it names, does not exist any longer.
             ChangedMeanwhile: Others changed the deployment at the same time, again and again.
         """
         revision = await self.get_revision(project_id, name_or_id, number_or_id)
+        await self._check_secrets(project_id, rules.secrets_of(revision.config))
         return await self._retried(lambda: self._go_back(project_id, name_or_id, revision, "rollback"))
 
     async def give_up(self, deployment: Deployment, failure: RevisionFailure) -> Deployment | None:
@@ -236,10 +247,19 @@ class DeploymentService:
         self.changed()
         return new
 
+    async def _restart(self, project_id: str, name_or_id: str) -> Deployment:
+        old = await self._fresh(project_id, name_or_id)
+        new = await self._with_next_revision(msgspec.structs.replace(old, updated_at=self._clock()))
+        await self._database.write(deployments.update, new, old, "system")
+        self.changed()
+        return new
+
     async def _update(self, project_id: str, name_or_id: str, changes: dict[str, Any]) -> Deployment:
         old = await self._fresh(project_id, name_or_id)
         config = rules.patched(old.config, changes)
         rules.check_capacity(config, self._capacity().gpus)
+        if "environment_variables" in changes:
+            await self._check_secrets(project_id, rules.secrets_of(config))
         if config.image != old.config.image:
             config = msgspec.structs.replace(config, image=await self._resolve(project_id, config.image))
         now = self._clock()
@@ -247,11 +267,20 @@ class DeploymentService:
         action = None
         if rules.makes_revision(old.config, config):
             action = "update"
-            number = await self._database.read(revisions.last_number, old.id)
-            new = msgspec.structs.replace(new, revision_id=new_id(), revision_number=number + 1)
+            new = await self._with_next_revision(new)
         await self._database.write(deployments.update, new, old, action)
         self.changed()
         return new
+
+    async def _with_next_revision(self, deployment: Deployment) -> Deployment:
+        number = await self._database.read(revisions.last_number, deployment.id)
+        return msgspec.structs.replace(deployment, revision_id=new_id(), revision_number=number + 1)
+
+    async def _check_secrets(self, project_id: str, variables: dict[str, str]) -> None:
+        """Refuse to name secrets that are not there; one that goes later is said by the replica that cannot start."""
+        known = await self._database.read(secrets.expiries, project_id, self._clock()) if variables else {}
+        if missing := {variable: name for variable, name in variables.items() if name not in known}:
+            raise SecretMissing(missing)
 
     async def _fresh(self, project_id: str, name_or_id: str) -> Deployment:
         self._cache.pop((project_id, name_or_id), None)

@@ -128,6 +128,28 @@ Index(
     postgresql_where=text("deleted_at IS NULL"),
 )
 
+# Values for replicas, sealed: which of the server's keys did it, and what came out.
+secrets = Table(
+    "secrets",
+    metadata,
+    Column("id", String, primary_key=True),
+    Column("project_id", String, ForeignKey("projects.id"), nullable=False),
+    Column("name", String, nullable=False),
+    Column("description", String, nullable=False),
+    Column("key_id", String, nullable=False),
+    Column("nonce", LargeBinary, nullable=False),
+    Column("ciphertext", LargeBinary, nullable=False),
+    Column("ttl_seconds", Integer),
+    Column("expires_at", Timestamp),
+    Column("created_at", Timestamp, nullable=False),
+    Column("updated_at", Timestamp, nullable=False),
+    # The ids of API keys.
+    Column("created_by", String, nullable=False),
+    Column("last_updated_by", String, nullable=False),
+    UniqueConstraint("project_id", "name"),
+    CheckConstraint("(ttl_seconds IS NULL) = (expires_at IS NULL)", name="ttl_has_end"),
+)
+
 revisions = Table(
     "revisions",
     metadata,

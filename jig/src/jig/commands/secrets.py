@@ -1,0 +1,185 @@
+"""Values that only replicas see: `jig secrets set`, `unset`, `delete` and `list`."""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Mapping
+from getpass import getpass
+from pathlib import Path
+from typing import Annotated, Any
+from urllib.parse import quote
+
+from cyclopts import Parameter
+
+from jig.config.model import Config
+from jig.errors import NotFoundError, UsageError
+from jig.options import PROJECT_DEFAULTS, ProjectGlobals
+from jig.secrets import SECRETS, full_name, kept_secrets, shown_time
+from jig.session import Session
+from jig.state import State
+from jig.tables import columns
+from jig.units import duration_seconds, moment
+
+STDIN = Path("-")
+VARIABLE_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+VALUE = "The value. Others on this machine can read it here."
+FILE = "Read the value from this file; - is standard input."
+Variable = Annotated[str, Parameter(name="--name", help="The variable that holds it.")]
+
+
+def set_secret(
+    name: Variable,
+    *,
+    value: Annotated[str | None, Parameter(allow_leading_hyphen=True, help=VALUE)] = None,
+    file: Annotated[Path | None, Parameter(allow_leading_hyphen=True, help=FILE)] = None,
+    description: Annotated[str | None, Parameter(allow_leading_hyphen=True, help="One line for people.")] = None,
+    ttl: Annotated[str | None, Parameter(help="Delete it after so long, 1d to 14d.")] = None,
+    redeploy: Annotated[
+        bool, Parameter(negative=(), show_default=False, help="Replace the replicas that use it.")
+    ] = False,
+    options: ProjectGlobals = PROJECT_DEFAULTS,
+) -> None:
+    """Set a secret of this project. The value is asked for, or read from standard input."""
+    session = Session(options)
+    config = session.config
+    if not VARIABLE_NAME.fullmatch(name):
+        raise UsageError(f"{name} cannot be a variable's name.", hint="Use letters, digits and _, no digit first.")
+    body = {
+        "name": full_name(config.name, name),
+        "value": read_value(name, value, file),
+        "description": description,
+        "ttl_seconds": None if ttl is None else int(duration_seconds(ttl, "--ttl")),
+        "redeploy": redeploy,
+    }
+    secret, verb = put(session, {key: given for key, given in body.items() if given is not None})
+    keep(session, config, {**known(session, config), name: full_name(config.name, name)})
+    session.output.result(secret, f"{name} is {verb}.")
+    if expires_at := moment(secret.get("expires_at")):
+        session.output.note(f"It expires at {shown_time(expires_at)} and is deleted then.")
+    session.output.note(what_next(secret))
+
+
+def unset(name: Variable, *, options: ProjectGlobals = PROJECT_DEFAULTS) -> None:
+    """Leave a secret out of the next deploy; the platform keeps it."""
+    session = Session(options)
+    config = session.config
+    secrets = known(session, config)
+    if name not in secrets:
+        raise UsageError(f"{name} is no secret of this project.", hint="See which are: jig secrets list")
+    keep(session, config, {other: secret for other, secret in secrets.items() if other != name})
+    session.output.result(
+        {"name": name, "unset": True}, f"{name} is left out from the next `jig deploy` on; the platform keeps it."
+    )
+
+
+def delete(name: Variable, *, options: ProjectGlobals = PROJECT_DEFAULTS) -> None:
+    """Delete a secret on the platform, and leave it out of the next deploy."""
+    session = Session(options)
+    config = session.config
+    secrets = known(session, config)
+    try:
+        answer = session.client.delete(one(secrets.get(name) or full_name(config.name, name)))
+    except NotFoundError:
+        if name not in secrets:
+            raise
+        answer = {"name": full_name(config.name, name), "deleted": False}
+    keep(session, config, {other: secret for other, secret in secrets.items() if other != name})
+    session.output.result(answer, f"{name} is deleted." if answer["deleted"] else f"{name} was deleted already.")
+    if users := answer.get("used_by"):
+        session.output.warn(f"Replicas of {', '.join(users)} can not be started any more before the next `jig deploy`.")
+
+
+def list_secrets(*, options: ProjectGlobals = PROJECT_DEFAULTS) -> None:
+    """List this project's secrets, and whether the next deploy has them."""
+    session = Session(options)
+    name = session.config.name
+    answer = session.client.get(SECRETS)
+    kept = known(session, session.config)
+    prefix = full_name(name, "")
+    there = {each["name"]: each for each in answer["data"]}
+    names = {**{each.removeprefix(prefix): each for each in there if each.startswith(prefix)}, **kept}
+    rows = [row(variable, secret, there, kept) for variable, secret in sorted(names.items())]
+    document = {
+        "object": "list",
+        "data": [{**there.get(full, {"name": full}), "variable": v} for v, full in names.items()],
+    }
+    text = (
+        columns(("NAME", "STATE", "EXPIRES", "DESCRIPTION"), rows)
+        if rows
+        else "No secrets. Set one: jig secrets set NAME"
+    )
+    session.output.result(document, text)
+
+
+def row(variable: str, full: str, there: Mapping[str, Any], kept: Mapping[str, str]) -> tuple[str, ...]:
+    """One line of the list."""
+    secret = there.get(full, {})
+    expires_at = moment(secret.get("expires_at"))
+    state = "missing on the platform" if not secret else "set" if variable in kept else "not in this project"
+    return (
+        variable,
+        state,
+        shown_time(expires_at) if expires_at else "never" if secret else "-",
+        secret.get("description") or "",
+    )
+
+
+def read_value(name: str, value: str | None, file: Path | None) -> str:
+    """The value: from the command line, a file, standard input, or a person without echo.
+
+    Raises:
+        UsageError: it is given twice, or not at all, or cannot be read.
+    """
+    if value is not None and file is not None:
+        raise UsageError("--value and --file exclude each other.")
+    if value is not None:
+        return value
+    try:
+        if file is not None and file != STDIN:
+            text = file.read_text(encoding="utf-8")
+        elif file is None and sys.stdin.isatty():
+            return getpass(f"Value of {name}: ")
+        else:
+            text = sys.stdin.read()
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(
+            f"The value cannot be read: {getattr(error, 'strerror', None) or 'it is no UTF-8 text'}."
+        ) from error
+    text = text.removesuffix("\n").removesuffix("\r")  # `echo` and editors end with a line's end that nobody means
+    if not text:
+        raise UsageError("The value is empty.", hint=f'Pipe it in: printf %s "$VALUE" | jig secrets set {name}')
+    return text
+
+
+def put(session: Session, body: dict[str, Any]) -> tuple[dict[str, Any], str]:
+    """Change a secret, or make it; and which of the two."""
+    try:
+        return session.client.patch(one(body["name"]), body), "changed"
+    except NotFoundError:
+        return session.client.post(SECRETS, body), "set"
+
+
+def what_next(secret: Mapping[str, Any]) -> str:
+    """When replicas get the value."""
+    if users := secret.get("redeployed"):
+        return f"Replicas of {', '.join(users)} are replaced, and the new ones have it."
+    return "Replicas that start from the next `jig deploy` on have it; those that run keep what they have."
+
+
+def known(session: Session, config: Config) -> dict[str, str]:
+    """The project's secrets, by variable."""
+    return kept_secrets(session.client, State(config.directory, config.name), config.name)
+
+
+def keep(session: Session, config: Config, secrets: Mapping[str, str]) -> None:
+    """Remember them; a folder that cannot be written is a matter for a warning, as the platform has done its part."""
+    try:
+        State(config.directory, config.name).keep_secrets(secrets)
+    except OSError as error:
+        session.output.warn(f"The project's secrets could not be remembered in {config.directory}: {error.strerror}.")
+
+
+def one(name: str) -> str:
+    """The path of a secret."""
+    return f"{SECRETS}/{quote(name, safe='')}"
