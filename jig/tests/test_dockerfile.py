@@ -141,6 +141,16 @@ def test_what_git_does_not_track_is_left_out_unless_copy_names_it(kept_wheel: Pa
     assert prepared(kept_wheel, '[image]\nauto_include_git = true\ncopy = ["weights.bin"]\n').tag != before
 
 
+def test_the_version_is_gits_and_fits_into_a_header(kept_wheel: Path) -> None:
+    if shutil.which("git") is None:
+        pytest.skip("git is not installed")
+    author = ["-c", "user.name=n", "-c", "user.email=e"]
+    commit = [*author, "commit", "-q", "--allow-empty", "-m", "m"]
+    for command in (["init", "-q"], commit, ["tag", "v1-größer"]):
+        subprocess.run(["git", *command], cwd=kept_wheel, check=True)
+    assert prepared(kept_wheel).version == "v1-gr--er"
+
+
 @pytest.mark.parametrize(
     ("line", "pattern"),
     [

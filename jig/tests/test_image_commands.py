@@ -233,7 +233,8 @@ def test_where_both_are_taken_a_bundle_is_made_unless_an_image_is_needed(
     platform.runtime = {"runtime": "docker", "accepts": ["bundle", "image"], "gpus": 0}
     assert image_jig("deploy").code == 0
     assert not builder.commands("docker build")
-    (project / "jig.toml").write_text('name = "hello"\nworker = "worker:Hello"\n[image]\nsystem_packages = ["git"]\n')
+    assert not (project / "Dockerfile").exists()
+    assert image_jig("dockerfile").code == 0
     assert image_jig("deploy").code == 0
     assert builder.commands("docker build")
 
@@ -298,3 +299,8 @@ def test_an_images_build_fits_the_machine_that_runs_it() -> None:
     assert platform_for("x86_64", "https://gpu.example.com") is None
     assert platform_for("arm64", "https://gpu.example.com") == "linux/amd64"
     assert platform_for("arm64", "http://127.0.0.1:8799") is None
+
+
+def test_colours_of_a_step_are_left_out(image_jig: Jig, builder: FakeBuilder) -> None:
+    builder.answer({**NO_BUILDX, "docker build": (1, "Step 1/1 : RUN x\n\x1b[91mbad\x1b[0m")})
+    assert image_jig("build").err.endswith("  Step 1/1 : RUN x\n  bad\n")

@@ -18,7 +18,7 @@ from jig.commands.image import BuilderName, DockerArgs, Tag, Warmup
 from jig.config.model import Config
 from jig.deployment import Artifact, check_gpus, create_body, revision_of, update_body, wants_image
 from jig.errors import DeployError, NotFoundError, PlatformError, UsageError, WatchInterruptedError
-from jig.image.prepare import has_own_dockerfile
+from jig.image.prepare import dockerfile_path, has_own_dockerfile
 from jig.image.work import Wishes, build_and_push
 from jig.live import Steps, TrackingView, transfer_bar
 from jig.options import PROJECT_DEFAULTS, ProjectGlobals
@@ -108,9 +108,10 @@ def make_artifact(session: Session, steps: Steps, image: str | None, wishes: Wis
 
 
 def is_image_project(config: Config, wishes: Wishes) -> bool:
-    """True where the project has, or the command line asks for, what only an image can do."""
+    """True where the project has a Dockerfile, whoever keeps it, or something is asked for that only an image has."""
     image = config.image
-    return bool(image.system_packages or image.run or wishes != Wishes(tag=wishes.tag) or has_own_dockerfile(config))
+    is_asked_for = wishes != Wishes(tag=wishes.tag)
+    return bool(image.system_packages or image.run or is_asked_for or dockerfile_path(config).exists())
 
 
 def ask_runtime(client: Client) -> dict[str, Any]:

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from jig.image.tool import is_step
 from jig.job import one_line
 from jig.output import Output
-from jig.units import elapsed
 
 REDRAWS_PER_SECOND = 8
 INDENT = "    "
+SPINNER_WIDTH = 3
 
 
 @contextmanager
@@ -26,17 +25,17 @@ def shown(output: Output, label: str) -> Iterator[Callable[[str], None]]:
     from rich.spinner import Spinner  # noqa: PLC0415
     from rich.text import Text  # noqa: PLC0415
 
-    spinner, started_at, step = Spinner("dots"), time.monotonic(), ""
+    spinner, step = Spinner("dots"), ""
 
     def show(line: str) -> None:
         nonlocal step
         step = line if is_step(line) else step
-        said = " | ".join(part for part in (label, elapsed(time.monotonic() - started_at), step, line) if part)
-        if line == step:
-            said = said.removesuffix(f" | {line}")
-        spinner.update(text=Text(one_line(said), no_wrap=True, overflow="ellipsis"))
+        said = " | ".join(part for part in (label, step, "" if line == step else line) if part)
+        text = Text(one_line(said))
+        text.truncate(console.width - SPINNER_WIDTH, overflow="ellipsis")
+        spinner.update(text=text)
 
-    show("")
     console = Console(stderr=True, highlight=False)
+    show("")
     with Live(spinner, console=console, refresh_per_second=REDRAWS_PER_SECOND, transient=True):
         yield show

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +13,10 @@ from jig.config.file import PYPROJECT_FILE
 from jig.config.model import Config
 from jig.errors import ImageError
 from jig.image.dockerfile import OWN_FOLDER
+
+GIT_SECONDS_MAX = 60.0  # a repository with very many files, on a slow disk
+VERSION_CHARACTERS_MAX = 200
+UNPLAIN_PATTERN = re.compile(r"[^A-Za-z0-9._+/-]")
 
 
 @dataclass(frozen=True)
@@ -73,19 +78,29 @@ def untracked(folder: Path) -> list[str]:
     Raises:
         ImageError: git is not there, or the folder is none of its.
     """
-    command = ["git", "ls-files", "-z", "--others", "--directory"]
     try:
-        listed = subprocess.run(command, cwd=folder, capture_output=True, check=True, text=True).stdout
-    except (OSError, subprocess.CalledProcessError) as error:
+        listed = git(folder, "ls-files", "-z", "--others", "--directory")
+    except (OSError, subprocess.SubprocessError) as error:
         message = f"image.auto_include_git is set, but git cannot list the files of {folder}."
         raise ImageError(message) from error
     return [name for name in listed.split("\0") if name and not name.startswith(f"{OWN_FOLDER}/")]
 
 
 def version(folder: Path) -> str:
-    """What git calls the state of a folder: its tag, or how far it is beyond one; empty without git."""
-    command = ["git", "describe", "--tags", "--always", "--dirty"]
+    """What git calls the state of a folder: its tag, or how far it is beyond one; empty without git.
+
+    A worker says it in a header, so it is cut to what a header holds.
+    """
     try:
-        return subprocess.run(command, cwd=folder, capture_output=True, check=True, text=True).stdout.strip()
-    except (OSError, subprocess.CalledProcessError):
+        described = git(folder, "describe", "--tags", "--always", "--dirty").strip()
+    except (OSError, subprocess.SubprocessError):
         return ""
+    return UNPLAIN_PATTERN.sub("-", described)[:VERSION_CHARACTERS_MAX]
+
+
+def git(folder: Path, *words: str) -> str:
+    """What git prints about a folder."""
+    command = ["git", *words]
+    return subprocess.run(
+        command, cwd=folder, capture_output=True, check=True, text=True, timeout=GIT_SECONDS_MAX
+    ).stdout

@@ -21,6 +21,8 @@ LINES_KEPT = 400
 LINES_SHOWN = 25
 # Docker: `Step 3/9 : RUN x`; podman: `[1/2] STEP 3/9: RUN x`; buildx: `#7 [build 3/6] RUN x`.
 STEP_PATTERN = re.compile(r"(?:\[\d+/\d+\] )?S(?:tep|TEP) \d+(?:/\d+)? ?: |#\d+ \[[^\]]*\d+/\d+\] ")
+# Docker paints what a step writes to its error stream.
+ESCAPE_PATTERN = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
 HINTS = (
     (
         "server gave HTTP response to HTTPS client",
@@ -84,7 +86,7 @@ def work(
             cast("IO[str]", process.stdin).write(stdin)
             cast("IO[str]", process.stdin).close()
         for line in cast("IO[str]", process.stdout):
-            for part in line.rstrip().split("\r"):
+            for part in ESCAPE_PATTERN.sub("", line).rstrip().split("\r"):
                 lines.append(part)
                 on_line(part)
             del lines[:-LINES_KEPT]
