@@ -4,8 +4,11 @@ import json
 import stat
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from jig.contexts import (
     Context,
@@ -93,6 +96,31 @@ def test_a_broken_file_is_an_error_that_names_it(tmp_path: Path, text: str) -> N
     path.write_text(text)
     with pytest.raises(ContextError, match=r"contexts\.json is not a contexts file"):
         read_contexts(path)
+
+
+JSON: st.SearchStrategy[Any] = st.recursive(
+    st.none() | st.integers() | st.text(),
+    lambda inner: st.lists(inner, max_size=2) | st.dictionaries(st.text(max_size=4), inner, max_size=2),
+    max_leaves=4,
+)
+FIELDS = st.fixed_dictionaries(
+    {}, optional={name: JSON | st.sampled_from(["https://a", "msk"]) for name in ("base_url", "api_key", "ca")}
+)
+
+
+@settings(max_examples=100, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
+@given(st.fixed_dictionaries({"contexts": JSON | st.dictionaries(st.text(), FIELDS)}, optional={"current": JSON}))
+def test_any_file_is_of_contexts_or_said_not_to_be(tmp_path: Path, document: dict[str, Any]) -> None:
+    path = tmp_path / "contexts.json"
+    path.write_text(json.dumps(document))
+    try:
+        contexts = read_contexts(path)
+    except ContextError as refused:
+        assert refused.message
+    else:
+        resolve(contexts, {})
+        write_contexts(path, contexts)
+        assert read_contexts(path) == contexts
 
 
 def test_places_of_the_file(tmp_path: Path) -> None:

@@ -4,7 +4,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from starlette.routing import Route
 
@@ -79,6 +79,7 @@ VALUES = st.dictionaries(
 )
 
 
+@settings(max_examples=100, deadline=None, derandomize=True)
 @given(VALUES, VALUES)
 def test_the_difference_of_equals_is_nothing_and_of_others_something(one: object, other: object) -> None:
     assert isinstance(one, dict)

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field, replace
 from ipaddress import ip_address
 from pathlib import Path
 from tempfile import NamedTemporaryFile
+from typing import Any
 from urllib.parse import urlsplit
 
 from jig.errors import ContextError
@@ -98,16 +99,30 @@ def read_contexts(path: Path) -> Contexts:
     try:
         document = json.loads(path.read_text(encoding="utf-8"))
         contexts = {
-            name: Context(normal_base_url(entry["base_url"]), entry["api_key"], entry.get("ca"))
+            name: Context(normal_base_url(entry["base_url"]), text_of(entry, "api_key"), text_of(entry, "ca", None))
             for name, entry in document["contexts"].items()
         }
-        return Contexts(current=document.get("current"), contexts=contexts)
+        return Contexts(current=text_of(document, "current", None), contexts=contexts)
     except FileNotFoundError:
         return Contexts()
     except OSError as error:
         raise ContextError(f"Cannot read {path}: {error.strerror}.") from error
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise ContextError(f"{path} is not a contexts file.", hint="Remove it and run `jig auth login`.") from error
+
+
+def text_of(document: Mapping[str, Any], name: str, *absent: None) -> Any:
+    """A text of the file, or what stands for one that is absent.
+
+    Raises:
+        KeyError, TypeError: there is none, or it is something else.
+    """
+    value = document.get(name, *absent) if absent else document[name]
+    if value is not None and not isinstance(value, str):
+        raise TypeError(name)
+    if value is None and not absent:
+        raise KeyError(name)
+    return value
 
 
 def write_contexts(path: Path, contexts: Contexts) -> None:
