@@ -291,6 +291,10 @@ def _statements() -> Iterator[tuple[str, Statement]]:
         for variable, value in vars(module).items():
             if isinstance(value, Statement):
                 yield f"{name}.{variable}", value
+            elif isinstance(value, dict):
+                for key, statement in value.items():
+                    if isinstance(statement, Statement):
+                        yield f"{name}.{variable}[{key}]", statement
 
 
 def test_no_statement_looks_through_all_jobs_of_a_queue(tmp_path: Path) -> None:

@@ -56,12 +56,15 @@ class Room:
         self.room = room
         self.taken: list[Claim] = []
         self.told = 0
+        self.looks_at: list[tuple[list[str], int]] = []
+        self.seen: list[int] = []
 
     def room_beside(self, ending: int) -> int:
         return self.room + ending
 
     def take_up(self, claims: list[Claim]) -> None:
         self.taken += claims
+        self.seen.append(len(self.looks_at))
 
     def claimed(self) -> None:
         self.told += 1
@@ -92,7 +95,8 @@ async def test_what_comes_while_a_request_is_under_way_goes_with_the_next_in_ord
         await asyncio.sleep(0)
         post.open.set()
         assert await results(first, *others) == [False, False, True, False]
-        assert post.batches == [(["a"], 1), (["b", "cancel-c", "d"], 3)]
+        # The desk does not know yet that "a" makes room as well.
+        assert post.batches == [(["a"], 1), (["b", "cancel-c", "d"], 4)]
         assert (desk.told, courier.claiming, courier.under_way()) == (2, False, [])
 
 
@@ -112,6 +116,36 @@ async def test_claims_are_taken_up_before_the_verdicts_are_known() -> None:
             await asyncio.sleep(0)
         assert await sent is False
         assert desk.taken == post.claims
+
+
+async def test_under_load_the_next_request_leaves_before_the_claims_are_taken_up() -> None:
+    async with carrying() as (courier, post, desk):
+        post.open.clear()
+        first = asyncio.create_task(courier.send(done("a")))
+        while not post.batches:
+            await asyncio.sleep(0)
+        post.claims = [Claim("new", {}, 0, {}, 1, "t")]
+        desk.looks_at = post.batches
+        second = asyncio.create_task(courier.send(done("b")))
+        await asyncio.sleep(0)
+        post.open.set()
+        assert await results(first, second) == [False, False]
+        assert desk.seen[0] == len(post.batches) == 2
+        assert courier.arrived == 0
+
+
+async def test_what_was_not_taken_makes_no_room() -> None:
+    async with carrying() as (courier, post, _):
+        post.open.clear()
+        post.stale = {"a"}
+        first = asyncio.create_task(courier.send(done("a")))
+        while not post.batches:
+            await asyncio.sleep(0)
+        second = asyncio.create_task(courier.send(done("b")))
+        await asyncio.sleep(0)
+        post.open.set()
+        await results(first, second)
+        assert [max_jobs for _, max_jobs in post.batches] == [1, 1]
 
 
 async def test_a_batch_has_limits() -> None:

@@ -15,6 +15,7 @@ from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
 from machineshop.errors import InvalidRequest
 from machineshop.http import error_response
+from machineshop.transport import HeadWithBody
 
 log = logging.getLogger(__name__)
 
@@ -82,6 +83,7 @@ class BoundedHttpProtocol(HttpToolsProtocol):
     def connection_made(self, transport: BaseTransport) -> None:
         """Expect the first request."""
         super().connection_made(cast("Transport", transport))
+        self.transport = cast("Transport", HeadWithBody(self.transport, self.loop))
         self._start_timer(self.head_timeout_seconds)
 
     def connection_lost(self, exc: Exception | None) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 Place = tuple[str | int, ...]
@@ -26,8 +26,10 @@ class InputFile(NamedTuple):
 
 def files_in(payload: Mapping[str, Any], is_address: Callable[[str], bool], *, nested: bool) -> list[InputFile]:
     """Find the values that are addresses of files; those inside of lists and objects only where `nested`."""
-    values: Iterable[tuple[_Link, Any]] = _walk(payload) if nested else ((((), k), v) for k, v in payload.items())
-    return [InputFile(_place(link), value) for link, value in values if isinstance(value, str) and is_address(value)]
+    if nested:
+        found = [(link, value) for link, value in _walk(payload) if isinstance(value, str) and is_address(value)]
+        return [InputFile(_place(link), value) for link, value in found]
+    return [InputFile((k,), v) for k, v in payload.items() if isinstance(v, str) and is_address(v)]
 
 
 def with_paths(payload: Mapping[str, Any], paths: Mapping[Place, str]) -> dict[str, Any]:

@@ -49,7 +49,7 @@ class Attempt:
         async with self._in_turn:
             if self.dropped:
                 return
-            news, batch = self.job.take_news(), self.job.chunks.take()
+            news, batch = self.job.take_news(), self.job.take_chunks()
             fields = {"progress_age_seconds": json.dumps(round(self.job.progress_age_seconds(), 3))}
             if batch.texts:
                 fields["payload"] = batch.encode()
@@ -76,7 +76,8 @@ class Attempt:
             Whether the platform has taken it.
         """
         self.job.over = self.is_leaving = True
-        await self._send_last_chunks()
+        if self.job.has_chunks:
+            await self._send_last_chunks()
         gives_up_at = time.monotonic() + DELIVERY_SECONDS
         failures = 0
         while not self.dropped:
@@ -137,7 +138,7 @@ class Attempt:
     async def _send_last_chunks(self) -> None:
         """Let whoever follows the job see all that the model gave; once, for the outputs are what counts."""
         try:
-            while self.job.chunks and not self.dropped:
+            while self.job.has_chunks and not self.dropped:
                 await self.renew()
         except PlatformError:
             self.job.chunks.refuse()

@@ -32,6 +32,9 @@ class Batch(NamedTuple):
         return f'{{"first":{self.first},"chunks":[{",".join(self.texts)}]}}'
 
 
+NO_CHUNKS = Batch(0, [])
+
+
 class Chunks:
     """The chunks of one job that have not been taken yet. From any thread."""
 

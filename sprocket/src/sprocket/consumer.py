@@ -117,7 +117,7 @@ class Consumer:
         return self._draining or self._workbench.ending
 
     def _room(self) -> int:
-        return self._workbench.slots.count - len(self._attempts)
+        return self._workbench.slots.count - len(self._attempts) - self._courier.arrived
 
     def _hang_up(self) -> None:
         if self._waiting and self._task is not None and not self._platform.claim_arriving:

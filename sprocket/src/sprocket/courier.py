@@ -1,7 +1,9 @@
 """Carries updates to the platform, many in one request, and brings claims back on the same way.
 
 What comes in while a request is under way goes with the next one, so batches grow with the load by themselves and a
-lone update never waits. A request without updates, which waits for jobs, is not for the courier: see `Consumer`.
+lone update never waits. Under load the next request leaves before the claims that the last one brought are taken up:
+so the platform is at work on one batch while the worker is at work on another. A request without updates, which waits
+for jobs, is not for the courier: see `Consumer`.
 """
 
 from __future__ import annotations
@@ -57,6 +59,7 @@ class Courier:
         self._desk = desk
         self._loop = asyncio.get_running_loop()
         self._parcels: list[_Parcel] = []
+        self._arrived: list[Claim] = []
         self._run: asyncio.Task[None] | None = None
         self._limit = BATCH_LIMIT
         self._older_until = 0.0
@@ -76,19 +79,28 @@ class Courier:
             self._run = self._loop.create_task(self._carry())
         return await verdict
 
+    @property
+    def arrived(self) -> int:
+        """How many claims have come that have not been taken up yet."""
+        return len(self._arrived)
+
     def under_way(self) -> list[asyncio.Task[None]]:
         """Give what to wait for until all has been carried."""
         return [] if self._run is None else [self._run]
 
     async def _carry(self) -> None:
+        leaving = 0
         try:
             while self._parcels:
+                if self._arrived:
+                    self._loop.call_soon(self._take_up)  # By then the next request is on its way.
                 older = self._loop.time() < self._older_until
                 batch = self._next_batch(OLDER_BATCH_LIMIT if older else self._limit)
                 if older:
                     await asyncio.gather(*(self._carry_alone(parcel) for parcel in batch))
+                    leaving = 0
                 elif batch:
-                    await self._carry_together(batch)
+                    leaving = await self._carry_together(batch, leaving)
         finally:
             self._run = None
 
@@ -106,20 +118,29 @@ class Courier:
         del self._parcels[:taken]
         return batch
 
-    async def _carry_together(self, batch: list[_Parcel]) -> None:
+    async def _carry_together(self, batch: list[_Parcel], leaving: int) -> int:
+        """Report a batch.
+
+        Args:
+            batch: the updates.
+            leaving: how many jobs of the batch before have ended, and are out of hand as soon as they are told so.
+
+        Returns:
+            The same of this one.
+        """
         ending = sum(parcel.update.ends for parcel in batch)
-        max_jobs = max(0, min(self._desk.room_beside(ending), BATCH_LIMIT)) if ending else 0
+        max_jobs = max(0, min(self._desk.room_beside(ending + leaving), BATCH_LIMIT)) if ending else 0
         self.claiming = max_jobs > 0
         verdicts: list[Verdict]
         try:
             updates = [parcel.update for parcel in batch]
-            verdicts = await self._platform.exchange(updates, max_jobs, self._desk.take_up)
+            verdicts = await self._platform.exchange(updates, max_jobs, self._take)
             self._limit = min(self._limit * 2, BATCH_LIMIT)
         except OlderPlatformError as error:
             log.info("the platform takes results one by one: %s", error)
             self._older_until = self._loop.time() + OLDER_SECONDS
             self._parcels[:0] = batch
-            return
+            return 0
         except PlatformError as error:
             verdicts = self._suspect(batch, error)
         except Exception as error:  # noqa: BLE001 - a mistake of ours must not leave results lying
@@ -131,9 +152,20 @@ class Courier:
                 self._desk.claimed()
         for parcel, verdict in zip(batch, verdicts, strict=True):
             _settle(parcel, verdict)
+        taken = [parcel for parcel, verdict in zip(batch, verdicts, strict=True) if isinstance(verdict, bool)]
+        return sum(parcel.update.ends for parcel in taken)
+
+    def _take(self, claims: list[Claim]) -> None:
+        """Have claims taken up: at once, or, where there is more to report, with that on its way."""
         if self._parcels:
-            # Those that have just been reported make room for others, once they are told.
-            await asyncio.sleep(0)
+            self._arrived += claims
+        else:
+            self._desk.take_up(claims)
+
+    def _take_up(self) -> None:
+        claims, self._arrived = self._arrived, []
+        if claims:
+            self._desk.take_up(claims)
 
     def _suspect(self, batch: list[_Parcel], error: PlatformError) -> list[Verdict]:
         """Decide on updates that were turned down together; smaller batches show whether one of them is to blame."""

@@ -80,7 +80,7 @@ class EventStream:
 
     async def _send_news(self) -> None:
         texts = [f"event: info\ndata: {json.dumps(info)}\n\n" for info in [self._job.take_news()] if info]
-        while self._job.chunks:
+        while self._job.has_chunks:
             texts += [f"data: {text}\n\n" for text in self._job.chunks.take().texts]
             await self._send("".join(texts))
             texts = []

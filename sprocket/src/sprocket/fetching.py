@@ -30,6 +30,7 @@ class Fetcher:
         self._allow_private = config.allow_private_downloads
         self._platform = platform
         self._base_url = platform.config.base_url if platform else None
+        self._beginnings = ("https://", *([f"{self._base_url}{STORAGE_PATH}"] if platform else []))
         self._origin = URL(self._base_url).origin() if self._base_url else None
         self._guarded = _session(GuardedResolver())
         self._open = _session(None)
@@ -41,9 +42,7 @@ class Fetcher:
 
     def is_address(self, value: str) -> bool:
         """Whether a text of the payload names a file."""
-        if value.startswith("https://"):
-            return True
-        return self._base_url is not None and value.startswith(f"{self._base_url}{STORAGE_PATH}")
+        return value.startswith(self._beginnings)
 
     async def fetch(self, address: str, file: PartialFile) -> URL:
         """Try once to get a file, or the rest of it.

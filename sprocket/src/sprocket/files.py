@@ -9,6 +9,7 @@ import asyncio
 import base64
 import mimetypes
 from pathlib import Path
+from typing import TypeGuard
 
 from .config import Config
 from .downloads import Downloader, safe_name
@@ -88,6 +89,10 @@ class Files:
                     raise
                 raise InputError("cancelled") from None
 
+    def has_outputs(self, outcome: Outcome) -> TypeGuard[Done]:
+        """Whether there is something to publish."""
+        return isinstance(outcome, Done) and (self.finishes_outputs or outcome.outputs.has_files)
+
     async def publish(self, job: Job, outcome: Outcome) -> Outcome:
         """Finish the outputs: the processor changes them, and the addresses of their files take the files' places.
 
@@ -95,7 +100,7 @@ class Files:
             OutputError: what came of them cannot be sent.
             Exception: whatever the processor raised.
         """
-        if not isinstance(outcome, Done) or not (self.finishes_outputs or outcome.outputs.files):
+        if not self.has_outputs(outcome):
             return outcome
         publishing = asyncio.ensure_future(self._publish(job, outcome.outputs))
         with job.interruptible(publishing.cancel):
@@ -106,6 +111,10 @@ class Files:
                 if not job.cancel_requested:
                     raise
                 return Canceled()
+
+    def has_fetched(self, job: Job) -> bool:
+        """Whether `clear` has something to do."""
+        return job in self._directories
 
     async def clear(self, job: Job) -> None:
         """Remove what was fetched for a job."""

@@ -49,7 +49,7 @@ class Heartbeats:
         self._attempts.pop(job, None)
         self._due.pop(job, None)
         self._failing.discard(job)
-        beat = self._beats.get(job)
+        beat = self._beats.get(job) if self._beats else None
         if beat is not None:
             beat.cancel()
             await asyncio.wait([beat])

@@ -10,14 +10,17 @@ import json
 import logging
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextvars import ContextVar, copy_context
 from typing import Any
 
 from .accord import Accord
-from .chunks import Chunks
+from .chunks import NO_CHUNKS, Batch, Chunks
 from .errors import InfoError
 from .measures import Measures
+
+_lock = threading.Lock()
+"""Held while a job's news, or what is to be undone, changes hands: one for all, as most jobs have neither."""
 
 INFO_LIMIT_BYTES = 4096
 """What one `emit_info` may carry, as JSON; bigger news belongs in the outputs."""
@@ -41,10 +44,24 @@ class Job:
         follows: another rank's result is the job's; what predict returns in this one is not looked at.
         overran: it has been told to stop since it took longer than it may.
         over: how its predict ended is known, or that it has to be reported without one.
-        chunks: what a streaming model has given that nobody has taken yet.
         keeps_chunks: whoever takes them wants all of them again at the end, as the outputs.
         measures: what it has taken so far.
     """
+
+    # What most jobs never have is made when it is needed: hundreds of them may begin in one moment.
+    keeps_outputs = False
+    cancel_requested = False
+    cancel_seen = False
+    accord: Accord | None = None
+    follows = False
+    overran = False
+    over = False
+    keeps_chunks = True
+    on_info: Callable[[Job], None] | None = None
+    """Told, in the emitting thread, that there is info, or a chunk, to send."""
+    _interrupt: Callable[[], object] | None = None
+    _chunks: Chunks | None = None
+    _undoing: tuple[Callable[[], object], ...] = ()
 
     def __init__(
         self,
@@ -60,27 +77,13 @@ class Job:
         self.id = job_id
         self.payload = payload
         self.priority = priority
-        self.info = dict(info or {})
-        self.headers = dict(headers or {})
+        self.info = dict(info) if info else {}
+        self.headers = dict(headers) if headers else {}
         self.queued = queued
         self.attempt_token = attempt_token
-        self.keeps_outputs = False
-        self.cancel_requested = False
-        self.cancel_seen = False
-        self.accord: Accord | None = None
-        self.follows = False
-        self.overran = False
-        self.over = False
-        self.chunks = Chunks()
-        self.keeps_chunks = True
         self.measures = Measures()
-        self.on_info: Callable[[Job], None] | None = None
-        """Told, in the emitting thread, that there is info, or a chunk, to send."""
         self._heard_at = time.monotonic()
         self._news: dict[str, Any] = {}
-        self._lock = threading.Lock()
-        self._interrupt: Callable[[], object] | None = None
-        self._undoing: list[Callable[[], object]] = []
 
     def cancel(self) -> None:
         """Ask the model to stop; called in the main thread, more than once is fine."""
@@ -110,20 +113,21 @@ class Job:
 
     def undo_with(self, undo: Callable[[], object]) -> None:
         """Have a cancel call `undo` in a thread of its own, also one that has come already."""
-        with self._lock:
-            self._undoing.append(undo)
+        with _lock:
+            self._undoing += (undo,)
         if self.cancel_requested or (self.accord is not None and self.accord.settled):
             self.undo()
 
     def forget_undoing(self) -> None:
         """Call none of it any more: predict has ended."""
-        with self._lock:
-            self._undoing.clear()
+        if self._undoing:
+            with _lock:
+                self._undoing = ()
 
     def undo(self) -> None:
         """Call, in a thread of its own, what has been registered for a cancel, once."""
-        with self._lock:
-            undoing, self._undoing = self._undoing, []
+        with _lock:
+            undoing, self._undoing = self._undoing, ()
         if undoing:
             threading.Thread(target=_undo_all, args=(undoing,), name="sprocket-cancel", daemon=True).start()
 
@@ -143,7 +147,7 @@ class Job:
     def add_info(self, news: dict[str, Any]) -> None:
         """Merge `news` into what the next heartbeat carries."""
         self.touch()
-        with self._lock:
+        with _lock:
             self._news.update(news)
         self._tell()
 
@@ -154,20 +158,41 @@ class Job:
         self._tell()
 
     @property
+    def chunks(self) -> Chunks:
+        """What a streaming model has given that nobody has taken yet."""
+        if self._chunks is None:
+            with _lock:
+                if self._chunks is None:
+                    self._chunks = Chunks()
+        return self._chunks
+
+    @property
+    def has_chunks(self) -> bool:
+        """Whether there is a chunk that has not been sent."""
+        return self._chunks is not None and bool(self._chunks)
+
+    @property
     def has_news(self) -> bool:
         """Whether there is info, or a chunk, that has not been sent."""
-        return bool(self._news) or bool(self.chunks)
+        return bool(self._news) or self.has_chunks
 
     def take_news(self) -> dict[str, Any]:
         """Take what is to be sent."""
-        with self._lock:
+        if not self._news:
+            return {}
+        with _lock:
             news, self._news = self._news, {}
         return news
 
+    def take_chunks(self) -> Batch:
+        """Take the chunks that are to go next."""
+        return NO_CHUNKS if self._chunks is None else self._chunks.take()
+
     def put_back_news(self, news: dict[str, Any]) -> None:
         """Return what could not be sent; what has been emitted since then wins."""
-        with self._lock:
-            self._news = {**news, **self._news}
+        if news:
+            with _lock:
+                self._news = {**news, **self._news}
 
     def _tell(self) -> None:
         on_info = self.on_info
@@ -240,7 +265,7 @@ def on_cancel(undo: Callable[[], object]) -> None:
         job.undo_with(lambda: context.copy().run(undo))
 
 
-def _undo_all(undoing: list[Callable[[], object]]) -> None:
+def _undo_all(undoing: Sequence[Callable[[], object]]) -> None:
     for undo in reversed(undoing):
         try:
             undo()

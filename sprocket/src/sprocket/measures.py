@@ -8,7 +8,7 @@ from __future__ import annotations
 import resource
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -18,6 +18,8 @@ INFO_KEY = "sprocket"
 PREDICT = "predict"
 WORTH_TELLING_SECONDS = 0.001
 """Of steps that most jobs have nothing to do in."""
+
+_NOTHING: Mapping[str, int] = {}
 
 FRESH_SECONDS = 0.1
 """For how long the last answer is good."""
@@ -33,7 +35,7 @@ class Measures:
     __slots__ = ("_seconds", "memory")
 
     def __init__(self) -> None:
-        self.memory: dict[str, int] = {}
+        self.memory: Mapping[str, int] = _NOTHING
         self._seconds: dict[str, float] = {}
 
     @contextmanager

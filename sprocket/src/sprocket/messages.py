@@ -54,12 +54,17 @@ class Update(NamedTuple):
         """About how long it is; what counts is in the fields."""
         return sum(map(len, self.fields.values()))
 
-    def encode(self, deployment: str) -> str:
-        """Give the body of the update, as JSON text."""
+    def encode(self, deployment: str | None = None) -> str:
+        """Give the update as JSON text.
+
+        Args:
+            deployment: where the update is a request of its own: whose job it is.
+        """
+        model = "" if deployment is None else f'"model":{_quote(deployment)},'
         token = "" if self.attempt_token is None else f'"attempt_token":{_quote(self.attempt_token)},'
-        further = "".join(f',"{name}":{text}' for name, text in self.fields.items() if name != "payload")
+        further = "".join([f',"{name}":{text}' for name, text in self.fields.items() if name != "payload"])
         return (
-            f'{{"model":{_quote(deployment)},"request_id":{_quote(self.request_id)},{token}'
+            f'{{{model}"request_id":{_quote(self.request_id)},{token}'
             f'"status":"{self.status}","payload":{self.fields.get("payload", "{}")}{further}}}'
         )
 
@@ -71,7 +76,7 @@ Verdict = bool | PlatformError
 def encode_batch(deployment: str, updates: Iterable[Update], claim: Mapping[str, Any] | None) -> bytes:
     """Put updates and the wish for jobs together as one body."""
     wish = "null" if claim is None else json.dumps(claim)
-    texts = ",".join([update.encode(deployment) for update in updates])
+    texts = ",".join([update.encode() for update in updates])
     return f'{{"model":{_quote(deployment)},"updates":[{texts}],"claim":{wish}}}'.encode()
 
 

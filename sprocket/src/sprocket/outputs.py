@@ -60,6 +60,11 @@ class Encoded:
     kept: dict[str, Any] | None = None
 
     @property
+    def has_files(self) -> bool:
+        """Whether there are files among them: these always stand between two pieces of text."""
+        return len(self.pieces) > 1
+
+    @property
     def files(self) -> list[FileOutput]:
         """The files, each of them once."""
         return list(dict.fromkeys(piece for piece in self.pieces if isinstance(piece, FileOutput)))

@@ -61,8 +61,11 @@ class Predict:
 
     async def end(self) -> Outcome:
         """Wait until the model is done with the job, or it has been given up."""
-        with self.job.interruptible(self._stop):
+        self.job.listen(self._stop)
+        try:
             outcome = await self.outcome
+        finally:
+            self.job.listen(None)
         if self._timer is not None:
             self._timer.cancel()
         if self.job.overran and isinstance(outcome, Reportable):

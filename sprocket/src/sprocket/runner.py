@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import gc
 import os
 import sys
 import threading
@@ -151,6 +152,10 @@ def _try(folder: Path, model: Model) -> int:
 def _live(config: Config, model: Model) -> int:
     # Here, because it takes a third of a second: importing sprocket must not.
     from .app import App, Ending, Stop  # noqa: PLC0415
+
+    # What has been imported stays: looking through all of it again and again for garbage would make jobs late. What
+    # setup will make is not among it, so a model that is replaced later on is let go.
+    gc.freeze()
 
     async def main() -> Ending:
         stop = Stop()

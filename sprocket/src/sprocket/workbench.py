@@ -23,6 +23,9 @@ from .pace import Pace
 from .predict import Patience, Predict
 from .slots import Slots
 
+_TOLD_BY_WORK = contextlib.suppress(Exception)
+"""What goes wrong when a job begins goes wrong in `work` again, which can tell."""
+
 
 class Workbench:
     """Runs jobs on the engine, as many at a time as it takes.
@@ -77,8 +80,7 @@ class Workbench:
         `work` must follow, and does the rest. It would do all of it, but only when the event loop comes to it.
         """
         if self.ready and not self.ending and not self._files.has_inputs(job) and self.slots.take_if_free():
-            # What goes wrong here goes wrong in `work` again, which can tell.
-            with contextlib.suppress(Exception):
+            with _TOLD_BY_WORK:
                 self._begun[job] = self._start(job)
 
     def let_begin(self) -> None:
@@ -107,7 +109,8 @@ class Workbench:
             if predict is None:
                 return HandedBack()
             try:
-                return await self._publish(job, await self._end_of(predict))
+                outcome = await self._end_of(predict)
+                return await self._publish(job, outcome) if self._files.has_outputs(outcome) else outcome
             finally:
                 # Only now: the next predict may well write its outputs to the same paths.
                 self.slots.give_back()
@@ -119,7 +122,8 @@ class Workbench:
             return failure(error)
         finally:
             self._metrics.in_flight.discard(job)
-            await self._files.clear(job)
+            if self._files.has_fetched(job):
+                await self._files.clear(job)
 
     async def _publish(self, job: Job, outcome: Outcome) -> Outcome:
         with job.measures.step("upload"):

@@ -17,6 +17,7 @@ _LONG_NUMBER = re.compile(rb"[0-9]{%d}" % (MAX_DIGITS + 1))
 # Without a way back (`++`, `*+`), so that it is over after one look at each byte, closed or not.
 _STRING = re.compile(rb'"(?:[^"\\]++|\\.)*+(?:"|\Z)', re.DOTALL)
 _NOT_A_BRACKET = bytes(set(range(256)) - set(b"[]{}"))
+_NEITHER_BRACKET_NOR_QUOTE = bytes(set(range(256)) - set(b'[]{}"'))
 
 
 def check_shape(body: bytes) -> None:
@@ -29,11 +30,11 @@ def check_shape(body: bytes) -> None:
     long = len(body) > MAX_DIGITS and _ZEROS in body.translate(_DIGITS_TO_ZEROS)
     if not deep and not long:
         return
-    # What stands between quotes is text; only a backslash can make that hard to tell.
-    bare = _STRING.sub(b"", body) if b"\\" in body else b"".join(body.split(b'"')[::2])
-    if long and _LONG_NUMBER.search(bare):
+    if long and _LONG_NUMBER.search(_bare(body)):
         raise MalformedBody(f"A number in the request body has more than {MAX_DIGITS} digits; send it as a text.")
-    brackets = bare.translate(None, _NOT_A_BRACKET)
+    # Most of a body is neither; a backslash alone may make it matter what stands beside a quote.
+    marks = body if b"\\" in body else body.translate(None, _NEITHER_BRACKET_NOR_QUOTE)
+    brackets = _bare(marks).translate(None, _NOT_A_BRACKET)
     if len(brackets) > MAX_BRACKETS:
         raise MalformedBody(f"The request body has more than {MAX_BRACKETS} brackets and braces; send it in parts.")
     for _ in range(MAX_DEPTH):  # each takes the innermost level away
@@ -44,3 +45,8 @@ def check_shape(body: bytes) -> None:
         raise MalformedBody(
             f"The request body is nested more than {MAX_DEPTH} levels deep, or its brackets do not match."
         )
+
+
+def _bare(body: bytes) -> bytes:
+    """The body without what stands between quotes, which is text; only a backslash can make that hard to tell."""
+    return _STRING.sub(b"", body) if b"\\" in body else b"".join(body.split(b'"')[::2])

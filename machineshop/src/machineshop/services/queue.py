@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import msgspec
 
 from machineshop.errors import InvalidRequest, NotFound, NotResubmittable, PayloadTooLarge
-from machineshop.ids import new_id
+from machineshop.ids import new_id, new_ids
 from machineshop.models import ApiKey, Claim, Deployment, FairKey, Include, Job, QueueCounts, QueueSettings, Worker
 from machineshop.services.changes import Changes
 from machineshop.services.deployments import DeploymentService
@@ -90,7 +90,7 @@ class QueueService:
         """
         self._check(submission, "")
         deployment = await self._deployments.get(project_id, submission.model)
-        job = self._job(deployment, submission)
+        job = self._job(deployment, submission, new_id(), self._clock())
         stored = await self.dispatcher.submit_one(job)
         if stored is job:
             self.changes.tell(deployment.id, [job.id])
@@ -103,7 +103,11 @@ class QueueService:
         for number, submission in enumerate(submissions):
             self._check(submission, f"[{number}].")
         found = {model: await self._deployments.get(project_id, model) for model in {s.model for s in submissions}}
-        new = [self._job(found[submission.model], submission) for submission in submissions]
+        now, ids = self._clock(), new_ids(len(submissions))
+        new = [
+            self._job(found[submission.model], submission, job_id, now)
+            for job_id, submission in zip(ids, submissions, strict=True)
+        ]
         queued: defaultdict[str, list[Job]] = defaultdict(list)
         for job in new:
             queued[job.deployment_id].append(job)
@@ -168,11 +172,10 @@ class QueueService:
             except InvalidRequest as error:
                 raise InvalidRequest(error.message, param=f"{place}webhook_url") from None
 
-    def _job(self, deployment: Deployment, submission: Submission) -> Job:
-        now = self._clock()
+    def _job(self, deployment: Deployment, submission: Submission, job_id: str, now: float) -> Job:
         deadline = submission.deadline_seconds
         return Job(
-            id=new_id(),
+            id=job_id,
             project_id=deployment.project_id,
             deployment_id=deployment.id,
             model=deployment.name,
@@ -232,7 +235,8 @@ class QueueService:
         if len(job_ids) > MAX_BATCH:
             raise InvalidRequest(f"'request_ids' holds at most {MAX_BATCH} ids.", param="request_ids")
         deployment = await self._deployments.get(project_id, model)
-        return await self._database.read(jobs.get_many, deployment.id, job_ids, include)
+        read = self._database.read if len(job_ids) > 1 else self._database.read_briefly
+        return await read(jobs.get_many, deployment.id, job_ids, include)
 
     async def list_page(
         self,

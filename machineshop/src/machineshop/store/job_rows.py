@@ -9,6 +9,7 @@ from machineshop.models import Job
 from machineshop.states import JobState
 
 FIELDS = Job.__struct_fields__
+_STATES = {str(state): state for state in JobState}
 COLUMNS = ", ".join(FIELDS)
 
 # The number of the change that a statement makes to a job; `queues.tally` counts it in the same transaction.
@@ -19,7 +20,7 @@ def job_of(row: Sequence[Any]) -> Job:
     """A job from `COLUMNS`."""
     fields = dict(zip(FIELDS, row, strict=True))
     outputs = fields["outputs"]
-    fields["state"] = JobState(fields["state"])
+    fields["state"] = _STATES[fields["state"]]
     fields["payload"] = msgspec.Raw(fields["payload"].encode())
     fields["outputs"] = None if outputs is None else msgspec.Raw(outputs.encode())
     fields["info"] = decode(fields["info"])

@@ -127,12 +127,11 @@ def get_many(
         AnswerTooLarge: Together they have more than `ANSWER_LIMIT_BYTES` of what is to be included.
     """
     wanted = list(dict.fromkeys(job_ids))
-    chosen = jobs.c.deployment_id == deployment_id, jobs.c.id.in_(wanted)
     ids: object = wanted if conn.dialect.name != "sqlite" else encode(wanted)
     values = {"deployment_id": deployment_id, "ids": ids}
-    if include is not Include.NONE:
-        total = conn.execute(select(func.coalesce(func.sum(_size(include)), 0)).where(*chosen)).scalar_one()
-        if total > ANSWER_LIMIT_BYTES:
+    if include is not Include.NONE and len(wanted) > 1:  # one alone is always below the limit
+        size = _SIZE_OF_MANY[include].one(conn, values)
+        if size is not None and size[0] > ANSWER_LIMIT_BYTES:
             raise AnswerTooLarge(limit_bytes=ANSWER_LIMIT_BYTES)
     found = {job.id: job for job in map(job_of, _GET_MANY[include].all(conn, values))}
     return [found[job_id] for job_id in wanted if job_id in found]
@@ -297,12 +296,23 @@ _SHOWN = {
     Include.OUTPUTS: COLUMNS.replace("payload", "'' AS payload"),
     Include.NONE: COLUMNS.replace("payload", "'' AS payload").replace("outputs", "NULL AS outputs"),
 }
-_GET_MANY = {
-    include: Statement(
-        f"SELECT {shown} FROM jobs WHERE +deployment_id = :deployment_id AND id IN (SELECT value FROM json_each(:ids))",
-        postgres=f"SELECT {shown} FROM jobs WHERE deployment_id = :deployment_id AND id = ANY (:ids ::text[])",
+
+
+def _of_many(selected: str) -> Statement:
+    """SELECT this of the jobs with these ids."""
+    return Statement(
+        # The plus sign keeps the index of all jobs of the deployment out of this.
+        f"SELECT {selected} FROM jobs WHERE +deployment_id = :deployment_id "
+        "AND id IN (SELECT value FROM json_each(:ids))",
+        postgres=f"SELECT {selected} FROM jobs WHERE deployment_id = :deployment_id AND id = ANY (:ids ::text[])",
     )
-    for include, shown in _SHOWN.items()
+
+
+_GET_MANY = {include: _of_many(shown) for include, shown in _SHOWN.items()}
+_SIZE_OF_OUTPUTS = "coalesce(length(outputs), 0)"
+_SIZE_OF_MANY = {
+    Include.PAYLOAD: _of_many(f"coalesce(sum(length(payload) + {_SIZE_OF_OUTPUTS}), 0)"),
+    Include.OUTPUTS: _of_many(f"coalesce(sum({_SIZE_OF_OUTPUTS}), 0)"),
 }
 _DEPLOYMENT_OF = Statement(f"SELECT deployment_id FROM jobs WHERE {_ONE}")
 _BUSY_REPLICAS = Statement("SELECT DISTINCT replica_id FROM jobs WHERE state = 'running' AND replica_id IS NOT NULL")
