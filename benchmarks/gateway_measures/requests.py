@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from gateway_systems.base import SMALL, Gateway
+from harness.cpu import cpu_seconds
 from harness.load import put_under_load
 from harness.memory import resident_mib
 from harness.raw_http import get
@@ -23,6 +24,8 @@ class Turn:
     p50_ms: float
     p99_ms: float
     memory_mib: float
+    cpu_us: float
+    """Processor time of the gateway for each request: what a busy machine changes least."""
 
 
 def measure(direct: Gateway, ours: Gateway, peers: Sequence[Gateway], rounds: int, seconds: float) -> list[Row]:
@@ -43,6 +46,9 @@ def measure(direct: Gateway, ours: Gateway, peers: Sequence[Gateway], rounds: in
         values = [median(system, "per_second") for system in (ours, peer)]
         rows.append(Row("requests", "1/s", "higher", ours.name, values[0], peer.name, values[1], bar))
     for peer in peers:
+        values = [median(system, "cpu_us") for system in (ours, peer)]
+        rows.append(Row("cpu", "us/request", "lower", ours.name, values[0], peer.name, values[1]))
+    for peer in peers:
         for name, of in (("added_p50", "p50_ms"), ("added_p99", "p99_ms")):
             rows.append(Row(name, "ms", "lower", ours.name, added(ours, of), peer.name, added(peer, of)))
     for peer in peers:
@@ -55,12 +61,20 @@ def _turn(system: Gateway, seconds: float) -> Turn:
     access = system.access
     request = get(access.prefix + SMALL, access.key)
     put_under_load(access.port, request, CONNECTIONS, WARM_UP_SECONDS)
+    before = cpu_seconds(system.processes)
     load = put_under_load(access.port, request, CONNECTIONS, seconds)
+    used = cpu_seconds(system.processes) - before
     latencies = load.latencies_ms
     memory = resident_mib(system.processes) if system.processes else 0.0
-    return Turn(load.answered / seconds, percentile(latencies, 50), percentile(latencies, 99), memory)
+    return Turn(
+        load.answered / seconds,
+        percentile(latencies, 50),
+        percentile(latencies, 99),
+        memory,
+        used / load.answered * 1e6,
+    )
 
 
 def _shown(turn: Turn) -> str:
     latency = f"p50 {turn.p50_ms:6.2f} ms   p99 {turn.p99_ms:6.2f} ms"
-    return f"{turn.per_second:7,.0f}/s   {latency}   {turn.memory_mib:4.0f} MiB"
+    return f"{turn.per_second:7,.0f}/s   {latency}   {turn.cpu_us:4.0f} us of CPU   {turn.memory_mib:4.0f} MiB"

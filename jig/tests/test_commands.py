@@ -65,9 +65,11 @@ def test_logs_print_lines_and_their_tail(jig: Jig, deployed: FakePlatform) -> No
 
 
 def test_logs_are_asked_for_as_the_options_say(jig: Jig, deployed: FakePlatform) -> None:
-    jig("logs", "--replica_id", "r-1", "--revision", "rev-1", "--image-version", "abcd", "--tail", "5")
+    jig(
+        "logs", "--replica_id", "r-1", "--revision", "rev-1", "--image-version", "abcd", "--tail", "5", "--since", "10m"
+    )
     query = deployed.sent("GET", "/v1/deployments/hello/logs")[0].query
-    assert query == {"replica_id": "r-1", "revision": "rev-1", "version": "abcd", "tail": "5"}
+    assert query == {"replica_id": "r-1", "revision": "rev-1", "version": "abcd", "tail": "5", "since": "10m"}
 
 
 def test_followed_logs_come_line_by_line(jig: Jig, deployed: FakePlatform) -> None:

@@ -3,8 +3,9 @@
 import asyncio
 import socket
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import closing
+from datetime import UTC, datetime
 from pathlib import Path
 
 import aiohttp
@@ -17,7 +18,7 @@ from factory import ADMIN_KEY, eventually
 from machineshop.api.deployments import routes
 from machineshop.api.endpoint import Api
 from machineshop.models import Deployment
-from machineshop.runtime.base import LogLine
+from machineshop.runtime.base import LogLine, Replica
 from machineshop.runtime.fake import FakeEngine, FakeRuntime
 from machineshop.runtime.logs import read_merged
 from machineshop.runtime.replica_log import READ_BYTES, FileLog
@@ -37,13 +38,22 @@ class OneLog(FakeRuntime):
         self.folder, self.over, self.rounds = folder, False, 0
 
     def logs(
-        self, deployment_id: str, replica_id: str | None, *, tail: int | None, follow: bool
+        self,
+        deployment_id: str,
+        replica_id: str | None,
+        *,
+        tail: int | None,
+        follow: bool,
+        since: float = 0.0,
+        wanted: Callable[[Replica], bool] | None = None,
     ) -> AsyncIterator[LogLine]:
         def is_over() -> bool:
             self.rounds += 1
             return self.over
 
-        return read_merged(lambda: ["r"], lambda name: FileLog(self.folder, name), is_over, tail=tail, follow=follow)
+        return read_merged(
+            lambda: ["r"], lambda name: FileLog(self.folder, name), is_over, tail=tail, follow=follow, since=since
+        )
 
     async def rests(self) -> bool:
         """Whether nothing is read for a while."""
@@ -116,6 +126,22 @@ async def test_lines_not_followed_are_one_object(session: aiohttp.ClientSession,
     async with session.get("logs?tail=10000") as answer:
         assert answer.content_type == "application/json"
         assert await answer.json() == {"lines": expected}
+
+
+async def test_lines_since_a_moment_alone(session: aiohttp.ClientSession, runtime: OneLog) -> None:
+    now = time.time()
+    ages_seconds = [7200, 3601, 3500, 30, 1]
+    (runtime.folder / "log.0").write_text("".join(f"{now - age:.3f} {age} ago\n" for age in ages_seconds))
+    hour_ago = datetime.fromtimestamp(now - 3600, UTC).isoformat()
+    for since, expected in {"1h": ages_seconds[2:], hour_ago: ages_seconds[2:], "2m": [30, 1], "0.5": []}.items():
+        async with session.get("logs", params={"since": since}) as answer:
+            assert await answer.json() == {"lines": [f"{age} ago" for age in expected]}
+    async with session.get("logs", params={"since": "1h", "tail": "2"}) as answer:
+        assert await answer.json() == {"lines": ["30 ago", "1 ago"]}
+    for wrong in ("yesterday", "2030-13-01"):
+        async with session.get("logs", params={"since": wrong}) as answer:
+            assert answer.status == 400
+            assert (await answer.json())["error"]["param"] == "since"
 
 
 async def test_many_long_lines_leave_the_loop_to_others(session: aiohttp.ClientSession, runtime: OneLog) -> None:

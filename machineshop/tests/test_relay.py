@@ -16,6 +16,7 @@ from yarl import URL
 
 from factory import eventually
 from machineshop.gateway.relay import Relay
+from machineshop.protocol import BoundedHttpProtocol
 
 Handler = Callable[[Request], Awaitable[Response]]
 
@@ -39,7 +40,15 @@ class Lease:
 
 @asynccontextmanager
 async def serving(application: Starlette) -> AsyncIterator[str]:
-    config = uvicorn.Config(application, port=0, log_config=None, lifespan="off", timeout_graceful_shutdown=1)
+    config = uvicorn.Config(
+        application,
+        port=0,
+        http=BoundedHttpProtocol,
+        ws="none",
+        log_config=None,
+        lifespan="off",
+        timeout_graceful_shutdown=1,
+    )
     server = uvicorn.Server(config)
     task = asyncio.create_task(server.serve())
     await eventually(lambda: server.started)
@@ -166,3 +175,27 @@ async def says_try_again(answer: aiohttp.ClientResponse) -> str:
     error = (await answer.json())["error"]
     assert error["code"] == "holder_away"
     return str(error["message"])
+
+
+async def test_a_websocket_is_carried_to_the_holder(servers: Servers) -> None:
+    heads: list[bytes] = []
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        heads.append(await reader.readuntil(b"\r\n\r\n"))
+        writer.write(b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n")
+        while said := await reader.read(1024):
+            writer.write(said)
+        writer.close()
+
+    holder = await asyncio.start_server(serve, "127.0.0.1", 0)
+    async with holder, asyncio.timeout(30):
+        servers.lease.holder_url = f"http://127.0.0.1:{holder.sockets[0].getsockname()[1]}"
+        reader, writer = await asyncio.open_connection("127.0.0.1", URL(servers.url).port)
+        writer.write(b"GET /v1/x HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer secret\r\n")
+        writer.write(b"Connection: Upgrade\r\nUpgrade: websocket\r\n\r\n")
+        assert (await reader.readuntil(b"\r\n\r\n")).startswith(b"HTTP/1.1 101 ")
+        writer.write(b"hello")
+        assert await reader.readexactly(5) == b"hello"
+        writer.close()
+    assert b"authorization: Bearer secret\r\n" in heads[0]
+    assert b"x-machineshop-relayed-by: server-2\r\n" in heads[0]

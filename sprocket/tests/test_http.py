@@ -44,6 +44,9 @@ async def test_a_busy_model_answers_503(launch: Launcher) -> None:
     await worker.is_working()
     status, body = await worker.post("/generate", b"{}")
     assert (status, json.loads(body)["error"]["code"]) == (503, "busy")
+    url = f"http://127.0.0.1:{await worker.port()}/generate"
+    async with aiohttp.ClientSession() as session, session.post(url, data=b"{}") as answer:
+        assert answer.headers["X-Sprocket-Not-Taken"] == "busy"
     assert (await worker.get("/health"))[0] == 200
     assert await first == (200, '{"slept":0.5}')
     assert (await worker.post("/generate", b"{}"))[0] == 200

@@ -194,7 +194,14 @@ def test_restarts_count_the_runs_after_the_first() -> None:
     assert replica.view(started(crashed(2))).restarts == 2
 
 
-def test_ended_replicas_are_kept_for_ten_minutes_and_five_of_them_at_most() -> None:
+def test_the_logs_of_ended_replicas_are_kept_for_a_day_and_of_ten_at_most() -> None:
+    ended = [replica.abandoned(msgspec.structs.replace(NEW, id=str(n)), 1000.0 + n, "over") for n in range(12)]
+    assert [r.id for r in replica.forgettable([NEW, *ended], 1020.0)] == ["1", "0"]
+    day = 24 * 3600.0
+    assert [r.id for r in replica.forgettable([NEW, *ended[:3]], 1001.5 + day)] == ["1", "0"]
+
+
+def test_ended_replicas_are_shown_for_ten_minutes_and_five_of_them_at_most() -> None:
     ended = [replica.abandoned(msgspec.structs.replace(NEW, id=str(n)), 1000.0 + n, "over") for n in range(7)]
-    assert [r.id for r in replica.forgettable([NEW, *ended], 1010.0)] == ["1", "0"]
-    assert [r.id for r in replica.forgettable([NEW, *ended], 1605.5)] == ["5", "4", "3", "2", "1", "0"]
+    assert {r.id for r in replica.shown([NEW, *ended], 1010.0)} == {NEW.id, "2", "3", "4", "5", "6"}
+    assert {r.id for r in replica.shown([NEW, *ended], 1605.5)} == {NEW.id, "6"}

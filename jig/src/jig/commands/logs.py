@@ -15,6 +15,8 @@ from jig.session import Session
 FOLLOW = "Go on with new lines until Ctrl-C. With --json: one JSON object a line."
 IMAGE_VERSION = "Of this image alone: its tag, or the last 4 characters of its digest."
 
+SINCE = "Of the last `10m`, `2h`, or since a time such as `2030-01-31T12:00:00Z`."
+
 
 def logs(
     name: Name = None,
@@ -23,13 +25,20 @@ def logs(
     replica_id: Annotated[str | None, Parameter(help="Of this replica alone.")] = None,
     revision: Annotated[str | None, Parameter(help="Of this revision alone.")] = None,
     image_version: Annotated[str | None, Parameter(help=IMAGE_VERSION)] = None,
+    since: Annotated[str | None, Parameter(help=SINCE)] = None,
     tail: Annotated[PositiveInt | None, Parameter(help="The last so many lines.")] = None,
     options: ProjectGlobals = PROJECT_DEFAULTS,
 ) -> None:
     """Print what a deployment's replicas have written."""
     session = Session(options)
     path = f"/v1/deployments/{session.deployment_name(name)}/logs"
-    wanted: dict[str, object] = {"replica_id": replica_id, "revision": revision, "version": image_version, "tail": tail}
+    wanted: dict[str, object] = {
+        "replica_id": replica_id,
+        "revision": revision,
+        "version": image_version,
+        "since": since,
+        "tail": tail,
+    }
     if follow:
         follow_lines(session, path, wanted)
         return

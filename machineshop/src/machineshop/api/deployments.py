@@ -9,6 +9,7 @@ import msgspec
 from starlette.responses import Response, StreamingResponse
 from starlette.routing import Route
 
+from machineshop.api.durations import parse_duration, parse_time
 from machineshop.api.endpoint import Api, Call, iso
 from machineshop.errors import InvalidRequest
 from machineshop.http import json_response
@@ -187,44 +188,34 @@ class _Deployments:
         # The same header with another value only asks the client itself for the raw response.
         streamed = call.headers.get("x-stainless-raw-response") == "stream"
         follow = streamed or call.query.get("follow", "").lower() in {"1", "true"}
+        since = call.query.get("since")
         lines = self._runtime.logs(
             deployment.id,
             call.query.get("replica_id") or None,
-            tail=min(_number(call, "tail", DEFAULT_TAIL) or 0, MAX_TAIL),
+            tail=min(_number(call, "tail", MAX_TAIL if since else DEFAULT_TAIL) or 0, MAX_TAIL),
             follow=follow,
+            since=_moment(since, time.time()) if since else 0.0,
+            wanted=await self._wanted(call, deployment),
         )
-        batches = await self._of_revision(call, deployment, in_batches(lines))
+        batches = in_batches(lines)
         if follow:
             return StreamingResponse(_ndjson(batches), media_type="application/x-ndjson")
         return StreamingResponse(_one_object(batches), media_type="application/json")
 
-    async def _of_revision(
-        self, call: Call, deployment: Deployment, batches: AsyncIterator[list[LogLine]]
-    ) -> AsyncIterator[list[LogLine]]:
-        """The lines of the replicas of one revision, or of one image by the last digits of its digest."""
+    async def _wanted(self, call: Call, deployment: Deployment) -> Callable[[Replica], bool] | None:
+        """Which replicas' lines: those of one revision, or of one image by its tag or the end of its digest."""
         revision, version = call.query.get("revision"), call.query.get("version")
         revision_id = None
         if revision:
             revision_id = (await self._deployments.get_revision(call.project_id, deployment.id, revision)).id
         if not revision_id and not version:
-            return batches
-        return self._filtered(deployment.id, revision_id, version, batches)
+            return None
 
-    async def _filtered(
-        self, deployment_id: str, revision_id: str | None, version: str | None, batches: AsyncIterator[list[LogLine]]
-    ) -> AsyncIterator[list[LogLine]]:
         def matches(replica: Replica) -> bool:
-            return (revision_id is None or replica.revision_id == revision_id) and (
-                not version or _is_version(replica.image, version)
-            )
+            of_revision = revision_id is None or replica.revision_id == revision_id
+            return of_revision and (not version or _is_version(replica.image, version))
 
-        wanted: dict[str, bool] = {}
-        async for batch in batches:
-            if any(line.replica_id not in wanted for line in batch):
-                wanted |= {replica.id: matches(replica) for replica in await self._replicas(deployment_id)}
-            kept = [line for line in batch if wanted.get(line.replica_id, False)]
-            if kept:
-                yield kept
+        return matches
 
     async def _find(self, call: Call) -> Deployment:
         return await self._deployments.get(call.project_id, call.path["deployment"])
@@ -331,6 +322,11 @@ def _failure_view(failure: RevisionFailure) -> dict[str, Any]:
 def _is_version(image: str, version: str) -> bool:
     reference, _, digest = image.partition("@")
     return reference.rpartition(":")[2] == version or (len(version) >= 4 and digest.endswith(version))
+
+
+def _moment(text: str, now: float) -> float:
+    """Seconds since the epoch of a time, or of so long ago."""
+    return parse_time(text, "since") if "-" in text else now - parse_duration(text, "since")
 
 
 def _number(call: Call, name: str, default: int | None) -> int | None:

@@ -5,7 +5,7 @@ passes what it saw on to the store, the gateway and the logs. A runtime knows no
 what it needs from the platform comes in through the small protocols at the end of this file.
 """
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from enum import StrEnum
 from typing import Protocol
 
@@ -149,9 +149,25 @@ class Runtime(Protocol):
         """End a replica's run at once and start it again, as after a crash; `why` is a sentence for people."""
 
     def logs(
-        self, deployment_id: str, replica_id: str | None, *, tail: int | None, follow: bool
+        self,
+        deployment_id: str,
+        replica_id: str | None,
+        *,
+        tail: int | None,
+        follow: bool,
+        since: float = 0.0,
+        wanted: Callable[[Replica], bool] | None = None,
     ) -> AsyncIterator[LogLine]:
-        """Log lines, oldest first, of one replica or of all in order of time; with `follow`, also those to come."""
+        """Log lines, oldest first, of one replica or of all in order of time, of those that ended lately too.
+
+        Args:
+            deployment_id: Whose.
+            replica_id: Of this replica alone.
+            tail: Only so many of the lines that there are already; None for all.
+            follow: Also those to come.
+            since: Only those from then on, in seconds since the epoch.
+            wanted: Says of which replicas; None: of all.
+        """
         ...
 
     def capacity(self) -> Capacity:

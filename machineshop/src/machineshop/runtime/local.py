@@ -8,7 +8,7 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from uuid import uuid4
 
 import msgspec
@@ -137,7 +137,7 @@ class LocalRuntime:
 
     async def observe(self) -> list[Replica]:
         """All replicas, with those that ended in the last minutes."""
-        return [self._view(record) for record in self._ledger]
+        return [self._view(record) for record in replica.shown(self._ledger, time.time())]
 
     def capacity(self) -> Capacity:
         """What this machine has in all."""
@@ -152,21 +152,29 @@ class LocalRuntime:
         self._prefetches.begin(project_id, image)
 
     def logs(
-        self, deployment_id: str, replica_id: str | None, *, tail: int | None, follow: bool
+        self,
+        deployment_id: str,
+        replica_id: str | None,
+        *,
+        tail: int | None,
+        follow: bool,
+        since: float = 0.0,
+        wanted: Callable[[Replica], bool] | None = None,
     ) -> AsyncIterator[LogLine]:
         """Log lines, oldest first; following ends with the deployment, or with the replica that was asked for."""
 
         def replicas() -> list[str]:
-            return [r.id for r in self._ledger.of(deployment_id) if replica_id in (None, r.id)]
+            records = [r for r in self._ledger.of(deployment_id) if replica_id in (None, r.id)]
+            return [r.id for r in records if wanted is None or wanted(self._view(r))]
 
         def over() -> bool:
             live = [record.id for record in self._ledger.live(deployment_id)]
             if replica_id is not None:
                 return self._loop is None or replica_id not in live
-            wanted = deployment_id in self._wanted and not self._stopping
-            return self._loop is None or not (wanted or live)
+            runs = deployment_id in self._wanted and not self._stopping
+            return self._loop is None or not (runs or live)
 
-        return read_merged(replicas, self._engine.log, over, tail=tail, follow=follow)
+        return read_merged(replicas, self._engine.log, over, tail=tail, follow=follow, since=since)
 
     def run_once(self, now: float) -> list[Action]:
         """Do what is to be done now, and return what the planner asked for."""

@@ -59,6 +59,7 @@ def read_merged(
     *,
     tail: int | None,
     follow: bool,
+    since: float = 0.0,
 ) -> LogLines:
     """What there is, oldest first, and with `follow` what is yet to come.
 
@@ -68,8 +69,9 @@ def read_merged(
         over: Whether nothing more can come.
         tail: Only so many of the lines that there are already; None for all.
         follow: Whether to wait for more.
+        since: Only those of the lines there are already that were printed from then on; seconds since the epoch.
     """
-    return LogLines(_rounds(replicas, open_log, over, tail=tail, follow=follow))
+    return LogLines(_rounds(replicas, open_log, over, tail=tail, follow=follow, since=since))
 
 
 async def _rounds(
@@ -79,9 +81,10 @@ async def _rounds(
     *,
     tail: int | None,
     follow: bool,
+    since: float,
 ) -> AsyncIterator[list[LogLine]]:
     logs = {replica_id: open_log(replica_id) for replica_id in replicas()}
-    yield await asyncio.to_thread(_last, list(logs.values()), tail)
+    yield await asyncio.to_thread(_last, list(logs.values()), tail, since)
     while follow:
         ended = over()
         for replica_id in replicas():
@@ -95,8 +98,8 @@ async def _rounds(
             await asyncio.sleep(FOLLOW_INTERVAL_SECONDS)
 
 
-def _last(logs: list[ReplicaLog], tail: int | None) -> list[LogLine]:
-    lines = _in_order(line for log in logs for line in log.read_last(tail))
+def _last(logs: list[ReplicaLog], tail: int | None, since: float) -> list[LogLine]:
+    lines = _in_order(line for log in logs for line in log.read_last(tail) if line.at >= since)
     return lines if tail is None else lines[len(lines) - min(tail, len(lines)) :]
 
 

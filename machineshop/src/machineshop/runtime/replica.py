@@ -3,6 +3,8 @@
 Place in the flow: `local.py` keeps the records and lets an engine save them; what clients see is `view`.
 """
 
+from collections import defaultdict
+from collections.abc import Iterable
 from signal import Signals
 
 import msgspec
@@ -15,8 +17,12 @@ LONGEST_BACK_OFF_SECONDS = 300.0
 STEADY_RUN_SECONDS = 600.0
 """After a run of this length a crash counts as the first one again."""
 CRASH_LOOP = "CrashLoopBackOff"
-ENDED_KEPT_SECONDS = 600.0
-ENDED_KEPT_COUNT = 5
+ENDED_SHOWN_SECONDS = 600.0
+ENDED_SHOWN_COUNT = 5
+ENDED_KEPT_SECONDS = 24 * 3600.0
+"""Of what has ended the log is kept as long: who looks for what broke last night finds it."""
+ENDED_KEPT_COUNT = 10
+"""Of each deployment; with the bound of a log that bounds the disk that they take."""
 INSIST_SECONDS = 2.0
 """How long before it is killed a replica that has less time than it believes is asked to end at once. Handing a job
 back takes a worker milliseconds, and it gives up on a platform that does not answer after as many seconds."""
@@ -340,6 +346,19 @@ def _message(record: Record) -> str | None:
         return record.message
     wait = f"{back_off_seconds(record.crashes):g} s"
     return f"It ended {record.crashes} times in a row, the next start is {wait} after the last. {record.message}"
+
+
+def shown(records: Iterable[Record], now: float) -> list[Record]:
+    """Those that clients see: all that have not ended, and of each deployment the last few that did lately."""
+    left: defaultdict[str, int] = defaultdict(lambda: ENDED_SHOWN_COUNT)
+    kept = []
+    for record in sorted(records, key=lambda r: r.ended_at or 0.0, reverse=True):
+        if record.phase is Phase.ENDED:
+            left[record.spec.deployment_id] -= 1
+            if left[record.spec.deployment_id] < 0 or now - (record.ended_at or 0.0) >= ENDED_SHOWN_SECONDS:
+                continue
+        kept.append(record)
+    return sorted(kept, key=lambda r: r.created_at)
 
 
 def forgettable(records: list[Record], now: float) -> list[Record]:
