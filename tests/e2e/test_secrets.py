@@ -37,6 +37,7 @@ GET_ROUTES = (
     "/v1/secrets",
     "/v1/secrets/vault-TOKEN",
     "/v1/runtime",
+    "/v1/audit?limit=1000",
     "/v1/image-repositories",
     "/v1/queue/jobs?model=vault",
     "/v1/queue/settings?model=vault",

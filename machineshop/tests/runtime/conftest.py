@@ -11,6 +11,7 @@ from machineshop.runtime.docker.body import Limits
 from runtime.harness import DockerWorld, FakeWorld, ProcessWorld, World
 
 ON_DOCKER = {
+    "test_a_replica_that_was_adopted_is_started_again_with_its_secrets",
     "test_it_offers_what_the_platform_asks_of_a_runtime",
     "test_a_crashed_replica_starts_again_as_itself",
     "test_an_exit_while_the_server_was_away_is_seen_and_told",
