@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from object_storage import ObjectStorage, make_object_storage
 from platform_process import PlatformProcess
 from postgres_cluster import PostgresCluster, make_cluster
 
@@ -24,6 +25,14 @@ def postgres() -> Iterator[PostgresCluster]:
     cluster = make_cluster()
     yield cluster
     cluster.remove()
+
+
+@pytest.fixture(scope="session")
+def objects() -> Iterator[ObjectStorage]:
+    """An object storage; where there is none, what needs it is skipped, but not in CI."""
+    storage = make_object_storage()
+    yield storage
+    storage.stop()
 
 
 @pytest.fixture

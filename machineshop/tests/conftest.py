@@ -1,12 +1,16 @@
 """What the platform's tests share: a store on disk, a project, a deployment, and jobs in any state."""
 
 import asyncio
+import functools
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
+import botocore.session
 import pytest
 
 from factory import ADMIN_KEY, AnyArtifact, Clock, Jobs, empty_database
+from machineshop.blobs import bucket as buckets
+from machineshop.config import StorageUrl
 from machineshop.models import Deployment, Identity
 from machineshop.runtime.base import Capacity
 from machineshop.services.deployments import DeploymentService
@@ -16,7 +20,10 @@ from machineshop.services.queue import QueueService
 from machineshop.services.secrets import SecretService
 from machineshop.store.database import Database
 from machineshop.store.schema import migrate
+from object_storage import ObjectStorage, make_object_storage
 from postgres_cluster import PostgresCluster, make_cluster
+
+make_client = buckets._client
 
 
 @pytest.fixture
@@ -91,3 +98,26 @@ async def queue(database: Database, deployments: DeploymentService, clock: Clock
 @pytest.fixture
 def jobs(queue: QueueService, deployment: Deployment) -> Jobs:
     return Jobs(queue, deployment)
+
+
+@pytest.fixture(scope="session")
+def objects() -> Iterator[ObjectStorage]:
+    """An object storage; where there is none, what needs it is skipped, but not in CI."""
+    storage = make_object_storage()
+    yield storage
+    storage.stop()
+
+
+@pytest.fixture
+def bucket(objects: ObjectStorage, monkeypatch: pytest.MonkeyPatch) -> StorageUrl:
+    """An empty place in it, and the environment in which it is found."""
+    for name, value in objects.environment.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(buckets, "_client", lambda _session, endpoint: _client_of(endpoint))
+    return objects.make_place()
+
+
+@functools.cache
+def _client_of(endpoint: str | None) -> object:
+    """botocore takes half a second to make one."""
+    return make_client(botocore.session.get_session(), endpoint)

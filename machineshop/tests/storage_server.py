@@ -29,6 +29,7 @@ from machineshop.services.registry_access import RegistryAccess
 from machineshop.store.database import Database, sqlite_url
 from machineshop.store.schema import migrate
 
+START_SECONDS = 90  # of a process, on a machine that does much else
 FILE_LIMIT_BYTES = 1024 * 1024 * 1024
 
 
@@ -44,7 +45,9 @@ def _empty_database() -> bytes:
 class StorageServer:
     """The services over one data directory, and the address at which they are served."""
 
-    def __init__(self, data_directory: Path, clock: Callable[[], float], file_limit_bytes: int) -> None:
+    def __init__(
+        self, data_directory: Path, clock: Callable[[], float], file_limit_bytes: int, storage: Storage | None = None
+    ) -> None:
         path = data_directory / "machineshop.db"
         if not path.exists():
             path.write_bytes(_empty_database())
@@ -53,7 +56,7 @@ class StorageServer:
         self.host = ""
         self.database = Database(url)
         self.identity = IdentityService(self.database)
-        self.storage = Storage(data_directory)
+        self.storage = storage or Storage(data_directory)
         self.registry = RegistryService(self.database, self.storage, lambda: self.base_url, clock)
         self.access = RegistryAccess(self.database, self.identity, clock)
         self.files = FileService(
@@ -98,10 +101,13 @@ class StorageServer:
 
 @asynccontextmanager
 async def storage_server(
-    data_directory: Path, clock: Callable[[], float], file_limit_bytes: int = FILE_LIMIT_BYTES
+    data_directory: Path,
+    clock: Callable[[], float],
+    file_limit_bytes: int = FILE_LIMIT_BYTES,
+    storage: Storage | None = None,
 ) -> AsyncIterator[StorageServer]:
-    """Serve a data directory on a free port."""
-    server = StorageServer(data_directory, clock, file_limit_bytes)
+    """Serve a data directory, and perhaps another storage than what lies in it, on a free port."""
+    server = StorageServer(data_directory, clock, file_limit_bytes, storage)
     server.database.start()
     listener = socket.create_server(("127.0.0.1", 0))
     server.host = f"127.0.0.1:{listener.getsockname()[1]}"
@@ -154,7 +160,7 @@ async def server_process(data_directory: Path) -> AsyncIterator[ServerProcess]:
         sys.executable, __file__, str(data_directory), stdout=asyncio.subprocess.PIPE
     )
     assert process.stdout is not None
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(START_SECONDS):
         host, key = (await process.stdout.readline()).decode().split()
     server = ServerProcess(process, host, key)
     try:

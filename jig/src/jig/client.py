@@ -7,7 +7,7 @@ import random
 import ssl
 import time
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Self
@@ -211,13 +211,27 @@ class Client:
             PlatformError: any answer but a 2xx one, or the connection broke.
         """
         try:
-            with self._http(path).stream("GET", self.url(path)) as response:
+            with self._bytes_of(path) as response:
                 if not response.is_success:
                     response.read()
                 length = checked(response).headers.get("content-length", "")
                 yield Download(int(length) if length.isdecimal() else None, response.iter_bytes(CHUNK_BYTES))
         except httpx.TransportError as error:
             raise self._unreachable(error) from error
+
+    @contextmanager
+    def _bytes_of(self, path: str) -> Iterator[httpx.Response]:
+        """The answer with a file's bytes: the platform's, or that of the object storage that it names."""
+        with self._http(path).stream("GET", self.url(path)) as response:
+            location = response.headers.get("location") if response.is_redirect else None
+            if location is None:
+                yield response
+                return
+        url = str(response.url.join(location))
+        request = self._http(url).build_request("GET", url)
+        request.headers.pop("Authorization", None)  # its address is all that it needs
+        with closing(self._http(url).send(request, stream=True)) as elsewhere:
+            yield elsewhere
 
     def url(self, path: str) -> str:
         """The whole URL of a path on this platform."""

@@ -36,7 +36,7 @@ from machineshop.api import work as work_api
 from machineshop.api.addresses import Addresses
 from machineshop.api.endpoint import Api
 from machineshop.api.job_view import job_view
-from machineshop.blobs import Storage
+from machineshop.blobs.choice import open_storage
 from machineshop.config import Settings, check, contexts_path
 from machineshop.contexts import leave_context, write_private
 from machineshop.control.deliverer import Deliverer
@@ -58,6 +58,7 @@ from machineshop.gateway.proxy import Gateway
 from machineshop.gateway.relay import Relay
 from machineshop.hsts import hsts_headers
 from machineshop.http import error_response, json_response
+from machineshop.ids import new_id
 from machineshop.registry import app as registry_app
 from machineshop.runtime.base import ReplicaStatus
 from machineshop.runtime.choice import Choice, choose, is_loopback, url_in_containers
@@ -222,7 +223,12 @@ class Platform:
         self.lease = Lease(self.database, self._server_url, self._last_run().get("server_id"))
         self.identity = IdentityService(self.database)
         self.audit = AuditLog(self.database, self.settings.audit_days * 86400.0)
-        self.storage = Storage(self.data_dir.storage)
+        self.storage = open_storage(
+            self.data_dir.storage,
+            self.settings.storage_url,
+            self.settings.storage_endpoint,
+            redirects=self.settings.storage_redirects,
+        )
         self.registry = RegistryService(self.database, self.storage, lambda: self.base_url)
         self.registry_access = RegistryAccess(self.database, self.identity)
         self.files = FileService(
@@ -377,16 +383,19 @@ class Platform:
         return self.settings.server_url or self.server.url(self._address_of_machine)
 
     async def _check_storage(self) -> None:
-        """Refuse a storage directory that is not that of the other servers on a shared database.
+        """Refuse a storage that does not work, or is not that of the other servers on a shared database.
 
         Raises:
+            BucketUnusable: The object storage does not let us.
             StorageElsewhere: It is another one.
         """
+        await self.storage.check()
         if self.database.is_shared:
-            mine = self.data_dir.storage_id()
+            mine = await self.storage.ensure_id(new_id()) or self.data_dir.storage_id()
             storage_id = await self.database.write(stored_settings.ensure, stored_settings.STORAGE_ID, mine)
             if storage_id != mine:
-                raise StorageElsewhere(path=self.data_dir.storage, storage_id=storage_id)
+                where = f"{self.settings.storage_url or self.data_dir.storage}"
+                raise StorageElsewhere(where=where.rstrip("/"), storage_id=storage_id)
 
     def _authority_pem(self) -> str | None:
         return None if self.tls is None else self.tls.authority_pem

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from machineshop.blobs import Storage
+from machineshop.blobs.choice import open_storage
 from machineshop.config import default_data_dir
 from machineshop.datadir import DataDir
 from machineshop.errors import MachineshopError
@@ -49,12 +50,18 @@ def on_store(data_dir: Path | None, work: Callable[[Database], Awaitable[T]]) ->
         database.close()
 
 
-def on_storage(data_dir: Path | None, storage_dir: Path | None, work: Callable[[Database, Storage], Awaitable[T]]) -> T:
+def on_storage(
+    data_dir: Path | None,
+    storage_dir: Path | None,
+    storage_url: str | None,
+    work: Callable[[Database, Storage], Awaitable[T]],
+) -> T:
     """`on_store` with the bytes too: `work(database, storage)`.
 
     Arguments:
         data_dir: None: the usual one.
         storage_dir: Where the bytes are, if not in the data directory.
+        storage_url: The object storage that they are in.
         work: What to do.
 
     Raises:
@@ -63,7 +70,7 @@ def on_storage(data_dir: Path | None, storage_dir: Path | None, work: Callable[[
     folder = DataDir(data_dir or default_data_dir(), storage_dir)
 
     async def with_storage(database: Database) -> T:
-        storage = Storage(folder.storage)
+        storage = open_storage(folder.storage, storage_url)
         try:
             return await work(database, storage)
         finally:

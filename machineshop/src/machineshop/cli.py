@@ -98,6 +98,9 @@ def serve(
     runtime: str = "auto",
     database_url: str | None = None,
     storage_dir: Path | None = None,
+    storage_url: str | None = None,
+    storage_endpoint: str | None = None,
+    storage_redirects: bool = True,
     public_url: str | None = None,
     server_url: str | None = None,
     package_index: str | None = None,
@@ -132,6 +135,13 @@ def serve(
             may share a Postgres.
         storage_dir: Where bytes of images, bundles and files are kept [the data directory]. Servers that share a
             database share this too.
+        storage_url: A bucket of an object storage in the directory's place: s3://bucket/prefix. Credentials, region and
+            endpoint come from AWS_* variables, ~/.aws, or the machine's role. Servers that share a database share this
+            too.
+        storage_endpoint: The endpoint of the object storage as clients reach it, where that is another than for the
+            platform.
+        storage_redirects: Send whoever reads an image or a file to the object storage; otherwise the bytes pass through
+            the platform.
         public_url: The base URL at which clients reach the platform, where it is another than host and port.
         server_url: The base URL at which other servers on the same database reach this one, where host and port do not
             say it.
@@ -163,6 +173,9 @@ def serve(
         runtime=runtime,
         database_url=database_url or os.environ.get("MACHINESHOP_DATABASE_URL") or None,
         storage_dir=storage_dir or _path(os.environ.get("MACHINESHOP_STORAGE_DIR")),
+        storage_url=storage_url or os.environ.get("MACHINESHOP_STORAGE_URL") or None,
+        storage_endpoint=storage_endpoint or os.environ.get("MACHINESHOP_STORAGE_ENDPOINT") or None,
+        storage_redirects=storage_redirects,
         public_url=public_url.rstrip("/") if public_url else None,
         server_url=(server_url or os.environ.get("MACHINESHOP_SERVER_URL") or "").rstrip("/") or None,
         package_index=(package_index or os.environ.get("MACHINESHOP_PACKAGE_INDEX") or "").rstrip("/") or None,
@@ -286,6 +299,7 @@ def gc(
     grace: float = GRACE_SECONDS / 3600,
     data_dir: DataDirOption = None,
     storage_dir: Path | None = None,
+    storage_url: str | None = None,
     as_json: JsonOption = False,
 ) -> None:
     """Remove what no tag, no revision of a deployment and no push under way needs; a running server does so by itself.
@@ -294,6 +308,7 @@ def gc(
         grace: How many hours something must have been unneeded. With 0 all of it goes now: run that while nobody
             pushes.
         storage_dir: Where bytes are kept, if not in the data directory.
+        storage_url: The object storage that they are kept in, if any.
     """
     if grace < 0:
         raise InvalidRequest(f"--grace is {grace:g}; it must be 0 or more hours.", param="grace")
@@ -302,7 +317,8 @@ def gc(
         return await GarbageCollector(database, storage.blobs).collect_all(grace * 3600)
 
     storage_dir = storage_dir or _path(os.environ.get("MACHINESHOP_STORAGE_DIR"))
-    collected = on_storage(data_dir, storage_dir, collect)
+    storage_url = storage_url or os.environ.get("MACHINESHOP_STORAGE_URL") or None
+    collected = on_storage(data_dir, storage_dir, storage_url, collect)
     if as_json:
         print(json.dumps(msgspec.to_builtins(collected)))
     else:
@@ -340,7 +356,8 @@ def doctor(*, data_dir: DataDirOption = None, as_json: JsonOption = False) -> No
     """Check this machine for what the platform needs, and name the mend for what it lacks."""
     storage_dir = _path(os.environ.get("MACHINESHOP_STORAGE_DIR"))
     database_url = os.environ.get("MACHINESHOP_DATABASE_URL") or None
-    findings = list(examine(data_dir or default_data_dir(), storage_dir, database_url))
+    storage_url = os.environ.get("MACHINESHOP_STORAGE_URL") or None
+    findings = list(examine(data_dir or default_data_dir(), storage_dir, database_url, storage_url))
     if as_json:
         print(json.dumps([{"name": f.name, "state": f.state, "detail": f.detail} for f in findings]))
     else:
@@ -367,7 +384,9 @@ def _announce(platform: Platform) -> None:
     print(f"Machineshop {__version__} is ready at {platform.base_url}")
     print(f"  runtime    {platform.runtime.name}, runs {accepts}")
     print(f"  data       {platform.data_dir.path}")
-    if platform.data_dir.storage != platform.data_dir.path:
+    if platform.settings.storage_url is not None:
+        print(f"  storage    {platform.settings.storage_url}")
+    elif platform.data_dir.storage != platform.data_dir.path:
         print(f"  storage    {platform.data_dir.storage}")
     if platform.tls is not None and platform.tls.authority_pem is not None:
         print(f"  authority  SHA-256 {authority_fingerprint(platform.tls.authority_pem)}")

@@ -2,6 +2,7 @@
 
 import ipaddress
 import os
+import re
 from collections.abc import Iterable
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -14,6 +15,9 @@ DEFAULT_HOST = "127.0.0.1"
 DEFAULT_PORT = 8799
 MIB = 1024 * 1024
 DATABASE_SCHEMES = ("sqlite:///", "postgresql://", "postgres://")
+S3_SCHEME = "s3://"
+_BUCKET = re.compile(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]")
+_PREFIX = re.compile(r"[A-Za-z0-9._/-]{0,500}")
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 # A year and a month: what was done this time last year can still be looked up.
 DEFAULT_AUDIT_DAYS = 396
@@ -47,6 +51,16 @@ class GatewayLimits(msgspec.Struct, frozen=True, kw_only=True):
 DEFAULT_GATEWAY_LIMITS = GatewayLimits()
 
 
+class StorageUrl(msgspec.Struct, frozen=True):
+    """A place in an object storage: a bucket, and what all keys in it begin with (nothing, or it ends with a slash)."""
+
+    bucket: str
+    prefix: str
+
+    def __str__(self) -> str:
+        return f"{S3_SCHEME}{self.bucket}/{self.prefix}"
+
+
 class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """What `machineshop serve` was asked for."""
 
@@ -59,6 +73,12 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """None: SQLite in the data directory. It may hold a password, so it is never logged."""
     storage_dir: Path | None = None
     """Where bytes of images, bundles and files are kept; None: in the data directory."""
+    storage_url: str | None = None
+    """An object storage in the directory's place, as `s3://bucket/prefix`."""
+    storage_endpoint: str | None = None
+    """The endpoint of the object storage as clients reach it, where it is another than for the platform."""
+    storage_redirects: bool = True
+    """Send whoever reads an image or a file to the object storage."""
     server_url: str | None = None
     """The base URL at which other servers on the same database reach this one, where host and port do not say it."""
     public_url: str | None = None
@@ -119,6 +139,7 @@ def check(settings: Settings) -> Settings:
         "--public-url": settings.public_url,
         "--server-url": settings.server_url,
         "--package-index": settings.package_index,
+        "--storage-endpoint": settings.storage_endpoint,
     }
     for option, url in urls.items():
         if url is not None and not _is_http_url(url):
@@ -131,6 +152,10 @@ def check(settings: Settings) -> Settings:
     _check_tls(settings)
     if not 1 <= settings.audit_days <= 36500:
         raise InvalidRequest(f"--audit-days is {settings.audit_days}; it must be 1 to 36500.", param="audit_days")
+    if settings.storage_url is not None:
+        parse_storage_url(settings.storage_url)
+        if settings.storage_dir is not None:
+            raise InvalidRequest("--storage-url takes the place of --storage-dir: give one of them.", "storage_url")
     parse_networks(settings.webhook_networks)
     _check_gateway(settings.gateway)
     return settings
@@ -163,6 +188,23 @@ def _check_tls(settings: Settings) -> None:
         raise InvalidRequest("--tls-ca says who signed --tls-cert, which is missing.", param="tls_ca")
     if settings.hsts and settings.tls == "off" and settings.tls_cert is None:
         raise InvalidRequest("--hsts needs --tls auto or --tls-cert: this server speaks plain HTTP.", param="hsts")
+
+
+def parse_storage_url(text: str) -> StorageUrl:
+    """A place in an object storage.
+
+    Raises:
+        InvalidRequest: It is none.
+    """
+    bucket, _, prefix = text.removeprefix(S3_SCHEME).partition("/")
+    prefix = prefix.strip("/")
+    if not text.startswith(S3_SCHEME) or not _BUCKET.fullmatch(bucket) or not _PREFIX.fullmatch(prefix):
+        raise InvalidRequest(
+            "--storage-url must look like s3://bucket or s3://bucket/prefix, without a key in it: those come from "
+            "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY.",
+            param="storage_url",
+        )
+    return StorageUrl(bucket, f"{prefix}/" if prefix else "")
 
 
 def parse_networks(texts: Iterable[str]) -> list[Network]:

@@ -44,14 +44,15 @@ class StorageUnusable(MachineshopError):
 
 
 class StorageElsewhere(MachineshopError):
-    """The files of this database are kept elsewhere than in {path}: {mend}"""
+    """The files of this database are kept elsewhere than in {where}: {mend}"""
 
-    def __init__(self, path: Path, storage_id: str) -> None:
+    def __init__(self, where: str, storage_id: str) -> None:
         mend = (
-            "name the directory that the other servers on it use with --storage-dir (by default it is the data "
-            f"directory of the first). To go on without those files, write {storage_id} into {path}/storage-id."
+            "name the storage that the other servers on it use with --storage-dir or --storage-url (by default it is "
+            f"the data directory of the first). To go on without those files, write {storage_id} into "
+            f"{where}/storage-id."
         )
-        super().__init__(path=path, mend=mend)
+        super().__init__(where=where, mend=mend)
 
 
 class DataDir:

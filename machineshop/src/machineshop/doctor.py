@@ -13,8 +13,8 @@ from pathlib import Path
 import msgspec
 from uv import find_uv_bin
 
-from machineshop.config import DEFAULT_PORT, contexts_path
-from machineshop.errors import StoreUnavailable
+from machineshop.config import DEFAULT_PORT, contexts_path, parse_storage_url
+from machineshop.errors import MachineshopError, StoreUnavailable
 from machineshop.runtime.docker.api import answers, endpoint_here
 from machineshop.runtime.machine import Machine
 from machineshop.store.engines import is_sqlite
@@ -35,7 +35,9 @@ class Finding(msgspec.Struct, frozen=True):
     detail: str
 
 
-def examine(data_dir: Path, storage_dir: Path | None = None, database_url: str | None = None) -> Iterator[Finding]:
+def examine(
+    data_dir: Path, storage_dir: Path | None = None, database_url: str | None = None, storage_url: str | None = None
+) -> Iterator[Finding]:
     """All findings, in the order in which a start would stumble over them."""
     yield _python()
     yield _sqlite()
@@ -44,6 +46,8 @@ def examine(data_dir: Path, storage_dir: Path | None = None, database_url: str |
     yield _directory("data directory", data_dir, "--data-dir")
     if storage_dir is not None:
         yield _directory("storage directory", storage_dir, "--storage-dir")
+    if storage_url is not None:
+        yield _object_storage(storage_url)
     yield _disk(storage_dir or data_dir)
     if database_url is not None:
         yield _database(database_url)
@@ -96,6 +100,16 @@ def _database(url: str) -> Finding:
     if version < MIN_POSTGRES:
         return Finding("database", "missing", f"Postgres {version} is too old: {MIN_POSTGRES} or newer is needed")
     return Finding("database", "ok", f"Postgres {version} answers")
+
+
+def _object_storage(url: str) -> Finding:
+    from machineshop.blobs.bucket import Bucket  # noqa: PLC0415 - it takes a moment to load
+
+    try:
+        Bucket(parse_storage_url(url)).check()
+    except MachineshopError as error:
+        return Finding("object storage", "missing", error.message)
+    return Finding("object storage", "ok", url)
 
 
 def _disk(path: Path) -> Finding:

@@ -36,6 +36,7 @@
         ├── HolderAway
         ├── SecretsKeyMissing
         ├── RuntimeUnavailable
+        ├── StorageUnavailable
         └── DiskFull              507
 
 A docstring is the message, filled in with the facts that the exception was raised with; each fact is an attribute too.
@@ -259,6 +260,23 @@ class SecretsKeyMissing(Unavailable):
 
 class RuntimeUnavailable(Unavailable):
     """{message}"""
+
+
+class StorageUnavailable(Unavailable):
+    """{message}
+
+    `cause` and `mend` are for whoever runs the platform.
+    """
+
+    retry_after_seconds = 5
+
+    def __init__(self, cause: str, mend: str) -> None:
+        super().__init__(
+            "The object storage is away, or refuses the platform, whose log says why: what was sent may be lost, and "
+            "nothing else is. Try again."
+        )
+        self.cause = cause
+        self.mend = mend
 
 
 class DiskFull(Unavailable):

@@ -12,10 +12,10 @@ from pathlib import Path
 import pytest
 
 from machineshop.blobs import Storage
-from machineshop.blobs.base import BlobMissing
+from machineshop.blobs.base import BlobMissing, Upload
 from machineshop.blobs.layout import is_digest, is_id, new_file_key, new_registry_key
 from machineshop.blobs.ranges import ByteRange
-from machineshop.blobs.uploads import Upload
+from machineshop.blobs.uploads import LocalUpload
 from machineshop.errors import DiskFull, PayloadTooLarge
 from machineshop.ids import new_id
 
@@ -27,6 +27,12 @@ def storage(tmp_path: Path) -> Iterator[Storage]:
     storage = Storage(tmp_path)
     yield storage
     storage.close()
+
+
+def path_of(upload: Upload) -> Path:
+    """The file that grows."""
+    assert isinstance(upload, LocalUpload)
+    return upload.path
 
 
 async def parts(*pieces: bytes, error: Exception | None = None) -> AsyncIterator[bytes]:
@@ -76,11 +82,11 @@ async def test_what_goes_in_in_odd_pieces_comes_out_whole(storage: Storage) -> N
     assert (upload.size, upload.digest) == (len(content), f"sha256:{hashlib.sha256(content).hexdigest()}")
 
     key = new_registry_key(upload.digest)
-    await storage.blobs.publish(upload.path, key)
+    await upload.publish(key)
     assert await storage.blobs.size(key) == len(content)
     assert await read(storage, key) == content
     assert await read(storage, key, ByteRange(MIB - 1, 2 * MIB + 1)) == content[MIB - 1 : 2 * MIB + 1]
-    assert not upload.path.exists()
+    assert not path_of(upload).exists()
 
 
 @pytest.mark.parametrize(
@@ -88,7 +94,7 @@ async def test_what_goes_in_in_odd_pieces_comes_out_whole(storage: Storage) -> N
 )
 async def test_windows_hold_the_same_bytes(storage: Storage, wanted: ByteRange | None) -> None:
     content = random.Random(2).randbytes(9 * MIB + 3)
-    await storage.blobs.publish((await uploaded(storage, content)).path, "files/00/one")
+    await (await uploaded(storage, content)).publish("files/00/one")
     blob = await storage.blobs.open("files/00/one")
     windows = b"".join([bytes(window) async for window in blob.windows(wanted)])
     assert windows == (content if wanted is None else content[wanted.start : wanted.end])
@@ -96,7 +102,7 @@ async def test_windows_hold_the_same_bytes(storage: Storage, wanted: ByteRange |
 
 async def test_an_empty_upload_is_an_empty_blob(storage: Storage) -> None:
     upload = await uploaded(storage, b"")
-    await storage.blobs.publish(upload.path, "files/00/empty")
+    await upload.publish("files/00/empty")
     assert await read(storage, "files/00/empty") == b""
 
 
@@ -132,7 +138,7 @@ async def test_cancelling_an_append_leaves_file_and_hash_in_step(storage: Storag
     appending.cancel()
     with pytest.raises(asyncio.CancelledError):
         await appending
-    content = upload.path.read_bytes()
+    content = path_of(upload).read_bytes()
     assert len(content) == upload.size
     assert f"sha256:{hashlib.sha256(content).hexdigest()}" == upload.digest
 
@@ -147,17 +153,17 @@ async def test_a_full_disk_is_said_and_nothing_is_left(storage: Storage, tmp_pat
     upload = await storage.uploads.create("files/project", new_id())
     with files_limited_to(3 * MIB), pytest.raises(DiskFull):
         await upload.append(parts(*[b"x" * MIB] * 8))
-    assert not upload.path.exists()
+    assert not path_of(upload).exists()
     assert files_under(tmp_path) == []
 
 
 async def test_a_blob_is_replaced_at_once_and_readers_keep_what_they_opened(storage: Storage) -> None:
     key = "files/00/one"
-    await storage.blobs.publish((await uploaded(storage, b"old" * MIB)).path, key)
+    await (await uploaded(storage, b"old" * MIB)).publish(key)
     blob = await storage.blobs.open(key)
     chunks = blob.chunks()
     first = await anext(chunks)
-    await storage.blobs.publish((await uploaded(storage, b"new")).path, key)
+    await (await uploaded(storage, b"new")).publish(key)
     assert first + b"".join([chunk async for chunk in chunks]) == b"old" * MIB
     assert await read(storage, key) == b"new"
     await storage.blobs.delete(key)
@@ -168,7 +174,7 @@ async def test_a_blob_is_replaced_at_once_and_readers_keep_what_they_opened(stor
 
 
 async def test_reading_leaves_no_file_open(storage: Storage) -> None:
-    await storage.blobs.publish((await uploaded(storage, b"x" * 3 * MIB)).path, "files/00/one")
+    await (await uploaded(storage, b"x" * 3 * MIB)).publish("files/00/one")
     await read(storage, "files/00/one")
     before = open_files()
     assert sum([len(window) async for window in (await storage.blobs.open("files/00/one")).windows()]) == 3 * MIB
@@ -182,16 +188,16 @@ async def test_reading_leaves_no_file_open(storage: Storage) -> None:
 
 
 async def test_entries_and_old_uploads_are_found(storage: Storage) -> None:
-    await storage.blobs.publish((await uploaded(storage, b"1")).path, "files/00/one")
-    await storage.blobs.publish((await uploaded(storage, b"2")).path, new_registry_key("sha256:" + "0" * 64))
+    await (await uploaded(storage, b"1")).publish("files/00/one")
+    await (await uploaded(storage, b"2")).publish(new_registry_key("sha256:" + "0" * 64))
     assert [entry.key for entry in await storage.blobs.entries("files")] == ["files/00/one"]
     assert await storage.blobs.entries("nothing") == []
 
     old, new = await uploaded(storage, b"old"), await uploaded(storage, b"new")
-    os.utime(old.path, (1000, 1000))
-    assert await storage.uploads.remove_older("files", 2000) == [old.path.name]
-    assert new.path.exists()
-    assert not old.path.exists()
+    os.utime(path_of(old), (1000, 1000))
+    assert await storage.uploads.remove_older("files", 2000) == [path_of(old).name]
+    assert path_of(new).exists()
+    assert not path_of(old).exists()
 
 
 @pytest.mark.parametrize(

@@ -12,13 +12,13 @@ from typing import Any
 
 from machineshop.blobs import Storage
 from machineshop.blobs.local import LocalBlobs
-from machineshop.blobs.uploads import Upload
+from machineshop.blobs.uploads import LocalUpload
 from machineshop.services.files import FileService
 from machineshop.store.database import Database
 
 # Where it is killed: after this step, by name.
 STEPS: dict[str, tuple[type, str]] = {
-    "received": (Upload, "append"),
+    "received": (LocalUpload, "append"),
     "published": (LocalBlobs, "publish"),
     "stored": (FileService, "_store"),
     "deleted": (LocalBlobs, "delete"),

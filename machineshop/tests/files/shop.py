@@ -43,6 +43,7 @@ class Shop:
         identity: IdentityService,
         deployment: Deployment,
         queue: QueueService,
+        storage: Storage | None = None,
     ) -> None:
         self.folder = folder
         self.clock = clock
@@ -52,7 +53,7 @@ class Shop:
         self.queue = queue
         self.jobs = Jobs(queue, deployment)
         self.host = ""
-        self.storage = Storage(folder)
+        self.storage = storage or Storage(folder)
         self.files = self.new_service()
         self.multipart = MultipartService(
             database, self.storage, self.files, lambda: f"http://{self.host}", clock=clock, limit_bytes=LIMIT_BYTES
@@ -224,9 +225,10 @@ async def open_shop(
     identity: IdentityService,
     deployment: Deployment,
     queue: QueueService,
+    storage: Storage | None = None,
 ) -> AsyncIterator[Shop]:
     """Serve files on a free port."""
-    shop = Shop(folder, clock, database, identity, deployment, queue)
+    shop = Shop(folder, clock, database, identity, deployment, queue, storage)
     listener = socket.create_server(("127.0.0.1", 0))
     shop.host = f"127.0.0.1:{listener.getsockname()[1]}"
     config = uvicorn.Config(shop.application, log_level="warning", lifespan="off", http="httptools")

@@ -9,7 +9,7 @@ import httpx
 import pytest
 
 from files.shop import LIMIT_BYTES, Replica, Shop, output
-from machineshop.blobs.uploads import UploadHeld
+from machineshop.blobs.base import UploadHeld
 from machineshop.models import Claim, Scope
 from machineshop.services.multipart import EXPIRY_SECONDS, LIFETIME_SECONDS
 from machineshop.states import JobVerb

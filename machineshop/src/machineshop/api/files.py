@@ -94,6 +94,10 @@ class FileRoutes:
         name = call.path["filename"]
         if call.request.method == "HEAD":
             return Response(headers=_headers(await self._service.find(call.project_id, name)))
+        basename = name.rpartition("/")[2]
+        url = await self._service.signed_url(call.project_id, name, _content_type(basename), _disposition(basename))
+        if url is not None:
+            return Response(status_code=307, headers={"Location": url, "Cache-Control": "no-store"})
         file, blob = await self._service.open(call.project_id, name)
         headers = _headers(file)
         try:
@@ -161,11 +165,15 @@ def _headers(file: StoredFile) -> dict[str, str]:
     return {
         "Content-Type": _content_type(basename),
         "Content-Length": str(file.size),
-        "Content-Disposition": f"attachment; filename*=UTF-8''{quote(basename, safe='')}",
+        "Content-Disposition": _disposition(basename),
         "X-Content-Type-Options": "nosniff",
         "ETag": f'"{file.etag}"',
         "Accept-Ranges": "bytes",
     }
+
+
+def _disposition(basename: str) -> str:
+    return f"attachment; filename*=UTF-8''{quote(basename, safe='')}"
 
 
 def _content_type(basename: str) -> str:

@@ -9,12 +9,13 @@ from starlette.routing import Route
 
 from machineshop.api.endpoint import Api, Call, iso
 from machineshop.api.files import Name, SignedEndpoint, base_url_of, content_length
-from machineshop.blobs.parts import Part
+from machineshop.blobs.base import Part
 from machineshop.http import WORK_SCOPES, json_response
 from machineshop.services.multipart import MAX_PARTS, MultipartService
 from machineshop.services.signatures import SIGNED_PART_PATH
 
-ETag = Annotated[str, msgspec.Meta(pattern='^"?[0-9a-f]{64}"?$')]
+# Ours are digests; an object storage has its own.
+ETag = Annotated[str, msgspec.Meta(pattern='^"?[0-9A-Za-z-]{1,128}"?$')]
 
 
 class Init(msgspec.Struct):

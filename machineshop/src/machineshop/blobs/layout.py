@@ -1,4 +1,6 @@
-"""Where bytes lie. Keys name whole blobs in any store; uploads are always local files.
+"""Where bytes lie. Keys name whole blobs in any store.
+
+On a disk:
 
 <data directory>/
 ├── blobs/                                    whole and verified; never written in place
@@ -10,6 +12,16 @@
     └── multipart/<project id>/
         ├── <id>.facts                        what one upload in parts is to become
         └── <id>.<part number>.<64 hex>       a part of it, named by its SHA-256 as well
+
+In a bucket, where bytes are given their key before their digest is known:
+
+<prefix>
+├── registry/<2 hex>/<id>                    a push of a layer or a configuration
+├── files/<2 hex>/<id>                       an upload of a file
+├── uploads/registry/<repository id>/<id>    how far an upload is, and its last bytes where they are too few for a part
+├── uploads/multipart/<project id>/<id>      what an upload in parts is to become
+├── ended/multipart/<project id>/<id>        what one has become
+└── storage-id                               which database all of this belongs to
 """
 
 import re
@@ -50,6 +62,22 @@ def new_registry_key(digest: str) -> str:
         raise ValueError(f"'{digest}' is not a digest")
     algorithm, _, hexadecimal = digest.partition(":")
     return f"{REGISTRY}/{algorithm}/{hexadecimal[:2]}/{hexadecimal}-{new_id()}"
+
+
+def new_object_key() -> str:
+    """A key for one push of a blob whose digest is not known yet."""
+    name = new_id()
+    return f"{REGISTRY}/{name[-2:]}/{name}"
+
+
+def upload_path(group: str, name: str) -> str:
+    """Where a bucket keeps how far an upload is; without a name, what those of the group begin with."""
+    return f"uploads/{group}/{name}"
+
+
+def ended_path(group: str, name: str) -> str:
+    """The same of an upload that has ended."""
+    return f"ended/{group}/{name}"
 
 
 def new_file_key() -> str:

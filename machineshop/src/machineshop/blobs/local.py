@@ -1,12 +1,12 @@
 """Whole blobs as files on this machine's disk.
 
 The upload's file is renamed into place, so a blob costs one write, and the name is on disk before anybody hears of it.
-An object store will be another implementation of `BlobStore`.
 """
 
 import asyncio
 import mmap
 import os
+import re
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -16,17 +16,24 @@ from machineshop.blobs.ranges import ByteRange
 
 # What is mapped at a time: as much as a socket takes at once, so that the cost of mapping does not show.
 WINDOW_BYTES = 4 * 1024 * 1024
+_FAN = re.compile(r"[0-9a-f]{2}")
 
 
 class LocalBlobs:
     """A directory of blobs, on the same file system as the uploads."""
+
+    signs = False
 
     def __init__(self, directory: Path, threads: DiskThreads) -> None:
         self._directory = directory
         self._threads = threads
 
     async def publish(self, path: Path, key: str) -> None:
-        """See `BlobStore`."""
+        """Make a local file the blob of this key at once and durably, replacing what was there; the file is gone after.
+
+        Raises:
+            DiskFull: There is no room; nothing was changed.
+        """
         await self._threads.run(_publish, path, self._directory / key)
 
     async def open(self, key: str) -> "LocalBlob":
@@ -43,6 +50,10 @@ class LocalBlobs:
             return (await self._threads.run((self._directory / key).stat)).st_size
         except FileNotFoundError:
             return None
+
+    async def signed_url(self, key: str, content_type: str, disposition: str | None = None) -> str | None:  # noqa: ARG002
+        """See `BlobStore`: a disk has no address."""
+        return None
 
     async def delete(self, key: str) -> None:
         """See `BlobStore`."""
@@ -115,16 +126,36 @@ def _map(fd: int, start: int, size: int) -> memoryview:
 
 
 def _publish(path: Path, target: Path) -> None:
+    """Nobody knows the key yet, so the name may come before the bytes are on disk: one commit of the disk has both.
+
+    The directory is synced all the same: it costs little where the file's commit had it already.
+    """
     with full_disk_is_an_answer():
+        _make_fan(target.parent)
         fd = os.open(path, os.O_RDONLY)
         try:
             os.utime(fd)  # its age counts from now, however long the upload took
+            path.replace(target)
             os.fsync(fd)
+            sync_directory(target.parent)
+        except OSError:
+            target.unlink(missing_ok=True)
+            raise
         finally:
             os.close(fd)
-        make_directories(target.parent)
-        path.replace(target)
-        sync_directory(target.parent)
+
+
+def _make_fan(directory: Path) -> None:
+    """Make one of the directories that are named by two digits, and all others beside it: one sync is for all."""
+    if directory.is_dir():
+        return
+    if not _FAN.fullmatch(directory.name):
+        make_directories(directory)
+        return
+    make_directories(directory.parent)
+    for number in range(256):
+        directory.with_name(f"{number:02x}").mkdir(exist_ok=True)
+    sync_directory(directory.parent)
 
 
 def _entries(directory: Path, prefix: str) -> list[BlobEntry]:

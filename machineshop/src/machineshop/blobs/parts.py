@@ -5,74 +5,58 @@ What belongs to an upload lies beside one another, named by its id; `blobs.layou
 
 import fcntl
 import os
+import re
 from collections.abc import AsyncIterable, AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import NamedTuple
 
+from machineshop.blobs.base import Part, PartMissing, UploadHeld
 from machineshop.blobs.disk import DiskThreads, full_disk_is_an_answer
-from machineshop.blobs.uploads import UploadHeld, Uploads
+from machineshop.blobs.local import LocalBlobs
+from machineshop.blobs.uploads import LocalUploads
 from machineshop.ids import new_id
 
 FACTS = "facts"
 _COPY_BYTES = 256 * 1024 * 1024
+_ETAG = re.compile(r"[0-9a-f]{64}")
 
 
-class Part(NamedTuple):
-    """A part of an upload as its uploader knows it: its number, and the SHA-256 of its bytes in hex digits."""
+class LocalParts:
+    """The unfinished uploads in parts under one directory; see `PartUploads`."""
 
-    number: int
-    etag: str
-
-
-class PartMissing(Exception):
-    """No part of this number and digest has come. Services turn it into the answer that fits."""
-
-    def __init__(self, number: int) -> None:
-        super().__init__(number)
-        self.number = number
-
-
-class Parts:
-    """The unfinished uploads in parts under one directory, in groups (whose they are)."""
-
-    def __init__(self, directory: Path, uploads: Uploads, threads: DiskThreads) -> None:
+    def __init__(self, directory: Path, blobs: LocalBlobs, uploads: LocalUploads, threads: DiskThreads) -> None:
         self._directory = directory
+        self._blobs = blobs
         self._uploads = uploads
         self._threads = threads
 
     async def write_facts(self, group: str, upload_id: str, facts: bytes) -> None:
-        """Keep what is known of an upload; the first time begins it.
-
-        Raises:
-            DiskFull: There is no room.
-        """
+        """See `PartUploads`."""
         await self._threads.run(_write_facts, self._path(group, upload_id, FACTS), facts)
 
     async def facts(self, group: str, upload_id: str) -> bytes | None:
-        """What is known of an upload; None: there is none."""
+        """See `PartUploads`."""
         try:
             return await self._threads.run(self._path(group, upload_id, FACTS).read_bytes)
         except FileNotFoundError:
             return None
 
     async def all_facts(self, group: str) -> dict[str, bytes]:
-        """What is known of every upload of a group, by their ids."""
+        """See `PartUploads`: those that have ended too."""
         return await self._threads.run(_all_facts, self._directory / group)
 
     async def groups(self, kind: str) -> list[str]:
-        """The groups that have uploads."""
+        """See `PartUploads`."""
         return await self._threads.run(_groups, self._directory, kind)
+
+    async def part_urls(self, group: str, upload_id: str, count: int, lifetime_seconds: int) -> list[str] | None:  # noqa: ARG002
+        """See `PartUploads`: they are brought to us."""
+        return None
 
     async def receive(
         self, group: str, upload_id: str, number: int, parts: AsyncIterable[bytes], limit_bytes: int
     ) -> str:
-        """Take a part's bytes, and put them on disk; returns their SHA-256 in hex digits.
-
-        Raises:
-            PayloadTooLarge: More came than may.
-            DiskFull: There is no room.
-        """
+        """See `PartUploads`; the ETag is their SHA-256 in hex digits."""
         upload = await self._uploads.create(group, f"{upload_id}.{number}.{new_id()}")
         try:
             await upload.append(parts, limit_bytes)
@@ -85,44 +69,38 @@ class Parts:
 
     @asynccontextmanager
     async def hold(self, group: str, upload_id: str) -> AsyncIterator[None]:
-        """Keep others, also other servers, from putting the same upload together.
-
-        Raises:
-            UploadHeld: Somebody does.
-            FileNotFoundError: There is no such upload.
-        """
+        """See `PartUploads`: other servers too."""
         fd = await self._threads.run(_lock, self._path(group, upload_id, FACTS))
         try:
             yield
         finally:
             os.close(fd)
 
-    async def sizes(self, group: str, upload_id: str, parts: Sequence[Part]) -> list[int]:
-        """The size of each of these parts in bytes.
+    async def key(self, group: str, upload_id: str) -> str | None:  # noqa: ARG002
+        """See `PartUploads`."""
+        return None
 
-        Raises:
-            PartMissing: One has not come.
-        """
-        return await self._threads.run(_sizes, [(part, self._part(group, upload_id, part)) for part in parts])
+    async def size(self, group: str, upload_id: str, parts: Sequence[Part]) -> int:
+        """See `PartUploads`."""
+        for part in parts:
+            if not _ETAG.fullmatch(part.etag):
+                raise PartMissing(part.number)
+        return await self._threads.run(_size, [(part, self._part(group, upload_id, part)) for part in parts])
 
-    async def assemble(self, group: str, upload_id: str, parts: Sequence[Part]) -> Path:
-        """Make one file of these parts, which stay; the caller has the file moved or removed.
-
-        Raises:
-            DiskFull: There is no room for it.
-        """
+    async def publish(self, group: str, upload_id: str, parts: Sequence[Part], key: str) -> None:
+        """See `PartUploads`; the parts stay."""
         whole = self._path(group, upload_id, f"whole.{new_id()}")
         await self._threads.run(whole.touch)
         try:
             for part in parts:
                 await self._threads.run(_append, whole, self._part(group, upload_id, part))
+            await self._blobs.publish(whole, key)
         except BaseException:
             await self._threads.run(whole.unlink, missing_ok=True)
             raise
-        return whole
 
     async def discard(self, group: str, upload_id: str, *, keep_facts: bool = False) -> None:
-        """Remove an upload, or its parts alone."""
+        """See `PartUploads`."""
         await self._threads.run(_discard, self._directory / group, upload_id, keep_facts)
 
     def _part(self, group: str, upload_id: str, part: Part) -> Path:
@@ -169,14 +147,14 @@ def _keep_part(path: Path, target: Path) -> None:
         path.replace(target)
 
 
-def _sizes(parts: Sequence[tuple[Part, Path]]) -> list[int]:
-    found = []
+def _size(parts: Sequence[tuple[Part, Path]]) -> int:
+    size = 0
     for part, path in parts:
         try:
-            found.append(path.stat().st_size)
+            size += path.stat().st_size
         except FileNotFoundError:
             raise PartMissing(part.number) from None
-    return found
+    return size
 
 
 def _append(whole: Path, part: Path) -> None:

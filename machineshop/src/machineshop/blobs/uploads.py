@@ -9,9 +9,10 @@ from contextlib import asynccontextmanager
 from io import SEEK_END, FileIO
 from pathlib import Path
 
-from machineshop.blobs.base import CHUNK_BYTES
+from machineshop.blobs.base import CHUNK_BYTES, DigestDiffers, UploadHeld
 from machineshop.blobs.disk import DiskThreads, full_disk_is_an_answer, write_all
-from machineshop.blobs.layout import DEFAULT_ALGORITHM
+from machineshop.blobs.layout import DEFAULT_ALGORITHM, algorithm_of
+from machineshop.blobs.local import LocalBlobs
 from machineshop.errors import PayloadTooLarge
 
 # What was written is put on disk while more comes in, from this much on at a time. Left to the end, the disk would
@@ -19,48 +20,43 @@ from machineshop.errors import PayloadTooLarge
 SYNC_BYTES = 8 * 1024 * 1024
 
 
-class UploadHeld(Exception):
-    """Another process is writing to the upload. Services turn it into the answer that fits."""
+class LocalUploads:
+    """The unfinished uploads under one directory, on the same file system as the blobs; see `Uploads`."""
 
-
-class Uploads:
-    """The unfinished uploads under one directory, in groups (whose they are)."""
-
-    def __init__(self, directory: Path, threads: DiskThreads) -> None:
+    def __init__(self, directory: Path, blobs: LocalBlobs, threads: DiskThreads) -> None:
         self._directory = directory
+        self._blobs = blobs
         self._threads = threads
 
-    async def create(self, group: str, name: str) -> "Upload":
-        """Begin an upload.
-
-        Raises:
-            DiskFull: There is no room for it.
-        """
+    async def create(self, group: str, name: str) -> "LocalUpload":
+        """See `Uploads`."""
         path = self._directory / group / name
         await self._threads.run(_create, path)
-        return Upload(path, self._threads)
+        return LocalUpload(path, self._blobs, self._threads)
 
-    async def reopen(self, group: str, name: str) -> "Upload | None":
-        """Go on with an upload that an earlier process began: its hash is taken anew; None: there is none."""
-        upload = Upload(self._directory / group / name, self._threads)
+    async def reopen(self, group: str, name: str) -> "LocalUpload | None":
+        """See `Uploads`; the hash is taken anew."""
+        upload = LocalUpload(self._directory / group / name, self._blobs, self._threads)
         try:
             await self._threads.run(upload.read_again)
         except FileNotFoundError:
             return None
         return upload
 
-    async def remove_older(self, group: str, before: float) -> list[str]:
-        """Remove the uploads that nobody wrote to since `before` (seconds since the epoch); returns their names."""
-        return await self._threads.run(_remove_older, self._directory / group, before)
+    async def remove_older(self, kind: str, before: float) -> list[str]:
+        """See `Uploads`."""
+        return await self._threads.run(_remove_older, self._directory / kind, before)
 
 
-class Upload:
-    """One file that grows. One caller at a time may append to it."""
+class LocalUpload:
+    """One file that grows; see `Upload`."""
 
-    def __init__(self, path: Path, threads: DiskThreads) -> None:
+    def __init__(self, path: Path, blobs: LocalBlobs, threads: DiskThreads) -> None:
         self.path = path
         self.size = 0
         """Bytes written so far."""
+        self.key = None
+        self._blobs = blobs
         self._threads = threads
         self._hash = hashlib.new(DEFAULT_ALGORITHM)
 
@@ -71,12 +67,7 @@ class Upload:
 
     @asynccontextmanager
     async def hold(self) -> AsyncIterator[None]:
-        """Keep other processes from writing to it, and know of what they have written.
-
-        Raises:
-            UploadHeld: Another one does.
-            FileNotFoundError: It was finished or removed.
-        """
+        """See `Upload`."""
         fd = await self._threads.run(self._lock)
         try:
             yield
@@ -84,39 +75,33 @@ class Upload:
             os.close(fd)
 
     async def refresh(self) -> None:
-        """Know of what other processes have written.
-
-        Raises:
-            FileNotFoundError: It was finished or removed.
-        """
+        """See `Upload`."""
         await self._threads.run(self._refresh)
 
     async def hash_with(self, algorithm: str) -> None:
-        """Take the digest with another hash, by its name in `hashlib`; what is there already is read once more."""
+        """See `Upload`; what is there already is read once more."""
         if algorithm != self._hash.name:
             await self._threads.run(self.read_again, algorithm)
 
     async def append(self, parts: AsyncIterable[bytes], limit_bytes: int | None = None) -> None:
-        """Write what comes. When `parts` breaks off with an error, what came before it is kept.
+        """See `Upload`."""
+        writer = _Writer(self, self._threads)
+        try:
+            await writer.take(parts, limit_bytes)
+        finally:
+            await writer.finish()
 
-        Arguments:
-            parts: Bytes in pieces of any size.
-            limit_bytes: How much may come.
-
-        Raises:
-            PayloadTooLarge: More came.
-            DiskFull: There is no room; the upload was removed.
-        """
-        # No thread can write through this object once it is closed, even if we are cancelled while one is at it.
-        with await self._threads.run(_open_to_append, self.path) as file:
-            writer = _Writer(self, file, self._threads)
-            try:
-                await writer.take(parts, limit_bytes)
-            finally:
-                await writer.finish()
+    async def publish(self, key: str, digest: str | None = None) -> None:
+        """See `Upload`."""
+        if digest is not None:
+            await self.hash_with(algorithm_of(digest))
+            if self.digest != digest:
+                await self.discard()
+                raise DigestDiffers(self.digest)
+        await self._blobs.publish(self.path, key)
 
     async def discard(self) -> None:
-        """Remove it."""
+        """See `Upload`."""
         await self._threads.run(self.path.unlink, missing_ok=True)
 
     def write(self, file: FileIO, batch: list[bytes]) -> None:
@@ -162,9 +147,10 @@ class Upload:
 class _Writer:
     """Gathers small pieces into chunks; writes one, and puts those before it on disk, while the next one comes in."""
 
-    def __init__(self, upload: Upload, file: FileIO, threads: DiskThreads) -> None:
+    def __init__(self, upload: LocalUpload, threads: DiskThreads) -> None:
         self._upload = upload
-        self._file = file
+        self._file: FileIO | None = None  # many a request only ends what others have brought
+        self._is_closed = False
         self._threads = threads
         self._batch: list[bytes] = []
         self._batch_size = 0
@@ -184,31 +170,45 @@ class _Writer:
                 await self._write_batch()
 
     async def finish(self) -> None:
-        if self._batch:
-            await self._write_batch()
-        await self._written()
-        if self._syncing is not None:
-            await asyncio.shield(self._syncing)
+        try:
+            if self._batch:
+                await self._write_batch()
+            await self._written()
+            if self._syncing is not None:
+                await asyncio.shield(self._syncing)
+        finally:
+            # No thread can write through it once it is closed, even if we are cancelled while one is at it.
+            if self._file is not None:
+                self._file.close()
+            self._is_closed = True
 
     async def _write_batch(self) -> None:
         await self._written()
         batch, size = self._batch, self._batch_size
         self._batch, self._batch_size = [], 0
-        self._writing = self._threads.submit(self._upload.write, self._file, batch)
+        self._writing = self._threads.submit(self._write, batch)
         self._unsynced_bytes += size
         if self._unsynced_bytes >= SYNC_BYTES and (self._syncing is None or self._syncing.done()):
             self._unsynced_bytes = 0
-            self._syncing = self._threads.submit(_sync, self._file)
+            self._syncing = self._threads.submit(self._sync)
 
     async def _written(self) -> None:
         if self._writing is not None:
             await asyncio.shield(self._writing)
             self._writing = None
 
+    def _write(self, batch: list[bytes]) -> None:
+        if self._file is None:
+            file = _open_to_append(self._upload.path)
+            if self._is_closed:
+                file.close()
+            self._file = file
+        self._upload.write(self._file, batch)
 
-def _sync(file: FileIO) -> None:
-    with full_disk_is_an_answer():
-        os.fdatasync(file.fileno())
+    def _sync(self) -> None:
+        if self._file is not None:
+            with full_disk_is_an_answer():
+                os.fdatasync(self._file.fileno())
 
 
 def _check_same(fd: int, path: Path) -> None:

@@ -24,8 +24,11 @@ class BlobRoutes:
         return Response(headers=_headers(digest, size))
 
     async def get(self, call: RegistryCall) -> Response:
-        """Its bytes, or a range of them."""
+        """Its bytes, or a range of them; or where they are, for what every client of a registry can follow."""
         digest = call.path["digest"]
+        url = await self._service.blob_url(call.organization, call.name, digest)
+        if url is not None:
+            return Response(status_code=307, headers={"Location": url, "Docker-Content-Digest": digest})
         blob = await self._service.open_blob(call.organization, call.name, digest)
         try:
             wanted = parse_range(call.headers.get("range"), blob.size)

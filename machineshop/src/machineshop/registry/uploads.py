@@ -33,7 +33,7 @@ class UploadRoutes:
 
     async def patch(self, call: RegistryCall) -> Response:
         """Append the body."""
-        blob = await self._find(call)
+        blob = await self._find(call, to_hold=True)
         try:
             await self._service.uploads.append(blob, call.request.stream(), _first_byte(call, blob))
         except ChunkOutOfOrder as error:
@@ -45,7 +45,7 @@ class UploadRoutes:
         digest = call.query.get("digest")
         if not digest:
             raise DigestInvalid(message="The query parameter 'digest' is missing: what the whole blob must be.")
-        blob = await self._find(call)
+        blob = await self._find(call, to_hold=True)
         try:
             await self._service.uploads.finish(blob, digest, call.request.stream(), _first_byte(call, blob))
         except ChunkOutOfOrder as error:
@@ -68,9 +68,9 @@ class UploadRoutes:
             return False
         return await self._service.mount_blob(call.organization, call.name, digest, source)
 
-    async def _find(self, call: RegistryCall) -> BlobUpload:
+    async def _find(self, call: RegistryCall, *, to_hold: bool = False) -> BlobUpload:
         repository = await self._service.repository(call.organization, call.name)
-        return await self._service.uploads.find(repository, call.path["upload_id"])
+        return await self._service.uploads.find(repository, call.path["upload_id"], to_hold=to_hold)
 
 
 def _first_byte(call: RegistryCall, blob: BlobUpload) -> int | None:

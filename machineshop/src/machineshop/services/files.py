@@ -6,8 +6,7 @@ What a job's attempt uploads is kept apart until the job is done; `store.files` 
 import logging
 import secrets
 import time
-from collections.abc import AsyncIterable, Callable, Mapping
-from pathlib import Path
+from collections.abc import AsyncIterable, Awaitable, Callable, Mapping
 from urllib.parse import quote
 
 from machineshop.blobs import Storage
@@ -147,32 +146,45 @@ class FileService:
             await upload.append(parts, self._limit_bytes)
             etag = upload.digest.removeprefix("sha256:")
             file = StoredFile(project_id=project_id, name=name, size=upload.size, etag=etag, created_at=self._clock())
-            await self.keep(file, upload.path, attempt)
+            await self.keep(file, upload.publish, attempt, upload.key)
             return file
         except BaseException:
             await upload.discard()
             raise
 
-    async def keep(self, file: StoredFile, path: Path, attempt: AttemptId | None) -> None:
-        """Make a local file's bytes those of a file; what was there under its name is gone then, and so is the path.
+    async def keep(
+        self,
+        file: StoredFile,
+        publish: Callable[[str], Awaitable[None]],
+        attempt: AttemptId | None,
+        key: str | None = None,
+    ) -> None:
+        """Make an upload's bytes those of a file; what was there under its name is gone then.
+
+        Arguments:
+            file: What it is to be.
+            publish: Makes the bytes the blob of a key.
+            attempt: Whose output it is; None: nobody's.
+            key: The blob's, where there is no choice any more.
 
         Raises:
             StaleAttempt: The attempt is over.
             DiskFull: There is no room.
         """
-        blob_key = new_file_key()
+        blob_key = key or new_file_key()
         with self._leftovers.in_flight(blob_key):
             try:
-                await self._blobs.publish(path, blob_key)
+                await publish(blob_key)
                 replaced = await self._store(FileRecord(file, blob_key), attempt)
             except BaseException as error:
-                if isinstance(error, MachineshopError) and not isinstance(error, Unavailable):
+                refused = isinstance(error, MachineshopError) and not isinstance(error, Unavailable)
+                if refused and key is None:
                     await self._blobs.delete(blob_key)
-                else:  # the store may have it all the same
+                else:  # the store may have it all the same, or another request may have stored the same
                     self._leftovers.doubt(blob_key)
                 raise
-        if replaced is not None:
-            await self._blobs.delete(replaced)
+        if replaced not in (None, blob_key):
+            await self._leftovers.discard(replaced)
 
     async def find(self, project_id: str, name: str) -> StoredFile:
         """What is known of a file.
@@ -196,6 +208,17 @@ class FileService:
                 continue  # replaced between the two steps
         log.error("files.bytes_missing project_id=%s name=%s", project_id, name)
         raise MachineshopError
+
+    async def signed_url(self, project_id: str, name: str, content_type: str, disposition: str) -> str | None:
+        """Where a file may be read for a few minutes without a key, under these headers; None: here alone.
+
+        Raises:
+            NotFound: The project has no such file.
+        """
+        if not self._blobs.signs:
+            return None
+        record = await self._record(project_id, name)
+        return await self._blobs.signed_url(record.blob_key, content_type, disposition)
 
     async def delete(self, project_id: str, name: str) -> None:
         """Remove a file.

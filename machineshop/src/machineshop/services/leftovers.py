@@ -59,6 +59,13 @@ class Leftovers:
         """Look at a blob again later: it is not known whether the row that names it was stored."""
         self._doubtful[blob_key] = self._clock()
 
+    async def discard(self, blob_key: str) -> None:
+        """Remove a blob that no row names any more; a little later, where readers are sent to it by its address."""
+        if self._blobs.signs:
+            self.doubt(blob_key)
+        else:
+            await self._blobs.delete(blob_key)
+
     async def clean(self, now: float) -> int:
         """Remove what is garbage by now; returns how many blobs, and uploads that broke off."""
         removed = await self._remove_of_ended_attempts()

@@ -1,19 +1,20 @@
 """Large files in parts: begun, sent part by part by signed URLs, put together in the end.
 
-An upload lives on disk alone, so that it can go on after a restart, and at another server with the same storage
-directory. It becomes visible as a whole, and as `FileService` has it: at once, or with its job's result.
+An upload lives in the storage alone, so that it can go on after a restart, and at another server with the same storage;
+an object storage takes the parts itself. It becomes visible as a whole, and as `FileService` has it: at once, or with
+its job's result.
 """
 
 import hashlib
 import time
 from collections.abc import AsyncIterable, Callable, Mapping, Sequence
+from functools import partial
 
 import msgspec
 
 from machineshop.blobs import Storage
+from machineshop.blobs.base import Part, PartMissing, UploadHeld
 from machineshop.blobs.layout import MULTIPART, is_id
-from machineshop.blobs.parts import Part, PartMissing
-from machineshop.blobs.uploads import UploadHeld
 from machineshop.errors import InvalidRequest, NotFound, PayloadTooLarge, StaleAttempt, Unavailable
 from machineshop.ids import new_id
 from machineshop.models import ApiKey, Scope, StoredFile
@@ -117,6 +118,9 @@ class MultipartService:
             facts.job_id, facts.attempt = attempt
         upload_id = new_id()
         await self._write(key.project_id, upload_id, facts)
+        urls = await self._parts.part_urls(_group(key.project_id), upload_id, parts_count, LIFETIME_SECONDS)
+        if urls is not None:
+            return upload_id, urls
         signing_key, expires = await self._files.signing_key(), int(self._clock()) + LIFETIME_SECONDS
         address = (base_url or self._base_url()).rstrip("/")
         return upload_id, [
@@ -163,15 +167,8 @@ class MultipartService:
             Unavailable: Another request is just doing this.
         """
         facts = await self._find(key, name, upload_id)
-        try:
-            async with self._parts.hold(_group(key.project_id), upload_id):
-                facts = await self._read(key.project_id, upload_id)
-                if facts.completed_at is None:
-                    await self._complete(key.project_id, upload_id, facts, parts)
-        except UploadHeld:
-            raise Unavailable("Another request is just putting this upload together: ask again.") from None
-        except FileNotFoundError:
-            raise NotFound(what="upload", id=upload_id) from None
+        if facts.completed_at is None:
+            facts = await self._complete_alone(key.project_id, upload_id, parts)
         return Completed(name, facts.size, facts.completed_at or 0.0)
 
     async def abort(self, key: ApiKey, name: str, upload_id: str) -> None:
@@ -194,12 +191,27 @@ class MultipartService:
                     removed += 1
         return removed
 
+    async def _complete_alone(self, project_id: str, upload_id: str, parts: Sequence[Part]) -> Facts:
+        try:
+            async with self._parts.hold(_group(project_id), upload_id):
+                facts = await self._read(project_id, upload_id)
+                if facts.completed_at is None:
+                    await self._complete(project_id, upload_id, facts, parts)
+                return facts
+        except UploadHeld:
+            raise Unavailable("Another request is just putting this upload together: ask again.") from None
+        except FileNotFoundError:  # another one has ended it, perhaps well
+            facts = await self._read(project_id, upload_id)
+            if facts.completed_at is None:
+                raise NotFound(what="upload", id=upload_id) from None
+            return facts
+
     async def _complete(self, project_id: str, upload_id: str, facts: Facts, parts: Sequence[Part]) -> None:
         group = _group(project_id)
         _check_numbers(parts, facts.parts_count)
         await self._check_attempt(project_id, upload_id, facts)
         try:
-            size = sum(await self._parts.sizes(group, upload_id, parts))
+            size = await self._parts.size(group, upload_id, parts)
         except PartMissing as missing:
             raise InvalidRequest(
                 f"Part {missing.number} has not come with this 'etag': send it, and complete the upload then.",
@@ -209,11 +221,11 @@ class MultipartService:
             raise PayloadTooLarge(
                 what=f"'{facts.name}'", limit_bytes=MULTIPART_LIMIT_BYTES, mend="Send it in several files."
             )
-        whole = await self._parts.assemble(group, upload_id, parts)
         now = self._clock()
         file = StoredFile(project_id=project_id, name=facts.name, size=size, etag=_etag(parts), created_at=now)
+        publish = partial(self._parts.publish, group, upload_id, parts)
         try:
-            await self._files.keep(file, whole, facts.attempt_id)
+            await self._files.keep(file, publish, facts.attempt_id, await self._parts.key(group, upload_id))
         except StaleAttempt:
             await self._parts.discard(group, upload_id)
             raise
@@ -267,7 +279,7 @@ def _check_numbers(parts: Sequence[Part], parts_count: int) -> None:
 
 def _etag(parts: Sequence[Part]) -> str:
     """Of the whole, without reading it again: the digest of the parts' digests, as object stores have it."""
-    digests = b"".join(bytes.fromhex(part.etag) for part in parts)
+    digests = "".join(part.etag for part in parts).encode()
     return f"{hashlib.sha256(digests).hexdigest()}-{len(parts)}"
 
 

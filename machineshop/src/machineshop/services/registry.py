@@ -117,6 +117,13 @@ class RegistryService:
         except BlobMissing:
             raise BlobUnknown(name=name, digest=digest) from None
 
+    async def blob_url(self, organization: Organization, name: str, digest: str) -> str | None:
+        """Where a blob may be read for a few minutes without a key; None: here alone. Raises as `blob_size` does."""
+        if not self._blobs.signs:
+            return None
+        _, blob = await self._find_blob(organization, name, digest)
+        return await self._blobs.signed_url(blob.key, "application/octet-stream")
+
     async def delete_blob(self, organization: Organization, name: str, digest: str) -> None:
         """Take a blob out of a repository; the bytes stay for others. Raises as `blob_size` does."""
         repository = await self.repository(organization, name)

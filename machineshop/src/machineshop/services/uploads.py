@@ -1,7 +1,7 @@
 """Blobs on their way into the registry: begun, appended to in one or many requests, finished with their digest.
 
-An upload belongs to one repository and lives on disk under that repository's id, so that it can go on after a restart,
-and at another server with the same storage directory.
+An upload belongs to one repository and lives in the storage under that repository's id, so that it can go on after a
+restart, and at another server with the same storage.
 """
 
 import time
@@ -9,8 +9,8 @@ from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 
 from machineshop.blobs import Storage
+from machineshop.blobs.base import DigestDiffers, Upload, UploadHeld
 from machineshop.blobs.layout import REGISTRY, algorithm_of, is_digest, is_id, new_registry_key
-from machineshop.blobs.uploads import Upload, UploadHeld
 from machineshop.errors import DiskFull
 from machineshop.ids import new_id
 from machineshop.services.registry_errors import ChunkOutOfOrder, DigestInvalid, UploadBusy, UploadUnknown
@@ -83,14 +83,19 @@ class BlobUploads:
         self._open[upload_id] = BlobUpload(upload_id, repository, upload)
         return self._open[upload_id]
 
-    async def find(self, repository: Repository, upload_id: str) -> BlobUpload:
+    async def find(self, repository: Repository, upload_id: str, *, to_hold: bool = False) -> BlobUpload:
         """An unfinished upload into this repository.
+
+        Arguments:
+            repository: Which.
+            upload_id: Which.
+            to_hold: It is about to be held, which shows what others did with it meanwhile.
 
         Raises:
             UploadUnknown: There is none.
         """
         known = self._open.get(upload_id)
-        if known is not None and not known.held:
+        if known is not None and not known.held and not to_hold:
             with self._ended(known):
                 await known.upload.refresh()
         if known is None and is_id(upload_id):
@@ -141,25 +146,32 @@ class BlobUploads:
 
     async def _publish(self, blob: BlobUpload, digest: str) -> str:
         """Store the bytes under a key of their own."""
-        if blob.upload.digest != digest:
-            await self._discard(blob)
+        key = blob.upload.key or new_registry_key(digest)
+        try:
+            await blob.upload.publish(key, digest)
+        except DigestDiffers as differs:
+            self._open.pop(blob.id, None)
             raise DigestInvalid(
-                message=f"The {blob.size} bytes that arrived have the digest {blob.upload.digest}, not {digest}: "
+                message=f"The {blob.size} bytes that arrived have the digest {differs.actual}, not {digest}: "
                 "nothing was kept."
-            )
-        key = new_registry_key(digest)
-        await self._blobs.publish(blob.upload.path, key)
+            ) from None
         return key
 
     async def _keep(self, repository: Repository, blob: StoredBlob) -> None:
         """Let the repository serve it; where bytes of this digest were there before, those are used, if they are."""
+        garbage = await self._add(repository, blob, None)
+        if garbage is None:
+            return
         before = await self._database.read(store.find_key, blob.digest)
-        lost = before is not None and await self._blobs.size(before) != blob.size
-        garbage = await self._database.write_alone(
-            REGISTRY_LOCK, store.add_blob, repository.id, blob, before if lost else None, self._clock()
-        )
+        if before is not None and await self._blobs.size(before) != blob.size:
+            garbage = await self._add(repository, blob, before)
         if garbage is not None:
             await self._blobs.delete(garbage)
+
+    async def _add(self, repository: Repository, blob: StoredBlob, lost_key: str | None) -> str | None:
+        return await self._database.write_alone(
+            REGISTRY_LOCK, store.add_blob, repository.id, blob, lost_key, self._clock()
+        )
 
     async def push(self, repository: Repository, digest: str, parts: AsyncIterable[bytes]) -> None:
         """A whole blob in one go; nothing is kept if it breaks off.

@@ -64,6 +64,9 @@ def add_blob(conn: Connection, repository_id: str, blob: StoredBlob, lost_key: s
     known = find_key(conn, blob.digest)
     if known is None:
         conn.execute(blob_keys.insert().values(digest=blob.digest, key=blob.key))
+    elif known == blob.key:  # two requests ended one push
+        _link(conn, repository_id, blob.digest, blob.size, now)
+        return None
     elif known == lost_key:
         conn.execute(blob_keys.update().where(blob_keys.c.digest == blob.digest).values(key=blob.key))
     _link(conn, repository_id, blob.digest, blob.size, now)
