@@ -176,6 +176,23 @@ async def test_whether_a_replica_has_worked_since_is_known_from_its_jobs(jobs: J
     assert not await jobs.queue.has_worked(jobs.deployment.id, "replica-1", clock.now + 1)
 
 
+async def test_a_replica_that_is_about_to_leave_is_handed_no_job(jobs: Jobs) -> None:
+    poll = asyncio.create_task(jobs.queue.retrieve(jobs.deployment, REPLICA_1, 30, never_disconnected))
+    await eventually(jobs.polls)
+    jobs.queue.dispatcher.leave("replica-1")
+    assert await poll == []
+    job = await jobs.pending()
+    assert await jobs.queue.retrieve(jobs.deployment, REPLICA_1, 0.01, never_disconnected) == []
+    turn = await jobs.queue.take_turn(jobs.deployment.project_id, jobs.deployment, Holder(), [], REPLICA_1, 1)
+    assert turn.handed == []
+    claim = await jobs.claim(REPLICA_2)
+    assert claim is not None
+    assert claim.job.id == job.id
+    jobs.queue.dispatcher.gone("replica-1")
+    await jobs.pending()
+    assert await jobs.claim(REPLICA_1) is not None
+
+
 async def test_a_lost_replica_frees_only_what_it_held(jobs: Jobs) -> None:
     mine, other = await jobs.running(REPLICA_1), await jobs.running(REPLICA_2)
     assert await jobs.queue.busy_replicas() == {"replica-1", "replica-2"}

@@ -80,6 +80,7 @@ class Watcher:
         self.keys: dict[str, str] = {}
         self.secrets: dict[str, str] = {}
         self.failures = 0
+        self.left: list[str] = []
         self.ends: list[str] = []
         """How runs ended, in a few words."""
         self.has_worked = False
@@ -97,6 +98,10 @@ class Watcher:
             raise SecretMissing(missing)
         values = {variable: self.secrets[name] for variable, name in spec.secrets.items()}
         return msgspec.structs.replace(spec, environment={**spec.environment, **values})
+
+    def replica_leaving(self, replica_id: str) -> bool:
+        self.left.append(replica_id)
+        return False
 
     async def replica_exited(self, replica_id: str, run: RunEnd | None = None) -> bool:
         self._fail_if_told()

@@ -40,6 +40,9 @@ class Silent:
     async def reveal(self, spec: RevisionSpec) -> RevisionSpec:
         return spec
 
+    def replica_leaving(self, replica_id: str) -> bool:
+        return False
+
     async def replica_exited(self, replica_id: str, run: object = None) -> bool:
         return False
 

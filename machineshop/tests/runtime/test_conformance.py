@@ -171,6 +171,18 @@ async def test_crashes_with_work_done_between_them_are_no_crash_loop(world: Worl
     await ready(world.runtime, 1)
 
 
+async def test_a_replica_that_served_gets_nothing_new_for_a_moment_before_it_is_asked_to_end(world: World) -> None:
+    world.runtime.leave_seconds = 3600.0
+    await world.runtime.apply(world.spec(), 1)
+    (replica,) = await ready(world.runtime, 1)
+    await world.runtime.apply(world.spec(), 0)
+    leaving = await one(world.runtime, lambda r: r.draining)
+    assert (leaving.status, leaving.ready_since) == (ReplicaStatus.RUNNING, None)
+    assert world.watcher.left == [replica.id]
+    await world.restart_server()
+    await one(world.runtime, lambda r: r.status is ReplicaStatus.TERMINATED and r.reason == "Completed")
+
+
 async def test_from_the_second_crash_on_it_is_a_crash_loop(world: World) -> None:
     await world.runtime.apply(world.spec(behaviour=Behaviour(exit_code=3)), 1)
     replica = await one(world.runtime, lambda r: r.reason == "CrashLoopBackOff")

@@ -221,7 +221,7 @@ class _Deployments:
         return await self._deployments.get(call.project_id, call.path["deployment"])
 
     async def _replicas(self, deployment_id: str) -> list[Replica]:
-        return [replica for replica in await self._runtime.observe() if replica.deployment_id == deployment_id]
+        return await self._runtime.observe(deployment_id)
 
     async def _whole_view(self, deployment: Deployment) -> dict[str, Any]:
         """With what lists leave out: why the newest revision did not get ready."""

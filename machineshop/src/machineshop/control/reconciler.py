@@ -107,9 +107,15 @@ class PlatformWatcher:
         values = await self._secrets.reveal(spec.project_id, spec.secrets)
         return msgspec.structs.replace(spec, environment={**spec.environment, **values})
 
+    def replica_leaving(self, replica_id: str) -> bool:
+        """It gets no job any more; a request that it has not answered may not have reached it yet."""
+        self._queue.dispatcher.leave(replica_id)
+        return self._traffic.in_flight(replica_id) > 0
+
     async def replica_exited(self, replica_id: str, run: RunEnd | None = None) -> bool:
         """Take the key back first, so that nothing the dead replica sent can renew what is freed next."""
         await self._identity.revoke_replica_keys(replica_id)
+        self._queue.dispatcher.gone(replica_id)
         await self._queue.lose_replica(replica_id, None if run is None else run.how)
         answered = self._traffic.answered_by(replica_id) > 0
         self._traffic.forget_replica(replica_id)

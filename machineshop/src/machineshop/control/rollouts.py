@@ -38,10 +38,9 @@ class Rollouts:
         self._failing_since = {id_: at for id_, at in self._failing_since.items() if id_ in unsettled}
         if not unsettled:
             return
-        observed = await self._runtime.observe()
         for deployment in await self._database.read(deployments.list_of_all_projects):
             if deployment.revision_id in unsettled:
-                await self._look(deployment, [r for r in observed if r.deployment_id == deployment.id], now)
+                await self._look(deployment, await self._runtime.observe(deployment.id), now)
 
     async def _look(self, deployment: Deployment, replicas: Sequence[Replica], now: float) -> None:
         status = standing(deployment, replicas, now).status

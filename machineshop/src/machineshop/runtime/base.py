@@ -136,8 +136,8 @@ class Runtime(Protocol):
         changes nothing. `busy` names replicas with a job in hand, to be stopped last.
         """
 
-    async def observe(self) -> list[Replica]:
-        """All replicas, with those that ended in the last minutes."""
+    async def observe(self, deployment_id: str | None = None) -> list[Replica]:
+        """All replicas, or those of one deployment, with those that ended in the last minutes."""
 
     async def delete(self, deployment_id: str) -> None:
         """Declare that nothing of this deployment should run; replicas drain within their grace period."""
@@ -246,6 +246,13 @@ class ReplicaWatcher(Protocol):
 
         Raises:
             MachineshopError: Some are not to be had; the message says which.
+        """
+        ...
+
+    def replica_leaving(self, replica_id: str) -> bool:
+        """The replica will be asked to end in a moment: hand it nothing new. May be said again.
+
+        Returns whether something that was handed to it before may still be on its way.
         """
         ...
 

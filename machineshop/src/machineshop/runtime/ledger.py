@@ -20,6 +20,8 @@ class Ledger:
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
         self._records: dict[str, Record] = {}
+        self._of: dict[str, dict[str, Record]] = {}
+        """The same by deployment: a look at one of many must not go through all."""
 
     def __getitem__(self, replica_id: str) -> Record:
         return self._records[replica_id]
@@ -29,7 +31,7 @@ class Ledger:
 
     def of(self, deployment_id: str) -> list[Record]:
         """The records of one deployment."""
-        return [record for record in self if record.spec.deployment_id == deployment_id]
+        return list(self._of.get(deployment_id, {}).values())
 
     def live(self, deployment_id: str | None = None) -> list[Record]:
         """Those that have not ended, of one deployment or of all."""
@@ -38,7 +40,7 @@ class Ledger:
 
     def deployments(self) -> set[str]:
         """The ids of the deployments that have records."""
-        return {record.spec.deployment_id for record in self}
+        return set(self._of)
 
     def put(self, record: Record) -> None:
         """Take a new state of a replica, and save it."""
@@ -52,8 +54,13 @@ class Ledger:
     def note(self, record: Record) -> None:
         """Take a new state that the next server finds out by itself."""
         self._records[record.id] = record
+        self._of.setdefault(record.spec.deployment_id, {})[record.id] = record
 
     def forget(self, record: Record) -> None:
         """Remove a replica that has ended, with its log."""
         del self._records[record.id]
+        of = self._of[record.spec.deployment_id]
+        del of[record.id]
+        if not of:
+            del self._of[record.spec.deployment_id]
         self._engine.forget(record)

@@ -41,6 +41,12 @@ IDLE_SECONDS = 1.0
 """How long the loop sleeps at most; whatever it waits for wakes it earlier."""
 KILL_SLACK_SECONDS = 10.0
 """How long `stop_all` waits beyond the grace period for killed replicas to be gone."""
+LEAVE_SECONDS = 1.0
+"""How long a replica gets nothing new before it is asked to end, and refuses it: what was handed to it a moment before
+has arrived by then."""
+LEAVE_AT_MOST_SECONDS = 5.0
+"""So long where something may still be on its way to it: on a busy machine that takes its time."""
+LEAVE_STEP_SECONDS = 0.1
 STOOD_DOWN = "Another server of the platform runs the deployments now."
 STRANDED_GRACE_SECONDS = 5.0
 """For replicas that cannot reach the platform any more: nothing they finish would arrive, but `shutdown()` may run."""
@@ -58,7 +64,7 @@ class LocalRuntime:
 
     def __init__(self, engine: Engine, watcher: ReplicaWatcher) -> None:
         self.name, self.accepts = engine.name, engine.accepts
-        self._engine, self._ledger = engine, Ledger(engine)
+        self._engine, self._ledger, self._watcher = engine, Ledger(engine), watcher
         self._wanted: dict[str, tuple[RevisionSpec, Desired]] = {}
         self._specs: dict[tuple[str, str], RevisionSpec] = {}
         """By deployment and revision, as they were applied to this server: with their environment."""
@@ -68,6 +74,7 @@ class LocalRuntime:
         self._runs = Runs(engine, watcher, self._ledger, self._is_busy, self._changed.set)
         self._loop: asyncio.Task[None] | None = None
         self._stopping = False
+        self.leave_seconds = LEAVE_SECONDS
 
     async def start(self) -> None:
         """Find the replicas that already run and begin the loop.
@@ -82,6 +89,8 @@ class LocalRuntime:
             if record.phase in (Phase.STARTING, Phase.RUNNING):
                 self._drain_stranded(record)
         self._loop = asyncio.create_task(self._run_forever(), name=f"{self.name} runtime")
+        for record in self._ledger.live():
+            self._tell(record.id)
 
     async def close(self) -> None:
         """End the loop and leave the replicas running, to be adopted by the next start."""
@@ -135,9 +144,10 @@ class LocalRuntime:
             if record.id == replica_id:
                 self._runs.condemn(record, why)
 
-    async def observe(self) -> list[Replica]:
-        """All replicas, with those that ended in the last minutes."""
-        return [self._view(record) for record in replica.shown(self._ledger, time.time())]
+    async def observe(self, deployment_id: str | None = None) -> list[Replica]:
+        """All replicas, or those of one deployment, with those that ended in the last minutes."""
+        records = self._ledger if deployment_id is None else self._ledger.of(deployment_id)
+        return [self._view(record) for record in replica.shown(records, time.time())]
 
     def capacity(self) -> Capacity:
         """What this machine has in all."""
@@ -254,15 +264,37 @@ class LocalRuntime:
         self, replica_id: str, now: float, *, within_seconds: float | None = None, why: str | None = None
     ) -> None:
         record = self._ledger[replica_id]
-        first = record.draining_since is None
+        first, serves = record.draining_since is None, record.ready_since is not None
         if not first and within_seconds is None:
             return
-        self._ledger.put(replica.draining(record, now, within_seconds=within_seconds, why=why))
+        record = replica.draining(record, now, within_seconds=within_seconds, why=why)
+        self._ledger.put(record)
         if first:
             logger.info("replica draining: replica=%s", replica_id)
         if first and record.phase is Phase.RUNNING:
+            if serves and within_seconds is None and record.spec.deployment_id in self._wanted:
+                self._ledger.put(replica.leaving(record))
+                self._watcher.replica_leaving(replica_id)
+                asyncio.get_running_loop().call_later(self.leave_seconds, self._tell, replica_id)
+            else:
+                self._engine.terminate(record)
+        elif record.untold:
+            self._ledger.put(replica.told(record, record.draining_since or now))
             self._engine.terminate(record)
         self._changed.set()
+
+    def _tell(self, replica_id: str) -> None:
+        """Ask a replica to end that has left, unless it was asked meanwhile or has ended."""
+        record = next((one for one in self._ledger.live() if one.id == replica_id), None)
+        if record is None or not record.untold or self._loop is None:
+            return
+        since = record.draining_since or 0.0
+        if self._watcher.replica_leaving(replica_id) and time.time() - since < LEAVE_AT_MOST_SECONDS:
+            asyncio.get_running_loop().call_later(LEAVE_STEP_SECONDS, self._tell, replica_id)
+        else:
+            self._ledger.put(replica.told(record, time.time()))
+            if record.phase is Phase.RUNNING:
+                self._engine.terminate(record)
 
     def _drain_stranded(self, record: Record) -> None:
         """End an adopted replica that looks for the platform where it no longer is; another takes its place."""
@@ -304,6 +336,8 @@ class LocalRuntime:
         return self._specs.get((record.spec.deployment_id, record.spec.revision_id), record.spec)
 
     def _free_gpus(self) -> tuple[int, ...]:
+        if not self._engine.gpus():
+            return ()  # of thousands of replicas none holds any
         running = [record for record in self._ledger if record.phase in (Phase.STARTING, Phase.RUNNING)]
         held = {gpu for record in running for gpu in record.gpus}
         return tuple(gpu for gpu in self._engine.gpus() if gpu not in held)

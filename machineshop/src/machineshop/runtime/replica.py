@@ -51,6 +51,8 @@ class Record(msgspec.Struct, frozen=True, kw_only=True):
     draining_since: float | None = None
     draining_because: str | None = None
     """A sentence, where the reason is none of those that a user gives."""
+    untold: bool = False
+    """While draining: it gets nothing new any more, and has not been asked to end yet."""
     grace_period_seconds: float = 300.0
     """How long it may take to end. It was told `spec.grace_period_seconds`, which may be more."""
     insisted_at: float | None = None
@@ -170,6 +172,16 @@ def draining(record: Record, now: float, *, within_seconds: float | None = None,
 def condemned(record: Record, why: str) -> Record:
     """Its run is ended now, to be started again."""
     return msgspec.structs.replace(record, condemned_because=record.condemned_because or why, ready_since=None)
+
+
+def leaving(record: Record) -> Record:
+    """It is to get nothing new, and will be asked to end in a moment."""
+    return msgspec.structs.replace(record, untold=True)
+
+
+def told(record: Record, now: float) -> Record:
+    """It is asked to end: from now on its grace period runs."""
+    return msgspec.structs.replace(record, untold=False, draining_since=now)
 
 
 def insisted(record: Record, now: float) -> Record:
@@ -299,7 +311,7 @@ def observed(record: Record, *, prepared: bool) -> Observed:
 
 def _deadlines(record: Record) -> tuple[float | None, float | None]:
     """When to insist on a draining replica's end, and when to kill it."""
-    if record.draining_since is None or record.phase not in (Phase.STARTING, Phase.RUNNING):
+    if record.draining_since is None or record.untold or record.phase not in (Phase.STARTING, Phase.RUNNING):
         return None, None
     end = record.draining_since + record.grace_period_seconds
     if record.grace_period_seconds >= record.spec.grace_period_seconds:

@@ -39,6 +39,7 @@ class Dispatcher:
         self._changes = changes
         self._clock = clock
         self.waiters = Waiters()
+        self._leaving: set[str] = set()
         self.on_pending: list[Callable[[str], None]] = []
         self._intake = Intake(database)
         self._tasks: set[asyncio.Task[None]] = set()
@@ -48,6 +49,19 @@ class Dispatcher:
         """Send the workers that wait home with nothing; from now on none waits."""
         self._closing = True
         self.waiters.send_all_home()
+
+    def leave(self, replica_id: str) -> None:
+        """A replica is about to be asked to end: it is handed no job any more."""
+        self._leaving.add(replica_id)
+        self.waiters.send_home(replica_id)
+
+    def gone(self, replica_id: str) -> None:
+        """A replica's run has ended; its next one is handed jobs again."""
+        self._leaving.discard(replica_id)
+
+    def is_leaving(self, worker: Worker) -> bool:
+        """Whether a worker is about to be asked to end."""
+        return worker.replica_id in self._leaving
 
     def wanted(self, worker: Worker, max_jobs: int) -> Wanted:
         """A claim of a worker, now."""
@@ -116,6 +130,9 @@ class Dispatcher:
         timeout_seconds: float,
         hung_up: "asyncio.Future[None]",
     ) -> list[Claim]:
+        if self.is_leaving(worker):  # an answer at once would be asked for again at once
+            await asyncio.wait([hung_up], timeout=timeout_seconds)
+            return []
         while True:
             arrivals = self.waiters.arrivals(deployment_id)
             handed = await self._claim(deployment_id, worker, max_jobs)

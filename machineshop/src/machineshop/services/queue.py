@@ -366,6 +366,8 @@ class QueueService:
     ) -> Turn:
         """What a worker says of several jobs, and its claim of the next ones where `worker` is given: all at once."""
         holder = msgspec.structs.replace(holder, deployment_id=deployment.id)  # whose lock is all that is held
+        if worker is not None and self.dispatcher.is_leaving(worker):
+            worker = None
         wanted = None if worker is None else self.dispatcher.wanted(worker, max_jobs)
         size_bytes = sum(len(bytes(update.outputs)) for update in updates)
         is_brief = len(updates) + max_jobs <= BRIEF_JOBS and size_bytes <= BRIEF_BYTES

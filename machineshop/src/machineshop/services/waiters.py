@@ -74,6 +74,13 @@ class Waiters:
         """The deployments for whose jobs somebody waits."""
         return [deployment_id for deployment_id, line in self._lines.items() if line]
 
+    def send_home(self, replica_id: str) -> None:
+        """End the waits of one replica."""
+        for line in list(self._lines.values()):
+            for waiter in list(line):
+                if waiter.worker.replica_id == replica_id:
+                    waiter.send_home()
+
     def send_all_home(self) -> None:
         """End every wait."""
         for line in list(self._lines.values()):
