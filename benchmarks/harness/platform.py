@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -31,9 +32,16 @@ class Platform:
         folder: where its data, its log and jig's context file go.
         database_url: an empty database; None for the embedded one.
         python: the interpreter whose environment holds `machineshop` and `jig`.
+        runtime: what its replicas are.
     """
 
-    def __init__(self, folder: Path, database_url: str | None = None, python: Path = Path(sys.executable)) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        database_url: str | None = None,
+        python: Path = Path(sys.executable),
+        runtime: str = "process",
+    ) -> None:
         self._folder = folder
         self._programs = python.parent
         self._contexts = folder / "contexts.json"
@@ -44,7 +52,7 @@ class Platform:
         self._environment["PATH"] = f"{self._programs}{os.pathsep}{os.environ.get('PATH', '')}"
         self.port = free_port()
         self.data = folder / "data"
-        data = ["--data-dir", str(self.data), "--runtime", "process"]
+        data = ["--data-dir", str(self.data), "--runtime", runtime]
         argv = [str(self._program("machineshop")), "serve", "--host", "127.0.0.1", "--port", str(self.port), *data]
         self._child = Child("machineshop", argv, folder, self._environment)
 
@@ -78,22 +86,46 @@ class Platform:
         Raises:
             BenchmarkError: jig refuses, or does not end.
         """
-        argv = [str(self._program("jig")), "deploy"]
-        environment = child_environment(self._environment)
+        self.jig(project, "deploy")
+
+    def jig(self, folder: Path, *arguments: str) -> None:
+        """Run a command of jig to its end.
+
+        Raises:
+            BenchmarkError: jig refuses, or does not end.
+        """
+        jig = self._begin(folder, arguments)
         try:
-            jig = subprocess.run(
-                argv,
-                cwd=project,
-                env=environment,
-                capture_output=True,
-                text=True,
-                timeout=DEPLOY_LIMIT_SECONDS,
-                check=False,
-            )
+            output, _ = jig.communicate(timeout=DEPLOY_LIMIT_SECONDS)
         except subprocess.TimeoutExpired as error:
-            raise BenchmarkError(f"jig deploy did not end within {DEPLOY_LIMIT_SECONDS:.0f} s.") from error
+            jig.kill()
+            jig.communicate()
+            raise BenchmarkError(f"jig {arguments[0]} did not end within {DEPLOY_LIMIT_SECONDS:.0f} s.") from error
         if jig.returncode != 0:
-            raise BenchmarkError(f"jig deploy ended with {jig.returncode}:\n{jig.stdout}{jig.stderr}")
+            raise BenchmarkError(f"jig {arguments[0]} ended with {jig.returncode}:\n{output}")
+
+    def begin_deploy(self, project: Path, *options: str) -> "subprocess.Popen[str]":
+        """`jig deploy` a project; the caller waits for its end."""
+        return self._begin(project, ("deploy", *options))
+
+    def destroy(self, name: str) -> None:
+        """Remove a deployment, and return once nothing of it runs.
+
+        Raises:
+            BenchmarkError: jig refuses, or does not end.
+        """
+        self.jig(self._folder, "destroy", name, "--yes")
+
+    def _begin(self, folder: Path, arguments: Sequence[str]) -> "subprocess.Popen[str]":
+        return subprocess.Popen(
+            [str(self._program("jig")), *arguments],
+            cwd=folder,
+            env=child_environment(self._environment),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
 
     def copy_deployment(self, name: str, copy: str) -> None:
         """Make a deployment of the same image that runs no replica.

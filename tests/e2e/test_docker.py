@@ -61,7 +61,8 @@ def worker_image(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     name = f"machineshop-test-worker:{uuid4().hex[:12]}"
     docker("build", "--quiet", "--network", "host", "--tag", name, ".", folder=folder)
     yield name
-    docker("image", "rm", "--force", name)
+    # By its id it goes with all its names, those of the platform's registry among them.
+    docker("image", "rm", "--force", docker("image", "inspect", "--format", "{{.Id}}", name))
 
 
 @pytest.fixture

@@ -73,6 +73,8 @@ async def dock(tmp_path: Path, endpoint: str) -> AsyncIterator[DockerWorld]:
 async def world(request: pytest.FixtureRequest, tmp_path: Path, environments: Path) -> AsyncIterator[World]:
     made: World
     if request.param == "docker":
+        # It is counted from when the engine saw the end, and what came before the next start is to be seen.
+        request.getfixturevalue("monkeypatch").setattr("machineshop.runtime.replica.FIRST_BACK_OFF_SECONDS", 5.0)
         made = DockerWorld(tmp_path / "data", request.getfixturevalue("endpoint"))
     else:
         made = FakeWorld() if request.param == "fake" else ProcessWorld(tmp_path / "data", environments)

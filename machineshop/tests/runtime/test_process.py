@@ -7,6 +7,7 @@ import os
 import signal
 import socket
 import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -183,7 +184,8 @@ async def test_a_port_that_was_taken_meanwhile_is_changed_with_the_next_start(ma
 async def test_a_replica_that_takes_more_memory_than_it_asked_for_is_ended(machine: ProcessWorld) -> None:
     replica = await started(machine, memory_gib=0.1)
     await machine.get(replica, "/hold?mib=50")
-    await machine.get(replica, "/hold?mib=100")
+    with suppress(OSError, IndexError):  # it may be ended before it has answered
+        await machine.get(replica, "/hold?mib=100")
     waiting = await one(machine.runtime, lambda r: r.reason == "OOMKilled")
     assert waiting.exit_code == 137
     assert "0.1 GiB" in (waiting.message or "")

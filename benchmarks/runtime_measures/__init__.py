@@ -1,0 +1,1 @@
+"""What `runtime.py` measures."""
