@@ -23,7 +23,7 @@ class HeadWithBody:
         if self._head:
             pieces, self._head = (self._head, data), b""
             self._transport.writelines(pieces)
-        elif data.startswith(HEAD):
+        elif data[: len(HEAD)] == HEAD:  # it may be a view, which has no `startswith`
             self._head = data
             self._loop.call_soon(self._flush)
         else:
