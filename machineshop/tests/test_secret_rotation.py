@@ -186,7 +186,11 @@ async def test_keys_that_are_given_are_changed_by_giving_another(
     assert not file.exists()
 
 
-@pytest.mark.parametrize("given", ["", "short", base64.b64encode(b"x" * 31).decode(), f"{key()},nonsense!"])
+@pytest.mark.parametrize(
+    "given",
+    ["", "short", base64.b64encode(b"x" * 31).decode(), f"{key()},nonsense!"],
+    ids=["empty", "short", "31 bytes", "nonsense after a comma"],
+)
 def test_what_is_no_key_is_refused_and_not_quoted(given: str, tmp_path: Path) -> None:
     with pytest.raises(KeysUnusable, match="32 bytes in base64") as refused:
         KeyRing(tmp_path / "secrets-key", given)

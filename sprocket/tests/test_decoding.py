@@ -14,6 +14,7 @@ TEXT = b"so long a text" * 1000
 @pytest.mark.parametrize(
     ("encoding", "body"),
     [("gzip", gzip.compress(TEXT)), ("X-GZip", gzip.compress(TEXT)), ("deflate", zlib.compress(TEXT))],
+    ids=["gzip", "x-gzip", "deflate"],
 )
 def test_a_body_is_decoded_in_whatever_pieces_it_comes(encoding: str, body: bytes) -> None:
     decoder = decoder_for(encoding)

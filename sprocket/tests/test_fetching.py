@@ -213,6 +213,7 @@ async def test_compression_that_nobody_asked_for_is_undone_also_across_a_break(t
         ("gzip", b"plain", "its compression is broken"),
         ("br", b"whatever", "Content-Encoding 'br'"),
     ],
+    ids=["a bomb", "cut off", "broken", "unknown"],
 )
 async def test_compression_that_is_a_bomb_or_broken_fails_the_input(
     tmp_path: Path, encoding: str, body: bytes, complaint: str
