@@ -60,7 +60,8 @@ class FakePlatform:
 
     `rollout` holds the replica's event at each look at a deployment, `job_states` the job's state at each look at it;
     the last of each stays. `failures` are pairs (end of a path, status): the next request for such a path gets that
-    status instead of an answer. `told` is what a deployment's answer says besides, or instead. Followed logs end when
+    status instead of an answer. `told` is what a deployment's answer says besides, or instead, and
+    `registry` what that says which names the registry. Followed logs end when
     `is_quiet` is set: as they should, or with `is_stopping` as those of a server that goes away. `missing_bytes` is how
     many bytes too early a download ends. `projects` holds the keys, each with its project's name. `queue` holds the
     jobs but for the one of `job_states`; where `is_old`, there are none of its routes.
@@ -68,6 +69,7 @@ class FakePlatform:
 
     url: str = ""
     runtime: JsonObject = field(default_factory=lambda: {"runtime": "process", "accepts": ["bundle"], "gpus": 0})
+    registry: JsonObject = field(default_factory=dict)
     rollout: list[dict[str, str]] = field(default_factory=lambda: [WAITING, READY])
     job_states: list[JsonObject] = field(default_factory=lambda: [{"status": "done", "outputs": {"text": "hi"}}])
     log_lines: list[str] = field(default_factory=lambda: ["first line", "last line"])
@@ -207,7 +209,7 @@ def runtime(handler: Handler, request: Request) -> None:
 
 
 def base_path(handler: Handler, request: Request) -> None:
-    handler.answer(200, {"base-path": f"{handler.platform.url}/{ORGANIZATION}"})
+    handler.answer(200, {"base-path": f"{handler.platform.url}/{ORGANIZATION}", **handler.platform.registry})
 
 
 def package_page(handler: Handler, request: Request) -> None:

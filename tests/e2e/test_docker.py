@@ -125,7 +125,9 @@ def test_an_image_is_pushed_deployed_worked_and_leaves_nothing(
         assert client.get(result["file"], follow_redirects=True).content == b"HELLO"
         health = client.get("/v1/deployment-request/louder/health")
         assert (health.status_code, health.json()["status"]) == (200, "healthy")
-        assert any("done after" in line for line in client.get("/v1/deployments/louder/logs").json()["lines"])
+        # The worker says so after it has reported the job, and the engine passes it on when it likes.
+        logs = "/v1/deployments/louder/logs"
+        wait_for(lambda: any("done after" in line for line in client.get(logs).json()["lines"]), "its words are logged")
 
     dock.kill()
     waiting = left_of(dock)

@@ -59,16 +59,17 @@ class Client:
     Args:
         target: where to talk to. Every path given to the methods starts with a slash and is joined to its base URL;
             a whole URL is taken as it is.
+        auth: logs in where a key is not enough.
 
     `has_answered` tells whether anybody ever did.
     """
 
-    def __init__(self, target: Target) -> None:
+    def __init__(self, target: Target, auth: httpx.Auth | None = None) -> None:
         if target.api_key is not None and not is_header_value(target.api_key):
             # The HTTP client would refuse it too, in words that show it.
             message = f"The API key for {target.base_url} holds a space, a line break or a character that no key has."
             raise UnauthorizedError(message, hint=LOGIN_HINT)
-        self.target = target
+        self.target, self._auth = target, auth
         self._opened: dict[bool, httpx.Client] = {}
         self.has_answered = False
 
@@ -269,7 +270,7 @@ class Client:
             headers = {"Authorization": f"Bearer {self.target.api_key}"} if self.target.api_key else {}
             timeout = httpx.Timeout(READ_TIMEOUT_SECONDS, connect=CONNECT_TIMEOUT_SECONDS)
             verify = trusting(self.target.ca) if is_secure else ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-            self._opened[is_secure] = httpx.Client(headers=headers, timeout=timeout, verify=verify)
+            self._opened[is_secure] = httpx.Client(headers=headers, timeout=timeout, verify=verify, auth=self._auth)
         return self._opened[is_secure]
 
     def _unreachable(self, error: httpx.TransportError) -> JigError:

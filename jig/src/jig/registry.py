@@ -1,10 +1,12 @@
-"""Pushing a bundle to the platform's registry, in the words of the OCI distribution API."""
+"""Pushing a bundle to the platform's registry or the one in its place, in the words of the OCI distribution API."""
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from io import BytesIO
 from typing import IO
 from urllib.parse import urljoin, urlsplit
@@ -12,7 +14,9 @@ from urllib.parse import urljoin, urlsplit
 from jig.bundle.manifest import MANIFEST_TYPE, Blob
 from jig.bundle.pack import Bundle
 from jig.client import Client
-from jig.errors import NotFoundError, PlatformError
+from jig.contexts import Target
+from jig.errors import NotFoundError, PlatformError, UnauthorizedError, UnreachableError
+from jig.registry_login import RegistryAuth, find_login
 
 CHUNK_BYTES = 256 * 1024
 UPLOAD_TRIES = 3  # an upload that broke starts again from its first byte
@@ -29,10 +33,12 @@ class Repository:
     Args:
         url: of the registry: scheme, host and port.
         name: `<organization>/<deployment>`.
+        is_outside: others run the registry, and a key of the platform is nothing to it.
     """
 
     url: str
     name: str
+    is_outside: bool = False
 
     @property
     def host(self) -> str:
@@ -70,7 +76,39 @@ def repository_at(base_path: str, deployment: str) -> Repository:
 def find_repository(client: Client, deployment: str) -> Repository:
     """The repository into which a deployment's bundles go."""
     answer = client.get("/v1/image-repositories/base-path")
-    return repository_at(str(answer["base-path"]), deployment)
+    return replace(repository_at(str(answer["base-path"]), deployment), is_outside=answer.get("outside") is True)
+
+
+@contextmanager
+def reaching(client: Client, repository: Repository) -> Iterator[Client]:
+    """The client for a repository: the platform's, or one with the user's own login to the registry that others run.
+
+    Raises:
+        PlatformError: in this block, that registry refuses, or does not answer.
+    """
+    if not repository.is_outside:
+        yield client
+        return
+    login = find_login(repository.host, repository.name, os.environ)
+    auth = RegistryAuth(repository.url, repository.name, login)
+    with Client(Target(repository.url, None, "registry"), auth) as registry:
+        try:
+            yield registry
+        except PlatformError as error:
+            raise refused(repository, error, has_login=login is not None) from error
+
+
+def refused(repository: Repository, error: PlatformError, *, has_login: bool) -> PlatformError:
+    """What went wrong at a registry that others run."""
+    host = repository.host
+    if error.status in (401, 403):
+        why = "does not let your login" if has_login else "asks for a login, and lets nobody else"
+        message = f"The registry {host} {why} push to {repository.name}."
+        return UnauthorizedError(message, status=error.status, hint=f"Log in with `docker login {host}`.")
+    if error.status is None:
+        message = f"The registry {host}, where this platform's images are, does not answer."
+        return UnreachableError(message, hint="See whether this machine can reach it, and try again.")
+    return PlatformError(f"The registry {host} answered {error.status} for {repository.name}.", status=error.status)
 
 
 def push(client: Client, repository: Repository, bundle: Bundle, tag: str, progress: Progress) -> Pushed:

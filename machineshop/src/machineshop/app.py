@@ -74,6 +74,7 @@ from machineshop.services.images import Images
 from machineshop.services.keyring import KeyRing
 from machineshop.services.multipart import MultipartService
 from machineshop.services.news import News
+from machineshop.services.outside_registry import OutsideRegistry
 from machineshop.services.packages import PackageIndex, read_wheels
 from machineshop.services.place import Places
 from machineshop.services.queue import QueueService
@@ -194,6 +195,9 @@ class Platform:
         self.gateway.close()
         await self.scraper.close()
         await self.runtime.close()
+        await self.images.close()
+        if self.outside_registry is not None:
+            await self.outside_registry.close()
         await asyncio.to_thread(self.storage.close)
         await asyncio.to_thread(self.database.close)
         self.data_dir.close()
@@ -235,11 +239,15 @@ class Platform:
             self.database, self.storage, lambda: self.base_url, storage_is_shared=self.database.is_shared
         )
         self.multipart = MultipartService(self.database, self.storage, self.files, lambda: self.base_url)
+        self.outside_registry = None
+        if (registry_url := self.settings.registry_url) is not None:
+            self.outside_registry = OutsideRegistry(registry_url, self.settings.registry_login, self.database)
         self.images = Images(
             self.registry,
             self.registry_access,
             lambda image: self.runtime.pin(image),  # noqa: PLW0108 - as below
             self._registry_host,
+            self.outside_registry,
         )
         self.deployments = DeploymentService(
             self.database,
@@ -258,7 +266,7 @@ class Platform:
         self.runtime = build_runtime(
             self.choice,
             self._runtime_dir,
-            bundles=self.registry,
+            bundles=self.images,
             images=self.images,
             watcher=watcher,
             platform_url=lambda: self.base_url,
@@ -339,7 +347,7 @@ class Platform:
             *self._where_the_replicas_are(scaling_api.routes(api, self.scaling)),
             *deployments_api.store_routes(api, self.deployments, self.secrets),
             *identity_api.routes(api, self.identity, self.audit),
-            *images_api.routes(api, self.registry),
+            *images_api.routes(api, self.registry, self.outside_registry),
             *packages_api.routes(self.packages),
             *authority_api.routes(self._authority_pem),
             Route("/health", _health, methods=["GET"]),

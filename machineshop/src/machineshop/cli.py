@@ -30,6 +30,7 @@ from machineshop.config import (
     Settings,
     contexts_path,
     default_data_dir,
+    read_login,
 )
 from machineshop.datadir import DataDir
 from machineshop.doctor import examine
@@ -101,6 +102,7 @@ def serve(
     storage_url: str | None = None,
     storage_endpoint: str | None = None,
     storage_redirects: bool = True,
+    registry_url: str | None = None,
     public_url: str | None = None,
     server_url: str | None = None,
     package_index: str | None = None,
@@ -142,6 +144,8 @@ def serve(
             platform.
         storage_redirects: Send whoever reads an image or a file to the object storage; otherwise the bytes pass through
             the platform.
+        registry_url: A registry that others run, in the place of the platform's own: https://host/path. The login is in
+            MACHINESHOP_REGISTRY_USER and MACHINESHOP_REGISTRY_PASSWORD, or MACHINESHOP_REGISTRY_PASSWORD_FILE.
         public_url: The base URL at which clients reach the platform, where it is another than host and port.
         server_url: The base URL at which other servers on the same database reach this one, where host and port do not
             say it.
@@ -176,6 +180,12 @@ def serve(
         storage_url=storage_url or os.environ.get("MACHINESHOP_STORAGE_URL") or None,
         storage_endpoint=storage_endpoint or os.environ.get("MACHINESHOP_STORAGE_ENDPOINT") or None,
         storage_redirects=storage_redirects,
+        registry_url=(registry_url or os.environ.get("MACHINESHOP_REGISTRY_URL") or "").rstrip("/") or None,
+        registry_login=read_login(
+            os.environ.get("MACHINESHOP_REGISTRY_USER"),
+            os.environ.get("MACHINESHOP_REGISTRY_PASSWORD"),
+            os.environ.get("MACHINESHOP_REGISTRY_PASSWORD_FILE"),
+        ),
         public_url=public_url.rstrip("/") if public_url else None,
         server_url=(server_url or os.environ.get("MACHINESHOP_SERVER_URL") or "").rstrip("/") or None,
         package_index=(package_index or os.environ.get("MACHINESHOP_PACKAGE_INDEX") or "").rstrip("/") or None,

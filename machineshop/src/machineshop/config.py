@@ -17,6 +17,7 @@ MIB = 1024 * 1024
 DATABASE_SCHEMES = ("sqlite:///", "postgresql://", "postgres://")
 S3_SCHEME = "s3://"
 _BUCKET = re.compile(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]")
+_REGISTRY_PATH = re.compile(r"(?:/[a-z0-9]+(?:[._-]+[a-z0-9]+)*)*")
 _PREFIX = re.compile(r"[A-Za-z0-9._/-]{0,500}")
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 # A year and a month: what was done this time last year can still be looked up.
@@ -61,6 +62,16 @@ class StorageUrl(msgspec.Struct, frozen=True):
         return f"{S3_SCHEME}{self.bucket}/{self.prefix}"
 
 
+class RegistryLogin(msgspec.Struct, frozen=True):
+    """Who the platform is for a registry that others run."""
+
+    user: str
+    password: str
+
+    def __repr__(self) -> str:
+        return f"RegistryLogin({self.user!r}, ...)"
+
+
 class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """What `machineshop serve` was asked for."""
 
@@ -79,6 +90,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """The endpoint of the object storage as clients reach it, where it is another than for the platform."""
     storage_redirects: bool = True
     """Send whoever reads an image or a file to the object storage."""
+    registry_url: str | None = None
+    """A registry that others run, in the place of ours: `https://host/path`."""
+    registry_login: RegistryLogin | None = None
     server_url: str | None = None
     """The base URL at which other servers on the same database reach this one, where host and port do not say it."""
     public_url: str | None = None
@@ -140,6 +154,7 @@ def check(settings: Settings) -> Settings:
         "--server-url": settings.server_url,
         "--package-index": settings.package_index,
         "--storage-endpoint": settings.storage_endpoint,
+        "--registry-url": settings.registry_url,
     }
     for option, url in urls.items():
         if url is not None and not _is_http_url(url):
@@ -150,6 +165,7 @@ def check(settings: Settings) -> Settings:
     if settings.database_url is not None and not settings.database_url.startswith(DATABASE_SCHEMES):
         raise InvalidRequest(f"--database-url must begin with {' or '.join(DATABASE_SCHEMES)}.", param="database_url")
     _check_tls(settings)
+    _check_registry(settings)
     if not 1 <= settings.audit_days <= 36500:
         raise InvalidRequest(f"--audit-days is {settings.audit_days}; it must be 1 to 36500.", param="audit_days")
     if settings.storage_url is not None:
@@ -228,3 +244,36 @@ def _is_http_url(text: str) -> bool:
         return url.scheme in {"http", "https"} and bool(url.hostname) and url.port != 0
     except ValueError:
         return False
+
+
+def _check_registry(settings: Settings) -> None:
+    if settings.registry_url is None:
+        if settings.registry_login is not None:
+            raise InvalidRequest("MACHINESHOP_REGISTRY_USER is for --registry-url, which is missing.")
+        return
+    url = urlsplit(settings.registry_url)
+    if "@" in url.netloc or url.query or url.fragment or not _REGISTRY_PATH.fullmatch(url.path):
+        raise InvalidRequest(
+            "--registry-url must be as https://host/path, the path in lowercase; the login is in "
+            "MACHINESHOP_REGISTRY_USER and MACHINESHOP_REGISTRY_PASSWORD.",
+            param="registry_url",
+        )
+
+
+def read_login(user: str | None, password: str | None, password_file: str | None) -> RegistryLogin | None:
+    """The login that the environment names; the password stands in it or in a file.
+
+    Raises:
+        InvalidRequest: Half of it is missing, or the file cannot be read.
+    """
+    if password_file and not password:
+        try:
+            password = Path(password_file).read_text().strip()
+        except (OSError, UnicodeDecodeError) as error:
+            cause = getattr(error, "strerror", None) or "it is no text"
+            raise InvalidRequest(f"MACHINESHOP_REGISTRY_PASSWORD_FILE: {password_file}: {cause}.") from error
+    if not user and not password:
+        return None
+    if not user or not password:
+        raise InvalidRequest("MACHINESHOP_REGISTRY_USER and MACHINESHOP_REGISTRY_PASSWORD go together: set both.")
+    return RegistryLogin(user, password)

@@ -33,6 +33,7 @@
         ├── StoreUnavailable
         │   └── CommitUnknown
         ├── LeaseLost
+        ├── RegistryAway
         ├── HolderAway
         ├── SecretsKeyMissing
         ├── RuntimeUnavailable
@@ -233,6 +234,12 @@ class StoreUnavailable(Unavailable):
 
 class CommitUnknown(StoreUnavailable):
     """{message}"""
+
+
+class RegistryAway(Unavailable):
+    """{message}"""
+
+    retry_after_seconds = 5
 
 
 class LeaseLost(Unavailable):

@@ -23,7 +23,7 @@ from jig.image.work import Wishes, build_and_push
 from jig.live import Steps, TrackingView, transfer_bar
 from jig.options import PROJECT_DEFAULTS, ProjectGlobals
 from jig.output import Output
-from jig.registry import Pushed, find_repository, push
+from jig.registry import Pushed, find_repository, push, reaching
 from jig.secrets import adopted, expiry_warnings, with_secrets
 from jig.session import Session
 from jig.state import State
@@ -141,8 +141,8 @@ def push_bundle(client: Client, output: Output, config: Config, bundle: Bundle, 
     """Push under a progress bar."""
     repository = find_repository(client, config.name)
     total_bytes = bundle.source.size_bytes + bundle.config_blob.size_bytes
-    with transfer_bar(output, "push", total_bytes) as progress:
-        return push(client, repository, bundle, tag, progress)
+    with reaching(client, repository) as registry, transfer_bar(output, "push", total_bytes) as progress:
+        return push(registry, repository, bundle, tag, progress)
 
 
 def apply(

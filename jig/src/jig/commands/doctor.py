@@ -18,7 +18,7 @@ from jig.image.find import version_of
 from jig.image.prepare import dockerfile_path, has_own_dockerfile
 from jig.options import PROJECT_DEFAULTS, ProjectGlobals
 from jig.output import has_colour, paint
-from jig.registry import find_repository
+from jig.registry import find_repository, reaching
 from jig.session import Session
 
 OK, NOTE, MISSING = "ok", "note", "missing"
@@ -127,9 +127,13 @@ def runtime_of(client: Client) -> tuple[Finding, Mapping[str, Any] | None]:
 
 
 def registry(session: Session, client: Client) -> Finding:
-    """The registry, with the key as its password: what a builder logs in with."""
+    """The registry, with the key as its password, which builders log in with; or with the user's own login there."""
     try:
         repository = find_repository(client, "doctor")
+        if repository.is_outside:
+            with reaching(client, repository) as outside:
+                outside.request("GET", f"{repository.url}/v2/")
+            return Finding("registry", OK, f"{repository.host}, which others run, takes your login")
         name_and_key = ("user", session.target.api_key or "")
         client.request("GET", f"{repository.url}/v2/", auth=name_and_key)
     except JigError as error:

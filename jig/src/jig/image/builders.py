@@ -54,14 +54,14 @@ class Registry:
         host: with its port.
         is_plain: it speaks HTTP without TLS.
         is_local: it is on this machine.
-        auth_file: where a builder that can keeps the login, for this run alone.
+        auth_file: where a builder that can keeps the login, for this run alone; None: where it keeps the user's.
         authorities: a folder with the certificate of its own authority; None where everybody knows it.
     """
 
     host: str
     is_plain: bool
     is_local: bool
-    auth_file: Path
+    auth_file: Path | None
     authorities: Path | None = None
 
 
@@ -122,7 +122,8 @@ class Builder:
     def _access(self, registry: Registry) -> Argv:
         plain = ["--tls-verify=false"] if registry.is_plain else []
         trusted = ["--cert-dir", str(registry.authorities)] if registry.authorities else []
-        return ["--authfile", str(registry.auth_file), *plain, *trusted]
+        kept = ["--authfile", str(registry.auth_file)] if registry.auth_file else []
+        return [*kept, *plain, *trusted]
 
     def _gpus(self) -> Argv:
         return ["--device", "nvidia.com/gpu=all"]

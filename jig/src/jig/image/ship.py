@@ -150,6 +150,8 @@ def publish_image(session: Session, builder: Buildx, build: Build, tags: tuple[s
 def logged_in(session: Session, builder: Builder, on_line: OnLine) -> Iterator[tuple[Registry, Repository, Path]]:
     """The registry, logged in to, and a folder that lasts as long; the key goes over standard input.
 
+    To a registry that others run builders go with the user's own login, which they know.
+
     Raises:
         ImageError: the registry does not take the key.
     """
@@ -157,6 +159,9 @@ def logged_in(session: Session, builder: Builder, on_line: OnLine) -> Iterator[t
     repository = find_repository(client, session.config.name)
     with TemporaryDirectory(prefix="jig-") as folder:
         registry = registry_of(repository, Path(folder), client.target.ca)
+        if repository.is_outside:
+            yield registry, repository, Path(folder)
+            return
         failure = f"{builder.name} could not log in to {registry.host}"
         key = client.target.api_key or ""
         work(
@@ -176,11 +181,11 @@ def registry_of(repository: Repository, folder: Path, ca: str | None) -> Registr
     is_local = is_loopback(host.rpartition(":")[0] or host)
     is_plain = repository.url.startswith("http:")
     authorities = None
-    if ca and not is_plain:
+    if ca and not is_plain and not repository.is_outside:
         authorities = folder / "authorities"
         authorities.mkdir()
         (authorities / "ca.crt").write_text(ca, encoding="utf-8")
-    return Registry(host, is_plain, is_local, folder / "auth.json", authorities)
+    return Registry(host, is_plain, is_local, None if repository.is_outside else folder / "auth.json", authorities)
 
 
 def digest_in(lines: list[str], digest_file: Path) -> str | None:

@@ -23,6 +23,9 @@ LINES_SHOWN = 25
 STEP_PATTERN = re.compile(r"(?:\[\d+/\d+\] )?S(?:tep|TEP) \d+(?:/\d+)? ?: |#\d+ \[[^\]]*\d+/\d+\] ")
 # Docker paints what a step writes to its error stream.
 ESCAPE_PATTERN = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
+LOG_IN = (
+    "Log in with `jig auth login`, or with `docker login` where others run the platform's registry, and push again."
+)
 HINTS = (
     (
         "server gave HTTP response to HTTPS client",
@@ -32,8 +35,8 @@ HINTS = (
         "certificate signed by unknown authority",
         "The engine must know the platform's authority: put its certificate at /etc/docker/certs.d/HOST:PORT/ca.crt.",
     ),
-    ("no basic auth credentials", "Log in with `jig auth login`, and push again."),
-    ("unauthorized", "Log in with `jig auth login`, and push again."),
+    ("no basic auth credentials", LOG_IN),
+    ("unauthorized", LOG_IN),
     ("no space left on device", "The disk is full: `docker system prune`, or that of your builder, makes room."),
     ("permission denied while trying to connect to the", "Let your user use the engine: add it to the group docker."),
 )

@@ -11,7 +11,7 @@ from starlette.routing import Route
 
 from machineshop.api.durations import parse_duration, parse_time
 from machineshop.api.endpoint import Api, Call, iso
-from machineshop.errors import InvalidRequest
+from machineshop.errors import InvalidRequest, RegistryAway
 from machineshop.http import json_response
 from machineshop.models import Deployment, DeploymentConfig, RevisionEvent, RevisionFailure
 from machineshop.runtime.base import ArtifactKind, LogLine, Replica, Runtime
@@ -136,7 +136,9 @@ class _Deployments:
         images = call.body.get("images")
         for image in images[:MAX_PREWARMED] if isinstance(images, list) else []:
             if isinstance(image, str) and ArtifactKind.IMAGE in self._runtime.accepts:
-                with contextlib.suppress(InvalidRequest):  # whoever deploys it is told what is wrong with it
+                with contextlib.suppress(
+                    InvalidRequest, RegistryAway
+                ):  # whoever deploys it is told what is wrong with it
                     self._runtime.prefetch(
                         call.project_id, await self._deployments.resolve_image(call.project_id, image)
                     )

@@ -8,6 +8,8 @@ from starlette.routing import Route
 from machineshop.api.endpoint import Api, Call
 from machineshop.errors import NotFound
 from machineshop.http import json_response
+from machineshop.services.outside_registry import OutsideRegistry
+from machineshop.services.references import is_name
 from machineshop.services.registry import RegistryService
 from machineshop.services.registry_errors import NameInvalid, NameUnknown
 
@@ -15,9 +17,9 @@ from machineshop.services.registry_errors import NameInvalid, NameUnknown
 SLASH = "___"
 
 
-def routes(api: Api, service: RegistryService) -> list[Route]:
-    """The routes of image repositories."""
-    images = ImageRoutes(service)
+def routes(api: Api, service: RegistryService, outside: OutsideRegistry | None = None) -> list[Route]:
+    """The routes of image repositories, in our registry or in one that others run."""
+    images = ImageRoutes(service) if outside is None else OutsideImageRoutes(outside)
     return [
         api.route("GET", "/v1/image-repositories/base-path", images.base_path),
         api.route("GET", "/v1/image-repositories", images.list_repositories),
@@ -57,6 +59,35 @@ class ImageRoutes:
             raise NotFound(what="image repository", id=call.path["id"][:255]) from None
         data = [{"object": "image", "tag": tag, "url": f"{_host(call)}/{name}:{tag}"} for tag in tags]
         return json_response({"object": "list", "data": data})
+
+
+class OutsideImageRoutes:
+    """The same of a registry that others run. What repositories there are is theirs to say."""
+
+    def __init__(self, registry: OutsideRegistry) -> None:
+        self._registry = registry
+
+    async def base_path(self, call: Call) -> Response:
+        """The registry and the organization's namespace there, and that our keys are nothing to it."""
+        base_path = self._registry.base_path(call.identity.organization.slug)
+        return json_response({"base-path": base_path, "outside": True})
+
+    async def list_repositories(self, _call: Call) -> Response:
+        """None that we know."""
+        return json_response({"object": "list", "data": []})
+
+    async def list_images(self, call: Call) -> Response:
+        """A repository's tags; the id may come with or without the namespace."""
+        slug, name = call.identity.organization.slug, call.path["id"].replace(SLASH, "/")
+        base = urlsplit(self._registry.base_path(slug))
+        short = name.removeprefix(f"{base.path.strip('/')}/")
+        if not is_name(short):
+            raise NotFound(what="image repository", id=call.path["id"][:255])
+        url = f"{base.netloc}{base.path}/{short}"
+        tags = await self._registry.tags(slug, short)
+        return json_response(
+            {"object": "list", "data": [{"object": "image", "tag": tag, "url": f"{url}:{tag}"} for tag in tags]}
+        )
 
 
 def _origin(call: Call) -> str:

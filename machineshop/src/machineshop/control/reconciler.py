@@ -25,8 +25,8 @@ log = logging.getLogger(__name__)
 class Kinds(Protocol):
     """Who knows what an image reference means: the registry."""
 
-    async def kind_of(self, project_id: str, image: str, accepts: frozenset[ArtifactKind]) -> ArtifactKind:
-        """A bundle or an image; one of `accepts` where it is gone."""
+    async def kind_of(self, project_id: str, image: str, accepts: frozenset[ArtifactKind]) -> ArtifactKind | None:
+        """A bundle or an image; one of `accepts` where it is gone; None where that takes a while to be known."""
         ...
 
 
@@ -48,7 +48,8 @@ class Reconciler:
         busy = await self._database.read(jobs.busy_replicas) | self._traffic.busy_replicas()
         for deployment in wanted:
             kind = await self._kinds.kind_of(deployment.project_id, deployment.config.image, self._runtime.accepts)
-            await self._runtime.apply(revision_spec(deployment, kind), deployment.replicas, busy)
+            if kind is not None:  # until then what runs of it runs on
+                await self._runtime.apply(revision_spec(deployment, kind), deployment.replicas, busy)
         self._traffic.keep(frozenset(deployment.id for deployment in wanted))
         replicas = await self._runtime.observe()
         for deployment_id in {replica.deployment_id for replica in replicas} - {d.id for d in wanted}:

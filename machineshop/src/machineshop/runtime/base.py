@@ -11,6 +11,8 @@ from typing import Protocol
 
 import msgspec
 
+from machineshop.config import RegistryLogin
+
 
 class ArtifactKind(StrEnum):
     """What a revision can run."""
@@ -193,7 +195,7 @@ class Bundle(msgspec.Struct, frozen=True):
 
 
 class BundleSource(Protocol):
-    """Where a runtime gets bundles: the platform's registry."""
+    """Where a runtime gets bundles: the platform's registry, or the one in its place."""
 
     async def open_bundle(self, project_id: str, image: str) -> Bundle:
         """Open the bundle that `image` names for a deployment of this project.
@@ -214,12 +216,16 @@ class RunEnd(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class PullGrant(msgspec.Struct, frozen=True):
-    """Leave to pull one image from the platform's registry."""
+    """Leave to pull one image from the platform's registry, or from the one in its place."""
 
     reference: str
     """The image as the engine reaches it, by digest."""
-    token: str
-    """A bearer token of the registry for this alone, which ends by itself."""
+    credential: str | RegistryLogin | None
+    """A bearer token of our registry for this alone, which ends by itself; the platform's login to one that others run;
+    None: that one asks for none."""
+
+    def __repr__(self) -> str:
+        return f"PullGrant({self.reference!r}, ...)"
 
 
 class ImageSource(Protocol):

@@ -44,7 +44,7 @@ class _Found(msgspec.Struct, frozen=True):
 
 
 class Located(msgspec.Struct, frozen=True):
-    """An artifact of our registry."""
+    """An artifact in a registry that the platform reads."""
 
     kind: ArtifactKind
     name: str
@@ -81,7 +81,7 @@ class Artifacts:
             ArtifactMissing: There is no such artifact, or it is of a kind that the runtime does not run.
         """
         found = await self._find(project_id, parse_reference(image), host)
-        kind = ArtifactKind.BUNDLE if _is_bundle(found.fields) else ArtifactKind.IMAGE
+        kind = kind_of(found.fields)
         if kind not in accepts:
             raise not_accepted(image, kind)
         if found.manifest.unneeded_since is not None:  # a deployment is about to need it
@@ -100,8 +100,7 @@ class Artifacts:
         reference = parse_reference(image)
         found = await self._search(project_id, reference, None)
         if found is not None:
-            kind = ArtifactKind.BUNDLE if _is_bundle(found.fields) else ArtifactKind.IMAGE
-            return Located(kind, reference.name, found.manifest.digest)
+            return Located(kind_of(found.fields), reference.name, found.manifest.digest)
         if self._is_ours(reference.registry, None):
             raise _missing(reference)
         return None
@@ -114,9 +113,9 @@ class Artifacts:
             raise ArtifactMissing(error.message) from None
         found = await self._find(project_id, reference, None)
         fields = found.fields
-        if not _is_bundle(fields):
+        if kind_of(fields) is not ArtifactKind.BUNDLE:
             raise not_accepted(image, ArtifactKind.IMAGE)
-        config, layer = _bundle_parts(image, fields)
+        config, layer = bundle_parts(image, fields)
         config_bytes = b"".join([chunk async for chunk in await self._open(image, found.repository, config)])
         return Bundle(found.manifest.digest, config_bytes, await self._open(image, found.repository, layer))
 
@@ -189,8 +188,9 @@ def _missing(reference: Reference) -> ArtifactMissing:
     return ArtifactMissing(f"There is no '{reference}' in this registry: push it first, or correct the name.")
 
 
-def _is_bundle(fields: ManifestContent) -> bool:
-    return fields.artifact_type == BUNDLE_TYPE
+def kind_of(fields: ManifestContent) -> ArtifactKind:
+    """What a manifest is of."""
+    return ArtifactKind.BUNDLE if fields.artifact_type == BUNDLE_TYPE else ArtifactKind.IMAGE
 
 
 def not_accepted(image: str, kind: ArtifactKind) -> ArtifactMissing:
@@ -206,8 +206,12 @@ def not_accepted(image: str, kind: ArtifactKind) -> ArtifactMissing:
     )
 
 
-def _bundle_parts(image: str, fields: ManifestContent) -> tuple[Descriptor, Descriptor]:
-    """The descriptors of a bundle's configuration and of its files."""
+def bundle_parts(image: str, fields: ManifestContent) -> tuple[Descriptor, Descriptor]:
+    """The descriptors of a bundle's configuration and of its files.
+
+    Raises:
+        ArtifactMissing: It is no bundle that can be run.
+    """
     config, layers = fields.config, fields.layers or ()
     if config is None or config.media_type != BUNDLE_CONFIG_TYPE or config.size > CONFIG_LIMIT_BYTES:
         raise ArtifactMissing(f"'{image}' is a broken bundle: its configuration is no {BUNDLE_CONFIG_TYPE}.")

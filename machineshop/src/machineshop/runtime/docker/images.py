@@ -118,7 +118,7 @@ class Images:
         logger.info("image pulled: reference=%s", reference)
         progress = self._api.progress(
             "/images/create",
-            _credentials(grant),
+            credentials(grant),
             fromImage=name,
             tag=digest or tag or DEFAULT_TAG,
             # Podman asks; Docker takes what speaks HTTP on the loopback for safe by itself.
@@ -163,8 +163,13 @@ def why_not_pulled(reference: str, words: str) -> PreparationFailed:
     return PreparationFailed("ErrImagePull", why)
 
 
-def _credentials(grant: PullGrant | None) -> dict[str, str]:
-    if grant is None:
+def credentials(grant: PullGrant | None) -> dict[str, str]:
+    """The header with which an engine pulls what it is allowed to."""
+    if grant is None or grant.credential is None:
         return {}
-    said = {"registrytoken": grant.token, "serveraddress": grant.reference.partition("/")[0]}
+    said = {"serveraddress": grant.reference.partition("/")[0]}
+    if isinstance(grant.credential, str):
+        said["registrytoken"] = grant.credential
+    else:
+        said |= {"username": grant.credential.user, "password": grant.credential.password}
     return {"X-Registry-Auth": base64.urlsafe_b64encode(json.dumps(said).encode()).decode()}
