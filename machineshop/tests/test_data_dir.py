@@ -5,7 +5,9 @@ from pathlib import Path
 
 import pytest
 
+from machineshop.beside import NoPlatform, on_store
 from machineshop.datadir import DatabaseInUse, DataDir, DataDirInUse, StorageUnusable
+from machineshop.store.database import Database
 
 
 def test_bytes_lie_in_the_data_directory_unless_told_otherwise(tmp_path: Path) -> None:
@@ -63,3 +65,15 @@ def test_a_database_in_a_file_is_one_servers_whatever_their_data_directories(tmp
     first.close()
     second.lock_database(tmp_path / "shared.db")
     second.close()
+
+
+def test_a_command_beside_the_server_makes_no_platform_of_its_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def work(database: Database) -> None:
+        raise AssertionError("there is no store")
+
+    monkeypatch.delenv("MACHINESHOP_DATABASE_URL", raising=False)
+    with pytest.raises(NoPlatform, match=r"no platform's data in .*--data-dir"):
+        on_store(tmp_path / "elsewhere", work)
+    assert not (tmp_path / "elsewhere").exists()

@@ -21,6 +21,10 @@ class StoreUnreadable(MachineshopError):
     """The store {path} cannot be opened: {cause}. Name the right directory with --data-dir."""
 
 
+class NoPlatform(MachineshopError):
+    """There is no platform's data in {path}. Name the right directory with --data-dir, or start a platform there."""
+
+
 def on_store(data_dir: Path | None, work: Callable[[Database], Awaitable[T]]) -> T:
     """Run `work(database)` on the store that a server of this data directory uses.
 
@@ -29,6 +33,7 @@ def on_store(data_dir: Path | None, work: Callable[[Database], Awaitable[T]]) ->
         work: What to do.
 
     Raises:
+        NoPlatform: No server was ever started with this data directory.
         StoreUnreadable: There is no way to open it.
     """
 
@@ -37,7 +42,10 @@ def on_store(data_dir: Path | None, work: Callable[[Database], Awaitable[T]]) ->
         return await work(database)
 
     folder = DataDir(data_dir or default_data_dir())
-    url = os.environ.get("MACHINESHOP_DATABASE_URL") or sqlite_url(folder.database)
+    url = os.environ.get("MACHINESHOP_DATABASE_URL")
+    if not url and not folder.database.exists():
+        raise NoPlatform(path=folder.path)
+    url = url or sqlite_url(folder.database)
     try:
         folder.make_private()
         migrate(url)

@@ -298,6 +298,7 @@ async def test_a_collector_without_grace_never_breaks_what_has_a_tag(
 
 def test_the_command_collects_in_a_data_directory(tmp_path: Path) -> None:
     machineshop = Path(sys.executable).with_name("machineshop")
+    migrate(sqlite_url(tmp_path / "machineshop.db"))
     shown = subprocess.run(
         [machineshop, "registry", "gc", "--grace", "0", "--data-dir", tmp_path, "--json"],
         capture_output=True,
