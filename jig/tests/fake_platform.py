@@ -63,8 +63,8 @@ class FakePlatform:
     status instead of an answer. `told` is what a deployment's answer says besides, or instead, and
     `registry` what that says which names the registry. Followed logs end when
     `is_quiet` is set: as they should, or with `is_stopping` as those of a server that goes away. `missing_bytes` is how
-    many bytes too early a download ends. `projects` holds the keys, each with its project's name. `queue` holds the
-    jobs but for the one of `job_states`; where `is_old`, there are none of its routes.
+    many bytes too early a download ends. `projects` holds the keys, each with its project's name; all are of `scope`.
+    `queue` holds the jobs but for the one of `job_states`; where `is_old`, there are none of its routes.
     """
 
     url: str = ""
@@ -80,6 +80,7 @@ class FakePlatform:
     is_stopping: bool = False
     missing_bytes: int = 0
     projects: dict[str, str] = field(default_factory=lambda: {KEY: "Default", OTHER_KEY: "Vision"})
+    scope: str = "developer"
     requests: list[Request] = field(default_factory=list)
     blobs: dict[str, bytes] = field(default_factory=dict)
     manifests: dict[str, bytes] = field(default_factory=dict)
@@ -194,7 +195,8 @@ def whoami(handler: Handler, request: Request) -> None:
     organization = {"id": "org-1", "name": "Acme"}
     name = handler.platform.projects[handler.key]
     project = {"id": f"proj-{name}", "name": name, "slug": name.lower()}
-    handler.answer(200, {"api_key": {"id": "key-1"}, "organization": organization, "project": project})
+    api_key = {"id": "key-1", "scope": handler.platform.scope}
+    handler.answer(200, {"api_key": api_key, "organization": organization, "project": project})
 
 
 def web_page(handler: Handler, request: Request) -> None:
@@ -286,10 +288,17 @@ def patch(handler: Handler, request: Request, name: str) -> None:
 
 def store(handler: Handler, name: str, values: JsonObject) -> None:
     platform = handler.platform
-    revision = f"rev-{int(platform.deployments.get(name, {}).get('revision', 'rev-0')[4:]) + 1}"
+    before = platform.deployments.get(name, {})
+    number = int(before.get("revision", "rev-0")[4:])
+    revision = f"rev-{number if is_scaling_alone(before, values) else number + 1}"
     platform.deployments[name] = {**values, "revision": revision}
     platform.looks.pop(name, None)
     handler.answer(200, platform.deployment(name))
+
+
+def is_scaling_alone(before: JsonObject, values: JsonObject) -> bool:
+    differing = {key for key in (*before, *values) if before.get(key) != values.get(key)}
+    return bool(differing) and differing <= {"min_replicas", "max_replicas", "autoscaling"}
 
 
 def delete(handler: Handler, request: Request, name: str) -> None:

@@ -83,3 +83,33 @@ def test_a_chosen_name_is_taken_and_what_it_replaces_is_said(login: Login) -> No
     assert finished.json["context"] == "local"
     assert login.keys == {"local": OTHER_KEY}
     assert "is replaced." in login(KEY, "--name", "local").err
+
+
+def test_a_key_is_sent_to_its_own_platform_alone(login: Login) -> None:
+    login(KEY)
+    other = FakeServer()
+    other.start()
+    try:
+        finished = login.jig("list", TOGETHER_BASE_URL=other.platform.url)
+        assert finished.code == 1
+        assert f"There is no API key for {other.platform.url}." in finished.err
+        assert f"jig auth login {other.platform.url}`, or set TOGETHER_API_KEY" in finished.err
+        assert other.platform.requests == []
+        Login(login.jig, other.platform)(OTHER_KEY, "--name", "other")
+        assert login.jig("list", TOGETHER_BASE_URL=login.platform.url).code == 0
+        assert login.platform.requests[-1].headers["Authorization"] == f"Bearer {KEY}"
+    finally:
+        other.stop()
+
+
+def test_the_status_says_where_platform_and_key_come_from_and_the_scope(login: Login) -> None:
+    login(KEY)
+    login.platform.scope = "viewer"
+    lines = [line.split(None, 1) for line in login.jig("auth", "status").out.splitlines()]
+    assert ["From", "context local"] in lines
+    assert ["Scope", "viewer"] in lines
+    finished = login.jig("auth", "status", TOGETHER_API_KEY=OTHER_KEY)
+    assert "Key from" in finished.out
+    assert "TOGETHER_API_KEY" in finished.out
+    document = login.jig("auth", "status", "--json", TOGETHER_API_KEY=OTHER_KEY).json
+    assert (document["source"], document["key_source"]) == ("context local", "TOGETHER_API_KEY")

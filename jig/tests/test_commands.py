@@ -375,6 +375,7 @@ def test_init_overwrites_nothing(jig: Jig, platform: FakePlatform, folder: Path)
 
 def test_init_makes_the_folder_that_it_is_given(jig: Jig, platform: FakePlatform, folder: Path) -> None:
     assert "cd new && jig deploy" in jig("init", "new").out
+    assert "cd 'Bad Name' && jig deploy" in jig("init", "Bad Name").out
     assert (folder / "new" / "worker.py").exists()
 
 

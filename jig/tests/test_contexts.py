@@ -55,16 +55,54 @@ def test_what_is_no_base_url_is_refused(url: str) -> None:
         ({}, LOCAL.base_url, "local-key"),
         ({"TOGETHER_API_KEY": "own"}, LOCAL.base_url, "own"),
         ({"TOGETHER_BASE_URL": "https://far.example.com/v1"}, FAR.base_url, "far-key"),
-        ({"TOGETHER_BASE_URL": "http://localhost:9000"}, "http://localhost:9000", "local-key"),
+        ({"TOGETHER_BASE_URL": "https://FAR.example.com:443"}, "https://FAR.example.com:443", "far-key"),
+        ({"TOGETHER_BASE_URL": "http://far.example.com"}, "http://far.example.com", None),
+        ({"TOGETHER_BASE_URL": "https://far.example.com:444"}, "https://far.example.com:444", None),
+        ({"TOGETHER_BASE_URL": "http://localhost:8799"}, "http://localhost:8799", "local-key"),
+        ({"TOGETHER_BASE_URL": "http://[::1]:8799"}, "http://[::1]:8799", "local-key"),
+        ({"TOGETHER_BASE_URL": "http://localhost:9000"}, "http://localhost:9000", None),
+        ({"TOGETHER_BASE_URL": "https://127.0.0.1:8799"}, "https://127.0.0.1:8799", None),
+        ({"TOGETHER_BASE_URL": "http://127.0.0.2:8799"}, "http://127.0.0.2:8799", None),
         ({"TOGETHER_BASE_URL": "https://other.example.com"}, "https://other.example.com", None),
         ({"TOGETHER_BASE_URL": "https://o.example.com", "TOGETHER_API_KEY": "own"}, "https://o.example.com", "own"),
     ],
 )
-def test_the_environment_overrides_and_no_key_goes_to_another_machine(
+def test_the_environment_overrides_and_no_key_goes_to_another_platform(
     environment: dict[str, str], base_url: str, key: str | None
 ) -> None:
     target = resolve(BOTH, environment)
     assert (target.base_url, target.api_key) == (base_url, key)
+
+
+def test_of_the_contexts_of_one_machine_the_one_of_the_platform_lends_its_key() -> None:
+    beside = Contexts("a", {"a": Context("http://127.0.0.1:28799", "a"), "b": Context("https://127.0.0.1:28800", "b")})
+    target = resolve(beside, {"TOGETHER_BASE_URL": "https://127.0.0.1:28800"})
+    assert (target.api_key, target.source, target.key_source) == ("b", "TOGETHER_BASE_URL", "context b")
+
+
+def test_of_the_contexts_of_one_platform_the_same_url_goes_first_and_then_the_current_one() -> None:
+    urls = {"other": "http://127.0.0.1:1", "now": "http://127.0.0.1:1", "alias": "http://localhost:1"}
+    contexts = Contexts("now", {name: Context(url, name) for name, url in urls.items()})
+    assert resolve(contexts, {"TOGETHER_BASE_URL": "http://127.0.0.1:1"}).api_key == "now"
+    assert resolve(contexts, {"TOGETHER_BASE_URL": "http://localhost:1"}).api_key == "alias"
+    assert resolve(contexts, {"TOGETHER_BASE_URL": "http://[::1]:1"}).api_key == "now"
+
+
+@pytest.mark.parametrize(
+    ("environment", "source", "key_source"),
+    [
+        ({}, "context local", "context local"),
+        ({"TOGETHER_API_KEY": "own"}, "context local", "TOGETHER_API_KEY"),
+        ({"TOGETHER_BASE_URL": "https://far.example.com"}, "TOGETHER_BASE_URL", "context far"),
+        ({"TOGETHER_BASE_URL": "https://x.test", "TOGETHER_API_KEY": "own"}, "TOGETHER_BASE_URL", "TOGETHER_API_KEY"),
+        ({"TOGETHER_BASE_URL": "https://x.test"}, "TOGETHER_BASE_URL", None),
+    ],
+)
+def test_it_is_known_where_the_platform_and_the_key_come_from(
+    environment: dict[str, str], source: str, key_source: str | None
+) -> None:
+    target = resolve(BOTH, environment)
+    assert (target.source, target.key_source) == (source, key_source)
 
 
 @pytest.mark.parametrize(

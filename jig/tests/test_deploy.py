@@ -7,6 +7,8 @@ import pytest
 from fake_platform import CRASHED, KEY, READY, RUNNING, WAITING, FakePlatform
 from jig_process import Jig, finish, wait_until
 
+from jig.commands.deploy import change_between
+
 NOWHERE = "http://127.0.0.1:1"  # nothing may listen there
 
 
@@ -56,6 +58,39 @@ def test_the_number_of_replicas_does_not_change_the_image(jig: Jig, platform: Fa
     (project / "jig.toml").write_text('name = "hello"\nworker = "worker:Hello"\n[deploy]\nmax_replicas = 2\n')
     assert jig("deploy", "--json").json["image"] == first
     assert platform.deployments["hello"]["max_replicas"] == 2
+
+
+def test_a_deploy_that_only_scales_says_so(jig: Jig, platform: FakePlatform, project: Path) -> None:
+    for _ in range(2):  # an update names more fields than a creation does
+        assert jig("deploy").code == 0
+    (project / "jig.toml").write_text('name = "hello"\nworker = "worker:Hello"\n[deploy]\nmax_replicas = 2\n')
+    finished = jig("deploy")
+    assert (finished.code, "scaling updated" in finished.err) == (0, True), finished.err
+
+
+@pytest.mark.parametrize(
+    ("after", "change"),
+    [
+        ({}, "unchanged"),
+        ({"max_replicas": 2}, "scaling updated"),
+        ({"autoscaling": {"metric": "QueueBacklogPerWorker"}}, "scaling updated"),
+        ({"max_replicas": 2, "revision": "2"}, "updated"),
+    ],
+)
+def test_what_a_deploy_changed_is_said(after: dict[str, object], change: str) -> None:
+    def told(values: dict[str, object]) -> dict[str, object]:
+        variable = {"name": "TOGETHER_DEPLOYMENT_REVISION_ID", "value": values["revision"]}
+        return {**values, "environment_variables": [variable]}
+
+    before: dict[str, object] = {"revision": "1", "min_replicas": 1, "max_replicas": 1, "autoscaling": {}}
+    assert change_between(told(before), told({**before, **after})) == change
+
+
+def test_two_lines_of_config_are_enough_for_an_image(jig: Jig, platform: FakePlatform, folder: Path) -> None:
+    (folder / "jig.toml").write_text('name = "detector"\ngpu = "none"\n')
+    finished = jig("deploy", "--image", "detector:1")
+    assert finished.code == 0, finished.err
+    assert (platform.deployments["detector"]["gpu_type"], platform.deployments["detector"]["gpu_count"]) == ("none", 0)
 
 
 def test_without_a_replica_it_says_what_wakes_one(jig: Jig, platform: FakePlatform, project: Path) -> None:

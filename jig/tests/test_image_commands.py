@@ -212,6 +212,16 @@ def test_a_push_pushes_what_was_built_and_prints_its_reference(
     assert "jig auth login" in finished.err
 
 
+def test_a_push_takes_the_tag_that_the_last_build_was_given(
+    image_jig: Jig, builder: FakeBuilder, images: FakePlatform
+) -> None:
+    assert image_jig("build", "--tag", "v2").code == 0
+    assert image_jig("push", "--json").json["tags"] == ["v2"]
+    assert image_jig("push", "--tag", "v1", "--json").json["tags"] == ["v1"]
+    tag = image_jig("build", "--json").json["tag"]
+    assert image_jig("push", "--json").json["tags"] == [tag, "latest"]
+
+
 def test_build_only_deploys_nothing(image_jig: Jig, builder: FakeBuilder, images: FakePlatform) -> None:
     finished = image_jig("deploy", "--build-only", "--json")
     assert finished.json["image"].endswith(DIGEST)
@@ -293,6 +303,15 @@ def test_the_doctor_without_a_platform_or_with_a_wrong_key(image_jig: Jig) -> No
     assert (finished.code, findings(finished)["platform"]) == (1, "missing")
     finished = image_jig("doctor", "--json", TOGETHER_API_KEY="msk_wrong")
     assert findings(finished) == {"config": "ok", "uv": "ok", "platform": "ok", "key": "missing", "builder": "ok"}
+
+
+def test_the_doctor_finds_that_a_viewers_key_deploys_nothing(image_jig: Jig, platform: FakePlatform) -> None:
+    platform.scope = "viewer"
+    finished = image_jig("doctor")
+    assert finished.code == 1
+    assert "scope viewer: it can only look" in finished.out
+    assert "a key of scope developer or admin" in finished.out
+    assert "jig: Missing: key." in finished.err
 
 
 def test_an_images_build_fits_the_machine_that_runs_it() -> None:

@@ -21,6 +21,8 @@ from jig.errors import ContextError
 DEFAULT_BASE_URL = "http://127.0.0.1:8799"
 FILE_MODE = 0o600
 DIRECTORY_MODE = 0o700
+DEFAULT_PORTS = {"http": 80, "https": 443}
+LOOPBACK_NAMES = ("localhost", "127.0.0.1", "::1")  # one platform of this machine has all three
 
 
 @dataclass(frozen=True)
@@ -45,14 +47,16 @@ class Target:
     Args:
         base_url: without a path, e.g. `http://127.0.0.1:8799`.
         api_key: None when there is none for this platform.
-        source: where they came from, in words: `context local`, `environment`, `default`.
+        source: where the base URL came from, in words: `context local`, `TOGETHER_BASE_URL`, `default`.
         ca: the authority that signed its certificate, in PEM form, where that is one of its own.
+        key_source: where the key came from: `context local`, `TOGETHER_API_KEY`; None where there is none.
     """
 
     base_url: str
     api_key: str | None = field(repr=False)
     source: str
     ca: str | None = field(default=None, repr=False)
+    key_source: str | None = None
 
 
 @dataclass(frozen=True)
@@ -155,19 +159,28 @@ def write_contexts(path: Path, contexts: Contexts) -> None:
 def resolve(contexts: Contexts, environment: Mapping[str, str]) -> Target:
     """The platform and key to use: each from the environment where set, else from the current context.
 
-    A context's key is not carried to another machine: with TOGETHER_BASE_URL set and TOGETHER_API_KEY not, only
+    A context's key is not carried to another platform: with TOGETHER_BASE_URL set and TOGETHER_API_KEY not, only
     a context of that platform lends its key.
     """
     current = contexts.contexts.get(contexts.current or "")
     url, key = environment.get("TOGETHER_BASE_URL"), (environment.get("TOGETHER_API_KEY") or "").strip() or None
+    key_source = "TOGETHER_API_KEY" if key else None
     if url:
         base_url = normal_base_url(url)
-        known = [context for context in (current, *contexts.contexts.values()) if context]
-        lent = next((context.api_key for context in known if is_same_platform(context.base_url, base_url)), None)
-        return Target(base_url, key or lent, "environment", known_authority(contexts, base_url))
+        if key is None and (lender := lender_for(contexts, base_url)):
+            key, key_source = contexts.contexts[lender].api_key, f"context {lender}"
+        return Target(base_url, key, "TOGETHER_BASE_URL", known_authority(contexts, base_url), key_source)
     if current is None:
-        return Target(base_url=DEFAULT_BASE_URL, api_key=key, source="environment" if key else "default")
-    return Target(current.base_url, key or current.api_key, f"context {contexts.current}", current.ca)
+        return Target(DEFAULT_BASE_URL, key, "default", key_source=key_source)
+    source = f"context {contexts.current}"
+    return Target(current.base_url, key or current.api_key, source, current.ca, key_source or source)
+
+
+def lender_for(contexts: Contexts, base_url: str) -> str | None:
+    """The name of the context whose key is for this platform: of several this very URL's, then the current one."""
+    names = [name for name, known in contexts.contexts.items() if is_same_platform(known.base_url, base_url)]
+    names.sort(key=lambda name: (contexts.contexts[name].base_url != base_url, name != contexts.current))
+    return next(iter(names), None)
 
 
 def known_authority(contexts: Contexts, base_url: str) -> str | None:
@@ -178,12 +191,24 @@ def known_authority(contexts: Contexts, base_url: str) -> str | None:
     here = [
         context.ca
         for context in known
-        if is_same_platform(context.base_url, base_url) and urlsplit(context.base_url).port == port
+        if is_same_host(context.base_url, base_url) and urlsplit(context.base_url).port == port
     ]
     return next(iter([*exact, *here]), None)
 
 
 def is_same_platform(one: str, other: str) -> bool:
+    """True for the same scheme, host and port; what listens at another port of a machine may be somebody else's."""
+    return origin(one) == origin(other)
+
+
+def origin(base_url: str) -> tuple[str, str, int | None]:
+    """The scheme, host and port of a URL; the names of this machine for itself are one host."""
+    parts = urlsplit(base_url)
+    host = parts.hostname or ""
+    return parts.scheme, "localhost" if host in LOOPBACK_NAMES else host, parts.port or DEFAULT_PORTS.get(parts.scheme)
+
+
+def is_same_host(one: str, other: str) -> bool:
     """True for the same host and port, or where both are on this machine."""
     first, second = urlsplit(one), urlsplit(other)
     return first.netloc == second.netloc or (is_loopback(first.hostname) and is_loopback(second.hostname))

@@ -63,10 +63,14 @@ class Session:
             UnauthorizedError: there is no key for it.
         """
         if not self.target.api_key:
-            start = "Start a platform on this machine with `machineshop serve`: it logs you in.\n"
-            hint = (start if self.target.source == "default" else "") + LOGIN_HINT
-            raise UnauthorizedError(f"There is no API key for {self.target.base_url}.", hint=hint)
+            raise UnauthorizedError(f"There is no API key for {self.target.base_url}.", hint=self._key_hint())
         return Client(self.target)
+
+    def _key_hint(self) -> str:
+        if self.target.source == "default":
+            return f"Start a platform on this machine with `machineshop serve`: it logs you in.\n{LOGIN_HINT}"
+        login = f"Log in with `jig auth login {self.target.base_url}`, or set TOGETHER_API_KEY."
+        return f"{login} The key of a context goes to its own platform alone."
 
     def deployment_name(self, name: str | None) -> str:
         """The name from the command line, else the config's.

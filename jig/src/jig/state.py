@@ -17,17 +17,19 @@ STATE_FILE = ".jig.json"
 
 @dataclass(frozen=True)
 class BuiltImage:
-    """An image on this machine, under the deployment's name and `latest`.
+    """An image on this machine, under the deployment's name.
 
     Args:
         tag: what it is called in the registry, made of all that went into it.
         builder: that made it, and knows it.
         is_warmed: its compile cache is baked in.
+        chosen_tag: what it is called here and in the registry instead, where somebody chose that; else it is `latest`.
     """
 
     tag: str
     builder: str
     is_warmed: bool
+    chosen_tag: str | None = None
 
 
 class State:
@@ -63,11 +65,13 @@ class State:
         kept = self._own().get("image")
         if not isinstance(kept, dict):
             return None
-        return BuiltImage(str(kept.get("tag") or ""), kept.get("builder") or "", is_warmed=kept.get("warmed") is True)
+        tag, builder, is_warmed = str(kept.get("tag") or ""), kept.get("builder") or "", kept.get("warmed") is True
+        return BuiltImage(tag, builder, is_warmed, str(kept.get("chosen_tag") or "") or None)
 
     def keep_built_image(self, image: BuiltImage) -> None:
         """Remember the image that was just built."""
-        self._keep("image", {"tag": image.tag, "builder": image.builder, "warmed": image.is_warmed})
+        kept = {"tag": image.tag, "builder": image.builder, "warmed": image.is_warmed}
+        self._keep("image", kept | ({"chosen_tag": image.chosen_tag} if image.chosen_tag else {}))
 
     def secrets(self) -> dict[str, str] | None:
         """The names of the project's secrets by variable; None where nobody has kept any, not even none."""

@@ -9,7 +9,7 @@ from pathlib import Path
 from urllib.parse import quote, unquote, urlsplit
 
 from jig.client import Client
-from jig.contexts import is_same_platform
+from jig.contexts import is_same_host
 from jig.errors import UsageError
 
 CHUNK_BYTES = 256 * 1024
@@ -40,7 +40,7 @@ def stored_file(named: str, base_url: str) -> StoredFile:
     """
     path = f"{STORAGE_PATHS[0]}{quote(named)}"
     if "://" in named:
-        if not is_same_platform(named, base_url):
+        if not is_same_host(named, base_url):
             hint = "Your key is sent to no other host. `jig context use` changes the platform."
             raise UsageError(f"{named} is not at the platform of {base_url}.", hint=hint)
         path = urlsplit(named).path.removeprefix(urlsplit(base_url).path)

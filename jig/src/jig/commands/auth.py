@@ -85,15 +85,18 @@ def status(*, options: Globals = DEFAULTS) -> None:
     """Show which platform is used, with which key."""
     session = Session(options)
     identity = session.client.get("/v3/whoami")
-    target = session.target
+    target, api_key = session.target, identity.get("api_key") or {}
     pairs = [
         ("Platform", target.base_url),
         ("From", target.source),
         ("Organization", named(identity, "organization")),
         ("Project", named(identity, "project")),
-        ("Key", str((identity.get("api_key") or {}).get("id", ""))),
+        ("Key", str(api_key.get("id", ""))),
+        ("Key from", target.key_source or ""),
+        ("Scope", str(api_key.get("scope", ""))),
     ]
-    document = {"base_url": target.base_url, "source": target.source, "identity": identity}
+    places = {"source": target.source, "key_source": target.key_source}
+    document = {"base_url": target.base_url, **places, "identity": identity}
     session.output.result(document, fields((key, value) for key, value in pairs if value))
 
 

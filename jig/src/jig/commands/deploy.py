@@ -34,6 +34,8 @@ FAST_POLL_SECONDS = 0.2
 SLOW_POLL_SECONDS = 1.0
 FAST_POLLING_SECONDS = 15.0  # what is ready quickly should be seen quickly; after that nobody counts tenths
 LOG_LINES_SHOWN = 20
+UNCHANGED, SCALED = "unchanged", "scaling updated"
+SCALING_KEYS = ("min_replicas", "max_replicas", "autoscaling")  # which make no new revision
 ROLLBACK = "Go back to the last revision that worked, if this one does not get ready."
 
 
@@ -148,7 +150,7 @@ def push_bundle(client: Client, output: Output, config: Config, bundle: Bundle, 
 def apply(
     client: Client, config: Config, reference: str, *, has_command: bool, state: State | None = None
 ) -> tuple[dict[str, Any], str]:
-    """Make the deployment what the config says; return it, and in one word what that changed.
+    """Make the deployment what the config says; return it, and in a word or two what that changed.
 
     Args:
         client: the platform.
@@ -167,7 +169,15 @@ def apply(
     if before is None:
         return create(client, config, reference, has_command=has_command), "created"
     after = client.patch(path, update_body(config, reference, has_command=has_command))
-    return after, "unchanged" if revision_of(before) == revision_of(after) else "updated"
+    return after, change_between(before, after)
+
+
+def change_between(before: dict[str, Any], after: dict[str, Any]) -> str:
+    """What differs: what runs, or only between how many replicas, or neither."""
+    if revision_of(before) != revision_of(after):
+        return "updated"
+    is_scaled = any(before.get(key) != after.get(key) for key in SCALING_KEYS)
+    return SCALED if is_scaled else UNCHANGED
 
 
 def with_kept_secrets(config: Config, state: State, before: dict[str, Any] | None) -> Config:

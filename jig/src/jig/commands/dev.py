@@ -14,7 +14,7 @@ from typing import Annotated, Any
 from cyclopts import Parameter
 
 from jig.client import Client
-from jig.commands.deploy import apply, publish
+from jig.commands.deploy import SCALED, UNCHANGED, apply, publish
 from jig.config.file import find_config
 from jig.config.model import NO_GPU, Config, EnvironmentVariable
 from jig.contexts import Target
@@ -157,7 +157,7 @@ class DevLoop:
         reference = publish(self._client, config, self._output, steps, "dev")
         deployment, change = apply(self._client, config, reference, has_command=True)
         self._follow_logs(config.name)
-        if change == "unchanged":
+        if change in (UNCHANGED, SCALED):
             self._output.note("  nothing that runs has changed")
             return None
         return Rollout(config, reference, Tracking(revision_of(deployment), now), now)

@@ -109,9 +109,12 @@ def of_platform(session: Session) -> Iterator[tuple[Finding, Mapping[str, Any] |
 
 
 def key_finding(scope: str, project: str) -> Finding:
-    """A key that can only work a queue deploys nothing."""
+    """A key that can only look, or only work a queue, deploys nothing."""
+    mend = "Log in with `jig auth login` and a key of scope developer or admin."
     if scope == "worker":
-        return Finding("key", MISSING, "a replica's own: it can only work a queue", "Log in with `jig auth login`.")
+        return Finding("key", MISSING, "a replica's own: it can only work a queue", mend)
+    if scope == "viewer":
+        return Finding("key", MISSING, f"of project {project}, scope viewer: it can only look", mend)
     return Finding("key", OK, f"of project {project}, scope {scope}")
 
 

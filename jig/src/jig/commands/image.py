@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Annotated
 
 from cyclopts import Parameter
@@ -64,7 +65,8 @@ def push_command(*, tag: Tag = None, builder: BuilderName = None, options: Proje
     wishes = Wishes(tag, builder)
     wishes.check()
     steps = Steps(session.output)
-    pushed = push(session, steps, wishes, built_here(session, wishes))
+    built = built_here(session, wishes)
+    pushed = push(session, steps, replace(wishes, tag=tag or built.chosen_tag), built)
     session.client.request("POST", "/v1/deployments/prewarm", json={"images": [pushed.image]})
     document = {"image": pushed.image, "digest": pushed.digest, "tags": list(pushed.tags)}
     session.output.result(document | {"seconds": steps.rounded()}, pushed.image)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from shlex import quote
 from typing import Annotated
 
 from cyclopts import Parameter
@@ -68,5 +69,5 @@ def project_name(folder: Path) -> str:
 def report(folder: Path, created: list[str], kept: list[str]) -> str:
     """What was done, and what to do next."""
     lines = [f"  created  {name}" for name in created] + [f"  kept     {name}" for name in kept]
-    enter = "" if folder.resolve() == Path.cwd() else f"cd {folder} && "
+    enter = "" if folder.resolve() == Path.cwd() else f"cd {quote(str(folder))} && "
     return "\n".join([*lines, "", f'Next: {enter}jig deploy && jig submit --prompt "you" --watch'])

@@ -97,7 +97,7 @@ def build_prepared(session: Session, steps: Steps, wishes: Wishes, builder: Buil
             warm_up(session.config, builder, name, on_line)
         tag += WARMED
         steps.done("warm-up", "its compile cache is in the image")
-    built = BuiltImage(tag, builder.name, is_warmed=wishes.warmup)
+    built = BuiltImage(tag, builder.name, is_warmed=wishes.warmup, chosen_tag=wishes.tag)
     State(session.config.directory, session.config.name).keep_built_image(built)
     return built
 
