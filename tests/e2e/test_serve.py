@@ -76,7 +76,7 @@ def test_a_data_directory_that_cannot_be_used_is_named(own_platform: PlatformPro
 
 
 def test_options_that_this_version_lacks_are_refused(own_platform: PlatformProcess) -> None:
-    for options in (["--runtime", "docker"], ["--runtime", "lambda"], ["--database-url", "mysql://x/y"]):
+    for options in (["--runtime", "kubernetes"], ["--runtime", "lambda"], ["--database-url", "mysql://x/y"]):
         finished = own_platform.machineshop("serve", *options)
         assert finished.returncode == 1
         assert options[0] in finished.stderr
