@@ -14,6 +14,7 @@ from machineshop.config import GatewayLimits
 from machineshop.gateway.proxy import Gateway
 from machineshop.models import Deployment
 from machineshop.runtime.base import Replica, ReplicaStatus
+from machineshop.services.traffic import Traffic
 
 PREFIX = "/v1/deployment-request/hello/"
 # Long enough for what comes in time, and soon over where a test wants that.
@@ -89,12 +90,14 @@ class Caller:
         gateway: Gateway,
         replicas: Replicas,
         deployment: Deployment,
+        traffic: Traffic,
     ) -> None:
         self.port = port
         self.session = session
         self.gateway = gateway
         self._replicas = replicas
         self._deployment = deployment
+        self._traffic = traffic
 
     def serve(self, *ports: int) -> None:
         """These are the ready replicas."""
@@ -107,6 +110,10 @@ class Caller:
     def held(self) -> int:
         """How many requests wait for a replica."""
         return self.gateway.held(self._deployment.id)
+
+    def in_flight(self) -> int:
+        """How many requests are in the hands of a replica."""
+        return self._traffic.seen(self._deployment.id, 0.0).in_flight
 
     def head(self, line: str) -> bytes:
         """The first lines of a request."""

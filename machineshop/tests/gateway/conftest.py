@@ -40,7 +40,8 @@ async def caller(
     identity: IdentityService, deployments: DeploymentService, deployment: Deployment, limits: GatewayLimits
 ) -> AsyncIterator[Caller]:
     replicas = Replicas()
-    gateway = Gateway(identity, deployments, replicas, Traffic(), limits)
+    traffic = Traffic()
+    gateway = Gateway(identity, deployments, replicas, traffic, limits)
     listener = socket.create_server(("127.0.0.1", 0))
     (route,) = gateway.routes()
     front = Front(Starlette(routes=[route]), route)
@@ -53,7 +54,7 @@ async def caller(
     port = listener.getsockname()[1]
     base, key = f"http://127.0.0.1:{port}{PREFIX}", {"Authorization": f"Bearer {ADMIN_KEY}"}
     async with aiohttp.ClientSession(base, headers=key) as session:
-        yield Caller(port, session, gateway, replicas, deployment)
+        yield Caller(port, session, gateway, replicas, deployment, traffic)
     server.should_exit = True
     await serving
     gateway.close()

@@ -155,6 +155,58 @@ async def _until_end(serving: Coroutine[None, None, None], writer: asyncio.Strea
         writer.close()
 
 
+SWITCH = b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
+WEBSOCKET = b"Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: eA=="
+
+
+@pytest.mark.parametrize(
+    ("switch", "ask"),
+    [
+        (SWITCH + b"\r\n", b"Connection: close"),
+        (b"HTTP/1.1 101 Switching Protocols\r\n\r\n", b"Connection: close"),
+        (SWITCH + b"X-A: b\x01c\r\n\r\n", WEBSOCKET),
+    ],
+    ids=["unasked", "bare", "malformed"],
+)
+async def test_a_connection_that_a_replica_switched_is_not_used_again(
+    caller: Caller, switch: bytes, ask: bytes
+) -> None:
+    connections = 0
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal connections
+        connections += 1
+        answer = switch if connections == 1 else b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
+        while await reader.readuntil(b"\r\n\r\n"):
+            writer.write(answer)
+
+    server = await asyncio.start_server(lambda r, w: _until_end(serve(r, w), w), "127.0.0.1", 0)
+    async with server, asyncio.timeout(60):
+        caller.serve(server.sockets[0].getsockname()[1])
+        assert (await caller.raw(f"GET {PREFIX}x HTTP/1.1", ask)).startswith(b"HTTP/1.1 502 ")
+        async with caller.session.get("x") as answer:
+            assert (answer.status, await answer.text()) == (200, "ok")
+    assert connections == 2
+
+
+@pytest.mark.parametrize("whole", [True, False])
+async def test_a_head_larger_than_may_be_is_refused_also_where_it_comes_at_once(caller: Caller, whole: bool) -> None:
+    lines = b"".join(b"X-%d: " % number + b"v" * 1000 + b"\r\n" for number in range(100))
+    end = b"Content-Length: 2\r\n\r\nok" if whole else b""
+    async with recorder(b"HTTP/1.1 200 OK\r\n" + lines + end) as (port, _):
+        caller.serve(port)
+        async with caller.session.get("x") as answer:
+            assert answer.status == 502
+            assert "a head of more than 65536 bytes" in (await answer.json())["error"]["message"]
+
+
+async def test_a_body_that_comes_with_its_head_does_not_count_as_one(caller: Caller) -> None:
+    async with recorder(b"HTTP/1.1 200 OK\r\nContent-Length: 200000\r\n\r\n" + b"x" * 200_000) as (port, _):
+        caller.serve(port)
+        async with caller.session.get("x") as answer:
+            assert len(await answer.read()) == 200_000
+
+
 async def test_a_head_answer_with_a_body_spoils_no_other_answer(caller: Caller) -> None:
     async with recorder(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok") as (port, _):
         caller.serve(port)

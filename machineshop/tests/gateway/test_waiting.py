@@ -68,6 +68,24 @@ async def test_a_caller_that_hangs_up_waits_no_longer(caller: Caller) -> None:
     await held(caller, 0)
 
 
+async def test_those_who_wait_are_told_when_their_deployment_is_deleted(
+    caller: Caller, deployments: DeploymentService, deployment: Deployment
+) -> None:
+    async with asyncio.timeout(25):  # less than they would wait
+        waiting = [asyncio.ensure_future(caller.session.get("hello")) for _ in range(3)]
+        await held(caller, 3)
+        await deployments.update(deployment.project_id, "hello", {"min_replicas": 0})
+        await deployments.create(deployment.project_id, {"name": "other", "image": "i@sha256:1", "gpu_type": "none"})
+        await deployments.delete(deployment.project_id, "other")
+        assert caller.held() == 3
+        await deployments.delete(deployment.project_id, "hello")
+        for asking in waiting:
+            async with await asking as answer:
+                assert answer.status == 404
+                assert (await answer.json())["error"]["message"] == "There is no deployment 'hello' in this project."
+    assert caller.held() == 0
+
+
 async def test_those_who_wait_are_told_when_the_server_ends(caller: Caller) -> None:
     async with asyncio.timeout(30):
         asking = asyncio.ensure_future(caller.session.get("hello"))

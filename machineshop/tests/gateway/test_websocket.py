@@ -3,11 +3,13 @@
 import asyncio
 import base64
 import os
+from pathlib import Path
 
 import aiohttp
 import pytest
 from aiohttp import WSMsgType, web
 
+from factory import eventually
 from gateway.caller import PREFIX, Caller, recorder, upstream
 from machineshop.config import GatewayLimits
 
@@ -42,6 +44,43 @@ async def test_messages_pass_both_ways(caller: Caller) -> None:
             assert await socket.receive_bytes() == large
             await socket.close(code=4001)
             assert socket.close_code is not None
+        await eventually(lambda: caller.in_flight() == 0)
+
+
+@pytest.mark.parametrize("replica_first", [True, False])
+async def test_a_tunnel_whose_both_sides_say_no_more_is_closed(caller: Caller, replica_first: bool) -> None:
+    ends: asyncio.Queue[tuple[asyncio.StreamReader, asyncio.StreamWriter]] = asyncio.Queue()
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n")
+        await ends.put((reader, writer))
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    async with server, asyncio.timeout(60):
+        caller.serve(server.sockets[0].getsockname()[1])
+        near = await asyncio.open_connection("127.0.0.1", caller.port)
+        near[1].write(caller.head(f"GET {PREFIX}talk HTTP/1.1") + ASK + KEY + b"\r\n\r\n")
+        assert (await near[0].readuntil(b"\r\n\r\n")).startswith(b"HTTP/1.1 101 ")
+        far = await ends.get()
+        assert caller.in_flight() == 1
+        sockets = open_sockets()
+        first, second = (far, near) if replica_first else (near, far)
+        first[1].write(b"last word")
+        first[1].write_eof()
+        assert await second[0].read() == b"last word"
+        second[1].write(b"x" * 1_000_000)  # it may still speak, and all of that arrives
+        second[1].write_eof()
+        assert len(await first[0].read()) == 1_000_000
+        # Neither the caller nor the replica has closed its own end yet.
+        await eventually(lambda: caller.in_flight() == 0 and open_sockets() == sockets - 2)
+        for _, writer in (near, far):
+            writer.close()
+
+
+def open_sockets() -> int:
+    """How many descriptors of this process are sockets."""
+    return sum(entry.is_socket() for entry in Path("/dev/fd").iterdir())
 
 
 async def test_a_replica_that_closes_closes_the_callers_side(caller: Caller) -> None:

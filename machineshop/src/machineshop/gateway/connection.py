@@ -18,6 +18,7 @@ HIGH_WATER_BYTES = 256 * 1024
 # The bounds of an answer's head; what a server accepts of its callers is no more.
 MAX_HEAD_BYTES = 64 * 1024
 MAX_HEADERS = 200
+TOO_LARGE = f"a head of more than {MAX_HEAD_BYTES} bytes"
 SWITCHING = 101
 
 
@@ -211,7 +212,7 @@ class Connection(asyncio.Protocol):
         except httptools.HttpParserError as error:
             self._garbled(str(error.__context__ or error))
         if self._head is None and self._head_bytes > MAX_HEAD_BYTES:
-            self._garbled(f"a head of more than {MAX_HEAD_BYTES} bytes")
+            self._garbled(TOO_LARGE)
         if self._size > HIGH_WATER_BYTES and not self._reading_paused and not self.complete:
             self._reading_paused = True
             self.transport.pause_reading()
@@ -234,6 +235,9 @@ class Connection(asyncio.Protocol):
         """The end of a head."""
         if self.complete:
             return
+        # What came may hold the body's beginning too: only where there is too much of it, the head is measured.
+        if self._head_bytes > MAX_HEAD_BYTES and self._size_of_head() > MAX_HEAD_BYTES:
+            raise Garbled(TOO_LARGE)
         status = self._parser.get_status_code()
         if status < 200 and status != SWITCHING:
             self._headers = []  # it only announces the answer
@@ -266,8 +270,12 @@ class Connection(asyncio.Protocol):
 
     def _finish(self) -> None:
         self.complete = True
-        self._reusable = self._parser.should_keep_alive()
+        # After status 101 the other side speaks no HTTP any more, also where nobody had asked it for that.
+        self._reusable = self._parser.get_status_code() != SWITCHING and self._parser.should_keep_alive()
         self._wake()
+
+    def _size_of_head(self) -> int:
+        return sum(len(name) + len(value) + len(b": \r\n") for name, value in self._headers)
 
     def _check_coding(self) -> None:
         """Only one coding is undone here; another would reach the caller without a word about it."""

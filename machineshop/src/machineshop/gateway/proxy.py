@@ -88,7 +88,8 @@ class Gateway:
         self._traffic = traffic
         self._limits = limits
         self.sight = Sight(replicas)
-        self._room = WaitingRoom(limits, self.sight.ready)
+        self._room = WaitingRoom(limits, self.sight.ready, deployments.get)
+        deployments.on_change(self._room.deployments_changed)
         self._keys = KeyLimiter(limits)
         self._pool = Pool()
 
@@ -207,7 +208,7 @@ class Gateway:
         if tries.place is None:
             seconds = await self._hold_seconds(deployment, tries)
             tries.until = time.monotonic() + seconds
-            tries.place = self._room.place(deployment.id, deployment.name).__enter__()
+            tries.place = self._room.place(deployment).__enter__()
         counted.hold()
         asked.gone = tries.place.gone
         asked.watch()

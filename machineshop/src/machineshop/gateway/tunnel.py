@@ -18,6 +18,8 @@ class Side(asyncio.Protocol):
     def __init__(self, ended: asyncio.Event) -> None:
         self.transport: asyncio.Transport = cast("asyncio.Transport", None)
         self.passed_bytes = 0
+        self.silent = False
+        """Whether it has said that it says no more."""
         self._other: Side = self
         self._ended = ended
 
@@ -31,7 +33,12 @@ class Side(asyncio.Protocol):
         self._other.transport.write(data)
 
     def eof_received(self) -> bool:
-        """It says no more, and may still listen."""
+        """It says no more, and may still listen while the other one speaks."""
+        self.silent = True
+        if self._other.silent:
+            # Neither transport would close of itself: each waits for what the other half may still send.
+            self._other.transport.close()
+            return False
         if self._other.transport.can_write_eof():
             self._other.transport.write_eof()
             return True
