@@ -17,6 +17,7 @@ from jig.image.dockerfile import Contents, dockerfile
 from jig.image.ignored import docker_pattern, dockerignore
 from jig.image.managed import MARKER
 from jig.image.prepare import Prepared, prepare
+from jig.state import State
 
 WHEEL_PATH = f".jig/{WHEEL_NAME}"
 
@@ -106,6 +107,49 @@ def test_the_long_forms_command_is_split_into_words(folder: Path) -> None:
     (folder / "jig.toml").write_text('name = "hello"\n[image]\ncmd = "python app.py --name \'a b\'"\n')
     lines = dockerfile(load_config(folder / "jig.toml"), Contents(WHEEL_NAME)).splitlines()
     assert lines[-1] == 'CMD ["python", "app.py", "--name", "a b"]'
+
+
+def test_jig_writes_and_deletes_nothing_through_its_folder_that_is_a_link(folder: Path, tmp_path: Path) -> None:
+    victim = tmp_path / "victim"
+    victim.mkdir()
+    files = dict.fromkeys(("pyproject.toml", "requirements.txt", ".gitignore"), b"precious")
+    for name, content in {**files, WHEEL_NAME: WHEEL}.items():
+        (victim / name).write_bytes(content)
+    (folder / ".jig").symlink_to(victim, target_is_directory=True)
+    with pytest.raises(ImageError, match=r"\.jig is a link, and jig writes through none"):
+        prepared(folder)
+    assert {name: (victim / name).read_bytes() for name in files} == files
+
+
+@pytest.mark.parametrize(
+    "name", ["Dockerfile", ".dockerignore", ".jig/.gitignore", ".jig/requirements.txt", ".jig/pyproject.toml"]
+)
+@pytest.mark.parametrize("content", [None, f"{MARKER}\nprecious"], ids=["dangling", "to a file"])
+def test_jig_writes_no_file_through_a_link(kept_wheel: Path, tmp_path: Path, name: str, content: str | None) -> None:
+    victim = tmp_path / "victim"
+    if content is not None:
+        victim.write_text(content)
+    (kept_wheel / name).symlink_to(victim)
+    with pytest.raises(ImageError, match=rf"{name}( is a link|', which is outside the project)"):
+        prepared(kept_wheel)
+    assert (victim.read_text() if victim.exists() else None) == content
+
+
+def test_jig_remembers_nothing_through_a_link(folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "victim").write_text("precious")
+    (folder / ".jig.json").symlink_to(tmp_path / "victim")
+    state = State(folder, "hello")
+    state.keep_requirements("key", "pinned")
+    with pytest.raises(OSError, match="writes through none"):
+        state.keep_secrets({"TOKEN": "hello-token"})
+    assert (tmp_path / "victim").read_text() == "precious"
+
+
+def test_an_own_file_may_be_a_link(kept_wheel: Path, tmp_path: Path) -> None:
+    (tmp_path / "ignore").write_text("data\n")
+    (kept_wheel / ".dockerignore").symlink_to(tmp_path / "ignore")
+    prepared(kept_wheel)
+    assert (tmp_path / "ignore").read_text() == "data\n"
 
 
 def test_copy_takes_folders_whole_and_files_by_their_place(kept_wheel: Path) -> None:

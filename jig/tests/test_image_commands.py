@@ -8,7 +8,7 @@ from fake_platform import KEY, WHEEL, WHEEL_NAME, FakePlatform
 from jig_process import Finished, Jig
 
 from jig.errors import UsageError
-from jig.image.builders import BUILDERS
+from jig.image.builders import BUILDERS, Build
 from jig.image.find import find_builder
 from jig.image.ship import platform_for
 from jig.image.warmup import Cache, cache_of, runner_for
@@ -55,7 +55,7 @@ def test_a_deploy_builds_pushes_and_pins_by_digest(
     assert images.deployments["hello"]["command"] == [], "the image has it"
     (build,) = builder.commands("docker build")
     assert build[2:] == [
-        *("--file", str(project / "Dockerfile")),
+        *("--force-rm", "--file", str(project / "Dockerfile")),
         *("--tag", "hello:latest", "--network", "host", str(project)),
     ]
     assert builder.asked("docker build")[0]["environment"]["DOCKER_BUILDKIT"] == "0"
@@ -318,6 +318,13 @@ def test_an_images_build_fits_the_machine_that_runs_it() -> None:
     assert platform_for("x86_64", "https://gpu.example.com") is None
     assert platform_for("arm64", "https://gpu.example.com") == "linux/amd64"
     assert platform_for("arm64", "http://127.0.0.1:8799") is None
+
+
+@pytest.mark.parametrize("name", ["buildx", "podman", "buildah"])
+def test_only_the_classic_builder_is_told_to_leave_no_container(name: str) -> None:
+    build = Build(Path("Dockerfile"), Path(), ("hello:latest",))
+    assert "--force-rm" in BUILDERS["docker"].build(build)
+    assert "--force-rm" not in BUILDERS[name].build(build)
 
 
 def test_colours_of_a_step_are_left_out(image_jig: Jig, builder: FakeBuilder) -> None:

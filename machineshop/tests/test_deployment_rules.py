@@ -56,6 +56,7 @@ def test_defaults_are_those_of_the_contract() -> None:
         ({"health_check_path": "/\r\nX: y"}, "health_check_path"),
         ({"command": ["python", "a\0b"]}, "command"),
         ({"args": ["a\0b"]}, "args"),
+        ({"description": "a\0b"}, "description"),
         ({"environment_variables": [{"value": "1"}]}, "environment_variables[0].name"),
         ({"volumes": [{"name": "weights", "mount_path": "/w"}]}, "volumes"),
         ({"model_mounts": [{"model_id": "ml_1", "mount_path": "/w"}]}, "model_mounts"),

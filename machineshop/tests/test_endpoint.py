@@ -1,9 +1,16 @@
 """Reading a body: what is wrong with it is told to the caller, and names the field."""
 
+import asyncio
+from pathlib import Path
+
+import httpx
 import msgspec
 import pytest
 
+from machineshop import http
 from machineshop.api.endpoint import decode
+from machineshop.app import Platform
+from machineshop.config import Settings
 from machineshop.errors import MalformedBody
 
 
@@ -30,3 +37,31 @@ def test_a_body_that_cannot_be_read_is_refused(body: bytes, param: str | None) -
     with pytest.raises(MalformedBody) as raised:
         decode(body, msgspec.json.Decoder(Thing))
     assert raised.value.param == param
+
+
+async def test_a_body_that_stalls_is_not_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(http, "BODY_SILENCE_SECONDS", 0.2)
+    monkeypatch.setenv("JIG_CONTEXTS", str(tmp_path / "contexts.json"))
+    platform = Platform(Settings(data_dir=tmp_path / "data", port=0))
+    await platform.start()
+    try:
+        for path, begun in (("/v1/projects", b"{"), ("/v1/projects", b""), ("/v2/token", b"g")):
+            got = await _begin(platform, path, begun)
+            assert got.startswith(b"HTTP/1.1 408 "), path
+            assert got.lower().count(b"\r\nconnection: close\r\n") == 1
+            assert b"Nothing of the request's body came for 0.2 s" in got
+            assert (b'"code":"body_too_slow"' in got) == path.startswith("/v1/")
+    finally:
+        await platform.stop(end_replicas=True)
+
+
+async def _begin(platform: Platform, path: str, begun: bytes) -> bytes:
+    """All that is answered to the head and the beginning of a body, until the server closes the connection."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", httpx.URL(platform.base_url).port)
+    head = f"POST {path} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {platform.admin_key}\r\nContent-Length: 100"
+    writer.write(head.encode() + b"\r\n\r\n" + begun)
+    try:
+        async with asyncio.timeout(30):
+            return await reader.read()
+    finally:
+        writer.close()

@@ -113,6 +113,7 @@ def test_names_that_cannot_be(name: str) -> None:
         ({"value": "x" * (MAX_VALUE_BYTES + 1)}, "value"),
         ({"value": "a\x00b"}, "value"),
         ({"description": "x" * 501}, "description"),
+        ({"description": "a\x00b"}, "description"),
         ({"ttl_seconds": DAY - 1}, "ttl_seconds"),
         ({"ttl_seconds": 14 * DAY + 1}, "ttl_seconds"),
     ],

@@ -6,6 +6,7 @@ The file holds one object a deployment name. Keys that this jig does not know ar
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -58,7 +59,7 @@ class State:
         everything[self._name] = {**self._own(), key: value}
         # A project folder that cannot be written is still deployed: it is only locked anew the next time.
         with contextlib.suppress(OSError):
-            self._path.write_text(json.dumps(everything, indent=2) + "\n", encoding="utf-8")
+            self._write(everything)
 
     def built_image(self) -> BuiltImage | None:
         """The image that was built last, if any."""
@@ -87,10 +88,15 @@ class State:
         """Remember the names of the project's secrets by variable, instead of any earlier ones.
 
         Raises:
-            OSError: the folder cannot be written.
+            OSError: the folder cannot be written, or the file is a link.
         """
         everything = self._read()
         everything[self._name] = {**self._own(), "secrets": dict(secrets)}
+        self._write(everything)
+
+    def _write(self, everything: dict[str, Any]) -> None:
+        if self._path.is_symlink():  # what it leads to may be another's
+            raise OSError(errno.ELOOP, "It is a link, and jig writes through none", str(self._path))
         self._path.write_text(json.dumps(everything, indent=2) + "\n", encoding="utf-8")
 
     def _own(self) -> dict[str, Any]:

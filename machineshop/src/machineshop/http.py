@@ -1,12 +1,14 @@
 """What the ways in by HTTP share: who asks, reading a body within bounds, and how errors are answered."""
 
+import asyncio
+
 import msgspec
 from starlette.datastructures import Headers
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.types import Scope as AsgiScope
 
-from machineshop.errors import MachineshopError, PayloadTooLarge, status_of
+from machineshop.errors import BodyTooSlow, MachineshopError, PayloadTooLarge, status_of
 from machineshop.models import Scope
 
 ADMIN_SCOPES = (Scope.ADMIN,)
@@ -17,6 +19,8 @@ VIEWER_SCOPES = (Scope.ADMIN, Scope.DEVELOPER, Scope.VIEWER)
 # Those that may work jobs.
 WORK_SCOPES = (Scope.ADMIN, Scope.DEVELOPER, Scope.WORKER)
 ANY_SCOPE = tuple(Scope)
+# How long a body that is read whole may stall.
+BODY_SILENCE_SECONDS = 60.0
 
 
 def address_of(scope: AsgiScope) -> str:
@@ -36,12 +40,19 @@ async def read_body(request: Request, limit_bytes: int) -> bytes:
 
     Raises:
         PayloadTooLarge: It is longer than `limit_bytes`; no more than that was read.
+        BodyTooSlow: Nothing of it came for `BODY_SILENCE_SECONDS`.
         ClientDisconnect: The caller hung up before the end of it.
     """
     parts: list[bytes] = []
     size, more = 0, True
     while more:
-        message = await request.receive()
+        try:
+            async with asyncio.timeout(BODY_SILENCE_SECONDS):
+                message = await request.receive()
+        except TimeoutError:
+            raise BodyTooSlow(
+                f"Nothing of the request's body came for {BODY_SILENCE_SECONDS:g} s. Send it again."
+            ) from None
         if message["type"] == "http.disconnect":
             raise ClientDisconnect
         part, more = message.get("body", b""), message.get("more_body", False)
@@ -84,4 +95,6 @@ def error_response(error: MachineshopError) -> Response:
         headers["WWW-Authenticate"] = "Bearer"
     if status == 409:
         headers["x-should-retry"] = "false"  # clients retry a 409 otherwise, and ours are answers
+    if isinstance(error, BodyTooSlow):
+        headers["Connection"] = "close"  # the rest of the body may still come, and is no request
     return json_response({"error": fields, **fields}, status, headers)

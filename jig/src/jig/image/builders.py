@@ -139,6 +139,10 @@ class Docker(Builder):
         """Asks the engine, without which the program can do nothing."""
         return ["docker", "version", "--format", "{{.Server.Version}}"]
 
+    def build(self, build: Build) -> Argv:
+        """Make an image on this machine; a step that fails leaves its container there unless told otherwise."""
+        return ["docker", "build", "--force-rm", *build.options()]
+
     def push(self, name: str, registry: Registry, digest_file: Path) -> Argv:  # noqa: ARG002  it prints the digest
         """Push an image under a name."""
         return ["docker", "push", name]

@@ -29,10 +29,11 @@ def write(path: Path, text: str) -> bool:
     """Make a managed file what it should be; False where it is the user's, who keeps it.
 
     Raises:
-        ImageError: it cannot be written.
+        ImageError: it cannot be written, or is a link.
     """
     if is_users(path):
         return False
+    refuse_link(path)
     whole = f"{MARKER}\n{text}"
     try:
         if not path.exists() or path.read_text(encoding="utf-8") != whole:
@@ -41,3 +42,14 @@ def write(path: Path, text: str) -> bool:
     except OSError as error:
         raise ImageError(f"Cannot write {path}: {error.strerror}.") from error
     return True
+
+
+def refuse_link(path: Path) -> None:
+    """Refuse to write where a link is: what it leads to may be another's.
+
+    Raises:
+        ImageError: the path is a link, which it names.
+    """
+    if path.is_symlink():
+        hint = f"Remove the link, or put what it leads to in its place: {path} is jig's to write."
+        raise ImageError(f"{path} is a link, and jig writes through none.", hint=hint)

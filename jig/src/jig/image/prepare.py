@@ -120,15 +120,25 @@ def prepare_managed(config: Config, client: Client | None, path: Path) -> Prepar
 
 
 def own_folder(config: Config) -> Path:
-    """Jig's folder in the project, which no repository should hold."""
+    """Jig's folder in the project, which no repository should hold.
+
+    Raises:
+        ImageError: it is a link.
+    """
     folder = config.directory / OWN_FOLDER
+    managed.refuse_link(folder)
     folder.mkdir(exist_ok=True)
     keep(folder / ".gitignore", b"*\n")
     return folder
 
 
 def keep(path: Path, content: bytes | None) -> None:
-    """Make a file what it should be, or not be; one that is so already keeps its times."""
+    """Make a file what it should be, or not be; one that is so already keeps its times.
+
+    Raises:
+        ImageError: it is a link.
+    """
+    managed.refuse_link(path)
     if content is None:
         path.unlink(missing_ok=True)
     elif not path.exists() or path.read_bytes() != content:

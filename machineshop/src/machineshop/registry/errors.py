@@ -6,6 +6,7 @@ import msgspec
 from starlette.responses import Response
 
 from machineshop.errors import (
+    BodyTooSlow,
     DiskFull,
     MachineshopError,
     NotAuthenticated,
@@ -50,6 +51,7 @@ CODES: dict[type[MachineshopError], tuple[str, int]] = {
     PageInvalid: ("PAGINATION_NUMBER_INVALID", 400),
     GrantUnsupported: ("UNSUPPORTED", 400),
     Unsupported: ("UNSUPPORTED", 405),
+    BodyTooSlow: ("UNKNOWN", 408),
     PayloadTooLarge: ("SIZE_INVALID", 413),
     RangeNotSatisfiable: ("RANGE_INVALID", 416),
     NotAuthenticated: ("UNAUTHORIZED", 401),
@@ -71,6 +73,8 @@ def error_response(error: MachineshopError) -> Response:
         headers["Content-Range"] = f"bytes */{error.size}"
     if isinstance(error, Unsupported):
         headers["Allow"] = ", ".join(error.facts["allowed"])
+    if isinstance(error, BodyTooSlow):
+        headers["Connection"] = "close"  # the rest of the body may still come, and is no request
     if error.retry_after_seconds is not None:
         headers["Retry-After"] = str(error.retry_after_seconds)
     return Response(msgspec.json.encode(body), status, headers, media_type="application/json")

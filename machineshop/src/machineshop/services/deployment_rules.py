@@ -50,6 +50,7 @@ def parse(fields: dict[str, Any]) -> DeploymentConfig:
     _check_mounts(config)
     _check_command(config)
     _check_health_path(config.health_check_path)
+    _check_description(config.description)
     return msgspec.structs.replace(
         config,
         max_replicas=config.min_replicas if config.max_replicas is None else config.max_replicas,
@@ -186,3 +187,8 @@ def _check_health_path(path: str) -> None:
             "health_check_path must begin with '/' and be fit for a URL, or be empty to turn checks off.",
             param="health_check_path",
         )
+
+
+def _check_description(text: str) -> None:
+    if "\x00" in text:
+        raise InvalidRequest("description holds a NUL character, which not every database can.", param="description")

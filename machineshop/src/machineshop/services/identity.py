@@ -227,11 +227,12 @@ class IdentityService:
             by: Who makes it.
 
         Raises:
-            InvalidRequest: A slug cannot be one.
+            InvalidRequest: A slug cannot be one, or the name is too long or not printable.
             AlreadyExists: There is one of this slug.
         """
         keys.check_slug(slug, "slug")
         keys.check_slug(organization_slug or slug, "organization")
+        keys.check_name(name or slug)
         return await self._database.write_alone(
             _LOCK, keys.create_project, slug, name or slug, organization_slug or slug, by, self._clock()
         )

@@ -32,7 +32,7 @@ def check_name(name: str) -> None:
     """Refuse a name that tells nothing, or too much.
 
     Raises:
-        InvalidRequest: It is empty or too long.
+        InvalidRequest: It is empty, too long, or would do something to a terminal.
     """
     if not 1 <= len(name) <= MAX_NAME_LENGTH or not name.isprintable():
         raise InvalidRequest(f"The name must have 1 to {MAX_NAME_LENGTH} printable characters.", param="name")

@@ -46,6 +46,10 @@ def check(fields: SecretFields) -> None:
             f"A description may have {MAX_DESCRIPTION_LENGTH} characters, and this one has {len(fields.description)}.",
             param="description",
         )
+    if isinstance(fields.description, str) and "\x00" in fields.description:
+        raise InvalidRequest(
+            "A description must not hold a NUL character: not every database can.", param="description"
+        )
     if isinstance(fields.ttl_seconds, int) and not MIN_TTL_SECONDS <= fields.ttl_seconds <= MAX_TTL_SECONDS:
         raise InvalidRequest(
             f"ttl_seconds is {fields.ttl_seconds}; it must be between {MIN_TTL_SECONDS} (1 day) and "
