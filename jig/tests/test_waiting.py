@@ -21,6 +21,10 @@ def failed(times: int) -> dict[str, object]:
     ("deployment", "expected"),
     [
         ({"status": "ScaledToZero", "desired_replicas": 0, "ready_replicas": 0}, NOBODY),
+        (
+            {"status": "ScaledToZero", "desired_replicas": 0, "min_replicas": 0, "max_replicas": 0},
+            "pending: no replica is asked for: max_replicas is 0",
+        ),
         (failed(2), f"pending: no replica is ready (Failed: {CRASHES.format(2).rstrip('.')})"),
         ({"status": "Updating", "desired_replicas": 1}, "pending: no replica is ready (Updating)"),
         (
@@ -32,7 +36,7 @@ def failed(times: int) -> dict[str, object]:
             "pending: 2 replicas are ready and busy, or do not work the queue (their command needs --queue)",
         ),
     ],
-    ids=["none asked for", "failed", "updating", "one ready", "two ready"],
+    ids=["none asked for", "none may be", "failed", "updating", "one ready", "two ready"],
 )
 def test_the_reason_is_the_deployments(deployment: dict[str, object], expected: str) -> None:
     assert why_pending(deployment) == expected

@@ -55,6 +55,23 @@ def test_whatever_the_metric_one_starts_as_soon_as_something_waits(metric: Metri
     assert life.see(**{work: 1}).replicas == 1
 
 
+@pytest.mark.parametrize("metric", [Metric.BACKLOG, Metric.REQUESTS, Metric.IN_FLIGHT])
+@pytest.mark.parametrize("target", [1e-308, 1e-320, 1e-9])
+def test_a_number_out_of_all_proportion_asks_for_as_many_as_may_be(metric: Metric, target: float) -> None:
+    decision = Life(metric=metric, target=target).see(pending=5, held=5, arrived=5)
+    assert (decision.replicas, decision.reason) == (10, Reason.UPPER_BOUND)
+
+
+@pytest.mark.parametrize(
+    ("custom", "asked"), [(1e308, 10), (-1e308, 0), (math.inf, 10), (-math.inf, 0), (math.nan, 0), (0.0, 0)]
+)
+def test_what_replicas_say_may_be_any_number(custom: float, asked: int) -> None:
+    life = Life(metric=Metric.CUSTOM, custom_metric_name="q", target=0.001, min_replicas=1)
+    decision = life.see(custom=custom, ready=2)
+    assert decision.wanted == asked
+    assert 1 <= decision.replicas <= 10
+
+
 def test_a_backlog_is_shared_by_the_workers_and_the_bounds_hold() -> None:
     life = Life()
     assert life.see(pending=12, running=3).replicas == 3

@@ -1,22 +1,25 @@
 """The loop that scales: real store, real queue, real decisions, and replicas that exist in memory alone."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 
 import pytest
 from aiohttp import web
 
 from factory import Clock, Jobs
 from machineshop.control.scaler import Scaler
-from machineshop.control.scraper import Scraper, value_of
-from machineshop.models import Deployment
+from machineshop.control.scraper import FRESH_SECONDS, Scraper, value_of
+from machineshop.models import Deployment, DeploymentConfig
 from machineshop.runtime.base import Replica, ReplicaStatus
 from machineshop.services.deployments import DeploymentService
 from machineshop.services.queue import QueueService
 from machineshop.services.scaling import ScalingService
+from machineshop.services.scaling_policy import Policy, policy_of
 from machineshop.services.traffic import Traffic
 from machineshop.store import scaling as stored
 from machineshop.store.database import Database
+
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 METRICS = """# HELP depth how deep
 depth{side="left"} 3
@@ -177,27 +180,10 @@ async def test_a_metric_of_their_own_is_asked_of_the_replicas(
     async def metrics(_request: web.Request) -> web.Response:
         return web.Response(text=METRICS)
 
-    app = web.Application()
-    app.router.add_get("/metrics", metrics)
-    runner = web.AppRunner(app)
-    await runner.setup()
-    site = web.TCPSite(runner, "127.0.0.1", 0)
-    await site.start()
-    port = runner.addresses[0][1]
+    runner = await _serving({"/metrics": metrics})
     policy = {"metric": "CustomMetric", "custom_metric_name": "depth", "target": 2}
     await _scaled(deployments, deployment, min_replicas=1, autoscaling=policy)
-    replicas.all = [
-        Replica(
-            id="r",
-            deployment_id=deployment.id,
-            revision_id=deployment.revision_id,
-            image="x",
-            status=ReplicaStatus.RUNNING,
-            port=port,
-            created_at=clock.now,
-            ready_since=clock.now,
-        )
-    ]
+    replicas.all = [_ready("r", deployment, runner, clock)]
     async with asyncio.timeout(30):
         while await _replicas(database, deployments, deployment) < 2:
             await scaler.run_once(clock.now)
@@ -208,6 +194,96 @@ async def test_a_metric_of_their_own_is_asked_of_the_replicas(
     await runner.cleanup()
 
 
+async def _serving(handlers: dict[str, Handler]) -> web.AppRunner:
+    app = web.Application()
+    for path, handler in handlers.items():
+        app.router.add_get(path, handler)
+    runner = web.AppRunner(app, shutdown_timeout=1.0)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    return runner
+
+
+def _ready(replica_id: str, deployment: Deployment, runner: web.AppRunner, clock: Clock) -> Replica:
+    return Replica(
+        id=replica_id,
+        deployment_id=deployment.id,
+        revision_id=deployment.revision_id,
+        image="x",
+        status=ReplicaStatus.RUNNING,
+        port=runner.addresses[0][1],
+        created_at=clock.now,
+        ready_since=clock.now,
+    )
+
+
+async def test_a_redirect_is_no_value_and_is_not_followed(deployment: Deployment, clock: Clock) -> None:
+    asked: list[str] = []
+
+    async def redirect(request: web.Request) -> web.Response:
+        asked.append(request.path)
+        raise web.HTTPFound("/elsewhere")
+
+    async def elsewhere(request: web.Request) -> web.Response:
+        asked.append(request.path)
+        return web.Response(text=METRICS)
+
+    runner = await _serving({"/metrics": redirect, "/elsewhere": elsewhere})
+    replica = _ready("r", deployment, runner, clock)
+    scraper = Scraper(clock)
+    async with asyncio.timeout(30):
+        while len(asked) < 3:  # asked again: an answer to the first has been taken in
+            clock.now += FRESH_SECONDS
+            assert scraper.mean("depth", [replica]) is None
+            await asyncio.sleep(0.01)
+    assert set(asked) == {"/metrics"}
+    await scraper.close()
+    await runner.cleanup()
+
+
+async def test_numbers_out_of_all_proportion_keep_no_other_deployment_from_its_turn(
+    scaler: Scaler, database: Database, deployments: DeploymentService, deployment: Deployment, jobs: Jobs, clock: Clock
+) -> None:
+    # Older than the bound on it, or past it in another way: what is stored is not trusted.
+    policy = {"profile": "QueueBacklogPerWorker", "targetValue": 1e-308}
+    await _scaled(deployments, deployment, autoscaling=policy)
+    await jobs.pending()
+    await scaler.run_once(clock.now)
+    assert await _replicas(database, deployments, deployment) == 1
+
+
+async def test_a_deployment_that_fails_is_logged_once_and_the_others_have_their_turn(
+    scaler: Scaler,
+    database: Database,
+    deployments: DeploymentService,
+    deployment: Deployment,
+    jobs: Jobs,
+    clock: Clock,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    fields = {"name": "broken", "image": "registry/ns/broken@sha256:1", "gpu_type": "none"}
+    broken = await deployments.create(deployment.project_id, fields)
+    await _scaled(deployments, deployment)
+    await jobs.pending()
+
+    def failing(config: DeploymentConfig) -> Policy:
+        if config.name == "broken":
+            raise OverflowError("cannot convert float infinity to integer")
+        return policy_of(config)
+
+    monkeypatch.setattr("machineshop.control.scaler.policy_of", failing)
+    await scaler.run_once(clock.now)
+    await scaler.run_once(clock.now + 1)
+    assert await _replicas(database, deployments, deployment) == 1
+    (record,) = [record for record in caplog.records if "deployment.failed" in record.message]
+    assert broken.id in record.message
+
+
 @pytest.mark.parametrize(("name", "value"), [("depth", 7.0), ("depths", 100.0), ("dep", None), ("broken", None)])
 def test_a_metric_is_summed_over_its_labels(name: str, value: float | None) -> None:
     assert value_of(METRICS, name) == value
+
+
+def test_a_sum_that_is_no_number_is_no_value() -> None:
+    assert value_of('q{a="1"} 1e308\nq{a="2"} 1e308\n', "q") is None

@@ -41,7 +41,7 @@ from queue_simulation import make_deployment, pending_job, transaction
 
 NOW = 1_000_000.0
 STARTING = Standing(DeploymentStatus.UPDATING, "0 of 1 replicas are ready; r-1 is starting.", 1, 0)
-NONE_WANTED = Standing(DeploymentStatus.SCALED_TO_ZERO, "No replica is asked for: min_replicas is 0.", 0, 0)
+NONE_WANTED = Standing(DeploymentStatus.SCALED_TO_ZERO, "No replica is asked for: max_replicas is 0.", 0, 0)
 READY = Standing(DeploymentStatus.READY, None, 2, 2)
 
 
@@ -86,7 +86,7 @@ def facts(
         (
             facts(replicas=NONE_WANTED),
             Reason.NO_REPLICA,
-            "No replica is ready (ScaledToZero: No replica is asked for: min_replicas is 0).",
+            "No replica is ready (ScaledToZero: No replica is asked for: max_replicas is 0).",
         ),
         # Workers that are no replicas of ours work as well as any.
         (facts(replicas=NONE_WANTED, running=1), Reason.NEXT, "It is next: all workers are busy with 1 job."),

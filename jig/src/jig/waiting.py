@@ -88,7 +88,8 @@ def reason(deployment: Mapping[str, Any]) -> str:
     if ready:
         return f"{count(ready, 'replica')} are ready and busy, or do not work the queue (their command needs --queue)"
     if not deployment.get("desired_replicas"):
-        return "no replica is asked for: min_replicas is 0"
+        bound = "max_replicas" if deployment.get("max_replicas") == 0 else "min_replicas"
+        return f"no replica is asked for: {bound} is 0"
     message = str(deployment.get("status_message") or "").rstrip(".")
     status = str(deployment.get("status") or "")
     return f"no replica is ready ({': '.join(part for part in (status, message) if part)})"

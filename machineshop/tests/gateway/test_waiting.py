@@ -143,7 +143,7 @@ async def test_a_deployment_that_may_have_no_replica_is_not_waited_for(
     began = time.monotonic()
     async with caller.session.get("hello") as answer:
         assert answer.status == 503
-        assert "min_replicas is 0" in (await answer.json())["error"]["message"]
+        assert "max_replicas is 0" in (await answer.json())["error"]["message"]
     assert time.monotonic() - began < 25  # it did not wait to the end
 
 

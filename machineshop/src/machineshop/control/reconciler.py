@@ -9,6 +9,7 @@ from typing import Protocol
 
 import msgspec
 
+from machineshop.control.apart import Apart
 from machineshop.models import Deployment
 from machineshop.runtime.base import ArtifactKind, Replica, ReplicaStatus, RevisionSpec, RunEnd, Runtime
 from machineshop.services.deployment_rules import secrets_of
@@ -41,18 +42,22 @@ class Reconciler:
         self._runtime = runtime
         self._queue = queue
         self._traffic = traffic
+        self._apart = Apart("reconcile")
 
     async def run_once(self, _now: float) -> None:
         """Declare every live deployment to the runtime, and end what belongs to none."""
         wanted = await self._database.read(deployments.list_of_all_projects)
         busy = await self._database.read(jobs.busy_replicas) | self._traffic.busy_replicas()
         for deployment in wanted:
-            kind = await self._kinds.kind_of(deployment.project_id, deployment.config.image, self._runtime.accepts)
-            if kind is not None:  # until then what runs of it runs on
-                await self._runtime.apply(revision_spec(deployment, kind), deployment.replicas, busy)
-        self._traffic.keep(frozenset(deployment.id for deployment in wanted))
+            with self._apart.turn(deployment.id):
+                kind = await self._kinds.kind_of(deployment.project_id, deployment.config.image, self._runtime.accepts)
+                if kind is not None:  # until then what runs of it runs on
+                    await self._runtime.apply(revision_spec(deployment, kind), deployment.replicas, busy)
+        live = {deployment.id for deployment in wanted}
+        self._apart.keep(live)
+        self._traffic.keep(frozenset(live))
         replicas = await self._runtime.observe()
-        for deployment_id in {replica.deployment_id for replica in replicas} - {d.id for d in wanted}:
+        for deployment_id in {replica.deployment_id for replica in replicas} - live:
             await self._runtime.delete(deployment_id)
         await self._end_jobs_of_gone(replicas)
 

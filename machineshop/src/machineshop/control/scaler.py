@@ -12,6 +12,7 @@ from typing import Any
 
 import msgspec
 
+from machineshop.control.apart import Apart
 from machineshop.control.autoscaler import Decision, History, desired_replicas
 from machineshop.control.scraper import Scraper
 from machineshop.control.wish import Signals
@@ -46,6 +47,7 @@ class Scaler:
         self._histories: dict[str, History] = {}
         self._latest: dict[str, ScalingDecision] = {}
         self._asleep: set[str] = set()
+        self._apart = Apart("scale")
         self._wake: Callable[[], None] = lambda: None
 
     def on_work(self, wake: Callable[[], None]) -> None:
@@ -74,10 +76,11 @@ class Scaler:
         ids = {(deployment.project_id, deployment.name): deployment.id for deployment in wanted}
         changed = 0
         for deployment in wanted:
-            policy = policy_of(deployment.config)
-            other = ids.get((deployment.project_id, policy.queue or ""))
-            signals = self._signals(policy, deployment, replicas[deployment.id], queues, other, busy)
-            changed += await self._take(deployment, policy, signals, now)
+            with self._apart.turn(deployment.id):
+                policy = policy_of(deployment.config)
+                other = ids.get((deployment.project_id, policy.queue or ""))
+                signals = self._signals(policy, deployment, replicas[deployment.id], queues, other, busy)
+                changed += await self._take(deployment, policy, signals, now)
         self._forget({deployment.id for deployment in wanted})
         return changed
 
@@ -134,9 +137,11 @@ class Scaler:
         return True
 
     def _forget(self, live: set[str]) -> None:
-        for gone in self._histories.keys() - live:
-            del self._histories[gone], self._latest[gone]
+        for gone in (self._histories.keys() | self._latest.keys()) - live:
+            self._histories.pop(gone, None)
+            self._latest.pop(gone, None)
         self._asleep &= live
+        self._apart.keep(live)
 
 
 def _to_keep(decided: Decision, policy: Policy, signals: Signals, before: int, now: float) -> ScalingDecision:

@@ -51,7 +51,7 @@ class Scraper:
         self._forget(now)
         known = [self._known[replica.id] for replica in replicas if replica.id in self._known]
         values = [value for one in known if (value := value_of(one.text, name)) is not None]
-        return sum(values) / len(values) if values else None
+        return sum(value / len(values) for value in values) if values else None
 
     async def close(self) -> None:
         """End what is under way."""
@@ -72,7 +72,12 @@ class Scraper:
             self._session = aiohttp.ClientSession(trust_env=False)
         url = f"http://{replica.host}:{replica.port}/metrics"
         try:
-            async with self._room, asyncio.timeout(TIMEOUT_SECONDS), self._session.get(url) as answer:
+            async with (
+                self._room,
+                asyncio.timeout(TIMEOUT_SECONDS),
+                # A redirect is no value: a replica does not choose what the platform asks, and where.
+                self._session.get(url, allow_redirects=False) as answer,
+            ):
                 body = await answer.content.read(MAX_BYTES) if answer.status == 200 else b""
         except (aiohttp.ClientError, TimeoutError, ValueError) as error:
             log.debug("metrics.unanswered replica_id=%s error=%s", replica.id, type(error).__name__)
@@ -85,9 +90,10 @@ class Scraper:
 
 
 def value_of(text: str, name: str) -> float | None:
-    """A metric's value in the text format of Prometheus, summed over its labels; None where it is not there."""
+    """A metric's value in the text format of Prometheus, summed over its labels; None where it is none."""
     values = [value for line in text.splitlines() if (value := _value_in(line, name)) is not None]
-    return sum(values) if values else None
+    total = sum(values)
+    return total if values and math.isfinite(total) else None
 
 
 def _value_in(line: str, name: str) -> float | None:

@@ -1,7 +1,7 @@
 """What is seen of a deployment, and how many replicas its metric asks for by itself. Pure."""
 
 from collections.abc import Callable
-from math import ceil
+from math import ceil, isnan
 
 import msgspec
 
@@ -11,6 +11,8 @@ from machineshop.services.scaling_policy import Metric, Policy
 TOLERANCE = 0.1
 # What a division of floats may be off by before it asks for one replica more.
 EPSILON = 1e-9
+# What is asked for beyond this is only "too many": far above what `max_replicas` can be, and a number everywhere.
+MOST_ASKED = 1_000_000
 
 
 class Signals(msgspec.Struct, frozen=True, kw_only=True):
@@ -68,14 +70,16 @@ def _by_backlog(policy: Policy, signals: Signals) -> Wish:
 
 def _by_ratio(policy: Policy, signals: Signals, value: float, says: str) -> Wish:
     """As much more or less than what is ready as the value is off its target."""
-    ratio = value / policy.target
-    number = signals.ready if abs(ratio - 1) <= TOLERANCE else ceil(signals.ready * ratio - EPSILON)
+    is_near = abs(value / policy.target - 1) <= TOLERANCE
+    number = signals.ready if is_near else _divided(signals.ready * value, policy.target)
     target = f"the target is {policy.target:g}, and {count(signals.ready, 'replica')} ready"
-    return Wish(max(0, min(number, policy.max_replicas)), f"{says}; {target}: {number}")
+    return Wish(min(number, policy.max_replicas), f"{says}; {target}: {number}")
 
 
 def _divided(amount: float, target: float) -> int:
-    return ceil(amount / target - EPSILON)
+    """Rounded up. Both numbers may be a user's, and out of all proportion: what cannot be divided asks for none."""
+    share = amount / target - EPSILON
+    return 0 if isnan(share) else ceil(max(0.0, min(share, MOST_ASKED)))
 
 
 def _per(policy: Policy, number: int) -> str:

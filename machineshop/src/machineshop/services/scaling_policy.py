@@ -11,10 +11,13 @@ from machineshop.models import DeploymentConfig
 STABILIZATION_SECONDS = 300.0
 IDLE_SECONDS = 300.0
 WINDOW_MINUTES = 1.0
+LEAST_WINDOW_MINUTES = 0.001
 # What the memory of the requests reaches back to.
 MAX_WINDOW_MINUTES = 60.0
 MAX_SECONDS = 86400.0
 MAX_STEP = 1000
+LEAST_TARGET = 0.001
+MAX_TARGET = 1e9
 
 
 class Metric(StrEnum):
@@ -62,11 +65,11 @@ _OF_METRIC: dict[Metric, tuple[str, ...]] = {
     Metric.CUSTOM: ("custom_metric_name",),
 }
 _LIMITS = {
-    "target": (0.0, 1e9),
-    "time_interval_minutes": (0.0, MAX_WINDOW_MINUTES),
-    "stabilization_seconds": (-1.0, MAX_SECONDS),
-    "idle_seconds": (-1.0, MAX_SECONDS),
-    "max_step": (0.0, MAX_STEP),
+    "target": (LEAST_TARGET, MAX_TARGET),
+    "time_interval_minutes": (LEAST_WINDOW_MINUTES, MAX_WINDOW_MINUTES),
+    "stabilization_seconds": (0.0, MAX_SECONDS),
+    "idle_seconds": (0.0, MAX_SECONDS),
+    "max_step": (1.0, MAX_STEP),
 }
 
 
@@ -92,7 +95,7 @@ def checked(policy: dict[str, Any] | None) -> dict[str, Any] | None:
             param="autoscaling.metric",
         )
     if "target" not in policy:
-        raise _wrong("target", "a number above 0", None)
+        raise _wrong("target", f"a number from {LEAST_TARGET:g} to {MAX_TARGET:g}", None)
     for field in ("target", *_OF_METRIC[metric], "stabilization_seconds", "idle_seconds", "max_step"):
         if field in policy:
             _check(field, policy[field])
@@ -131,7 +134,7 @@ def _current_form(given: dict[str, Any]) -> dict[str, Any]:
         target = float(given.get("targetValue", 1))
     except (TypeError, ValueError):
         return {}
-    return {"metric": given["profile"], "target": target} if 0 < target <= _LIMITS["target"][1] else {}
+    return {"metric": given["profile"], "target": target} if LEAST_TARGET <= target <= MAX_TARGET else {}
 
 
 def _check(field: str, value: object) -> None:
@@ -139,12 +142,11 @@ def _check(field: str, value: object) -> None:
         if not isinstance(value, str) or not 0 < len(value) <= 255:
             raise _wrong(field, "a text of at most 255 characters", value)
         return
-    above, most = _LIMITS[field]
+    least, most = _LIMITS[field]
     kind = int if field == "max_step" else int | float
-    if not isinstance(value, kind) or isinstance(value, bool) or not above < value <= most:
-        least = "0 or more" if above < 0 else "above 0"
+    if not isinstance(value, kind) or isinstance(value, bool) or not least <= value <= most:
         noun = "a whole number" if field == "max_step" else "a number"
-        raise _wrong(field, f"{noun} {least}, at most {most:g}", value)
+        raise _wrong(field, f"{noun} from {least:g} to {most:g}", value)
 
 
 def _wrong(field: str, what: str, value: object) -> InvalidRequest:

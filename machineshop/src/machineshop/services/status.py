@@ -43,7 +43,7 @@ def _judge(
 ) -> tuple[DeploymentStatus, str | None]:
     if desired == 0:
         if not live:
-            return DeploymentStatus.SCALED_TO_ZERO, "No replica is asked for: min_replicas is 0."
+            return DeploymentStatus.SCALED_TO_ZERO, "No replica is asked for: max_replicas is 0."
         return DeploymentStatus.SCALING, f"{len(live)} replicas are draining."
     if ready >= desired:
         return DeploymentStatus.READY, None
