@@ -29,7 +29,10 @@ IMPOSSIBLE: list[tuple[str, dict[str, object]]] = [
     ("/v1/api-keys", {"name": "x\n"}),
     ("/v1/projects", {"slug": "../x"}),
     ("/v1/projects", {"slug": "x", "name": "y" * 1000}),
-    *(("/v1/projects", {"slug": "x", "name": f"a{bad}b"}) for bad in ("\x1b[2J", "\n", "\x00", "\u202e")),
+    ("/v1/projects", {"slug": "x", "name": "a\x1b[2Jb"}),
+    ("/v1/projects", {"slug": "x", "name": "a\nb"}),
+    ("/v1/projects", {"slug": "x", "name": "a\x00b"}),
+    ("/v1/projects", {"slug": "x", "name": "a\u202eb"}),
 ]
 
 
