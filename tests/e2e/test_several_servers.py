@@ -297,7 +297,7 @@ def test_a_server_with_another_storage_directory_is_refused(servers: Servers) ->
     finished = stranger.machineshop("serve", "--data-dir", stranger.data_dir, "--port", "0")
     servers.all.remove(stranger)
     assert finished.returncode == 1
-    assert "name the directory that the other servers on it use with --storage-dir" in finished.stderr
+    assert "name the storage that the other servers on it use with --storage-dir" in finished.stderr
 
 
 class Queue:
