@@ -7,6 +7,7 @@ is settled here is what people are told of it, and, where they asked for that, t
 import logging
 from collections.abc import Sequence
 
+from machineshop.control.apart import Apart
 from machineshop.models import Deployment, RevisionFailure
 from machineshop.runtime.base import Replica, Runtime
 from machineshop.services.deployments import DeploymentService
@@ -31,6 +32,7 @@ class Rollouts:
         self._runtime = runtime
         self._service = service
         self._failing_since: dict[str, float] = {}
+        self._apart = Apart("rollouts")
 
     async def run_once(self, now: float) -> None:
         """Note which are ready now, and which fail."""
@@ -38,8 +40,12 @@ class Rollouts:
         self._failing_since = {id_: at for id_, at in self._failing_since.items() if id_ in unsettled}
         if not unsettled:
             return
-        for deployment in await self._database.read(deployments.list_of_all_projects):
-            if deployment.revision_id in unsettled:
+        wanted = await self._database.read(deployments.list_of_all_projects)
+        self._apart.keep({deployment.id for deployment in wanted})
+        for deployment in wanted:
+            if deployment.revision_id not in unsettled:
+                continue
+            with self._apart.turn(deployment.id):
                 await self._look(deployment, await self._runtime.observe(deployment.id), now)
 
     async def _look(self, deployment: Deployment, replicas: Sequence[Replica], now: float) -> None:
