@@ -9,8 +9,9 @@ import botocore.session
 import pytest
 
 from factory import ADMIN_KEY, AnyArtifact, Clock, Jobs, empty_database
+from machineshop.app import Platform
 from machineshop.blobs import bucket as buckets
-from machineshop.config import StorageUrl
+from machineshop.config import Settings, StorageUrl
 from machineshop.models import Deployment, Identity
 from machineshop.runtime.base import Capacity
 from machineshop.services.deployments import DeploymentService
@@ -98,6 +99,16 @@ async def queue(database: Database, deployments: DeploymentService, clock: Clock
 @pytest.fixture
 def jobs(queue: QueueService, deployment: Deployment) -> Jobs:
     return Jobs(queue, deployment)
+
+
+@pytest.fixture
+async def platform(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Platform]:
+    """A whole server on SQLite, in this process."""
+    monkeypatch.setenv("JIG_CONTEXTS", str(tmp_path / "contexts.json"))
+    platform = Platform(Settings(data_dir=tmp_path / "data", port=0))
+    await platform.start()
+    yield platform
+    await platform.stop(end_replicas=True)
 
 
 @pytest.fixture(scope="session")

@@ -7,9 +7,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import httpx
 import msgspec
 import pytest
 
+from machineshop.app import Platform
 from machineshop.models import Claim, Deployment, Job, Worker
 from machineshop.services.queue import QueueService, Submission
 from machineshop.states import JobState, JobVerb
@@ -45,6 +47,11 @@ class AnyArtifact:
 
     async def resolve(self, project_id: str, image: str, *, accepts: object) -> str:
         return image
+
+
+def connected(platform: Platform, key: str) -> httpx.AsyncClient:
+    """A client of a whole server, with a key."""
+    return httpx.AsyncClient(base_url=platform.base_url, headers={"Authorization": f"Bearer {key}"}, timeout=60)
 
 
 async def never_disconnected() -> None:

@@ -8,9 +8,8 @@ import pytest
 from alembic import command
 from sqlalchemy import create_engine, text
 
-from factory import Clock
+from factory import Clock, connected
 from machineshop.app import Platform
-from machineshop.config import Settings
 from machineshop.errors import InvalidRequest, NotAuthenticated, TooManyFailures
 from machineshop.models import Identity, Scope
 from machineshop.services.failures import BURST
@@ -37,22 +36,9 @@ IMPOSSIBLE: list[tuple[str, dict[str, object]]] = [
 
 
 @pytest.fixture
-async def platform(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Platform]:
-    monkeypatch.setenv("JIG_CONTEXTS", str(tmp_path / "contexts.json"))
-    platform = Platform(Settings(data_dir=tmp_path / "data", port=0))
-    await platform.start()
-    yield platform
-    await platform.stop(end_replicas=True)
-
-
-@pytest.fixture
 async def admin_client(platform: Platform) -> AsyncIterator[Client]:
     async with connected(platform, platform.admin_key) as client:
         yield client
-
-
-def connected(platform: Platform, key: str) -> Client:
-    return Client(base_url=platform.base_url, headers={"Authorization": f"Bearer {key}"}, timeout=60)
 
 
 async def test_a_key_is_shown_once(admin_client: Client, platform: Platform) -> None:

@@ -263,6 +263,7 @@ class Platform:
         self.deliverer = Deliverer(self.database, self.webhooks, Sender(targets))
         self.traffic = Traffic()
         watcher = PlatformWatcher(self.identity, self.queue, self.secrets, self.lease, self.traffic)
+        bundle = None if self.tls is None else self.tls.bundle
         self.runtime = build_runtime(
             self.choice,
             self._runtime_dir,
@@ -271,12 +272,11 @@ class Platform:
             watcher=watcher,
             platform_url=lambda: self.base_url,
             container_url=self._container_url,
-            ca_bundle=None if self.tls is None else self.tls.bundle,
+            ca_bundle=bundle,
         )
         self.feed = Feed(self.database, self.queue.changes, events_api.render)
         self.places = Places(self.database, self.deployments, self.runtime, self.queue.dispatcher.waiters)
         self.gateway = Gateway(self.identity, self.deployments, self.runtime, self.traffic, self.settings.gateway)
-        bundle = None if self.tls is None else self.tls.bundle
         self.relay = Relay(self.lease, self.database.server_id, bundle, self.settings.gateway, self._admit)
         self.note_uses = Loop("note-uses-of-keys", self.identity.note_uses, NOTE_USES_SECONDS)
         self.renewal = None if self.tls is None else Loop("renew-certificate", self.tls.run_once, RENEW_SECONDS)

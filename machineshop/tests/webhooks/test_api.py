@@ -1,15 +1,13 @@
 """Webhooks on a whole platform: submit with a URL, work the job, be told at once; and what the routes answer."""
 
 from collections.abc import AsyncIterator
-from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 
-from factory import AnyArtifact
+from factory import AnyArtifact, connected
 from machineshop.app import Platform
-from machineshop.config import Settings
 from machineshop.models import Scope
 from machineshop.runtime.base import Capacity
 from machineshop.services.deployments import DeploymentService
@@ -20,15 +18,6 @@ HELLO = {"name": "hello", "image": "registry/ns/hello@sha256:1", "gpu_type": "no
 
 
 @pytest.fixture
-async def platform(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Platform]:
-    monkeypatch.setenv("JIG_CONTEXTS", str(tmp_path / "contexts.json"))
-    platform = Platform(Settings(data_dir=tmp_path / "data", port=0))
-    await platform.start()
-    yield platform
-    await platform.stop(end_replicas=True)
-
-
-@pytest.fixture
 async def client(platform: Platform) -> AsyncIterator[Client]:
     """With a key of the project of the deployment 'hello'."""
     async with connected(platform, platform.admin_key) as client:
@@ -36,10 +25,6 @@ async def client(platform: Platform) -> AsyncIterator[Client]:
         deployments = DeploymentService(platform.database, AnyArtifact(), lambda: Capacity(2, 8, 0), frozenset())
         await deployments.create(project_id, HELLO)
         yield client
-
-
-def connected(platform: Platform, key: str) -> Client:
-    return Client(base_url=platform.base_url, headers={"Authorization": f"Bearer {key}"})
 
 
 async def submit(client: Client, **fields: Any) -> httpx.Response:
