@@ -84,7 +84,10 @@ class InsufficientCapacity(InvalidRequest):
 
 
 class BodyTooSlow(InvalidRequest):
-    """{message}"""
+    """Nothing of the request's body came for {seconds:g} s. Send it again."""
+
+    def __init__(self, seconds: float) -> None:
+        MachineshopError.__init__(self, seconds=seconds)
 
 
 class SecretMissing(InvalidRequest):

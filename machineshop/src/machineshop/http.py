@@ -35,8 +35,19 @@ def bearer_token(headers: Headers) -> str | None:
     return token.strip() or None if kind.lower() == "bearer" else None
 
 
-async def read_body(request: Request, limit_bytes: int) -> bytes:
+async def read_body(
+    request: Request,
+    limit_bytes: int,
+    what: str = "The request body",
+    mend: str = "Upload large inputs as files and send their URLs.",
+) -> bytes:
     """The whole body.
+
+    Args:
+        request: Whose it is.
+        limit_bytes: How long it may be.
+        what: What it is, where it is too long.
+        mend: What to do then.
 
     Raises:
         PayloadTooLarge: It is longer than `limit_bytes`; no more than that was read.
@@ -50,19 +61,13 @@ async def read_body(request: Request, limit_bytes: int) -> bytes:
             async with asyncio.timeout(BODY_SILENCE_SECONDS):
                 message = await request.receive()
         except TimeoutError:
-            raise BodyTooSlow(
-                f"Nothing of the request's body came for {BODY_SILENCE_SECONDS:g} s. Send it again."
-            ) from None
+            raise BodyTooSlow(BODY_SILENCE_SECONDS) from None
         if message["type"] == "http.disconnect":
             raise ClientDisconnect
         part, more = message.get("body", b""), message.get("more_body", False)
         size += len(part)
         if size > limit_bytes:
-            raise PayloadTooLarge(
-                what="The request body",
-                limit_bytes=limit_bytes,
-                mend="Upload large inputs as files and send their URLs.",
-            )
+            raise PayloadTooLarge(what=what, limit_bytes=limit_bytes, mend=mend)
         parts.append(part)
     return b"".join(parts)
 

@@ -123,9 +123,7 @@ class Asked:
             async with asyncio.timeout(self._limits.body_silence_seconds):
                 message = await self._receive()
         except TimeoutError:
-            raise BodyTooSlow(
-                f"Nothing of the request's body came for {self._limits.body_silence_seconds:g} s. Send it again."
-            ) from None
+            raise BodyTooSlow(self._limits.body_silence_seconds) from None
         if message["type"] == "http.disconnect":
             raise HungUp("the caller hung up")
         piece: bytes = message.get("body", b"")

@@ -10,8 +10,8 @@ from starlette.responses import Response
 from starlette.types import Receive, Send
 from starlette.types import Scope as AsgiScope
 
-from machineshop.errors import MachineshopError, NotPermitted, PayloadTooLarge
-from machineshop.http import address_of
+from machineshop.errors import MachineshopError, NotPermitted
+from machineshop.http import address_of, read_body
 from machineshop.models import Organization
 from machineshop.registry.challenge import origin_of, token_challenge
 from machineshop.registry.credentials import credential
@@ -85,16 +85,10 @@ class RegistryCall:
 
         Raises:
             PayloadTooLarge: It is longer than `limit_bytes`.
+            BodyTooSlow: Nothing of it came for too long.
+            ClientDisconnect: The caller hung up before the end of it.
         """
-        parts, size = [], 0
-        async for part in self.request.stream():
-            size += len(part)
-            if size > limit_bytes:
-                raise PayloadTooLarge(
-                    what="The manifest", limit_bytes=limit_bytes, mend="Put what is large into a blob."
-                )
-            parts.append(part)
-        return b"".join(parts)
+        return await read_body(self.request, limit_bytes, "The manifest", "Put what is large into a blob.")
 
 
 Handler = Callable[[RegistryCall], Awaitable[Response]]
