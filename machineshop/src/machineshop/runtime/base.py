@@ -7,6 +7,7 @@ what it needs from the platform comes in through the small protocols at the end 
 
 from collections.abc import AsyncIterator, Callable
 from enum import StrEnum
+from pathlib import Path
 from typing import Protocol
 
 import msgspec
@@ -19,6 +20,22 @@ class ArtifactKind(StrEnum):
 
     BUNDLE = "bundle"
     IMAGE = "image"
+
+
+class VolumeVersion(msgspec.Struct, frozen=True, kw_only=True):
+    """One version of a volume, whose files never change."""
+
+    volume_id: str
+    name: str
+    """For people: whose volume it is, and which, the id says."""
+    version: int
+
+
+class MountedVolume(VolumeVersion, frozen=True, kw_only=True):
+    """A version of a volume, and where replicas see its files."""
+
+    mount_path: str
+    """An absolute path."""
 
 
 class RevisionSpec(msgspec.Struct, frozen=True, kw_only=True):
@@ -39,6 +56,8 @@ class RevisionSpec(msgspec.Struct, frozen=True, kw_only=True):
     secrets: dict[str, str] = {}
     """The names of secrets, by the variables that are to hold their values. What an engine is told to launch has those
     among its `environment`, as `ReplicaWatcher.reveal` gave them for that start; they are nowhere else."""
+    volumes: tuple[MountedVolume, ...] = ()
+    """What replicas see beside their own files, and cannot change."""
     cpu: float = 1.0
     memory_gib: float = 8.0
     storage_gib: int = 0
@@ -202,6 +221,56 @@ class BundleSource(Protocol):
 
         Raises:
             ArtifactMissing: There is no such artifact, or it is not a bundle; the message says which.
+        """
+        ...
+
+
+class VolumeFile(msgspec.Struct, frozen=True, kw_only=True):
+    """A file of one version of a volume."""
+
+    path: str
+    """Within the volume: relative, with slashes."""
+    size: int
+    """In bytes."""
+    digest: str
+    """The SHA-256 of its bytes, as 64 hex digits."""
+    blob_key: str
+    """Where the platform's storage keeps its bytes."""
+
+
+class VolumeSource(Protocol):
+    """Where a runtime gets the files of volumes: the platform's storage. All of it may raise `StorageUnavailable`."""
+
+    async def volume_files(self, project_id: str, volume_id: str, version: int) -> list[VolumeFile]:
+        """The files of one version of a volume of this project.
+
+        Raises:
+            ArtifactMissing: There is no such version, or its files are not all there; the message says which.
+        """
+        ...
+
+    async def open_file(self, file: VolumeFile) -> AsyncIterator[bytes]:
+        """The bytes of a file in pieces of some MiB at most, to be read to their end or closed; nobody has verified
+        them yet.
+
+        Raises:
+            ArtifactMissing: They are gone.
+        """
+        ...
+
+    async def link_file(self, file: VolumeFile, target: Path) -> bool:
+        """Give a file another name on this machine, which shares its bytes with the platform's storage.
+
+        Args:
+            file: Which.
+            target: The new name, which must be free.
+
+        Returns:
+            False where the storage is elsewhere, on another file system, or cannot have it: then nothing was done.
+
+        Raises:
+            ArtifactMissing: Its bytes are gone.
+            OSError: There is no room for the name, or it may not be made.
         """
         ...
 
