@@ -250,8 +250,9 @@ class VolumeSource(Protocol):
         ...
 
     async def open_file(self, file: VolumeFile) -> AsyncIterator[bytes]:
-        """The bytes of a file in pieces of some MiB at most, to be read to their end or closed; nobody has verified
-        them yet.
+        """The bytes of a file in pieces of some MiB at most, to be read to their end or closed.
+
+        The reader verifies them.
 
         Raises:
             ArtifactMissing: They are gone.
