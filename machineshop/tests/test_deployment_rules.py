@@ -19,6 +19,12 @@ def test_defaults_are_those_of_the_contract() -> None:
     assert parse({**GOOD, "min_replicas": 3}).max_replicas == 3
 
 
+def test_what_a_process_can_just_be_given_is_taken() -> None:
+    longest = {"name": "A", "value": "x" * 131_069}
+    config = parse({**GOOD, "memory": 0.01, "command": ["x" * 131_071], "environment_variables": [longest]})
+    assert len(config.command[0]) == 131_071
+
+
 @pytest.mark.parametrize(
     ("change", "param"),
     [
@@ -35,6 +41,10 @@ def test_defaults_are_those_of_the_contract() -> None:
         ({"gpu_count": -1}, "gpu_count"),
         ({"cpu": 0.05}, "cpu"),
         ({"memory": 1001}, "memory"),
+        ({"memory": 0.005}, "memory"),
+        ({"command": ["x" * 131_072]}, "command"),
+        ({"args": ["é" * 65_536]}, "args"),
+        ({"environment_variables": [{"name": "A", "value": "x" * 131_070}]}, "environment_variables"),
         ({"storage": 401}, "storage"),
         ({"port": 0}, "port"),
         ({"port": 65536}, "port"),

@@ -174,6 +174,8 @@ async def hasty(shared_hasty: Server) -> AsyncIterator[Server]:
         (b"GET /" + b"a" * 17_000, (414, "url_too_long")),
         (b"GET /" + b"a" * 17_000 + b" HTTP/1.1" + END, (414, "url_too_long")),
         (b"NONSENSE / HTTP/1.1" + END, (400, "malformed_request")),
+        (b"GET / HTTP/1.1\r\nX-A: a" + END, (400, "malformed_request")),
+        (START + b"host: y" + END, (400, "malformed_request")),
         (b"\x16\x03\x01\x00\x05hello", (400, "malformed_request")),
     ],
 )
@@ -187,7 +189,9 @@ async def test_a_head_beyond_a_limit_is_refused(server: Server, head: bytes, ref
     [
         START + b"X-A: " + b"a" * 65_000 + END,
         START + b"X-A: a\r\n" * 199 + b"\r\n",
-        b"GET /" + b"a" * 16_000 + b" HTTP/1.1" + END,
+        b"GET /" + b"a" * 16_000 + b" HTTP/1.1\r\nHost: x" + END,
+        b"GET / HTTP/1.1\r\nHost:" + END,
+        b"GET / HTTP/1.0" + END,
     ],
 )
 @pytest.mark.parametrize("pieces", [1, 7])
@@ -217,7 +221,7 @@ async def test_an_endless_header_ends_the_connection_and_delays_nobody(server: S
 
 
 async def test_an_endless_trailer_is_refused(server: Server) -> None:
-    head = b"POST /%s HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n"
+    head = b"POST /%s HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n"
     caller = await server.call(head % b"read" + b"X-A: ")
     caller.send(b"a" * 400_000)
     assert await caller.refusal() == (431, "head_too_large")
@@ -279,16 +283,16 @@ async def test_between_requests_a_connection_may_idle_for_the_keep_alive_time(ha
 
 @pytest.mark.parametrize("rest", [b"a", b"a" * 10])
 async def test_the_rest_of_a_body_already_answered_holds_no_connection_for_long(hasty: Server, rest: bytes) -> None:
-    caller = await hasty.call(b"POST /deaf HTTP/1.1\r\nContent-Length: 10\r\n\r\n")
+    caller = await hasty.call(b"POST /deaf HTTP/1.1\r\nHost: x\r\nContent-Length: 10\r\n\r\n")
     assert (await caller.answer())[0] == 200
     caller.send(rest)
     assert await caller.rest() == b""
 
 
 async def test_a_request_may_take_longer_than_its_head(hasty: Server) -> None:
-    waiting = await hasty.call(b"GET /wait HTTP/1.1" + END)
-    upload = await hasty.call(b"POST / HTTP/1.1\r\nContent-Length: 2\r\n\r\na")
-    chunked = await hasty.call(b"POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n1")
+    waiting = await hasty.call(b"GET /wait HTTP/1.1\r\nHost: x" + END)
+    upload = await hasty.call(b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\n\r\na")
+    chunked = await hasty.call(b"POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n1")
     await asyncio.sleep(3 * Hasty.head_timeout_seconds)
     hasty.go_on()
     upload.send(b"a")
@@ -297,14 +301,14 @@ async def test_a_request_may_take_longer_than_its_head(hasty: Server) -> None:
 
 
 async def test_pipelined_requests_are_answered_in_order(server: Server) -> None:
-    requests = [b"POST /%d HTTP/1.1\r\nContent-Length: 30000\r\n\r\n" % n + b"a" * 30_000 for n in range(20)]
+    requests = [b"POST /%d HTTP/1.1\r\nHost: x\r\nContent-Length: 30000\r\n\r\n" % n + b"a" * 30_000 for n in range(20)]
     caller = await server.call(b"".join(requests))
     assert [await caller.answer() for _ in requests] == [(200, {"path": f"/{n}", "size": 30_000}) for n in range(20)]
 
 
 @pytest.mark.parametrize("fault", [b"NONSENSE", START + b"X-A: " + b"a" * 70_000 + END])
 async def test_a_refusal_comes_not_in_front_of_the_answers_before_it(server: Server, fault: bytes) -> None:
-    caller = await server.call(b"GET /wait HTTP/1.1" + END)
+    caller = await server.call(b"GET /wait HTTP/1.1\r\nHost: x" + END)
     assert await asyncio.to_thread(server.application.waiting.wait, 5)
     caller.send(fault)
     other = await server.call(START + b"\r\n")
@@ -315,7 +319,7 @@ async def test_a_refusal_comes_not_in_front_of_the_answers_before_it(server: Ser
 
 
 async def test_a_large_head_behind_a_body_is_measured_without_the_body(server: Server) -> None:
-    post = b"POST / HTTP/1.1\r\nContent-Length: 90000\r\n\r\n" + b"a" * 90_000
+    post = b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 90000\r\n\r\n" + b"a" * 90_000
     caller = await server.call(post + START + b"X-A: " + b"a" * 60_000 + END + post + START + b"X-A: ")
     assert [(await caller.answer())[1]["size"] for _ in range(3)] == [90_000, 0, 90_000]
     caller.send(b"a" * 400_000 + END)
@@ -324,28 +328,32 @@ async def test_a_large_head_behind_a_body_is_measured_without_the_body(server: S
 
 async def test_bodies_do_not_count(server: Server) -> None:
     size = 5_000_000
-    caller = await server.call(b"POST / HTTP/1.1\r\nContent-Length: %d\r\n\r\n" % size + b"a" * size)
+    caller = await server.call(b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n" % size + b"a" * size)
     assert await caller.answer() == (200, {"path": "/", "size": size})
     chunk = b"%x\r\n" % 1000 + b"a" * 1000 + b"\r\n"
-    caller.send(b"POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n" + chunk * 1000 + b"0\r\nX-Sum: 1" + END)
+    caller.send(
+        b"POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n" + chunk * 1000 + b"0\r\nX-Sum: 1" + END
+    )
     assert await caller.answer() == (200, {"path": "/", "size": 1_000_000})
-    caller.send(b"POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n" + b"1\r\na\r\n" * 50_000 + b"0" + END)
+    caller.send(
+        b"POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n" + b"1\r\na\r\n" * 50_000 + b"0" + END
+    )
     assert await caller.answer() == (200, {"path": "/", "size": 50_000})
-    caller.send(b"POST /deaf HTTP/1.1\r\nContent-Length: %d\r\n\r\n" % size + b"a" * size)
+    caller.send(b"POST /deaf HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n" % size + b"a" * size)
     assert await caller.answer() == (200, {"path": "/deaf", "size": 0})
     caller.send(START + b"\r\n")
     assert (await caller.answer())[0] == 200
 
 
 async def test_a_body_that_waits_to_be_asked_for(server: Server) -> None:
-    caller = await server.call(b"POST / HTTP/1.1\r\nContent-Length: 3\r\nExpect: 100-continue" + END)
+    caller = await server.call(b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 3\r\nExpect: 100-continue" + END)
     assert await caller.answer() == (100, None)
     caller.send(b"abc")
     assert await caller.answer() == (200, {"path": "/", "size": 3})
 
 
 async def test_a_malformed_body_is_refused(server: Server) -> None:
-    caller = await server.call(b"POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\nno number\r\n")
+    caller = await server.call(b"POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\nno number\r\n")
     assert await caller.refusal() == (400, "malformed_request")
 
 

@@ -326,7 +326,8 @@ def test_what_is_not_http_breaks_nothing(api: httpx.Client, platform: PlatformPr
 
 def test_a_body_that_never_comes_breaks_nothing(api: httpx.Client, platform: PlatformProcess, idle: str) -> None:
     address = urlsplit(platform.base_url)
-    head = f"POST /v1/queue/submit HTTP/1.1\r\nAuthorization: Bearer {platform.api_key}\r\nContent-Length: 99\r\n\r\n"
+    lines = ["POST /v1/queue/submit HTTP/1.1", "Host: x", f"Authorization: Bearer {platform.api_key}"]
+    head = "\r\n".join([*lines, "Content-Length: 99", "", ""])
     with socket.create_connection((address.hostname, address.port), timeout=10) as connection:
         connection.sendall(head.encode() + b'{"model"')
 

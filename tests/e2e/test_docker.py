@@ -152,11 +152,11 @@ def test_a_local_image_and_a_bundle_are_deployed_side_by_side(
     with dock.client() as client:
         answer = client.post("/v1/deployment-request/local/generate", json={"a": 1}).json()
         assert answer == {"echo": {"a": 1}, "in_a_container": True}
-        refused = client.post(
-            "/v1/deployments", json={"name": "thief", "image": pinned.partition("@")[2], "gpu_type": "none"}
-        )
-        assert refused.status_code == 400
-        assert "is an image's id" in refused.text
+        image_id = pinned.partition("@")[2]
+        for image in (image_id, image_id.removeprefix("sha256:")):
+            refused = client.post("/v1/deployments", json={"name": "thief", "image": image, "gpu_type": "none"})
+            assert refused.status_code == 400
+            assert "is an image's id" in refused.text
         runtime = client.get("/v1/runtime").json()
         assert (runtime["runtime"], runtime["accepts"]) == ("docker", ["bundle", "image"])
     source = WORKER.replace("sprocket.run(Worker())", "")

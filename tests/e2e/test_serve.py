@@ -2,11 +2,13 @@
 
 import json
 import os
+import re
 import signal
 import socket
 import stat
 from collections.abc import Callable
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import httpx
 import pytest
@@ -45,7 +47,7 @@ def test_a_weak_admin_key_is_refused(tmp_path: Path) -> None:
     platform = PlatformProcess(tmp_path)
     platform.environment["MACHINESHOP_ADMIN_KEY"] = "weak"
     finished = platform.machineshop("serve", "--data-dir", platform.data_dir, "--port", "0")
-    assert finished.returncode == 1
+    assert finished.returncode == 2
     assert finished.stderr.startswith("machineshop: An admin key must have 20 to 512")
 
 
@@ -78,7 +80,7 @@ def test_a_data_directory_that_cannot_be_used_is_named(own_platform: PlatformPro
 def test_options_that_this_version_lacks_are_refused(own_platform: PlatformProcess) -> None:
     for options in (["--runtime", "kubernetes"], ["--runtime", "lambda"], ["--database-url", "mysql://x/y"]):
         finished = own_platform.machineshop("serve", *options)
-        assert finished.returncode == 1
+        assert finished.returncode == 2
         assert options[0] in finished.stderr
         assert "Traceback" not in finished.stderr
 
@@ -123,6 +125,43 @@ def test_doctor_finds_this_machine_sound(own_platform: PlatformProcess) -> None:
     findings = {finding["name"]: finding for finding in json.loads(finished.stdout)}
     assert finished.returncode == 0, findings
     assert findings["uv"]["state"] == findings["sprocket"]["state"] == "ok"
+
+
+@pytest.mark.parametrize("path", ["/proc/none", "{file}", "{broken}"])
+def test_doctor_names_a_data_directory_in_which_no_server_starts(tmp_path: Path, path: str) -> None:
+    (tmp_path / "file").touch()
+    (tmp_path / "broken").mkdir()
+    (tmp_path / "broken" / "machineshop.db").write_text("no database at all" * 100)
+    folder = path.format(file=tmp_path / "file", broken=tmp_path / "broken")
+    finished = PlatformProcess(tmp_path).machineshop("doctor", "--json", "--data-dir", folder)
+    finding = next(each for each in json.loads(finished.stdout) if each["name"] == "data directory")
+    assert (finished.returncode, finding["state"]) == (1, "missing")
+    assert folder.removesuffix("/none") in finding["detail"]
+
+
+def test_doctor_looks_at_the_port_that_it_is_told(own_platform: PlatformProcess) -> None:
+    host, port = urlsplit(own_platform.base_url).netloc.split(":")
+    finished = own_platform.machineshop("doctor", "--json", "--host", host, "--port", port)
+    finding = next(each for each in json.loads(finished.stdout) if each["name"] == "port")
+    assert finding["state"] == "note"
+    assert f"{host}:{port}" in finding["detail"]
+
+
+def test_a_wrong_command_line_ends_with_2(tmp_path: Path) -> None:
+    platform = PlatformProcess(tmp_path)
+    for words in (["keys", "lst"], ["doctor", "--port", "many"], ["keys", "create", "--name", "x", "--scope", "god"]):
+        assert platform.machineshop(*words).returncode == 2, words
+
+
+def test_a_list_in_a_pipe_is_not_cut(own_platform: PlatformProcess) -> None:
+    name = "a-name-of-exactly-sixty-three-characters-" + "x" * 22
+    own_platform.machineshop("keys", "create", "--name", name, "--data-dir", own_platform.data_dir)
+    (line,) = (
+        line
+        for line in own_platform.machineshop("keys", "list", "--data-dir", own_platform.data_dir).stdout.splitlines()
+        if name in line
+    )
+    assert re.search(r"msk_\w+… .* valid +[0-9a-f-]{36}", line)
 
 
 def test_no_key_shows_in_a_command_line_or_the_log(own_platform: PlatformProcess, tmp_path: Path) -> None:
@@ -172,11 +211,15 @@ def test_a_data_directory_in_disorder_is_refused_in_a_sentence(
     assert "Traceback" not in finished.stderr
 
 
-@pytest.mark.parametrize("options", [["--public-url", "http://[::1"], ["--database-url", "postgresql://h:port/x"]])
-def test_urls_that_make_no_sense_are_refused(tmp_path: Path, options: list[str]) -> None:
+@pytest.mark.parametrize(
+    ("options", "status"),
+    [(["--public-url", "http://[::1"], 2), (["--database-url", "postgresql://h:port/x"], 1)],
+    ids=["--public-url", "--database-url"],
+)
+def test_urls_that_make_no_sense_are_refused(tmp_path: Path, options: list[str], status: int) -> None:
     platform = PlatformProcess(tmp_path)
     finished = platform.machineshop("serve", "--data-dir", platform.data_dir, "--port", "0", *options)
-    assert finished.returncode == 1
+    assert finished.returncode == status
     assert "must look like" in finished.stderr
 
 

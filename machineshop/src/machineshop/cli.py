@@ -50,6 +50,8 @@ from machineshop.tls.keeper import authority_fingerprint
 T = TypeVar("T")
 
 RUNS = {ArtifactKind.BUNDLE: "bundles as processes", ArtifactKind.IMAGE: "images as containers"}
+WIDE = 10_000
+EXIT_USAGE = 2
 PEOPLES_SCOPES = (Scope.ADMIN, Scope.DEVELOPER, Scope.VIEWER)
 
 app = cyclopts.App(
@@ -71,9 +73,14 @@ JsonOption = Annotated[bool, Parameter(name="--json", negative=(), help="Print J
 
 
 def main() -> None:
-    """Run the command line; every error is one sentence and a status."""
+    """Run the command line; every error is one sentence and a status: 2 where the command line is wrong, else 1."""
     try:
-        app()
+        app(exit_on_error=False)
+    except cyclopts.CycloptsError:  # it has said what is wrong
+        sys.exit(EXIT_USAGE)
+    except InvalidRequest as error:
+        print(f"machineshop: {error.message}", file=sys.stderr)
+        sys.exit(EXIT_USAGE)
     except MachineshopError as error:
         print(f"machineshop: {error.message}", file=sys.stderr)
         sys.exit(1)
@@ -255,7 +262,7 @@ def list_keys(*, data_dir: DataDirOption = None, as_json: JsonOption = False) ->
         table.add_row(
             view["prefix"] + "…", record.name, record.scope, view["created_at"], used, view["state"], record.id
         )
-    Console().print(table)
+    _print_table(table)
 
 
 @keys.command
@@ -300,7 +307,7 @@ def list_projects(*, data_dir: DataDirOption = None, as_json: JsonOption = False
     table = Table("PROJECT", "NAME", "ORGANIZATION", "ID", box=None, pad_edge=False)
     for project, organization in found:
         table.add_row(project.slug, project.name, organization.slug, project.id)
-    Console().print(table)
+    _print_table(table)
 
 
 @registry.command
@@ -362,12 +369,24 @@ def rotate(*, data_dir: DataDirOption = None, storage_dir: Path | None = None, a
 
 
 @app.command
-def doctor(*, data_dir: DataDirOption = None, as_json: JsonOption = False) -> None:
-    """Check this machine for what the platform needs, and name the mend for what it lacks."""
+def doctor(
+    *,
+    data_dir: DataDirOption = None,
+    host: str = DEFAULT_HOST,
+    port: int = DEFAULT_PORT,
+    as_json: JsonOption = False,
+) -> None:
+    """Check this machine for what the platform needs, and name the mend for what it lacks.
+
+    Args:
+        host: Where a server is to listen, as for `serve`.
+        port: The port there, as for `serve`.
+    """
     storage_dir = _path(os.environ.get("MACHINESHOP_STORAGE_DIR"))
     database_url = os.environ.get("MACHINESHOP_DATABASE_URL") or None
     storage_url = os.environ.get("MACHINESHOP_STORAGE_URL") or None
-    findings = list(examine(data_dir or default_data_dir(), storage_dir, database_url, storage_url))
+    folder = data_dir or default_data_dir()
+    findings = list(examine(folder, storage_dir, database_url, storage_url, host, port))
     if as_json:
         print(json.dumps([{"name": f.name, "state": f.state, "detail": f.detail} for f in findings]))
     else:
@@ -375,9 +394,14 @@ def doctor(*, data_dir: DataDirOption = None, as_json: JsonOption = False) -> No
         colors = {"ok": "green", "note": "yellow", "missing": "red"}
         for finding in findings:
             table.add_row(finding.name, f"[{colors[finding.state]}]{finding.state}[/]", finding.detail)
-        Console().print(table)
+        _print_table(table)
     if any(finding.state == "missing" for finding in findings):
         sys.exit(1)
+
+
+def _print_table(table: Table) -> None:
+    """What goes to a program or a file is not cut to the width of a terminal."""
+    Console(width=None if sys.stdout.isatty() else WIDE).print(table)
 
 
 def _path(text: str | None) -> Path | None:

@@ -1,22 +1,26 @@
 """`machineshop doctor`: looks at what the platform needs on this machine, and names the mend for what it lacks."""
 
 import asyncio
+import contextlib
 import os
 import resource
 import shutil
-import socket
 import sqlite3
 import sys
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from urllib.parse import quote
 
 import msgspec
 from uv import find_uv_bin
 
-from machineshop.config import DEFAULT_PORT, contexts_path, parse_storage_url
+from machineshop.config import DEFAULT_HOST, DEFAULT_PORT, contexts_path, parse_storage_url
+from machineshop.datadir import DataDir
 from machineshop.errors import MachineshopError, StoreUnavailable
 from machineshop.runtime.docker.api import answers, endpoint_here
 from machineshop.runtime.machine import Machine
+from machineshop.server import PortTaken, listen
 from machineshop.store.engines import is_sqlite
 from machineshop.store.schema import postgres_version
 
@@ -36,9 +40,14 @@ class Finding(msgspec.Struct, frozen=True):
 
 
 def examine(
-    data_dir: Path, storage_dir: Path | None = None, database_url: str | None = None, storage_url: str | None = None
+    data_dir: Path,
+    storage_dir: Path | None = None,
+    database_url: str | None = None,
+    storage_url: str | None = None,
+    host: str = DEFAULT_HOST,
+    port: int = DEFAULT_PORT,
 ) -> Iterator[Finding]:
-    """All findings, in the order in which a start would stumble over them."""
+    """All findings, in the order in which a start with these settings would stumble over them."""
     yield _python()
     yield _sqlite()
     yield _uv()
@@ -51,7 +60,7 @@ def examine(
     yield _disk(storage_dir or data_dir)
     if database_url is not None:
         yield _database(database_url)
-    yield _port()
+    yield _port(host, port)
     yield _open_files()
     yield _gpus()
     yield _docker()
@@ -84,10 +93,39 @@ def _wheel() -> Finding:
 
 
 def _directory(name: str, path: Path, option: str) -> Finding:
-    nearest = next(parent for parent in [path, *path.parents] if parent.exists())
-    if nearest.is_dir() and os.access(nearest, os.W_OK | os.X_OK):
-        return Finding(name, "ok", str(path))
-    return Finding(name, "missing", f"{nearest} cannot be written: choose another with {option}")
+    nearest = _nearest(path)
+    try:  # root may write everywhere by its permissions, and still not on what is mounted read-only
+        with tempfile.TemporaryFile(dir=nearest):
+            pass
+    except OSError as error:
+        return Finding(name, "missing", f"{nearest} cannot be written ({error.strerror}): choose another with {option}")
+    if path == nearest and (cause := _cause_of_uselessness(path)) is not None:
+        return Finding(name, "missing", f"{cause}: mend that, or choose another with {option}")
+    return Finding(name, "ok", str(path))
+
+
+def _nearest(path: Path) -> Path:
+    """The directory itself, or where it would be made."""
+    return next(parent for parent in [path, *path.parents] if os.path.lexists(parent))
+
+
+def _cause_of_uselessness(path: Path) -> str | None:
+    """Why a server could not start on what lies in a directory; None where it could."""
+    mode = path.stat()
+    if mode.st_mode & 0o077 and os.geteuid() not in {0, mode.st_uid}:
+        return f"{path} is open to other users, and belongs to one"
+    for entry in sorted(path.iterdir()):
+        access = os.R_OK | os.W_OK | (os.X_OK if entry.is_dir() else 0)
+        if not os.access(entry, access, follow_symlinks=True):
+            return f"{entry} cannot be read and written"
+    store = DataDir(path).database
+    if store.exists():
+        try:
+            with contextlib.closing(sqlite3.connect(f"file:{quote(str(store))}?mode=ro", uri=True)) as database:
+                database.execute("SELECT count(*) FROM sqlite_master")
+        except sqlite3.Error as error:
+            return f"{store} is no store that can be read ({error})"
+    return None
 
 
 def _database(url: str) -> Finding:
@@ -113,21 +151,18 @@ def _object_storage(url: str) -> Finding:
 
 
 def _disk(path: Path) -> Finding:
-    nearest = next(parent for parent in [path, *path.parents] if parent.exists())
-    free_gib = shutil.disk_usage(nearest).free / 2**30
+    free_gib = shutil.disk_usage(_nearest(path)).free / 2**30
     if free_gib >= MIN_FREE_GIB:
         return Finding("disk", "ok", f"{free_gib:.0f} GiB free")
     return Finding("disk", "note", f"only {free_gib:.1f} GiB free beside the data directory")
 
 
-def _port() -> Finding:
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind(("127.0.0.1", DEFAULT_PORT))
-        except OSError:
-            return Finding("port", "note", f"{DEFAULT_PORT} is taken (by a machineshop that runs already?): see --port")
-    return Finding("port", "ok", f"{DEFAULT_PORT} is free")
+def _port(host: str, port: int) -> Finding:
+    try:
+        listen(host, port).close()
+    except PortTaken as error:
+        return Finding("port", "note", error.message)
+    return Finding("port", "ok", f"{port} of {host} is free" if port else "any that is free")
 
 
 def _open_files() -> Finding:

@@ -130,6 +130,10 @@ class BoundedHttpProtocol(HttpToolsProtocol):
             self._fault = self._fault_of_head(self._size_of_head())
             if self._fault is not None:
                 raise self._fault
+        hosts = [name for name, _ in self.headers].count(b"host")
+        if hosts != 1 and (hosts or self.parser.get_http_version() == "1.1"):
+            self._fault = MalformedRequest("A request of HTTP/1.1 has one Host header, naming whom it is meant for.")
+            raise self._fault
         upgrade = self.parser.should_upgrade()
         if upgrade and self._has_body():
             self._fault = MalformedRequest("A request that asks for another protocol can have no body.")

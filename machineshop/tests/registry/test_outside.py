@@ -66,6 +66,12 @@ async def _pinned_by_the_engine(image: str) -> str:
     return f"{image}@{'sha256:' + '0' * 64}"
 
 
+@pytest.mark.parametrize("image", ["sha256:" + "0a" * 32, "0a" * 32, "0a" * 32 + ":latest"])
+async def test_the_id_of_an_image_is_refused_at_once(images: Images, admin: Identity, image: str) -> None:
+    with pytest.raises(InvalidRequest, match="is an image's id"):
+        await images.resolve(admin.project.id, image, accepts=EITHER)
+
+
 async def test_a_tag_is_pinned_to_its_digest(
     images: Images, pusher: Pusher, admin: Identity, server: StorageServer
 ) -> None:

@@ -18,6 +18,11 @@ CPU_ONLY = "none"
 # Parts of the API's own paths: `/v1/deployments/secrets`.
 RESERVED_NAMES = frozenset({"prewarm", "secrets", "storage"})
 
+# The kernel passes no longer word or variable on to a process; its last byte is a zero.
+MAX_STRING_BYTES = 128 * 1024 - 1
+# Container engines take no less than 6 MB, and nothing runs in less.
+MIN_MEMORY_GIB = 0.01
+
 # A change of these alone changes nothing in what a replica runs, so it makes no new revision.
 UNREVISIONED_FIELDS = frozenset(
     {
@@ -45,6 +50,7 @@ def parse(fields: dict[str, Any]) -> DeploymentConfig:
         raise malformed(error) from None
     _check_name(config.name)
     _check_gpu(config)
+    _check_memory(config.memory)
     _check_replicas(config)
     _check_environment(config)
     _check_mounts(config)
@@ -135,6 +141,14 @@ def _check_gpu(config: DeploymentConfig) -> None:
         )
 
 
+def _check_memory(memory_gib: float) -> None:
+    if memory_gib < MIN_MEMORY_GIB:
+        raise InvalidRequest(
+            f"memory is {memory_gib:g} GiB, in which nothing can run: it is in GiB, and at least {MIN_MEMORY_GIB}.",
+            param="memory",
+        )
+
+
 def _check_replicas(config: DeploymentConfig) -> None:
     if config.max_replicas is not None and config.max_replicas < config.min_replicas:
         raise InvalidRequest(
@@ -163,6 +177,12 @@ def _check_environment(config: DeploymentConfig) -> None:
                 f"The variable '{variable.name}' holds a NUL character, which no environment can.",
                 param="environment_variables",
             )
+        if _size(f"{variable.name}={variable.value or ''}") > MAX_STRING_BYTES:
+            raise InvalidRequest(
+                f"The variable '{variable.name}' is longer than {MAX_STRING_BYTES} bytes, which no environment can "
+                "hold: put the value into a file of the artifact.",
+                param="environment_variables",
+            )
 
 
 def _check_mounts(config: DeploymentConfig) -> None:
@@ -179,6 +199,17 @@ def _check_command(config: DeploymentConfig) -> None:
     for field in ("command", "args"):
         if any("\x00" in word for word in getattr(config, field)):
             raise InvalidRequest(f"{field} holds a NUL character, which no command line can.", param=field)
+        if any(_size(word) > MAX_STRING_BYTES for word in getattr(config, field)):
+            raise InvalidRequest(
+                f"A word of {field} is longer than {MAX_STRING_BYTES} bytes, which no command line can hold: put it "
+                "into a file of the artifact.",
+                param=field,
+            )
+
+
+def _size(text: str) -> int:
+    """Bytes as a process is given them."""
+    return len(text.encode())
 
 
 def _check_health_path(path: str) -> None:

@@ -5,6 +5,7 @@ what is ours.
 """
 
 import asyncio
+import re
 from collections.abc import Awaitable, Callable
 
 from machineshop.errors import ArtifactMissing, InvalidRequest, RegistryAway
@@ -19,6 +20,8 @@ KINDS_LIMIT = 10_000
 AWAY_SECONDS = 5.0
 ENGINES_OWN_NAMES = ("sha256", "sha512")
 """An engine takes `sha256:<hex>` for the id of any image that it has, whoever's it is."""
+BARE_ID = re.compile("[0-9a-f]{64}")
+"""And so it takes the hex digits alone."""
 
 
 class Images:
@@ -71,7 +74,7 @@ class Images:
             if self._outside is not None:
                 raise await self._outside.not_there(project_id, reference)
             return await self._registry.resolve(project_id, image, accepts=accepts)  # it says where to push
-        if reference.registry is None and reference.name in ENGINES_OWN_NAMES:
+        if reference.registry is None and (reference.name in ENGINES_OWN_NAMES or BARE_ID.fullmatch(reference.name)):
             raise InvalidRequest(
                 f"'{image[:512]}' is an image's id, which says nothing of where it comes from: give it a name "
                 "(docker tag) and deploy that.",
