@@ -105,8 +105,8 @@ OWN = {
     "/v2/token",
     "/v3/whoami",
 }
-# The same for everyone, without a key: free software, and nothing of a project's.
-PUBLIC = {"/simple/", "/simple/{project}/", "/packages/{sha256}/{filename}"}
+# The same for everyone, without a key: free software, its description, and nothing of a project's.
+PUBLIC = {"/openapi.json", "/simple/", "/simple/{project}/", "/packages/{sha256}/{filename}"}
 # Opened by a signature, not by a key.
 SIGNED = {
     "/v1/storage/signed/{project_id}/{filename:path}",

@@ -27,6 +27,7 @@ from machineshop.api import files as files_api
 from machineshop.api import identity as identity_api
 from machineshop.api import images as images_api
 from machineshop.api import multipart as multipart_api
+from machineshop.api import openapi
 from machineshop.api import packages as packages_api
 from machineshop.api import queue as queue_api
 from machineshop.api import scaling as scaling_api
@@ -34,8 +35,10 @@ from machineshop.api import secrets as secrets_api
 from machineshop.api import webhooks as webhooks_api
 from machineshop.api import work as work_api
 from machineshop.api.addresses import Addresses
+from machineshop.api.described.identity import HEALTH
 from machineshop.api.endpoint import Api
 from machineshop.api.job_view import job_view
+from machineshop.api.operation import DescribedRoute
 from machineshop.blobs.choice import open_storage
 from machineshop.config import Settings, check, contexts_path
 from machineshop.contexts import leave_context, write_private
@@ -350,8 +353,9 @@ class Platform:
             *images_api.routes(api, self.registry, self.outside_registry),
             *packages_api.routes(self.packages),
             *authority_api.routes(self._authority_pem),
-            Route("/health", _health, methods=["GET"]),
+            DescribedRoute("GET", "/health", _health, HEALTH),
         ]
+        routes += openapi.routes(routes, lambda: self.base_url)
         handlers = {404: _not_found, 405: _not_allowed}
         return Front(Starlette(routes=routes, exception_handlers=handlers), gateway)
 

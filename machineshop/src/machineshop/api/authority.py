@@ -4,15 +4,16 @@ from collections.abc import Callable
 
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.routing import Route
 
+from machineshop.api.described.identity import AUTHORITY
+from machineshop.api.operation import DescribedRoute
 from machineshop.errors import NotFound
 from machineshop.http import error_response
 
 PATH = "/v1/tls/ca"
 
 
-def routes(authority_pem: Callable[[], str | None]) -> list[Route]:
+def routes(authority_pem: Callable[[], str | None]) -> list[DescribedRoute]:
     """All routes of this module. They want no key: who asks cannot know yet whom it would give one to."""
 
     async def authority(_request: Request) -> Response:
@@ -21,4 +22,4 @@ def routes(authority_pem: Callable[[], str | None]) -> list[Route]:
             return error_response(NotFound(what="authority of its own", id="ca"))
         return Response(pem, media_type="application/x-pem-file")
 
-    return [Route(PATH, authority, methods=["GET"])]
+    return [DescribedRoute("GET", PATH, authority, AUTHORITY)]

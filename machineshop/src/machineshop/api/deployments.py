@@ -9,6 +9,7 @@ import msgspec
 from starlette.responses import Response, StreamingResponse
 from starlette.routing import Route
 
+from machineshop.api.described import deployments as described
 from machineshop.api.durations import parse_duration, parse_time
 from machineshop.api.endpoint import Api, Call, iso
 from machineshop.errors import InvalidRequest, RegistryAway
@@ -49,15 +50,31 @@ def runtime_routes(api: Api, deployments: DeploymentService, secrets: SecretServ
     """The routes whose answers show replicas: only a server that runs them can give those."""
     pages = _Deployments(deployments, secrets, runtime)
     return [
-        api.route("GET", "/v1/runtime", pages.describe_runtime),
-        api.route("GET", "/v1/deployments", pages.list_all),
-        api.route("POST", "/v1/deployments/prewarm", pages.prewarm, body=dict[str, Any]),
-        api.route("POST", "/v1/deployments", pages.create, body=dict[str, Any], action="deployment.create"),
-        api.route("GET", ONE, pages.get),
-        api.route("PATCH", ONE, pages.update, body=dict[str, Any], action="deployment.update"),
-        api.route("POST", f"{ONE}/rollback", pages.rollback, body=Rollback, action="deployment.rollback"),
-        api.route("GET", f"{ONE}/logs", pages.logs),
-        api.route("GET", f"{ONE}/health", pages.health),
+        api.route("GET", "/v1/runtime", pages.describe_runtime, operation=described.RUNTIME),
+        api.route("GET", "/v1/deployments", pages.list_all, operation=described.LIST),
+        api.route("POST", "/v1/deployments/prewarm", pages.prewarm, body=dict[str, Any], operation=described.PREWARM),
+        api.route(
+            "POST",
+            "/v1/deployments",
+            pages.create,
+            body=dict[str, Any],
+            action="deployment.create",
+            operation=described.CREATE,
+        ),
+        api.route("GET", ONE, pages.get, operation=described.GET),
+        api.route(
+            "PATCH", ONE, pages.update, body=dict[str, Any], action="deployment.update", operation=described.UPDATE
+        ),
+        api.route(
+            "POST",
+            f"{ONE}/rollback",
+            pages.rollback,
+            body=Rollback,
+            action="deployment.rollback",
+            operation=described.ROLLBACK,
+        ),
+        api.route("GET", f"{ONE}/logs", pages.logs, operation=described.LOGS),
+        api.route("GET", f"{ONE}/health", pages.health, operation=described.HEALTH),
     ]
 
 
@@ -65,9 +82,9 @@ def store_routes(api: Api, deployments: DeploymentService, secrets: SecretServic
     """The routes whose answers lie in the store alone."""
     pages = _StoredDeployments(deployments, secrets)
     return [
-        api.route("DELETE", ONE, pages.delete, action="deployment.delete"),
-        api.route("GET", f"{ONE}/revisions", pages.list_revisions),
-        api.route("GET", f"{ONE}/revisions/{{revision}}", pages.get_revision),
+        api.route("DELETE", ONE, pages.delete, action="deployment.delete", operation=described.DELETE),
+        api.route("GET", f"{ONE}/revisions", pages.list_revisions, operation=described.REVISIONS),
+        api.route("GET", f"{ONE}/revisions/{{revision}}", pages.get_revision, operation=described.REVISION),
     ]
 
 

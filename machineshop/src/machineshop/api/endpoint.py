@@ -14,10 +14,10 @@ import msgspec
 from starlette.datastructures import Headers, QueryParams
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
-from starlette.routing import Route
 from starlette.types import Receive, Send
 from starlette.types import Scope as AsgiScope
 
+from machineshop.api.operation import DescribedRoute, Operation
 from machineshop.api.shape import check_shape
 from machineshop.errors import (
     InvalidRequest,
@@ -126,7 +126,8 @@ class Api:
         body: Any = None,
         body_limit_bytes: int = BODY_LIMIT_BYTES,
         action: str | None = None,
-    ) -> Route:
+        operation: Operation | None = None,
+    ) -> DescribedRoute:
         """One route.
 
         Args:
@@ -137,10 +138,11 @@ class Api:
             body: The msgspec type of its JSON body; None where the handler reads the body itself.
             body_limit_bytes: How large that may be.
             action: What the record calls the change that it makes, as `deployment.update`; None: it makes none.
+            operation: What the description of the API says of it.
         """
         scopes = scopes or (VIEWER_SCOPES if method == "GET" else USER_SCOPES)
         endpoint = Endpoint(handler, self._identity, frozenset(scopes), body, body_limit_bytes, self._audit, action)
-        return Route(path, endpoint, methods=[method], name=f"{method} {path}")
+        return DescribedRoute(method, path, endpoint, operation, scopes, body)
 
 
 class Endpoint:

@@ -18,6 +18,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
+from machineshop.api.described import queue as described
 from machineshop.api.endpoint import Api, Call
 from machineshop.api.job_view import job_view
 from machineshop.errors import InvalidRequest, MachineshopError, TooManyStreams
@@ -195,7 +196,7 @@ def routes(
         streams.check(key_id)
         return EventStream(_follow(follower, feed.changes), streams, key_id)
 
-    return [api.route("GET", "/v1/queue/events", events)]
+    return [api.route("GET", "/v1/queue/events", events, operation=described.EVENTS)]
 
 
 def render(job: Job, contents: bool) -> bytes:

@@ -13,6 +13,7 @@ from starlette.responses import Response, StreamingResponse
 from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
+from machineshop.api.described import files as described
 from machineshop.api.endpoint import Api, Call
 from machineshop.blobs.ranges import parse_range
 from machineshop.errors import MachineshopError, RangeNotSatisfiable
@@ -42,8 +43,15 @@ class UploadRequest(msgspec.Struct):
 def routes(api: Api, service: FileService) -> list[Route]:
     """The routes of files. The last ones take any name: routes below `/v1/storage/` must stand before them."""
     files = FileRoutes(service)
-    found = [
-        api.route("POST", "/v1/storage/upload-request", files.request_upload, scopes=WORK_SCOPES, body=UploadRequest),
+    found: list[Route] = [
+        api.route(
+            "POST",
+            "/v1/storage/upload-request",
+            files.request_upload,
+            scopes=WORK_SCOPES,
+            body=UploadRequest,
+            operation=described.UPLOAD,
+        ),
         Route(
             f"{SIGNED_PATH}/{{project_id}}/{{filename:path}}",
             SignedEndpoint(SIGNED_PATH, files.receive),
@@ -52,8 +60,8 @@ def routes(api: Api, service: FileService) -> list[Route]:
     ]
     for prefix in PREFIXES:
         path = f"{prefix}/{{filename:path}}"
-        found.append(api.route("GET", path, files.get, scopes=ANY_SCOPE))
-        found.append(api.route("DELETE", path, files.delete, action="file.delete"))
+        found.append(api.route("GET", path, files.get, scopes=ANY_SCOPE, operation=described.READ))
+        found.append(api.route("DELETE", path, files.delete, action="file.delete", operation=described.DELETE))
     return found
 
 

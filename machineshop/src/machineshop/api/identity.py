@@ -1,6 +1,7 @@
 """Whose key this is; and, for admins, the projects and keys of their organization and the record of changes."""
 
 from collections.abc import Callable
+from functools import partial
 from typing import Annotated, Any
 
 import msgspec
@@ -8,6 +9,7 @@ from msgspec import Meta
 from starlette.responses import Response
 from starlette.routing import Route
 
+from machineshop.api.described import identity as described
 from machineshop.api.endpoint import Api, Call, iso
 from machineshop.errors import InvalidRequest
 from machineshop.http import ADMIN_SCOPES, ANY_SCOPE, address_of, json_response
@@ -42,14 +44,15 @@ class ProjectRequest(msgspec.Struct, frozen=True):
 def routes(api: Api, identity: IdentityService, audit: AuditLog) -> list[Route]:
     """All routes of this module."""
     admins = _Admins(identity, audit)
+    route = partial(api.route, scopes=ADMIN_SCOPES)
     return [
-        api.route("GET", "/v3/whoami", _whoami, scopes=ANY_SCOPE),
-        api.route("GET", "/v1/projects", admins.list_projects, scopes=ADMIN_SCOPES),
-        api.route("POST", "/v1/projects", admins.create_project, scopes=ADMIN_SCOPES, body=ProjectRequest),
-        api.route("GET", "/v1/api-keys", admins.list_keys, scopes=ADMIN_SCOPES),
-        api.route("POST", "/v1/api-keys", admins.create_key, scopes=ADMIN_SCOPES, body=KeyRequest),
-        api.route("DELETE", "/v1/api-keys/{id}", admins.revoke_key, scopes=ADMIN_SCOPES),
-        api.route("GET", "/v1/audit", admins.list_events, scopes=ADMIN_SCOPES),
+        api.route("GET", "/v3/whoami", _whoami, scopes=ANY_SCOPE, operation=described.WHO_AM_I),
+        route("GET", "/v1/projects", admins.list_projects, operation=described.PROJECTS),
+        route("POST", "/v1/projects", admins.create_project, body=ProjectRequest, operation=described.NEW_PROJECT),
+        route("GET", "/v1/api-keys", admins.list_keys, operation=described.KEYS),
+        route("POST", "/v1/api-keys", admins.create_key, body=KeyRequest, operation=described.NEW_KEY),
+        route("DELETE", "/v1/api-keys/{id}", admins.revoke_key, operation=described.REVOKE_KEY),
+        route("GET", "/v1/audit", admins.list_events, operation=described.AUDIT),
     ]
 
 

@@ -5,6 +5,7 @@ from urllib.parse import urlsplit
 from starlette.responses import Response
 from starlette.routing import Route
 
+from machineshop.api.described import images as described
 from machineshop.api.endpoint import Api, Call
 from machineshop.errors import NotFound
 from machineshop.http import json_response
@@ -21,9 +22,9 @@ def routes(api: Api, service: RegistryService, outside: OutsideRegistry | None =
     """The routes of image repositories, in our registry or in one that others run."""
     images = ImageRoutes(service) if outside is None else OutsideImageRoutes(outside)
     return [
-        api.route("GET", "/v1/image-repositories/base-path", images.base_path),
-        api.route("GET", "/v1/image-repositories", images.list_repositories),
-        api.route("GET", "/v1/image-repositories/{id}/images", images.list_images),
+        api.route("GET", "/v1/image-repositories/base-path", images.base_path, operation=described.BASE_PATH),
+        api.route("GET", "/v1/image-repositories", images.list_repositories, operation=described.REPOSITORIES),
+        api.route("GET", "/v1/image-repositories/{id}/images", images.list_images, operation=described.IMAGES),
     ]
 
 

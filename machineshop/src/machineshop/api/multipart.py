@@ -1,5 +1,6 @@
 """Large files in parts: `/v1/storage/multipart`, and the signed URLs by which the parts come in."""
 
+from functools import partial
 from typing import Annotated
 
 import msgspec
@@ -7,6 +8,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
+from machineshop.api.described import files as described
 from machineshop.api.endpoint import Api, Call, iso
 from machineshop.api.files import Name, SignedEndpoint, base_url_of, content_length
 from machineshop.blobs.base import Part
@@ -52,11 +54,14 @@ class Abort(msgspec.Struct):
 def routes(api: Api, service: MultipartService) -> list[Route]:
     """The routes of uploads in parts; they must stand before those of files, which take any name."""
     multipart = MultipartRoutes(service)
+    route = partial(api.route, scopes=WORK_SCOPES)
     path = f"{SIGNED_PART_PATH}/{{project_id}}/{{upload_id}}/{{part_number}}"
     return [
-        api.route("POST", "/v1/storage/multipart/init", multipart.init, scopes=WORK_SCOPES, body=Init),
-        api.route("POST", "/v1/storage/multipart/complete", multipart.complete, scopes=WORK_SCOPES, body=Complete),
-        api.route("POST", "/v1/storage/multipart/abort", multipart.abort, scopes=WORK_SCOPES, body=Abort),
+        route("POST", "/v1/storage/multipart/init", multipart.init, body=Init, operation=described.INIT),
+        route(
+            "POST", "/v1/storage/multipart/complete", multipart.complete, body=Complete, operation=described.COMPLETE
+        ),
+        route("POST", "/v1/storage/multipart/abort", multipart.abort, body=Abort, operation=described.ABORT),
         Route(path, SignedEndpoint(SIGNED_PART_PATH, multipart.receive), methods=["PUT"]),
     ]
 

@@ -12,6 +12,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from machineshop.api.described import queue as described
 from machineshop.api.durations import parse_number, parse_time
 from machineshop.api.endpoint import Api, Call
 from machineshop.api.job_view import job_view, place_view, progress_age_seconds
@@ -100,29 +101,33 @@ def routes(
 
     `guard` has routes answered by the server that knows the replicas, where that may be another one.
     """
+    route = api.route
     submit, status, cancel = _submit(queue), _status(queue, places, guard, api), _cancel(queue)
-    body = Submission | list[Submission]
+    submission: dict[str, Any] = {"body": Submission | list[Submission], "body_limit_bytes": SUBMIT_LIMIT_BYTES}
+    submission["operation"] = described.SUBMIT
+    look: dict[str, Any] = {"scopes": ANY_SCOPE, "operation": described.STATUS}
+    take_back: dict[str, Any] = {"body": CancelRequest, "operation": described.CANCEL}
+    results: dict[str, Any] = {"scopes": VIEWER_SCOPES, "body": ResultsRequest, "operation": described.RESULTS}
+    again: dict[str, Any] = {"body": JobsRequest, "operation": described.RESUBMIT}
+    clear: dict[str, Any] = {"body": ClearRequest, "action": "queue.clear", "operation": described.CLEAR}
+    change: dict[str, Any] = {"body": SettingsRequest, "action": "queue.change_settings"}
+    change["operation"] = described.CHANGE_SETTINGS
+    count: dict[str, Any] = {"scopes": ANY_SCOPE, "operation": described.METRICS}
     return [
-        api.route("POST", "/v1/queue/submit", submit, body=body, body_limit_bytes=SUBMIT_LIMIT_BYTES),
-        api.route("GET", "/v1/queue/status", status, scopes=ANY_SCOPE),
-        api.route("POST", "/v1/queue/results", _results(queue), scopes=VIEWER_SCOPES, body=ResultsRequest),
-        api.route("GET", "/v1/queue/jobs", _list(queue)),
-        api.route("POST", "/v1/queue/cancel", cancel, body=CancelRequest),
-        api.route("POST", "/v1/queue/resubmit", _resubmit(queue), body=JobsRequest),
-        api.route("POST", "/v1/queue/clear", _clear(queue), body=ClearRequest, action="queue.clear"),
-        api.route("GET", "/v1/queue/settings", _settings(queue)),
-        api.route(
-            "PATCH",
-            "/v1/queue/settings",
-            _change_settings(queue),
-            body=SettingsRequest,
-            action="queue.change_settings",
-        ),
-        api.route("GET", "/v1/queue/metrics", _metrics(queue), scopes=ANY_SCOPE),
-        api.route("POST", "/v1/videos/generations", submit, body=body, body_limit_bytes=SUBMIT_LIMIT_BYTES),
-        api.route("GET", "/v1/videos/status", status, scopes=ANY_SCOPE),
-        api.route("POST", "/v1/videos/cancel", cancel, body=CancelRequest),
-        api.route("GET", "/internal/v1/queue/status", _metrics(queue), scopes=ANY_SCOPE),
+        route("POST", "/v1/queue/submit", submit, **submission),
+        route("GET", "/v1/queue/status", status, **look),
+        route("POST", "/v1/queue/results", _results(queue), **results),
+        route("GET", "/v1/queue/jobs", _list(queue), operation=described.JOBS),
+        route("POST", "/v1/queue/cancel", cancel, **take_back),
+        route("POST", "/v1/queue/resubmit", _resubmit(queue), **again),
+        route("POST", "/v1/queue/clear", _clear(queue), **clear),
+        route("GET", "/v1/queue/settings", _settings(queue), operation=described.SETTINGS),
+        route("PATCH", "/v1/queue/settings", _change_settings(queue), **change),
+        route("GET", "/v1/queue/metrics", _metrics(queue), **count),
+        route("POST", "/v1/videos/generations", submit, **submission),
+        route("GET", "/v1/videos/status", status, **look),
+        route("POST", "/v1/videos/cancel", cancel, **take_back),
+        route("GET", "/internal/v1/queue/status", _metrics(queue), **count),
     ]
 
 

@@ -5,6 +5,7 @@ from typing import Any
 from starlette.responses import Response
 from starlette.routing import Route
 
+from machineshop.api.described import deployments as described
 from machineshop.api.durations import parse_number
 from machineshop.api.endpoint import Api, Call, iso
 from machineshop.http import json_response
@@ -18,7 +19,7 @@ MAX_DECISIONS = 200
 def routes(api: Api, scaling: ScalingService) -> list[Route]:
     """All routes of this module: the server that runs the loops can answer them."""
     pages = _Scaling(scaling)
-    return [api.route("GET", "/v1/deployments/{deployment}/scaling", pages.explain)]
+    return [api.route("GET", "/v1/deployments/{deployment}/scaling", pages.explain, operation=described.SCALING)]
 
 
 class _Scaling:

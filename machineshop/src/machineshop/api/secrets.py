@@ -5,6 +5,7 @@ from typing import Any
 from starlette.responses import Response
 from starlette.routing import Route
 
+from machineshop.api.described import secrets as described
 from machineshop.api.endpoint import Api, Call, iso
 from machineshop.http import json_response
 from machineshop.models import Secret
@@ -19,15 +20,16 @@ def routes(api: Api, secrets: SecretService) -> list[Route]:
     """All routes of this module; they come before those of deployments, which would take them for one's name."""
     pages = _Secrets(secrets)
     written: dict[str, Any] = {"body": SecretFields, "body_limit_bytes": BODY_LIMIT_BYTES}
-    found = []
+    found: list[Route] = []
     for base in ("/v1/deployments/secrets", "/v1/secrets"):
         one = f"{base}/{{secret:path}}"  # a name may hold slashes
+        say = described.operations(base)
         found += [
-            api.route("GET", base, pages.list_all),
-            api.route("POST", base, pages.create, **written, action="secret.create"),
-            api.route("GET", one, pages.get),
-            api.route("PATCH", one, pages.update, **written, action="secret.update"),
-            api.route("DELETE", one, pages.delete, action="secret.delete"),
+            api.route("GET", base, pages.list_all, operation=say["LIST"]),
+            api.route("POST", base, pages.create, **written, action="secret.create", operation=say["POST"]),
+            api.route("GET", one, pages.get, operation=say["GET"]),
+            api.route("PATCH", one, pages.update, **written, action="secret.update", operation=say["PATCH"]),
+            api.route("DELETE", one, pages.delete, action="secret.delete", operation=say["DELETE"]),
         ]
     return found
 

@@ -6,6 +6,7 @@ from typing import Any
 from starlette.responses import Response
 from starlette.routing import Route
 
+from machineshop.api.described import webhooks as described
 from machineshop.api.endpoint import Api, Call, iso
 from machineshop.http import USER_SCOPES, json_response
 from machineshop.services.webhooks import WebhookService
@@ -15,9 +16,15 @@ from machineshop.store.webhooks import SigningSecrets, Webhook
 def routes(api: Api, webhooks: WebhookService) -> list[Route]:
     """All routes of this module."""
     return [
-        api.route("GET", "/v1/queue/webhooks", _of_job(webhooks)),
-        api.route("GET", "/v1/webhooks/secret", _secret(webhooks), scopes=USER_SCOPES),
-        api.route("POST", "/v1/webhooks/secret/rotate", _rotate(webhooks), action="webhook_secret.rotate"),
+        api.route("GET", "/v1/queue/webhooks", _of_job(webhooks), operation=described.OF_JOB),
+        api.route("GET", "/v1/webhooks/secret", _secret(webhooks), scopes=USER_SCOPES, operation=described.SECRET),
+        api.route(
+            "POST",
+            "/v1/webhooks/secret/rotate",
+            _rotate(webhooks),
+            action="webhook_secret.rotate",
+            operation=described.ROTATE,
+        ),
     ]
 
 

@@ -8,6 +8,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from machineshop.api.addresses import Addresses
+from machineshop.api.described import work as described
 from machineshop.api.durations import parse_duration, parse_number
 from machineshop.api.endpoint import Api, Call
 from machineshop.api.job_view import claim_view
@@ -51,7 +52,7 @@ class UpdateRequest(msgspec.Struct):
     request_id: Name
     status: Name
     model: Name = ""
-    payload: msgspec.Raw = msgspec.Raw(b"{}")
+    payload: msgspec.Raw = msgspec.field(default_factory=lambda: msgspec.Raw(b"{}"))
     info: dict[str, Any] | None = None
     attempt_token: str | None = None
     progress_age_seconds: Annotated[float, msgspec.Meta(ge=0, le=MAX_PROGRESS_AGE_SECONDS)] | None = None
@@ -84,7 +85,13 @@ class TurnRequest(msgspec.Struct):
 def routes(api: Api, queue: QueueService, clock: Callable[[], float], addresses: Addresses) -> list[Route]:
     """All routes of this module."""
     return [
-        api.route("GET", "/internal/v1/queue/retrieve", _retrieve(queue, addresses), scopes=WORK_SCOPES),
+        api.route(
+            "GET",
+            "/internal/v1/queue/retrieve",
+            _retrieve(queue, addresses),
+            scopes=WORK_SCOPES,
+            operation=described.RETRIEVE,
+        ),
         api.route(
             "POST",
             "/internal/v1/queue/updates",
@@ -92,6 +99,7 @@ def routes(api: Api, queue: QueueService, clock: Callable[[], float], addresses:
             scopes=WORK_SCOPES,
             body=TurnRequest,
             body_limit_bytes=RESULTS_LIMIT_BYTES,
+            operation=described.UPDATES,
         ),
         api.route(
             "POST",
@@ -100,6 +108,7 @@ def routes(api: Api, queue: QueueService, clock: Callable[[], float], addresses:
             scopes=WORK_SCOPES,
             body=UpdateRequest,
             body_limit_bytes=RESULT_LIMIT_BYTES,
+            operation=described.UPDATE,
         ),
     ]
 
