@@ -11,11 +11,13 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
-from urllib.parse import parse_qs, urlsplit
+from urllib.parse import parse_qs, quote, urlsplit
 
 import fake_queue
 import fake_secrets
+import fake_volumes
 from fake_queue import FakeQueue
+from fake_volumes import FakeVolumes
 
 JsonObject = dict[str, Any]
 
@@ -60,11 +62,12 @@ class FakePlatform:
 
     `rollout` holds the replica's event at each look at a deployment, `job_states` the job's state at each look at it;
     the last of each stays. `failures` are pairs (end of a path, status): the next request for such a path gets that
-    status instead of an answer. `told` is what a deployment's answer says besides, or instead, and
-    `registry` what that says which names the registry. Followed logs end when
-    `is_quiet` is set: as they should, or with `is_stopping` as those of a server that goes away. `missing_bytes` is how
-    many bytes too early a download ends. `projects` holds the keys, each with its project's name; all are of `scope`.
-    `queue` holds the jobs but for the one of `job_states`; where `is_old`, there are none of its routes.
+    status instead of an answer. `told_upload_url` is where files are to be put instead of here. `told` is what a
+    deployment's answer says besides, or instead, and `registry` what that says which names the registry. Followed logs
+    end when `is_quiet` is set: as they should, or with `is_stopping` as those of a server that goes away.
+    `missing_bytes` is how many bytes too early a download ends. `projects` holds the keys, each with its project's
+    name; all are of `scope`. `queue` holds the jobs but for the one of `job_states`; where `is_old`, there are none of
+    its routes.
     """
 
     url: str = ""
@@ -90,6 +93,8 @@ class FakePlatform:
     looks: dict[str, int] = field(default_factory=dict)
     queue: FakeQueue = field(default_factory=FakeQueue)
     secrets: dict[str, JsonObject] = field(default_factory=dict)
+    volumes: FakeVolumes = field(default_factory=FakeVolumes)
+    told_upload_url: str | None = None
     is_old: bool = False
 
     def sent(self, method: str, path: str) -> list[Request]:
@@ -325,6 +330,9 @@ def logs(handler: Handler, request: Request, name: str) -> None:
 
 
 def prewarm(handler: Handler, request: Request) -> None:
+    if "volume" in request.json:
+        fake_volumes.seal(handler, request.json["volume"])
+        return
     handler.answer(200, {})
 
 
@@ -373,13 +381,13 @@ def metrics(handler: Handler, request: Request) -> None:
 
 def upload_request(handler: Handler, request: Request) -> None:
     filename = request.json["filename"]
-    url = f"{handler.platform.url}/signed/{filename}"
+    url = f"{handler.platform.told_upload_url or handler.platform.url}/signed/{quote(filename)}"
     handler.answer(200, {"path": filename, "upload_url": {"url": url, "method": "PUT"}})
 
 
 def put_file(handler: Handler, request: Request, filename: str) -> None:
     handler.platform.files[filename] = request.body
-    handler.answer(200, {})
+    handler.answer(200, {}, ETag=f'"{hashlib.sha256(request.body).hexdigest()}"')
 
 
 def get_file(handler: Handler, request: Request, filename: str) -> None:
@@ -409,6 +417,7 @@ ROUTES: list[tuple[str, str, Callable[..., None]]] = [
     ("PUT", r"/v2/acme/[\w-]+/manifests/([\w.-]+)", put_manifest),
     ("POST", "/v1/deployments/prewarm", prewarm),
     *fake_secrets.ROUTES,
+    *fake_volumes.ROUTES,
     ("GET", "/v1/deployments", list_deployments),
     ("POST", "/v1/deployments", create),
     ("GET", r"/v1/deployments/([\w-]+)", get_deployment),

@@ -64,7 +64,7 @@ def test_shared_options_are_documented_once() -> None:
 
 def test_commands_about_no_project_take_no_config() -> None:
     without = {path for path in PATHS if ("--config", "-c") not in names_of(path)}
-    about_a_project = {"jobs", "revisions", "scale", "secrets"}
+    about_a_project = {"jobs", "revisions", "scale", "secrets", "volumes"}
     grouped = {path for path in PATHS if path[0] in GROUPS and path[0] not in about_a_project}
     assert without == {("init",), ("list",), ("download",), ("audit",), *grouped}
 

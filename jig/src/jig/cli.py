@@ -78,6 +78,16 @@ GROUPS = {
             ("list", "secrets:list_secrets", "List this project's secrets, and whether the next deploy has them."),
         ),
     ),
+    "volumes": (
+        "Make, change and delete volumes: files that replicas read.",
+        (
+            ("create", "volumes:create", "Make a volume of a folder, or of what is in S3."),
+            ("update", "volumes:update", "Make a volume's next version; unchanged files are not sent again."),
+            ("delete", "volumes:delete", "Delete a volume with all its versions."),
+            ("describe", "volumes:describe", "Show a volume: its status, files, versions, and who mounts it."),
+            ("list", "volumes:list_volumes", "List the project's volumes."),
+        ),
+    ),
     "auth": (
         "Log in and out.",
         (

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import random
 import ssl
+import threading
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import closing, contextmanager
@@ -71,6 +72,7 @@ class Client:
             raise UnauthorizedError(message, hint=LOGIN_HINT)
         self.target, self._auth = target, auth
         self._opened: dict[bool, httpx.Client] = {}
+        self._opening = threading.Lock()  # uploads come from several threads
         self.has_answered = False
 
     def __enter__(self) -> Self:
@@ -266,12 +268,16 @@ class Client:
     def _http(self, path: str) -> httpx.Client:
         """The connections for plain or for encrypted URLs; loading the trusted authorities takes a while."""
         is_secure = self.url(path).startswith("https:")
-        if is_secure not in self._opened:
-            headers = {"Authorization": f"Bearer {self.target.api_key}"} if self.target.api_key else {}
-            timeout = httpx.Timeout(READ_TIMEOUT_SECONDS, connect=CONNECT_TIMEOUT_SECONDS)
-            verify = trusting(self.target.ca) if is_secure else ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-            self._opened[is_secure] = httpx.Client(headers=headers, timeout=timeout, verify=verify, auth=self._auth)
+        with self._opening:
+            if is_secure not in self._opened:
+                self._opened[is_secure] = self._open(is_secure=is_secure)
         return self._opened[is_secure]
+
+    def _open(self, *, is_secure: bool) -> httpx.Client:
+        headers = {"Authorization": f"Bearer {self.target.api_key}"} if self.target.api_key else {}
+        timeout = httpx.Timeout(READ_TIMEOUT_SECONDS, connect=CONNECT_TIMEOUT_SECONDS)
+        verify = trusting(self.target.ca) if is_secure else ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        return httpx.Client(headers=headers, timeout=timeout, verify=verify, auth=self._auth)
 
     def _unreachable(self, error: httpx.TransportError) -> JigError:
         base_url = self.target.base_url

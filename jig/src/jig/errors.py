@@ -6,6 +6,7 @@ JigError                what a user is told: one message, perhaps a hint, an exi
 ├── ContextError        the contexts file, or what it should hold
 ├── BundleError         the project cannot be packed
 ├── ImageError          a container image cannot be built, run or pushed
+├── VolumeError         a folder cannot become a volume, or a volume is not what is needed
 ├── DeployError         the deployment did not get ready, or did not go away
 ├── DevError            `jig dev` has no platform to run on, or no code that can run
 ├── TrialError          a job that ran on this machine, with `jig run`, came to nothing
@@ -92,6 +93,12 @@ class ImageError(JigError):
     """A container image cannot be built, run or pushed."""
 
     type = "image_error"
+
+
+class VolumeError(JigError):
+    """A folder cannot become a volume, or a volume is not there, or not what is needed."""
+
+    type = "volume_error"
 
 
 class DeployError(JigError):

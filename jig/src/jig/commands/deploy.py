@@ -29,6 +29,7 @@ from jig.session import Session
 from jig.state import State
 from jig.tracking import NO_REPLICA, READY_TIMEOUT_SECONDS, Tracking, Verdict, goes_on_serving, track
 from jig.units import count, elapsed, size
+from jig.volumes.mounts import find_mounts, pin_hint
 
 FAST_POLL_SECONDS = 0.2
 SLOW_POLL_SECONDS = 1.0
@@ -62,6 +63,8 @@ def deploy(
     output.note(f"Deploying {config.name} to {client.target.base_url}")
     steps = Steps(output)
     wishes = Wishes(tag, builder, docker_args, warmup)
+    if config.deploy.volume_mounts and not build_only:
+        check_volumes(session, steps)
     artifact = make_artifact(session, steps, image, wishes, build_only=build_only)
     if build_only:
         document = {"image": artifact.reference, "seconds": steps.rounded()}
@@ -78,6 +81,18 @@ def deploy(
     tracked, deployment = wait_until_ready(session, deployment, timeout)
     steps.done("ready", tracked.reason)
     output.result(outcome(deployment, artifact.reference, steps), next_steps(config, steps, tracked))
+
+
+def check_volumes(session: Session, steps: Steps) -> None:
+    """Say which version of each volume will be mounted, before time goes into an image.
+
+    Raises:
+        VolumeError: one cannot be mounted.
+    """
+    mounts = find_mounts(session.client, session.config)
+    steps.done("volumes", ", ".join(each.text() for each in mounts))
+    if hint := pin_hint(mounts):
+        session.output.note(hint)
 
 
 def make_artifact(session: Session, steps: Steps, image: str | None, wishes: Wishes, *, build_only: bool) -> Artifact:

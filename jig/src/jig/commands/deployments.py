@@ -16,12 +16,13 @@ from jig.options import DEFAULTS, PROJECT_DEFAULTS, Globals, Name, ProjectGlobal
 from jig.session import Session
 from jig.tables import columns, fields
 from jig.tracking import short_revision
-from jig.units import age
+from jig.units import age, elapsed, seconds_between
 
 POLL_SECONDS = 0.3
 # A replica may take its whole grace period to drain; this much more is for everything else.
 DESTROY_MARGIN_SECONDS = 30
 ENDED_SHOWN = 3
+VOLUMES_COLUMN = 3  # behind READY
 DIGEST_SHOWN = len("sha256:") + 12
 
 
@@ -117,8 +118,14 @@ def summary(item: Mapping[str, Any], now: datetime) -> str:
         parts.append("Environment\n" + indent(fields(variables)))
     events = item.get("replica_events") or {}
     if events:
-        rows = [replica_row(key, event, now) for key, event in sorted(worth_showing(events).items())]
-        parts.append("Replicas\n" + indent(columns(("ID", "STATE", "READY", "REVISION", "WHY"), rows)))
+        shown = sorted(worth_showing(events).items())
+        rows = [replica_row(key, event, now) for key, event in shown]
+        header = ["ID", "STATE", "READY", "REVISION", "WHY"]
+        if any(event.get("volume_preload_status") for _, event in shown):
+            header.insert(VOLUMES_COLUMN, "VOLUMES")
+            for row, (_, event) in zip(rows, shown, strict=True):
+                row.insert(VOLUMES_COLUMN, preload_text(event, now))
+        parts.append("Replicas\n" + indent(columns(header, rows)))
     return "\n\n".join(parts)
 
 
@@ -135,7 +142,7 @@ def facts(item: Mapping[str, Any], now: datetime) -> list[tuple[str, str]]:
         ("Resources", f"{item.get('cpu')} CPU, {item.get('memory')} GiB memory, {item.get('storage')} GiB storage"),
         ("Command", " ".join(item.get("command") or [])),
         ("Autoscaling", " ".join(f"{key}={value}" for key, value in (item.get("autoscaling") or {}).items())),
-        ("Volumes", ", ".join(f"{each['name']} at {each['mount_path']}" for each in item.get("volumes") or [])),
+        ("Volumes", ", ".join(volume_text(each) for each in item.get("volumes") or [])),
         ("Created", f"{age(item.get('created_at'), now)} ago"),
         ("Updated", f"{age(item.get('updated_at'), now)} ago"),
     ]
@@ -161,12 +168,31 @@ def worth_showing(events: Mapping[str, Mapping[str, Any]]) -> dict[str, Mapping[
     return {key: event for key, event in events.items() if key not in old}
 
 
-def replica_row(key: str, event: Mapping[str, Any], now: datetime) -> tuple[str, ...]:
+def volume_text(mount: Mapping[str, Any]) -> str:
+    """`words version 3 at /words`."""
+    version = "" if mount.get("version") is None else f" version {mount['version']}"
+    return f"{mount['name']}{version} at {mount['mount_path']}"
+
+
+def preload_text(event: Mapping[str, Any], now: datetime) -> str:
+    """How far a replica is with its volumes: `loading, 12 s`, `loaded in 3.4 s`, `failed`."""
+    status = event.get("volume_preload_status")
+    if status not in ("InProgress", "Completed"):
+        return str(status or "-").lower()
+    end = event.get("volume_preload_completed_at") if status == "Completed" else None
+    seconds = seconds_between(event.get("volume_preload_started_at"), end, now)
+    taken = "" if seconds is None else elapsed(seconds)
+    if status == "InProgress":
+        return f"loading, {taken}" if taken else "loading"
+    return f"loaded in {taken}" if taken and end else "loaded"
+
+
+def replica_row(key: str, event: Mapping[str, Any], now: datetime) -> list[str]:
     """One line of the replicas' table."""
     why = event.get("replica_status_message") or event.get("replica_status_reason") or ""
     ready_since = event.get("replica_ready_since")
     state = str(event.get("replica_status", "-"))
-    return (key, state, age(ready_since, now), short_revision(event), "" if ready_since else str(why))
+    return [key, state, age(ready_since, now), short_revision(event), "" if ready_since else str(why)]
 
 
 def replica_count(item: Mapping[str, Any]) -> str:

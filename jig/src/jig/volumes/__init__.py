@@ -1,0 +1,1 @@
+"""Volumes: a folder's files on the platform, in versions that never change."""

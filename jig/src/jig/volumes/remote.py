@@ -1,0 +1,168 @@
+"""Volumes on the platform, and the files of their versions."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import quote
+
+from jig.client import Client
+from jig.errors import ConflictError, NotFoundError, VolumeError
+from jig.volumes.digests import HashedFile
+
+VOLUMES = "/v1/deployments/storage/volumes"
+# What becomes of a file that a version is to have, as the platform answers.
+PRESENT, LINKED, MISSING, HASHING = "present", "linked", "missing", "hashing"
+COMPARED_AT_ONCE = 5_000
+LISTED_AT_ONCE = 10_000
+HASHING_PAUSE_SECONDS = 0.5
+# The platform reads what came in parts once more; a slow disk, and as much again.
+HASHING_BYTES_PER_SECOND = 50 * 1024 * 1024
+HASHING_SECONDS_MIN = 60.0
+
+Volume = Mapping[str, Any]
+"""A volume as the platform tells it."""
+
+
+@dataclass(frozen=True)
+class StoredFile:
+    """A file of a version; its SHA-256 is None until the platform knows it."""
+
+    name: str
+    size_bytes: int
+    sha256: str | None
+
+
+def path_of(name: str) -> str:
+    """The path of a volume."""
+    return f"{VOLUMES}/{quote(name, safe='')}"
+
+
+def get(client: Client, name: str, version: int | None = None) -> Volume:
+    """A volume, told of its current version or of another.
+
+    Raises:
+        VolumeError: there is none of this name.
+    """
+    if (volume := find(client, name, version)) is None:
+        hint = f"Make it: jig volumes create {name} DIR\nSee which there are: jig volumes list"
+        raise VolumeError(f"There is no volume {name}.", hint=hint)
+    return volume
+
+
+def find(client: Client, name: str, version: int | None = None) -> Volume | None:
+    """A volume, or None where there is none of this name.
+
+    Raises:
+        NotFoundError: there is one, but not this version of it.
+    """
+    try:
+        volume: Volume = client.get(path_of(name), version=version)
+    except NotFoundError:
+        if version is not None and find(client, name) is not None:
+            raise
+        return None
+    return volume
+
+
+def create(client: Client, name: str, content: Mapping[str, object]) -> Volume | None:
+    """A new volume, or None where there is one of this name."""
+    try:
+        volume: Volume = client.post(VOLUMES, {"name": name, "type": "readOnly", "content": content})
+    except ConflictError as error:
+        if "already exists" not in error.message:
+            raise
+        return None
+    return volume
+
+
+def change(client: Client, name: str, content: Mapping[str, object]) -> Volume:
+    """Give a volume its next version."""
+    volume: Volume = client.patch(path_of(name), {"content": content})
+    return volume
+
+
+def uploaded(name: str, version: int) -> dict[str, object]:
+    """The content of a version whose files are uploaded."""
+    return {"type": "files", "source_prefix": f"{name}/{version}"}
+
+
+def from_s3(uri: str, role_arn: str | None, credentials_secret: str | None) -> dict[str, object]:
+    """The content of a version that the platform fetches."""
+    source = {"uri": uri, "role_arn": role_arn, "credentials_secret": credentials_secret}
+    return {"type": "files", "origin": {"s3": {key: value for key, value in source.items() if value is not None}}}
+
+
+def seal(client: Client, name: str) -> None:
+    """Close the current version, so that it is what it is for ever, and have it loaded where it will be needed."""
+    client.post("/v1/deployments/prewarm", {"volume": name}, is_repeatable=True)
+
+
+class Version:
+    """One version of a volume, which may still be open, or not yet there.
+
+    Args:
+        client: the platform.
+        name: the volume's.
+        number: of the version.
+    """
+
+    def __init__(self, client: Client, name: str, number: int) -> None:
+        self._client = client
+        self.name = name
+        self.number = number
+        self._files = f"{path_of(name)}/versions/{number}/files"
+
+    def stored_name(self, file: str) -> str:
+        """What a file of it is called in the platform's storage."""
+        return f"{self.name}/{self.number}/{file}"
+
+    def compare(self, files: Sequence[HashedFile], said: Callable[[str], None] | None = None) -> dict[str, str]:
+        """What the platform has of these files, by name; those that it finds in an earlier version it takes over.
+
+        Args:
+            files: what the version is to have.
+            said: called with a sentence where the answer takes a while.
+        """
+        answered = self._ask(files)
+        deadline = (
+            time.monotonic() + HASHING_SECONDS_MIN + sum(f.file.size_bytes for f in files) / (HASHING_BYTES_PER_SECOND)
+        )
+        while hashing := [each for each in files if answered[each.file.name] == HASHING]:
+            if time.monotonic() > deadline:
+                break
+            if said is not None:
+                said("The platform still reads what was uploaded before.")
+                said = None
+            time.sleep(HASHING_PAUSE_SECONDS)
+            answered |= self._ask(hashing)
+        return answered
+
+    def files(self) -> Iterator[StoredFile]:
+        """All files that it has, by name."""
+        after: str | None = None
+        while True:
+            answer = self._client.get(self._files, limit=LISTED_AT_ONCE, after=after)
+            for each in answer["data"]:
+                yield StoredFile(str(each["name"]), int(each["size"]), each.get("sha256"))
+            if not answer.get("has_more") or not answer["data"]:
+                return
+            after = str(answer["data"][-1]["name"])
+
+    def remove(self, file: str) -> None:
+        """Remove a file that it should not have; it must be open."""
+        try:
+            self._client.delete(f"/v1/storage/{quote(self.stored_name(file))}")
+        except NotFoundError:
+            return
+
+    def _ask(self, files: Sequence[HashedFile]) -> dict[str, str]:
+        answered: dict[str, str] = {}
+        for start in range(0, len(files), COMPARED_AT_ONCE):
+            batch = files[start : start + COMPARED_AT_ONCE]
+            asked = [{"path": f.file.name, "size": f.file.size_bytes, "sha256": f.sha256} for f in batch]
+            answer = self._client.post(self._files, {"files": asked}, is_repeatable=True)
+            answered |= {str(each["path"]): str(each["status"]) for each in answer["data"]}
+        return answered

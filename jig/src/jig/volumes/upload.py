@@ -1,0 +1,64 @@
+"""The bytes of files into an open version: small files whole, large ones in parts, several requests at a time."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Sequence
+from functools import partial
+
+from jig.client import Client
+from jig.errors import VolumeError
+from jig.volumes.crew import Crew, Unit
+from jig.volumes.digests import HashedFile
+from jig.volumes.parted import PartedFile, journal_of
+from jig.volumes.parts import MIB, journals_folder, remove_old_journals
+from jig.volumes.remote import Version
+from jig.volumes.transfer import Progress, Transfer
+
+THREADS = 8
+PARTED_FROM_BYTES = 128 * MIB  # of a smaller one, little is lost when its upload breaks
+SHA256 = re.compile(r"[0-9a-f]{64}")
+
+
+def upload(client: Client, version: Version, volume_id: str, files: Sequence[HashedFile], progress: Progress) -> None:
+    """Upload files into a version, the large ones first.
+
+    Args:
+        client: the platform.
+        version: where to; it is open.
+        volume_id: of its volume, which no other volume ever has.
+        files: what to upload.
+        progress: told of the bytes.
+
+    Raises:
+        PlatformError: the platform refuses one, or is away for too long.
+        VolumeError: one cannot be read, or has changed.
+    """
+    journals = journals_folder(os.environ)
+    remove_old_journals(journals)
+    crew = Crew(THREADS)
+    transfer = Transfer(client, crew, progress)
+
+    def begin(hashed: HashedFile) -> tuple[Unit, ...]:
+        if hashed.file.size_bytes < PARTED_FROM_BYTES:
+            send_whole(transfer, version, hashed)
+            return ()
+        journal = journal_of(journals, client.target.base_url, volume_id, version, hashed)
+        return PartedFile(transfer, version, hashed, journal).begin()
+
+    ordered = sorted(files, key=lambda each: -each.file.size_bytes)
+    crew.run(partial(begin, hashed) for hashed in ordered)
+
+
+def send_whole(transfer: Transfer, version: Version, hashed: HashedFile) -> None:
+    """A file in one piece."""
+    file = hashed.file
+    body = {"filename": version.stored_name(file.name)}
+    answer = transfer.crew.patiently(lambda: transfer.client.post("/v1/storage/upload-request", body))
+    etag = transfer.put(answer["upload_url"], file, 0, file.size_bytes)
+    if SHA256.fullmatch(etag) and etag != hashed.sha256:  # an object storage's ETag is of another kind
+        raise VolumeError(
+            f"{file.place} has changed since it was read.",
+            hint="Run the same command again when nothing writes to the folder any more.",
+        )
