@@ -10,6 +10,7 @@ import pytest
 
 from factory import ADMIN_KEY, AnyArtifact, Clock, Jobs, empty_database
 from machineshop.app import Platform
+from machineshop.blobs import Storage
 from machineshop.blobs import bucket as buckets
 from machineshop.config import Settings, StorageUrl
 from machineshop.models import Deployment, Identity
@@ -17,8 +18,10 @@ from machineshop.runtime.base import Capacity
 from machineshop.services.deployments import DeploymentService
 from machineshop.services.identity import IdentityService
 from machineshop.services.keyring import KeyRing
+from machineshop.services.leftovers import Leftovers
 from machineshop.services.queue import QueueService
 from machineshop.services.secrets import SecretService
+from machineshop.services.volumes import VolumeService
 from machineshop.store.database import Database
 from machineshop.store.schema import migrate
 from object_storage import ObjectStorage, make_object_storage
@@ -87,6 +90,13 @@ async def secrets(database: Database, keys: KeyRing, deployments: DeploymentServ
     service = SecretService(database, keys, deployments, clock)
     await service.open()
     return service
+
+
+@pytest.fixture
+async def volumes(tmp_path: Path, database: Database, clock: Clock) -> AsyncIterator[VolumeService]:
+    storage = Storage(tmp_path)
+    yield VolumeService(database, Leftovers(database, storage, clock), clock)
+    await asyncio.to_thread(storage.close)
 
 
 @pytest.fixture

@@ -15,7 +15,7 @@ import uvicorn
 from starlette.applications import Starlette
 
 from factory import ADMIN_KEY, eventually
-from machineshop.api.deployments import routes
+from machineshop.api.deployments import runtime_routes
 from machineshop.api.endpoint import Api
 from machineshop.models import Deployment
 from machineshop.runtime.base import LogLine, Replica
@@ -26,6 +26,7 @@ from machineshop.runtime.shim import Log
 from machineshop.services.deployments import DeploymentService
 from machineshop.services.identity import IdentityService
 from machineshop.services.secrets import SecretService
+from machineshop.services.volumes import VolumeService
 from machineshop.store.database import sqlite_url
 from runtime.harness import Watcher
 
@@ -79,10 +80,11 @@ async def session(
     identity: IdentityService,
     deployments: DeploymentService,
     secrets: SecretService,
+    volumes: VolumeService,
     deployment: Deployment,
     runtime: OneLog,
 ) -> AsyncIterator[aiohttp.ClientSession]:
-    app = Starlette(routes=routes(Api(identity), deployments, secrets, runtime))
+    app = Starlette(routes=runtime_routes(Api(identity), deployments, secrets, runtime, volumes))
     listener = socket.create_server(("127.0.0.1", 0))
     config = uvicorn.Config(app, lifespan="off", log_config=None, access_log=False, timeout_graceful_shutdown=5)
     server = uvicorn.Server(config)

@@ -68,7 +68,7 @@ def test_what_a_process_can_just_be_given_is_taken() -> None:
         ({"args": ["a\0b"]}, "args"),
         ({"description": "a\0b"}, "description"),
         ({"environment_variables": [{"value": "1"}]}, "environment_variables[0].name"),
-        ({"volumes": [{"name": "weights", "mount_path": "/w"}]}, "volumes"),
+        ({"volumes": [{"name": "weights", "mount_path": "w"}]}, "volumes"),
         ({"model_mounts": [{"model_id": "ml_1", "mount_path": "/w"}]}, "model_mounts"),
         ({"autoscaling": {"metric": "Nonsense"}}, "autoscaling.metric"),
         ({"autoscaling": {"metric": ["QueueBacklogPerWorker"]}}, "autoscaling.metric"),

@@ -42,7 +42,9 @@ def _names(route: object) -> list[str]:
     path = re.sub(r":path\}", "}", route.path)
     if path.startswith("/v1/deployment-request"):
         return [f"ANY {path}"]
-    return [f"{method} {path}" for method in route.methods or () if method != "HEAD" or "storage" in path]
+    return [
+        f"{method} {path}" for method in route.methods or () if method != "HEAD" or path.endswith("storage/{filename}")
+    ]
 
 
 def _keys(route: object) -> str | None:

@@ -1,5 +1,6 @@
 """What a key reaches: nothing of another project, whatever the route; and a replica's key only its own queue."""
 
+import hashlib
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -61,6 +62,21 @@ TABLE = [
     ("GET", "/v1/secrets/{secret:path}", None),
     ("PATCH", "/v1/secrets/{secret:path}", {"value": "mine now"}),
     ("DELETE", "/v1/secrets/{secret:path}", None),
+    *(
+        (method, f"/v1/{base}/volumes/{{volume}}{rest}", body)
+        for base in ("deployments/storage", "storage")
+        for method, rest, body in (
+            ("GET", "", None),
+            ("PATCH", "", {"content": {"type": "files", "source_prefix": "mine/1"}}),
+            ("DELETE", "", None),
+            ("GET", "/versions/{version}/files", None),
+            (
+                "POST",
+                "/versions/{version}/files",
+                {"files": [{"path": "copy", "size": 6, "sha256": hashlib.sha256(b"hidden").hexdigest()}]},
+            ),
+        )
+    ),
     ("GET", "/v1/image-repositories/{id}/images", None),
     ("DELETE", "/v1/api-keys/{id}", None),
     ("GET", "/v2/{name:path}/blobs/{digest}", None),
@@ -90,6 +106,7 @@ OWN = {
     "/v1/audit",
     "/v1/deployments/prewarm",
     "/v1/deployments/secrets",
+    "/v1/deployments/storage/volumes",
     "/v1/image-repositories",
     "/v1/image-repositories/base-path",
     "/v1/projects",
@@ -97,6 +114,7 @@ OWN = {
     "/v1/secrets",
     "/v1/storage/multipart/init",
     "/v1/storage/upload-request",
+    "/v1/storage/volumes",
     "/v1/tls/ca",
     "/v1/webhooks/secret",
     "/v1/webhooks/secret/rotate",
@@ -134,6 +152,13 @@ class Possessions:
         self.etag = httpx.put(self.signed_part, content=b"large").headers["ETag"].strip('"')
         self.secret = f"{deployment}/token"
         assert api.post("/v1/secrets", json={"name": self.secret, "value": "hidden"}).status_code == 200
+        content = {"type": "files", "source_prefix": f"{deployment}-files/0"}
+        made = api.post(
+            "/v1/storage/volumes", json={"name": f"{deployment}-files", "type": "readOnly", "content": content}
+        )
+        self.volume = made.json()["name"]
+        asked = api.post("/v1/storage/upload-request", json={"filename": f"{self.volume}/0/mine.bin"}).json()
+        assert httpx.put(asked["upload_url"]["url"], content=b"hidden").status_code == 200
         reference = str(platform.deployment(deployment)["image"])
         self.repository, _, self.manifest = reference.partition("/")[2].partition("@")
         manifest = api.get(f"/v2/{self.repository}/manifests/{self.manifest}").json()
@@ -148,6 +173,8 @@ class Possessions:
             "{path:path}": "generate",
             "{filename:path}": "mine.txt",
             "{secret:path}": self.secret,
+            "{volume}": self.volume,
+            "{version}": "0",
             "{id}": self.repository.replace("/", "___"),
             "{name:path}": self.repository,
             "{digest}": self.blob,
@@ -203,6 +230,7 @@ def test_another_project_finds_nothing_by_any_route(
 ) -> None:
     before = platform.deployment(mine.deployment), platform.job(mine.deployment, mine.job)
     secret = api.get(f"/v1/secrets/{mine.secret}").json()
+    volume = api.get(f"/v1/storage/volumes/{mine.volume}").json()
 
     for name in (mine.deployment, mine.id):
         query = {"model": name, "request_id": mine.job, "hostname": "thief", "timeout": "0s", "digest": mine.blob}
@@ -213,6 +241,7 @@ def test_another_project_finds_nothing_by_any_route(
             assert "hidden" not in answer.text
 
     assert api.get(f"/v1/secrets/{mine.secret}").json()["updated_at"] == secret["updated_at"]
+    assert api.get(f"/v1/storage/volumes/{mine.volume}").json() == volume
     assert (platform.deployment(mine.deployment), platform.job(mine.deployment, mine.job)) == before
     assert api.get("/v1/storage/mine.txt").content == b"mine"
     parts = [{"part_number": 1, "etag": mine.etag}]
@@ -231,6 +260,7 @@ def test_lists_show_only_what_is_ones_own(stranger: httpx.Client, mine: Possessi
     assert stranger.get("/v1/deployments").json()["data"] == []
     assert stranger.get("/v1/image-repositories").json()["data"] == []
     assert stranger.get("/v1/secrets").json()["data"] == []
+    assert stranger.get("/v1/storage/volumes").json()["data"] == []
     assert stranger.get("/v3/whoami").json()["project"]["slug"] == "stranger"
     assert {project["slug"] for project in stranger.get("/v1/projects").json()["data"]} == {"stranger"}
     assert mine.key not in stranger.get("/v1/api-keys").text

@@ -32,6 +32,7 @@ from machineshop.api import packages as packages_api
 from machineshop.api import queue as queue_api
 from machineshop.api import scaling as scaling_api
 from machineshop.api import secrets as secrets_api
+from machineshop.api import volumes as volumes_api
 from machineshop.api import webhooks as webhooks_api
 from machineshop.api import work as work_api
 from machineshop.api.addresses import Addresses
@@ -87,6 +88,8 @@ from machineshop.services.scaling import ScalingService
 from machineshop.services.secrets import SecretService
 from machineshop.services.targets import targets_of
 from machineshop.services.traffic import Traffic
+from machineshop.services.volume_files import VolumeContents
+from machineshop.services.volumes import VolumeService
 from machineshop.services.webhooks import WebhookService
 from machineshop.store import leases
 from machineshop.store import settings as stored_settings
@@ -109,6 +112,7 @@ DELIVER_SECONDS = 1.0
 CLEAN_SECONDS = 60.0
 COLLECT_SECONDS = 600.0
 DISOWN_SECONDS = 5.0
+HASH_SECONDS = 1.0
 NOTE_USES_SECONDS = 60.0
 # A machine that gets another address is soon reached by it.
 RENEW_SECONDS = 60.0
@@ -242,6 +246,8 @@ class Platform:
             self.database, self.storage, lambda: self.base_url, storage_is_shared=self.database.is_shared
         )
         self.multipart = MultipartService(self.database, self.storage, self.files, lambda: self.base_url)
+        self.volumes = VolumeService(self.database, self.files.leftovers)
+        self.volume_contents = VolumeContents(self.database, self.storage.blobs)
         self.outside_registry = None
         if (registry_url := self.settings.registry_url) is not None:
             self.outside_registry = OutsideRegistry(registry_url, self.settings.registry_login, self.database)
@@ -322,6 +328,7 @@ class Platform:
             loop("collect-garbage", GarbageCollector(self.database, self.storage.blobs).run_once, COLLECT_SECONDS),
             loop("expire-secrets", self.secrets.expire, CLEAN_SECONDS),
             loop("clean-queues", self.queue.clean, CLEAN_SECONDS),
+            loop("hash-volumes", self.volume_contents.hash_new, HASH_SECONDS),
             loop("clean-files", self.files.clean, CLEAN_SECONDS),
             loop("clean-multipart", self.multipart.clean, CLEAN_SECONDS),
             loop("clean-audit", self.audit.clean, CLEAN_SECONDS),
@@ -342,10 +349,11 @@ class Platform:
             gateway,
             *registry_app.routes(self.registry, self.registry_access, lambda: self.base_url, self.audit),
             *multipart_api.routes(api, self.multipart),
+            *volumes_api.routes(api, self.volumes),
             *files_api.routes(api, self.files),
             *secrets_api.routes(api, self.secrets),
             *self._where_the_replicas_are(
-                deployments_api.runtime_routes(api, self.deployments, self.secrets, self.runtime)
+                deployments_api.runtime_routes(api, self.deployments, self.secrets, self.runtime, self.volumes)
             ),
             *self._where_the_replicas_are(scaling_api.routes(api, self.scaling)),
             *deployments_api.store_routes(api, self.deployments, self.secrets),

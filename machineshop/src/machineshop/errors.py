@@ -6,6 +6,7 @@
     │   ├── InsufficientCapacity
     │   ├── BodyTooSlow           408
     │   ├── SecretMissing
+    │   ├── VolumeUnusable
     │   └── RangeNotSatisfiable   416
     ├── PayloadTooLarge           413
     │   └── AnswerTooLarge
@@ -21,7 +22,9 @@
     │   ├── IdempotencyConflict
     │   ├── NotCancelable
     │   ├── NotResubmittable
-    │   └── StaleAttempt
+    │   ├── StaleAttempt
+    │   ├── VolumeMounted
+    │   └── VolumeSealed
     ├── QueueFull                 429
     ├── TooManyStreams            429
     ├── TooManyRequests           429
@@ -105,6 +108,13 @@ class SecretMissing(InvalidRequest):
         )
 
 
+class VolumeUnusable(InvalidRequest):
+    """{message}"""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message, param="volumes")
+
+
 class RangeNotSatisfiable(InvalidRequest):
     """{message}"""
 
@@ -177,6 +187,17 @@ class IdempotencyConflict(Conflict):
 
 class StaleAttempt(Conflict):
     """This attempt no longer holds the job, which is {state}: nothing was changed. Drop the job."""
+
+
+class VolumeSealed(Conflict):
+    """Version {version} of the volume '{name}' takes no change of its files, since {why}: make a new version.
+
+    `jig volumes update` does.
+    """
+
+
+class VolumeMounted(Conflict):
+    """The volume '{name}' is mounted by {deployments}: deploy without it, or destroy them, and delete it then."""
 
 
 class QueueFull(MachineshopError):

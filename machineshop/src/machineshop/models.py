@@ -6,7 +6,10 @@ from typing import Annotated, Any, Literal
 import msgspec
 from msgspec import Meta
 
-from machineshop.states import JobState
+from machineshop.states import JobState, VolumeState
+
+# More versions than anybody makes, and fit for any database.
+MAX_VOLUME_VERSION = 999_999_999
 
 
 class Scope(StrEnum):
@@ -132,7 +135,55 @@ class VolumeMount(msgspec.Struct, frozen=True, omit_defaults=True):
 
     name: str
     mount_path: str
-    version: int | None = None
+    version: Annotated[int, Meta(ge=0, le=MAX_VOLUME_VERSION)] | None = None
+    """None in what a user asks for: the one that is mounted already, else the newest. A revision always has one."""
+    volume_id: str | None = None
+    """Which volume the name meant when the revision was made: another may have the name by now. The platform says it,
+    whatever a request says."""
+
+
+class VolumeOrigin(msgspec.Struct, frozen=True, kw_only=True):
+    """Where the files of a version are copied from."""
+
+    uri: str
+    """`s3://bucket/prefix`."""
+    role_arn: str | None = None
+    """The role that the platform takes on to read it."""
+    credentials_secret: str | None = None
+    """The secret of the project that holds keys to it."""
+
+
+class Volume(msgspec.Struct, frozen=True, kw_only=True):
+    """Versioned read-only files; those of version n are the project's files whose names begin with `<name>/<n>/`."""
+
+    id: str
+    project_id: str
+    name: str
+    current_version: int
+    created_at: float
+    updated_at: float
+
+
+class VolumeVersion(msgspec.Struct, frozen=True, kw_only=True):
+    """One version of a volume."""
+
+    volume_id: str
+    number: int
+    state: VolumeState
+    message: str = ""
+    """Why it failed."""
+    origin: VolumeOrigin | None = None
+    """None: its files are uploaded."""
+    created_at: float
+    sealed_at: float | None = None
+    """Since when its files cannot change any more."""
+
+
+class Contents(msgspec.Struct, frozen=True, kw_only=True):
+    """How many files something has, and of how many bytes in all."""
+
+    count: int = 0
+    size: int = 0
 
 
 class ModelMount(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -370,3 +421,5 @@ class StoredFile(msgspec.Struct, frozen=True, kw_only=True):
     size: int
     etag: str
     created_at: float
+    digest: str | None = None
+    """The SHA-256 of its bytes in hex digits; None where that is not known (yet)."""

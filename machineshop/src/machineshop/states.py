@@ -1,4 +1,4 @@
-"""The life of a job: its states, the verbs that move it, and the one table of legal moves.
+"""The life of a job: its states, the verbs that move it, and the one table of legal moves; and other things' states.
 
 The store builds each transition's guard from this table, the documentation draws its diagram from it, and a test
 walks every state with every verb.
@@ -77,6 +77,30 @@ def source(verb: JobVerb) -> JobState:
 def target(verb: JobVerb) -> JobState:
     """The state that a verb leads to."""
     return JOB_MOVES[source(verb), verb]
+
+
+class VolumeState(StrEnum):
+    """Where a version of a volume is in its life: it begins in one of the first two, and ends in one of the last."""
+
+    OPEN = "open"
+    """Its files are uploaded, and may still change."""
+    PENDING = "pending"
+    """Its files will be copied from elsewhere."""
+    SYNCING = "syncing"
+    """They are being copied."""
+    READY = "ready"
+    """Sealed: its files are what they will ever be."""
+    FAILED = "failed"
+    """It will never be ready; its message says why."""
+
+
+VOLUME_MOVES: dict[VolumeState, frozenset[VolumeState]] = {
+    VolumeState.OPEN: frozenset({VolumeState.READY, VolumeState.FAILED}),
+    VolumeState.PENDING: frozenset({VolumeState.SYNCING, VolumeState.FAILED}),
+    VolumeState.SYNCING: frozenset({VolumeState.READY, VolumeState.FAILED}),
+    VolumeState.READY: frozenset(),
+    VolumeState.FAILED: frozenset(),
+}
 
 
 class DeploymentStatus(StrEnum):

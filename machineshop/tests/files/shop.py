@@ -17,6 +17,7 @@ from starlette.applications import Starlette
 from factory import ADMIN_KEY, Clock, Jobs, eventually
 from machineshop.api import files as files_api
 from machineshop.api import multipart as multipart_api
+from machineshop.api import volumes as volumes_api
 from machineshop.api.endpoint import Api
 from machineshop.blobs import Storage
 from machineshop.models import Claim, Deployment, Worker
@@ -24,6 +25,8 @@ from machineshop.services.files import FileService
 from machineshop.services.identity import IdentityService
 from machineshop.services.multipart import MultipartService
 from machineshop.services.queue import QueueService
+from machineshop.services.volume_files import VolumeContents
+from machineshop.services.volumes import VolumeService
 from machineshop.states import JobVerb
 from machineshop.store.attempts import Holder
 from machineshop.store.database import Database
@@ -58,9 +61,15 @@ class Shop:
         self.multipart = MultipartService(
             database, self.storage, self.files, lambda: f"http://{self.host}", clock=clock, limit_bytes=LIMIT_BYTES
         )
+        self.volumes = VolumeService(database, self.files.leftovers, clock)
+        self.contents = VolumeContents(database, self.storage.blobs)
         api = Api(identity)
         self.application = Starlette(
-            routes=[*multipart_api.routes(api, self.multipart), *files_api.routes(api, self.files)]
+            routes=[
+                *multipart_api.routes(api, self.multipart),
+                *volumes_api.routes(api, self.volumes),
+                *files_api.routes(api, self.files),
+            ]
         )
         self._clients: list[httpx.AsyncClient] = []
 

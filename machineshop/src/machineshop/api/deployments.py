@@ -22,6 +22,7 @@ from machineshop.services.deployment_rules import secrets_of
 from machineshop.services.deployments import DeploymentService
 from machineshop.services.secrets import SecretService
 from machineshop.services.status import standing
+from machineshop.services.volumes import VolumeService
 
 DEFAULT_EVENTS = 10
 DEFAULT_TAIL = 1000
@@ -41,14 +42,11 @@ class Rollback(msgspec.Struct, frozen=True):
     """A revision's number or id."""
 
 
-def routes(api: Api, deployments: DeploymentService, secrets: SecretService, runtime: Runtime) -> list[Route]:
-    """All routes of this module."""
-    return [*runtime_routes(api, deployments, secrets, runtime), *store_routes(api, deployments, secrets)]
-
-
-def runtime_routes(api: Api, deployments: DeploymentService, secrets: SecretService, runtime: Runtime) -> list[Route]:
+def runtime_routes(
+    api: Api, deployments: DeploymentService, secrets: SecretService, runtime: Runtime, volumes: VolumeService
+) -> list[Route]:
     """The routes whose answers show replicas: only a server that runs them can give those."""
-    pages = _Deployments(deployments, secrets, runtime)
+    pages = _Deployments(deployments, secrets, runtime, volumes)
     return [
         api.route("GET", "/v1/runtime", pages.describe_runtime, operation=described.RUNTIME),
         api.route("GET", "/v1/deployments", pages.list_all, operation=described.LIST),
@@ -130,10 +128,13 @@ class _StoredDeployments:
 class _Deployments:
     """The handlers, over the services and the runtime that they show."""
 
-    def __init__(self, deployments: DeploymentService, secrets: SecretService, runtime: Runtime) -> None:
+    def __init__(
+        self, deployments: DeploymentService, secrets: SecretService, runtime: Runtime, volumes: VolumeService
+    ) -> None:
         self._deployments = deployments
         self._secrets = secrets
         self._runtime = runtime
+        self._volumes = volumes
 
     async def describe_runtime(self, _call: Call) -> Response:
         capacity = self._runtime.capacity()
@@ -149,8 +150,15 @@ class _Deployments:
         )
 
     async def prewarm(self, call: Call) -> Response:
-        """Bring images to where replicas run, before a deployment waits for them: a hint that is never refused."""
-        images = call.body.get("images")
+        """Bring images and a volume to where replicas run, before a deployment waits for them.
+
+        Of images it is a hint that is never refused. A volume that is named alone is sealed by it: whoever has uploaded
+        its files says that these are all. With images it is somebody's deployment that is about to come, and others may
+        be uploading: what is mounted is sealed then.
+        """
+        volume, images = call.body.get("volume"), call.body.get("images")
+        if isinstance(volume, str) and volume and not images:
+            await self._volumes.seal(call.project_id, volume)
         for image in images[:MAX_PREWARMED] if isinstance(images, list) else []:
             if isinstance(image, str) and ArtifactKind.IMAGE in self._runtime.accepts:
                 with contextlib.suppress(

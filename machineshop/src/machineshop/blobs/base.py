@@ -6,6 +6,7 @@ object storage. One suite of tests holds both to what is said here.
 
 from collections.abc import AsyncIterable, AsyncIterator, Sequence
 from contextlib import AbstractAsyncContextManager
+from pathlib import Path
 from typing import NamedTuple, Protocol
 
 import msgspec
@@ -102,6 +103,15 @@ class BlobStore(Protocol):
             key: The blob's; whether it is there is not looked at.
             content_type: What the answer there is to call it.
             disposition: Its Content-Disposition there.
+        """
+        ...
+
+    async def link(self, key: str, target: Path) -> bool:
+        """Make `target` another name of a blob's bytes; False: they are not on that file system, or cannot have one.
+
+        Raises:
+            BlobMissing: There is none.
+            OSError: The name is taken, or may not be made.
         """
         ...
 

@@ -4,6 +4,7 @@ The upload's file is renamed into place, so a blob costs one write, and the name
 """
 
 import asyncio
+import errno
 import mmap
 import os
 import re
@@ -16,6 +17,8 @@ from machineshop.blobs.ranges import ByteRange
 
 # What is mapped at a time: as much as a socket takes at once, so that the cost of mapping does not show.
 WINDOW_BYTES = 4 * 1024 * 1024
+# Another file system, one without links, or as many links as it takes.
+_NO_LINK = {errno.EXDEV, errno.EPERM, errno.ENOTSUP, errno.EMLINK}
 _FAN = re.compile(r"[0-9a-f]{2}")
 
 
@@ -54,6 +57,10 @@ class LocalBlobs:
     async def signed_url(self, key: str, content_type: str, disposition: str | None = None) -> str | None:  # noqa: ARG002
         """See `BlobStore`: a disk has no address."""
         return None
+
+    async def link(self, key: str, target: Path) -> bool:
+        """See `BlobStore`."""
+        return await self._threads.run(_link, self._directory / key, target)
 
     async def delete(self, key: str) -> None:
         """See `BlobStore`."""
@@ -123,6 +130,20 @@ def _map(fd: int, start: int, size: int) -> memoryview:
     flags = mmap.MAP_SHARED | getattr(mmap, "MAP_POPULATE", 0)  # elsewhere than on Linux they are read when sent
     mapped = mmap.mmap(fd, before + size, flags, mmap.PROT_READ, offset=start - before)
     return memoryview(mapped)[before:]
+
+
+def _link(path: Path, target: Path) -> bool:
+    try:
+        target.hardlink_to(path)
+    except FileNotFoundError:
+        if path.exists():
+            raise  # it is the target's folder that is missing
+        raise BlobMissing(path.name) from None
+    except OSError as error:
+        if error.errno in _NO_LINK:
+            return False
+        raise
+    return True
 
 
 def _publish(path: Path, target: Path) -> None:

@@ -1,6 +1,7 @@
 """Whole blobs as objects in a bucket."""
 
 from collections.abc import AsyncIterator
+from pathlib import Path
 from typing import Any
 
 from machineshop.blobs.base import CHUNK_BYTES, BlobEntry, BlobMissing
@@ -44,6 +45,10 @@ class BucketBlobs:
     async def signed_url(self, key: str, content_type: str, disposition: str | None = None) -> str | None:
         """See `BlobStore`."""
         return await self._threads.run(self._bucket.read_url, key, content_type, disposition) if self.signs else None
+
+    async def link(self, key: str, target: Path) -> bool:  # noqa: ARG002
+        """See `BlobStore`: they lie elsewhere."""
+        return False
 
     async def delete(self, key: str) -> None:
         """See `BlobStore`."""

@@ -10,6 +10,7 @@ from machineshop.errors import InsufficientCapacity, InvalidRequest
 from machineshop.models import DeploymentConfig
 from machineshop.services import scaling_policy
 from machineshop.services.malformed import malformed
+from machineshop.services.volume_rules import check_mounts
 
 NAME = re.compile(r"[a-z0-9][a-z0-9-]{3,62}")
 VARIABLE_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,255}")
@@ -118,6 +119,11 @@ def secrets_of(config: DeploymentConfig) -> dict[str, str]:
     return {v.name: v.value_from_secret for v in config.environment_variables if v.value_from_secret is not None}
 
 
+def mounted_versions(config: DeploymentConfig) -> dict[str, int]:
+    """The versions of the volumes that a configuration mounts, by their names."""
+    return {mount.name: mount.version for mount in config.volumes if mount.version is not None}
+
+
 def _check_name(name: str) -> None:
     if not NAME.fullmatch(name):
         raise InvalidRequest(
@@ -188,11 +194,11 @@ def _check_environment(config: DeploymentConfig) -> None:
 def _check_mounts(config: DeploymentConfig) -> None:
     if config.model_mounts:
         raise InvalidRequest(
-            "Model mounts are not offered here: put the weights into the artifact, or load them in setup().",
+            f"The model '{config.model_mounts[0].model_id}' cannot be mounted: there is no registry of models here. "
+            "Put its files into a volume (`jig volumes create`) and mount that, or put them into the artifact.",
             param="model_mounts",
         )
-    if config.volumes:
-        raise InvalidRequest(f"There is no volume '{config.volumes[0].name}'.", param="volumes")
+    check_mounts(config.volumes)
 
 
 def _check_command(config: DeploymentConfig) -> None:

@@ -1,17 +1,24 @@
 """Deployments: what should run. Creating, changing and deleting them; the control loop makes it so."""
 
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Protocol
 
 import msgspec
 
-from machineshop.errors import ArtifactMissing, ChangedMeanwhile, InvalidRequest, NotFound, SecretMissing
+from machineshop.errors import (
+    ArtifactMissing,
+    ChangedMeanwhile,
+    InvalidRequest,
+    NotFound,
+    SecretMissing,
+    VolumeUnusable,
+)
 from machineshop.ids import new_id
-from machineshop.models import Deployment, Revision, RevisionEvent, RevisionFailure
+from machineshop.models import Deployment, DeploymentConfig, Revision, RevisionEvent, RevisionFailure
 from machineshop.runtime.base import ArtifactKind, Capacity
 from machineshop.services import deployment_rules as rules
-from machineshop.store import deployments, revisions, secrets
+from machineshop.store import deployments, revisions, secrets, volumes
 from machineshop.store.database import Database
 
 # Every submit and every poll looks a deployment up; another server's change is seen this much later at most, also
@@ -74,6 +81,7 @@ class DeploymentService:
         config = rules.parse(fields)
         rules.check_capacity(config, self._capacity().gpus)
         await self._check_secrets(project_id, rules.secrets_of(config))
+        config = await self._with_volumes(project_id, config, {})
         config = msgspec.structs.replace(config, image=await self._resolve(project_id, config.image))
         now = self._clock()
         deployment = Deployment(
@@ -260,6 +268,8 @@ class DeploymentService:
         rules.check_capacity(config, self._capacity().gpus)
         if "environment_variables" in changes:
             await self._check_secrets(project_id, rules.secrets_of(config))
+        if "volumes" in changes:
+            config = await self._with_volumes(project_id, config, rules.mounted_versions(old.config))
         if config.image != old.config.image:
             config = msgspec.structs.replace(config, image=await self._resolve(project_id, config.image))
         now = self._clock()
@@ -281,6 +291,27 @@ class DeploymentService:
         known = await self._database.read(secrets.expiries, project_id, self._clock()) if variables else {}
         if missing := {variable: name for variable, name in variables.items() if name not in known}:
             raise SecretMissing(missing)
+
+    async def _with_volumes(
+        self, project_id: str, config: DeploymentConfig, mounted: Mapping[str, int]
+    ) -> DeploymentConfig:
+        """A configuration that says of each volume which one it is, and which version: the newest, unless it is said.
+
+        Args:
+            project_id: Whose volumes.
+            config: What is asked for.
+            mounted: The versions that are mounted already, by the volumes' names: those stay.
+        """
+        found = []
+        for mount in config.volumes:
+            volume = await self._database.read(volumes.get, project_id, mount.name)
+            if volume is None:
+                raise VolumeUnusable(
+                    f"There is no volume '{mount.name}' in this project: make it first, with `jig volumes create`."
+                )
+            version = mounted.get(volume.name, volume.current_version) if mount.version is None else mount.version
+            found.append(msgspec.structs.replace(mount, name=volume.name, version=version, volume_id=volume.id))
+        return msgspec.structs.replace(config, volumes=tuple(found))
 
     async def _fresh(self, project_id: str, name_or_id: str) -> Deployment:
         self._cache.pop((project_id, name_or_id), None)

@@ -7,6 +7,8 @@ from machineshop.errors import InvalidRequest, NotPermitted
 from machineshop.models import Scope
 
 MAX_NAME_LENGTH = 512
+# `/v1/storage/volumes/...` are volumes, and no files.
+RESERVED_FOLDER = "volumes"
 # Control characters, separators of lines and paragraphs, and what is no character.
 _UNSAFE_CATEGORIES = frozenset({"Cc", "Zl", "Zp", "Cs"})
 _ID_LENGTH = 36
@@ -31,6 +33,11 @@ def check_file_name(name: str) -> None:
     if any(part in ("", ".", "..") for part in name.split("/")):
         raise InvalidRequest(
             "A file's name neither begins nor ends with '/', and no part of it is empty, '.' or '..'.", param="filename"
+        )
+    if name.split("/", 1)[0] == RESERVED_FOLDER:
+        raise InvalidRequest(
+            f"A file's name does not begin with the folder '{RESERVED_FOLDER}': a part of the API is called that.",
+            param="filename",
         )
 
 

@@ -50,7 +50,7 @@ class FileService:
         self._base_url = base_url
         self._clock = clock
         self._limit_bytes = limit_bytes
-        self._leftovers = Leftovers(database, storage, clock, shared=storage_is_shared)
+        self.leftovers = Leftovers(database, storage, clock, shared=storage_is_shared)
         self._signing_key: bytes | None = None
 
     async def upload_url(
@@ -133,6 +133,7 @@ class FileService:
         Raises:
             SignatureInvalid: We did not sign this URL, or too long ago.
             StaleAttempt: The attempt is over; nothing was kept.
+            VolumeSealed: It would be a file of a volume that is settled; nothing was kept.
             PayloadTooLarge: The file is too large; nothing was kept.
             DiskFull: There is no room; nothing was kept.
         """
@@ -145,7 +146,14 @@ class FileService:
         try:
             await upload.append(parts, self._limit_bytes)
             etag = upload.digest.removeprefix("sha256:")
-            file = StoredFile(project_id=project_id, name=name, size=upload.size, etag=etag, created_at=self._clock())
+            file = StoredFile(
+                project_id=project_id,
+                name=name,
+                size=upload.size,
+                etag=etag,
+                created_at=self._clock(),
+                digest=etag,
+            )
             await self.keep(file, upload.publish, attempt, upload.key)
             return file
         except BaseException:
@@ -169,10 +177,11 @@ class FileService:
 
         Raises:
             StaleAttempt: The attempt is over.
+            VolumeSealed: It would be a file of a volume that is settled.
             DiskFull: There is no room.
         """
         blob_key = key or new_file_key()
-        with self._leftovers.in_flight(blob_key):
+        with self.leftovers.in_flight(blob_key):
             try:
                 await publish(blob_key)
                 replaced = await self._store(FileRecord(file, blob_key), attempt)
@@ -181,10 +190,10 @@ class FileService:
                 if refused and key is None:
                     await self._blobs.delete(blob_key)
                 else:  # the store may have it all the same, or another request may have stored the same
-                    self._leftovers.doubt(blob_key)
+                    self.leftovers.doubt(blob_key)
                 raise
         if replaced not in (None, blob_key):
-            await self._leftovers.discard(replaced)
+            await self.leftovers.discard(replaced)
 
     async def find(self, project_id: str, name: str) -> StoredFile:
         """What is known of a file.
@@ -225,15 +234,16 @@ class FileService:
 
         Raises:
             NotFound: The project has no such file.
+            VolumeSealed: It is a volume's, and stays as long as that.
         """
         blob_key = await self._database.write(store.remove_file, project_id, name)
         if blob_key is None:
             raise NotFound(what="file", id=name[:MAX_NAME_LENGTH])
-        await self._blobs.delete(blob_key)
+        await self.leftovers.remove([blob_key])
 
     async def clean(self, now: float) -> int:
         """Remove files of attempts that are over and of jobs that are gone, and what crashes left; returns how many."""
-        return await self._leftovers.clean(now)
+        return await self.leftovers.clean(now)
 
     async def _store(self, record: FileRecord, attempt: AttemptId | None) -> str | None:
         """Keep a file's row; returns the blob that it had before."""

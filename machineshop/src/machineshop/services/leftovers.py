@@ -60,11 +60,15 @@ class Leftovers:
         self._doubtful[blob_key] = self._clock()
 
     async def discard(self, blob_key: str) -> None:
-        """Remove a blob that no row names any more; a little later, where readers are sent to it by its address."""
+        """Remove a blob that a row names no longer, unless others do; later, where readers are sent to its address."""
         if self._blobs.signs:
             self.doubt(blob_key)
         else:
-            await self._blobs.delete(blob_key)
+            await self.remove([blob_key])
+
+    async def remove(self, blob_keys: list[str]) -> int:
+        """Remove those of these blobs that no row names; returns how many."""
+        return await self._delete_unused(blob_keys)
 
     async def clean(self, now: float) -> int:
         """Remove what is garbage by now; returns how many blobs, and uploads that broke off."""
@@ -82,7 +86,9 @@ class Leftovers:
         """Blobs before rows: nobody can read them any longer, and a row that is left names them again."""
         removed = 0
         while keys := await self._database.read(store.blobs_of_ended_attempts, _BATCH):
-            await self._delete(keys)
+            # What a file of this name had before the attempt's took its place may be another file's as well.
+            kept = await self._database.read(store.visible_blob_keys, keys)
+            await self._delete([key for key in keys if key not in kept])
             await self._database.write(store.forget_attempt_files, keys)
             removed += len(keys)
         return removed
@@ -100,8 +106,7 @@ class Leftovers:
             gone = await self._database.read(store.gone_jobs, job_ids[at : at + _BATCH])
             if gone:
                 keys = await self._database.write(store.remove_files_of_jobs, sorted(gone))
-                await self._delete(keys)
-                removed += len(keys)
+                removed += await self._delete_unused(keys)
         return removed
 
     async def _remove_doubtful(self, now: float) -> int:

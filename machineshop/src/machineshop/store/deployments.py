@@ -8,7 +8,7 @@ from sqlalchemy.exc import IntegrityError
 
 from machineshop.errors import AlreadyExists, ChangedMeanwhile, NotFound
 from machineshop.models import Deployment
-from machineshop.store import queues, revisions, withdrawals
+from machineshop.store import queues, revisions, volumes, withdrawals
 from machineshop.store.announcements import announce
 from machineshop.store.deployment_rows import DEPLOYMENTS, decode_config, encode_config
 from machineshop.store.tables import deployments
@@ -21,7 +21,9 @@ def insert(conn: Connection, deployment: Deployment) -> None:
 
     Raises:
         AlreadyExists: The project has a deployment of this name.
+        VolumeUnusable: A volume that it mounts is gone, or not ready.
     """
+    volumes.mount(conn, deployment.project_id, deployment.config.volumes, deployment.created_at)
     try:
         conn.execute(deployments.insert().values(**_row(deployment)))
     except IntegrityError as error:
@@ -57,6 +59,7 @@ def update(conn: Connection, deployment: Deployment, old: Deployment, action: st
 
     Raises:
         ChangedMeanwhile: It was changed or deleted since it was read.
+        VolumeUnusable: A volume that it mounts is gone, or not ready.
     """
     # Compared as values: what an earlier version has written down may lack fields that this one knows.
     query = select(deployments).where(deployments.c.id == old.id, _LIVE).with_for_update()
@@ -64,6 +67,8 @@ def update(conn: Connection, deployment: Deployment, old: Deployment, action: st
     found = None if row is None else _deployment(row)
     if found is None or (found.config, found.revision_id) != (old.config, old.revision_id):
         raise ChangedMeanwhile(what="deployment", name=deployment.name)
+    if deployment.config.volumes != old.config.volumes:
+        volumes.mount(conn, deployment.project_id, deployment.config.volumes, deployment.updated_at)
     values = _row(deployment)
     del values["desired_replicas"]  # the autoscaler's own
     conn.execute(deployments.update().where(deployments.c.id == deployment.id).values(**values))

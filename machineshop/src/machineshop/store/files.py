@@ -1,5 +1,8 @@
 """Files in projects' object storage, those that attempts have uploaded, and the secret that signs upload URLs.
 
+Several files of a volume may share one blob: it is garbage when no row names it any more. A row that comes to share one
+is made while another that names it is held, so a blob that nobody names stays so.
+
 A file of an attempt lies in `attempt_files` until its job is done: the transaction that stores the result moves it to
 `files`. A row there whose attempt is over is garbage: its blob is removed first, then the row, so a crash in between
 loses nothing and forgets nothing.
@@ -11,12 +14,13 @@ from typing import Any, NamedTuple
 import msgspec
 from sqlalchemy import ColumnElement, Connection, and_, delete, or_, select, union_all, update
 
-from machineshop.errors import NotFound, StaleAttempt
+from machineshop.errors import InvalidRequest, NotFound, StaleAttempt
 from machineshop.models import StoredFile
 from machineshop.states import JobState
-from machineshop.store import settings
+from machineshop.store import settings, volume_files
 from machineshop.store.statement import Statement
 from machineshop.store.tables import attempt_files, files, jobs
+from machineshop.store.volume_files import Place
 
 SIGNING_KEY = "storage_signing_key"
 
@@ -42,22 +46,46 @@ def find_file(conn: Connection, project_id: str, name: str) -> FileRecord | None
     row = conn.execute(select(files).where(_is(project_id, name))).mappings().first()
     if row is None:
         return None
-    fields = dict(row)
-    blob_key, job_id = fields.pop("blob_key"), fields.pop("job_id")
-    return FileRecord(StoredFile(**fields), blob_key, job_id)
+    file = StoredFile(**{name: row[name] for name in StoredFile.__struct_fields__})
+    return FileRecord(file, row["blob_key"], row["job_id"])
 
 
-def put_file(conn: Connection, record: FileRecord) -> str | None:
-    """Keep a file in the place of the one of its name; returns the blob key of that one, which nobody needs now."""
+def put_file(conn: Connection, record: FileRecord, *, by_sync: bool = False) -> str | None:
+    """Keep a file in the place of the one of its name; returns the blob key of that one, which it needs no longer.
+
+    Arguments:
+        conn: The connection.
+        record: The file.
+        by_sync: It is copied into a version of a volume from the version's origin.
+
+    Raises:
+        VolumeSealed: It belongs to a version of a volume whose files do not change like this.
+    """
     file = record.file
+    place = volume_files.place_of(conn, file.project_id, file.name)
+    if place is not None:
+        volume_files.check_open(place, by_sync=by_sync)
     mine = _is(file.project_id, file.name)
     replaced: str | None = conn.execute(select(files.c.blob_key).where(mine).with_for_update()).scalar()
-    _PUT.run(conn, {**_values(record), "job_id": record.job_id})
+    _PUT.run(conn, _placed(record, place))
     return replaced
 
 
+def put_files(conn: Connection, records: Sequence[FileRecord], place: Place) -> None:
+    """Keep files of a version of a volume, which is open, in the place of those of their names."""
+    if records:
+        _PUT.run_each(conn, [_placed(record, place) for record in records])
+
+
 def remove_file(conn: Connection, project_id: str, name: str) -> str | None:
-    """Remove a file; returns its blob key, or None where there is no such file."""
+    """Remove a file; returns its blob key, which others may have too, or None where there is no such file.
+
+    Raises:
+        VolumeSealed: It belongs to a version of a volume whose files do not change any more.
+    """
+    place = volume_files.place_of(conn, project_id, name)
+    if place is not None:
+        volume_files.check_open(place)
     return conn.execute(delete(files).where(_is(project_id, name)).returning(files.c.blob_key)).scalar()
 
 
@@ -111,8 +139,11 @@ def put_attempt_file(conn: Connection, attempt: AttemptId, record: FileRecord) -
 
     Raises:
         StaleAttempt: The attempt is over.
+        InvalidRequest: Its name is a volume's.
     """
     project_id = record.file.project_id
+    if volume_files.place_of(conn, project_id, record.file.name) is not None:
+        raise InvalidRequest("An output of a job can be no file of a volume: give it another name.", param="filename")
     marked = _MARK.run(conn, {"project_id": project_id, "job_id": attempt.job_id, "attempt": attempt.number})
     if not marked.rowcount:
         row = _HELD.one(conn, {"project_id": project_id, "job_id": attempt.job_id})
@@ -126,7 +157,9 @@ def put_attempt_file(conn: Connection, attempt: AttemptId, record: FileRecord) -
 def publish_attempt(conn: Connection, job_id: str, attempt: int) -> None:
     """Make the files of an attempt visible, in the place of older ones of their names; the attempt is just over."""
     for row in conn.execute(select(attempt_files).where(_of(job_id, attempt))).mappings().all():
-        file = StoredFile(**{name: row[name] for name in StoredFile.__struct_fields__})
+        file = StoredFile(**{name: row[name] for name in StoredFile.__struct_fields__ if name in row})
+        if volume_files.place_of(conn, file.project_id, file.name) is not None:
+            continue  # the name has become a volume's since: the row stays behind, as garbage
         replaced = put_file(conn, FileRecord(file, row["blob_key"], job_id))
         mine = and_(_of(job_id, attempt), attempt_files.c.name == file.name)
         if replaced is None:
@@ -163,6 +196,11 @@ def remove_files_of_jobs(conn: Connection, job_ids: Sequence[str]) -> list[str]:
     return list(conn.execute(delete(files).where(files.c.job_id.in_(job_ids)).returning(files.c.blob_key)).scalars())
 
 
+def visible_blob_keys(conn: Connection, keys: list[str]) -> set[str]:
+    """Those among these keys (some hundreds at most) that a visible file has."""
+    return set(conn.execute(select(files.c.blob_key).where(files.c.blob_key.in_(keys))).scalars())
+
+
 def used_blob_keys(conn: Connection, keys: list[str]) -> set[str]:
     """Those among these keys (some hundreds at most) that a file has, visible or not yet."""
     # One statement, so that a file which becomes visible meanwhile is in one table or the other.
@@ -193,11 +231,21 @@ def _values(record: FileRecord) -> dict[str, Any]:
     return {**msgspec.structs.asdict(record.file), "blob_key": record.blob_key}
 
 
+def _placed(record: FileRecord, place: Place | None) -> dict[str, Any]:
+    return {
+        **_values(record),
+        "job_id": record.job_id,
+        "volume_id": None if place is None else place.volume_id,
+        "volume_version": None if place is None else place.number,
+    }
+
+
 _REPLACE = "DO UPDATE SET blob_key = excluded.blob_key, size = excluded.size, etag = excluded.etag, "
 _PUT = Statement(
-    "INSERT INTO files (project_id, name, blob_key, size, etag, created_at, job_id) "
-    "VALUES (:project_id, :name, :blob_key, :size, :etag, :created_at, :job_id) "
-    f"ON CONFLICT (project_id, name) {_REPLACE} created_at = excluded.created_at, job_id = excluded.job_id"
+    "INSERT INTO files (project_id, name, blob_key, size, etag, created_at, job_id, digest, volume_id, volume_version) "
+    "VALUES (:project_id, :name, :blob_key, :size, :etag, :created_at, :job_id, :digest, :volume_id, :volume_version) "
+    f"ON CONFLICT (project_id, name) {_REPLACE} created_at = excluded.created_at, job_id = excluded.job_id, "
+    "digest = excluded.digest, volume_id = excluded.volume_id, volume_version = excluded.volume_version"
 )
 _ONE_JOB = "project_id = :project_id AND id = :job_id"
 _HELD = Statement(f"SELECT state, attempt, deployment_id, replica_id, attempt_token FROM jobs WHERE {_ONE_JOB}")

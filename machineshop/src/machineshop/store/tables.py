@@ -469,10 +469,67 @@ files = Table(
     Column("created_at", Timestamp, nullable=False),
     # The job whose output it is; it goes when the job goes.
     Column("job_id", String),
+    # The SHA-256 of its bytes in hex digits, where that is known.
+    Column("digest", String),
+    # The volume and the version that it is a file of. The version may be the next one, of which there is no row yet.
+    Column("volume_id", String),
+    Column("volume_version", Integer),
 )
 Index("ix_files_job_id", files.c.job_id)
-# Whether a blob is anybody's.
+# Whether a blob is anybody's: files with the same bytes may share one.
 Index("ix_files_blob_key", files.c.blob_key)
+_of_volume = text("volume_id IS NOT NULL")
+_unhashed = text("volume_id IS NOT NULL AND digest IS NULL")
+Index(
+    "ix_files_volume",
+    files.c.volume_id,
+    files.c.volume_version,
+    files.c.name,
+    sqlite_where=_of_volume,
+    postgresql_where=_of_volume,
+)
+# Which file of a volume has these bytes already.
+Index(
+    "ix_files_volume_digest",
+    files.c.volume_id,
+    files.c.digest,
+    sqlite_where=_of_volume,
+    postgresql_where=_of_volume,
+)
+Index("ix_files_unhashed", files.c.created_at, sqlite_where=_unhashed, postgresql_where=_unhashed)
+
+volumes = Table(
+    "volumes",
+    metadata,
+    Column("id", String, primary_key=True),
+    Column("project_id", String, ForeignKey("projects.id"), nullable=False),
+    Column("name", String, nullable=False),
+    Column("current_version", Integer, nullable=False),
+    Column("created_at", Timestamp, nullable=False),
+    Column("updated_at", Timestamp, nullable=False),
+    UniqueConstraint("project_id", "name"),
+)
+
+volume_versions = Table(
+    "volume_versions",
+    metadata,
+    Column("volume_id", String, ForeignKey("volumes.id"), primary_key=True),
+    Column("number", Integer, primary_key=True),
+    Column("state", String, nullable=False),
+    Column("message", Text, nullable=False),
+    # Where its files are copied from; empty: they are uploaded.
+    Column("origin_uri", Text),
+    Column("origin_role_arn", Text),
+    # The name of a secret of the project.
+    Column("origin_secret", String),
+    Column("created_at", Timestamp, nullable=False),
+    Column("sealed_at", Timestamp),
+    CheckConstraint("state IN ('open', 'pending', 'syncing', 'ready', 'failed')", name="state"),
+    CheckConstraint("(state IN ('ready', 'failed')) = (sealed_at IS NOT NULL)", name="sealed_has_time"),
+    CheckConstraint("state NOT IN ('pending', 'syncing') OR origin_uri IS NOT NULL", name="copied_has_origin"),
+)
+_copied = text("state IN ('pending', 'syncing')")
+Index("ix_volume_versions_copied", volume_versions.c.created_at, sqlite_where=_copied, postgresql_where=_copied)
 
 repositories = Table(
     "repositories",

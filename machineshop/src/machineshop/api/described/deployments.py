@@ -214,9 +214,10 @@ class RuntimeShown(msgspec.Struct):
 
 
 class Prewarm(msgspec.Struct):
-    """Images to have at hand."""
+    """Images to have at hand, and a volume."""
 
     images: list[str] | UnsetType = UNSET
+    volume: str | UnsetType = UNSET
 
 
 class Decision(msgspec.Struct):
@@ -250,7 +251,12 @@ _NEXT = [Link(f"{method} {_ONE}", _OF_IT) for method in ("GET", "PATCH", "DELETE
 
 RUNTIME = Operation(about="What runs replicas, and on what.", answer=RuntimeShown)
 LIST = Operation(about="The project's deployments.", answer=_GENERIC_LIST[DeploymentListed])
-PREWARM = Operation(about="Have images at hand: a hint, and never refused.", body=Prewarm, answer=Empty)
+PREWARM = Operation(
+    about="Have images at hand, or seal a volume and have it at hand.",
+    body=Prewarm,
+    answer=Empty,
+    errors={404: None, 409: None},
+)
 CREATE = Operation(
     about="Make a deployment.", body=NewDeployment, answer=DeploymentListed, errors={409: None}, links=_NEXT
 )

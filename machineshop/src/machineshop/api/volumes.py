@@ -1,0 +1,164 @@
+"""The routes of volumes: `/v1/deployments/storage/volumes`. Their files come in by the routes of files."""
+
+from typing import Any
+
+from starlette.responses import Response
+from starlette.routing import Route
+
+from machineshop.api.described import volumes as described
+from machineshop.api.endpoint import Api, Call, iso
+from machineshop.errors import InvalidRequest
+from machineshop.http import json_response
+from machineshop.models import StoredFile
+from machineshop.services.volume_rules import Claims, VolumeFields, as_builtins
+from machineshop.services.volumes import MAX_PAGE, SeenVersion, SeenVolume, VolumeService
+from machineshop.store.volume_files import prefix_of
+
+DEFAULT_PAGE = 1000
+# `MAX_CLAIMS` of the longest paths, with every character escaped, come to more: who has such sends fewer at a time.
+CLAIMS_LIMIT_BYTES = 8 * 1024 * 1024
+
+
+def routes(api: Api, volumes: VolumeService) -> list[Route]:
+    """All routes of this module; they come before those of files, which would take them for one's name."""
+    pages = _Volumes(volumes)
+    written: dict[str, Any] = {"body": VolumeFields}
+    claimed: dict[str, Any] = {"body": Claims, "body_limit_bytes": CLAIMS_LIMIT_BYTES}
+    found: list[Route] = []
+    for base in ("/v1/deployments/storage/volumes", "/v1/storage/volumes"):
+        one = f"{base}/{{volume}}"
+        files = f"{one}/versions/{{version}}/files"
+        say = described.operations(base)
+        found += [
+            api.route("GET", base, pages.list_all, operation=say["LIST"]),
+            api.route("POST", base, pages.create, **written, action="volume.create", operation=say["POST"]),
+            api.route("GET", one, pages.get, operation=say["GET"]),
+            api.route("PATCH", one, pages.update, **written, action="volume.update", operation=say["PATCH"]),
+            api.route("DELETE", one, pages.delete, action="volume.delete", operation=say["DELETE"]),
+            api.route("GET", files, pages.list_files, operation=say["FILES"]),
+            api.route("POST", files, pages.claim, **claimed, operation=say["CLAIM"]),
+        ]
+    return found
+
+
+class _Volumes:
+    """The handlers."""
+
+    def __init__(self, volumes: VolumeService) -> None:
+        self._volumes = volumes
+
+    async def list_all(self, call: Call) -> Response:
+        found = await self._volumes.list_all(call.project_id)
+        return json_response({"object": "list", "data": [_view(each) for each in found]})
+
+    async def create(self, call: Call) -> Response:
+        made = await self._volumes.create(call.project_id, call.body)
+        call.changed(made.volume.name, after=_recorded(made))
+        return json_response(_view(made))
+
+    async def get(self, call: Call) -> Response:
+        text = call.query.get("version")
+        number = None if text is None else _number(text, "version")
+        return json_response(_view(await self._volumes.describe(call.project_id, call.path["volume"], number)))
+
+    async def update(self, call: Call) -> Response:
+        made = await self._volumes.update(call.project_id, call.path["volume"], call.body)
+        call.changed(made.volume.name, after=_recorded(made))
+        return json_response(_view(made))
+
+    async def delete(self, call: Call) -> Response:
+        gone = await self._volumes.delete(call.project_id, call.path["volume"])
+        call.changed(gone.name, before={"current_version": gone.current_version})
+        return json_response({"object": "volume", "id": gone.id, "name": gone.name, "deleted": True})
+
+    async def list_files(self, call: Call) -> Response:
+        """One page of a version's files."""
+        number = _number(call.path["version"], "version")
+        limit = _number(call.query.get("limit") or str(DEFAULT_PAGE), "limit")
+        if not 1 <= limit <= MAX_PAGE:
+            raise InvalidRequest(f"'limit' is {limit}; it must be 1 to {MAX_PAGE}.", param="limit")
+        files, has_more = await self._volumes.list_files(
+            call.project_id, call.path["volume"], number, call.query.get("after") or "", limit
+        )
+        data = [_file_view(file) for file in files]
+        return json_response({"object": "list", "version": number, "data": data, "has_more": has_more})
+
+    async def claim(self, call: Call) -> Response:
+        """Which of a client's files need not be uploaded."""
+        number = _number(call.path["version"], "version")
+        claims = call.body.files
+        held = await self._volumes.claim(call.project_id, call.path["volume"], number, claims)
+        data = [{"path": claim.path, "status": each} for claim, each in zip(claims, held, strict=True)]
+        return json_response({"object": "list", "version": number, "data": data})
+
+
+def _view(seen: SeenVolume) -> dict[str, Any]:
+    volume, shown = seen.volume, seen.shown
+    content = {
+        **_content_view(volume.name, shown),
+        "files": [_file_view(file) for file in seen.files],
+        "files_count": seen.contents.count,
+        "files_truncated": len(seen.files) < seen.contents.count,
+        "size": seen.contents.size,
+    }
+    return {
+        "object": "volume",
+        "id": volume.id,
+        "name": volume.name,
+        "type": "readOnly",
+        "current_version": volume.current_version,
+        **_version_view(shown),
+        "content": content,
+        "version_history": {
+            str(each.version.number): {**_version_view(each), "content": _content_view(volume.name, each)}
+            for each in seen.versions
+            if each.version.number != volume.current_version
+        },
+        "created_at": iso(volume.created_at),
+        "updated_at": iso(volume.updated_at),
+    }
+
+
+def _version_view(seen: SeenVersion) -> dict[str, Any]:
+    return {
+        "version": seen.version.number,
+        "status": seen.status,
+        "status_message": seen.version.message,
+        "sealed_at": iso(seen.version.sealed_at),
+        "mounted_by": seen.mounted_by,
+    }
+
+
+def _content_view(name: str, seen: SeenVersion) -> dict[str, Any]:
+    """A version has either a prefix or an origin, as clients know it; where its files lie is the same for both."""
+    view: dict[str, Any] = {"type": "files"}
+    if seen.version.origin is None:
+        view["source_prefix"] = prefix_of(name, seen.version.number).rstrip("/")
+    else:
+        view["origin"] = as_builtins(seen.version.origin)
+    return view
+
+
+def _file_view(file: StoredFile) -> dict[str, Any]:
+    return {
+        "name": file.name.split("/", 2)[2],
+        "size": file.size,
+        "last_modified": iso(file.created_at),
+        "sha256": file.digest,
+    }
+
+
+def _recorded(seen: SeenVolume) -> dict[str, Any]:
+    """What the record of changes keeps: where the files come from, not each of them."""
+    return {
+        "current_version": seen.volume.current_version,
+        "content": _content_view(seen.volume.name, seen.shown),
+        "files": seen.contents.count,
+        "size": seen.contents.size,
+    }
+
+
+def _number(text: str, name: str) -> int:
+    if not (text.isascii() and text.isdecimal()) or len(text) > 9:
+        raise InvalidRequest(f"'{name}' is '{text[:64]}', not a whole number.", param=name)
+    return int(text)

@@ -1,0 +1,103 @@
+"""The files of volumes for whoever mounts them: a runtime's source of them, and their digests.
+
+A file that came in one piece is hashed on the way. One that came in parts is not: then its bytes are read once more,
+soon after it came, or when somebody asks for it before that.
+"""
+
+import asyncio
+import hashlib
+import logging
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+from machineshop.blobs.base import BlobMissing, BlobStore
+from machineshop.errors import ArtifactMissing
+from machineshop.models import StoredFile
+from machineshop.runtime.base import VolumeFile
+from machineshop.states import VolumeState
+from machineshop.store import volume_files as store
+from machineshop.store import volumes
+from machineshop.store.database import Database
+
+log = logging.getLogger(__name__)
+
+# Files that are hashed at once: each takes a core, or a stream from the object storage.
+HASHED_AT_ONCE = 2
+_BATCH = 100
+
+
+class VolumeContents:
+    """What versions of volumes hold, of all projects; a runtime's `VolumeSource`."""
+
+    def __init__(self, database: Database, blobs: BlobStore) -> None:
+        self._database = database
+        self._blobs = blobs
+        self._turns = asyncio.Semaphore(HASHED_AT_ONCE)
+        self._hashing: dict[str, asyncio.Task[str]] = {}
+
+    async def volume_files(self, project_id: str, volume_id: str, version: int) -> list[VolumeFile]:
+        """The files of a version that is ready, by path; those without a digest are hashed first.
+
+        Raises:
+            ArtifactMissing: There is no such version, it is not ready, or bytes of it are gone.
+        """
+        found = await self._database.read(volumes.version, volume_id, version)
+        if found is None or found.state is not VolumeState.READY:
+            raise ArtifactMissing(f"Version {version} of this volume is gone, or not ready.")
+        files = await self._database.read(store.with_blobs, project_id, volume_id, version)
+        if not files:
+            raise ArtifactMissing(f"Version {version} of this volume has no files in this project.")
+        digests = await asyncio.gather(*(self._digest(file, blob_key) for file, blob_key in files))
+        return [
+            VolumeFile(path=file.name.split("/", 2)[2], size=file.size, digest=digest, blob_key=blob_key)
+            for (file, blob_key), digest in zip(files, digests, strict=True)
+        ]
+
+    async def open_file(self, file: VolumeFile) -> AsyncIterator[bytes]:
+        """See `VolumeSource`."""
+        try:
+            return (await self._blobs.open(file.blob_key)).chunks()
+        except BlobMissing:
+            raise ArtifactMissing(f"The file '{file.path}' is gone: its volume was deleted.") from None
+
+    async def link_file(self, file: VolumeFile, target: Path) -> bool:
+        """See `VolumeSource`."""
+        try:
+            return await self._blobs.link(file.blob_key, target)
+        except BlobMissing:
+            raise ArtifactMissing(f"The file '{file.path}' is gone: its volume was deleted.") from None
+
+    async def hash_new(self, _now: float) -> int:
+        """Hash what came in parts; returns how many files. For a loop."""
+        found = await self._database.read(store.unhashed, _BATCH)
+        done = await asyncio.gather(*(self._digest(file, blob_key) for file, blob_key in found), return_exceptions=True)
+        for (file, _), result in zip(found, done, strict=True):
+            if isinstance(result, ArtifactMissing):  # deleted meanwhile
+                log.info("volumes.not_hashed project_id=%s name=%s", file.project_id, file.name)
+            elif isinstance(result, BaseException):
+                raise result
+        return len(found)
+
+    async def _digest(self, file: StoredFile, blob_key: str) -> str:
+        if file.digest is not None:
+            return file.digest
+        # Whoever else wants it meanwhile waits for the same.
+        task = self._hashing.get(blob_key)
+        if task is None:
+            task = asyncio.create_task(self._hash(file, blob_key), name=f"hash-{blob_key}")
+            self._hashing[blob_key] = task
+            task.add_done_callback(lambda _: self._hashing.pop(blob_key, None))
+        return await asyncio.shield(task)
+
+    async def _hash(self, file: StoredFile, blob_key: str) -> str:
+        hasher = hashlib.sha256()
+        async with self._turns:
+            try:
+                blob = await self._blobs.open(blob_key)
+                async for chunk in blob.chunks():
+                    await asyncio.to_thread(hasher.update, chunk)
+            except BlobMissing:
+                raise ArtifactMissing(f"The file '{file.name}' is gone: it was deleted.") from None
+            digest = hasher.hexdigest()
+            await self._database.write(store.note_digest, blob_key, digest)
+        return digest

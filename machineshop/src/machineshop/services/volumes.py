@@ -1,0 +1,256 @@
+"""Volumes: making them and their versions, and taking them away.
+
+Their files come in by the routes of files, or are copied by `control.volume_sync`; `services.volume_files` gives them
+to whoever mounts them.
+"""
+
+import time
+from collections import defaultdict
+from collections.abc import Callable
+
+import msgspec
+
+from machineshop.errors import Conflict, InvalidRequest, NotFound
+from machineshop.ids import new_id
+from machineshop.models import Contents, StoredFile, Volume, VolumeOrigin, VolumeVersion
+from machineshop.services.leftovers import Leftovers
+from machineshop.services.volume_rules import Claim, VolumeFields, check_claims, origin_of, required
+from machineshop.states import VolumeState
+from machineshop.store import volume_files, volume_links
+from machineshop.store import volumes as store
+from machineshop.store.database import Database
+from machineshop.store.volume_links import Held
+
+# What one answer shows of a version; who wants more pages through them.
+SHOWN_FILES = 20_000
+MAX_PAGE = 10_000
+# So many at a time keep the store's writer from others for some milliseconds.
+LINKED_AT_A_TIME = 250
+
+
+class SeenVersion(msgspec.Struct, frozen=True):
+    """One version of a volume, and who mounts it."""
+
+    version: VolumeVersion
+    mounted_by: list[str]
+    """The ids of deployments."""
+    has_files: bool = True
+
+    @property
+    def status(self) -> str:
+        """In the words that clients know: what is open counts as ready as soon as it has a file."""
+        if self.version.state is VolumeState.OPEN:
+            return VolumeState.READY if self.has_files else VolumeState.PENDING
+        return self.version.state
+
+
+class SeenVolume(msgspec.Struct, frozen=True):
+    """A volume, the version that was asked for, and all others."""
+
+    volume: Volume
+    shown: SeenVersion
+    versions: list[SeenVersion]
+    contents: Contents
+    files: list[StoredFile]
+    """Some of them, where there are very many."""
+
+
+class VolumeService:
+    """The volumes of all projects. Every operation takes the project first."""
+
+    def __init__(
+        self,
+        database: Database,
+        leftovers: Leftovers,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        """Take what they rest on.
+
+        Args:
+            database: The store.
+            leftovers: Removes the bytes that nobody needs any more.
+            clock: Seconds since the epoch.
+        """
+        self._database = database
+        self._leftovers = leftovers
+        self._clock = clock
+
+    async def create(self, project_id: str, fields: VolumeFields) -> SeenVolume:
+        """A new volume with a version 0, open for uploads or about to be copied.
+
+        Raises:
+            InvalidRequest: A field is missing or wrong; `param` names it.
+            AlreadyExists: The project has one of this name.
+        """
+        name, content = required(fields)
+        origin = origin_of(name, 0, content)
+        if origin is not None:
+            raise InvalidRequest("Volumes are not copied from elsewhere yet: upload their files.", param="content")
+        now = self._clock()
+        volume = Volume(
+            id=new_id(), project_id=project_id, name=name, current_version=0, created_at=now, updated_at=now
+        )
+        await self._database.write(store.insert, volume, _new_version(volume.id, 0, origin, now))
+        return await self.describe(project_id, volume.id)
+
+    async def list_all(self, project_id: str) -> list[SeenVolume]:
+        """A project's volumes by name, without their files and older versions."""
+        found = []
+        users = await self._users(project_id)
+        for volume in await self._database.read(store.list_all, project_id):
+            version = await self._database.read(store.version, volume.id, volume.current_version)
+            if version is not None:  # else it was deleted meanwhile
+                seen = await self._seen(version, users)
+                contents = await self._database.read(volume_files.contents, volume.id, version.number)
+                found.append(SeenVolume(volume, seen, [], contents, []))
+        return found
+
+    async def describe(self, project_id: str, name_or_id: str, number: int | None = None) -> SeenVolume:
+        """A volume with its versions and the files of one of them.
+
+        Args:
+            project_id: Whose.
+            name_or_id: Which.
+            number: The version whose files are shown; None: the current one.
+
+        Raises:
+            NotFound: The project has no such volume, or it has no such version.
+        """
+        volume = await self.get(project_id, name_or_id)
+        versions = await self._database.read(store.versions, volume.id)
+        wanted = volume.current_version if number is None else number
+        users = await self._users(project_id)
+        seen = [await self._seen(version, users) for version in versions]
+        shown = next((each for each in seen if each.version.number == wanted), None)
+        if shown is None:
+            raise NotFound(what=f"version of the volume '{volume.name}'", id=str(wanted))
+        contents = await self._database.read(volume_files.contents, volume.id, wanted)
+        files = await self._database.read(volume_files.list_files, volume.id, wanted, "", SHOWN_FILES)
+        return SeenVolume(volume, shown, seen, contents, files)
+
+    async def get(self, project_id: str, name_or_id: str) -> Volume:
+        """What is known of a volume itself.
+
+        Raises:
+            NotFound: The project has no such volume.
+        """
+        volume = await self._database.read(store.get, project_id, name_or_id)
+        if volume is None:
+            raise NotFound(what="volume", id=name_or_id[:200])
+        return volume
+
+    async def update(self, project_id: str, name_or_id: str, fields: VolumeFields) -> SeenVolume:
+        """Make the next version, of what was uploaded under its prefix or of what is to be copied.
+
+        Raises:
+            NotFound: The project has no such volume.
+            InvalidRequest: A field is wrong; `param` names it.
+        """
+        volume = await self.get(project_id, name_or_id)
+        if fields.name not in {volume.name, msgspec.UNSET}:
+            raise InvalidRequest(
+                f"A volume's name cannot be changed (from '{volume.name}' to '{str(fields.name)[:100]}'), since its "
+                "files and the deployments that mount it know it by that: make one of the new name.",
+                param="name",
+            )
+        if fields.content is not msgspec.UNSET:
+            number = volume.current_version + 1
+            origin = origin_of(volume.name, number, fields.content)
+            if origin is not None:
+                raise InvalidRequest("Volumes are not copied from elsewhere yet: upload their files.", param="content")
+            now = self._clock()
+            added = _new_version(volume.id, number, origin, now)
+            unneeded = await self._database.write(store.add_version, project_id, added, now)
+            await self._leftovers.remove(unneeded)
+        return await self.describe(project_id, volume.id)
+
+    async def seal(self, project_id: str, name_or_id: str) -> Volume:
+        """Let the current version's files be what they are: it is about to be brought to where replicas run.
+
+        Raises:
+            NotFound: The project has no such volume.
+            Conflict: The version is not ready by that.
+        """
+        volume, version = await self._database.write(store.seal_current, project_id, name_or_id, self._clock())
+        if version.state is not VolumeState.READY:
+            why = version.message or "it has no file yet, or they are still copied."
+            raise Conflict(message=f"Version {version.number} of the volume '{volume.name}' is not ready: {why}")
+        return volume
+
+    async def delete(self, project_id: str, name_or_id: str) -> Volume:
+        """Take a volume away with all its versions and files, also those of a version that was never made.
+
+        Raises:
+            NotFound: The project has no such volume.
+            VolumeMounted: A deployment mounts it.
+        """
+        volume, blob_keys = await self._database.write(store.delete_volume, project_id, name_or_id)
+        await self._leftovers.remove(blob_keys)
+        return volume
+
+    async def list_files(
+        self, project_id: str, name_or_id: str, number: int, after: str, limit: int
+    ) -> tuple[list[StoredFile], bool]:
+        """Files of a version, which may be the next one, by name; and whether there are more.
+
+        Args:
+            project_id: Whose.
+            name_or_id: Which volume.
+            number: Which version.
+            after: The path that the last page ended with; empty for the first.
+            limit: How many, `MAX_PAGE` at most.
+
+        Raises:
+            NotFound: The project has no such volume, or it has no such version.
+        """
+        volume = await self.get(project_id, name_or_id)
+        if not 0 <= number <= volume.current_version + 1:
+            raise NotFound(what=f"version of the volume '{volume.name}'", id=str(number))
+        start = volume_files.prefix_of(volume.name, number) + after if after else ""
+        wanted = min(limit, MAX_PAGE)
+        found = await self._database.read(volume_files.list_files, volume.id, number, start, wanted + 1)
+        return found[:wanted], len(found) > wanted
+
+    async def claim(self, project_id: str, name_or_id: str, number: int, claims: list[Claim]) -> list[Held]:
+        """Which of a client's files a version has; those that any version has are put into it on the way.
+
+        Args:
+            project_id: Whose.
+            name_or_id: Which volume.
+            number: The version that is being filled: the current one, or the next.
+            claims: The files that it is to have.
+
+        Raises:
+            NotFound: The project has no such volume.
+            VolumeSealed: The version's files are settled.
+            InvalidRequest: It is no version to fill, or a path is none.
+        """
+        volume = await self.get(project_id, name_or_id)
+        check_claims(volume_files.prefix_of(volume.name, number), claims)
+        held: list[Held] = []
+        for at in range(0, len(claims), LINKED_AT_A_TIME):
+            wanted = [(claim.path, claim.size, claim.sha256) for claim in claims[at : at + LINKED_AT_A_TIME]]
+            some, replaced = await self._database.write(
+                volume_links.link, project_id, volume.name, number, wanted, self._clock()
+            )
+            await self._leftovers.remove(replaced)
+            held += some
+        return held
+
+    async def _seen(self, version: VolumeVersion, users: dict[tuple[str, int], list[str]]) -> SeenVersion:
+        has_files = version.state is not VolumeState.OPEN or await self._database.read(
+            volume_files.has_files, version.volume_id, version.number
+        )
+        return SeenVersion(version, users.get((version.volume_id, version.number), []), has_files)
+
+    async def _users(self, project_id: str) -> dict[tuple[str, int], list[str]]:
+        """The ids of the deployments that mount each version of each volume."""
+        found: defaultdict[tuple[str, int], list[str]] = defaultdict(list)
+        for deployment_id, _, mount in await self._database.read(store.mounts_of, project_id):
+            found[mount.volume_id or "", mount.version or 0].append(deployment_id)
+        return dict(found)
+
+
+def _new_version(volume_id: str, number: int, origin: VolumeOrigin | None, now: float) -> VolumeVersion:
+    state = VolumeState.OPEN if origin is None else VolumeState.PENDING
+    return VolumeVersion(volume_id=volume_id, number=number, state=state, origin=origin, created_at=now)

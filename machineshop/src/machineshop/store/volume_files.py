@@ -1,0 +1,179 @@
+"""Which files belong to which version of a volume, and whether they may still change.
+
+A file's name says it: `<volume>/<version>/<path>`. What is uploaded for the version after the current one waits under
+that number until the version is made. Who stores or removes such a file holds the volume's row for reading, and who
+seals a version holds it for writing: on whichever server the two meet, one of them is first.
+"""
+
+import re
+from collections.abc import Iterable, Sequence
+from typing import Any, NamedTuple
+
+from sqlalchemy import ColumnElement, Connection, and_, case, delete, exists, func, select, update
+
+from machineshop.errors import VolumeSealed
+from machineshop.models import Contents, StoredFile
+from machineshop.states import VolumeState
+from machineshop.store.tables import files, volume_versions, volumes
+
+# A replica's folder is made of them one by one, and a seal looks at each.
+MAX_FILES = 200_000
+# What a file system takes as one name.
+MAX_COMPONENT_BYTES = 255
+
+_PLACE = re.compile(r"([^/]+)/(0|[1-9][0-9]{0,8})/.")
+_WHYS = {
+    VolumeState.PENDING: "they are copied from elsewhere",
+    VolumeState.SYNCING: "they are copied from elsewhere",
+    VolumeState.READY: "it is sealed: a newer version, a deployment or a prewarm has settled it",
+    VolumeState.FAILED: "it has failed",
+}
+FILE_COLUMNS = [files.c[name] for name in StoredFile.__struct_fields__]
+
+
+class Place(NamedTuple):
+    """A version of a volume that a file belongs to; it may be the next one, which is not made yet."""
+
+    volume_id: str
+    volume_name: str
+    number: int
+    state: VolumeState
+    """Open, where it is not made yet."""
+
+
+def place_of(conn: Connection, project_id: str, name: str) -> Place | None:
+    """Where a name belongs; None: to no volume. It stays so until the end of the transaction."""
+    match = _PLACE.match(name)
+    if match is None:
+        return None
+    volume_name, number = match[1], int(match[2])
+    query = select(volumes.c.id, volumes.c.current_version).where(
+        volumes.c.project_id == project_id, volumes.c.name == volume_name
+    )
+    volume = conn.execute(query.with_for_update(read=True)).first()
+    if volume is None or number > volume.current_version + 1:
+        return None
+    if number == volume.current_version + 1:
+        return Place(volume.id, volume_name, number, VolumeState.OPEN)
+    state = select(volume_versions.c.state).where(
+        volume_versions.c.volume_id == volume.id, volume_versions.c.number == number
+    )
+    return Place(volume.id, volume_name, number, VolumeState(conn.execute(state).scalar_one()))
+
+
+def check_open(place: Place, *, by_sync: bool = False) -> None:
+    """Refuse to change the files of a version that has its final ones.
+
+    Raises:
+        VolumeSealed: It has, or somebody else fills it.
+    """
+    if place.state is not (VolumeState.SYNCING if by_sync else VolumeState.OPEN):
+        raise VolumeSealed(name=place.volume_name, version=place.number, why=_WHYS.get(place.state, "it is open"))
+
+
+def prefix_of(volume_name: str, number: int) -> str:
+    """What the names of a version's files begin with."""
+    return f"{volume_name}/{number}/"
+
+
+def in_version(volume_id: str, number: int) -> ColumnElement[bool]:
+    """The files of a version."""
+    return and_(files.c.volume_id == volume_id, files.c.volume_version == number)
+
+
+def adopt(conn: Connection, project_id: str, volume_id: str, volume_name: str, number: int) -> None:
+    """Make files that were stored before there was such a volume those of its version."""
+    prefix = prefix_of(volume_name, number)
+    mine = and_(
+        files.c.project_id == project_id,
+        func.substr(files.c.name, 1, len(prefix)) == prefix,
+        files.c.volume_id.is_(None),
+    )
+    # The ETag of what came in one piece is its digest.
+    digest = case((files.c.etag.contains("-"), None), else_=files.c.etag)
+    values = {"volume_id": volume_id, "volume_version": number, "job_id": None, "digest": digest}
+    conn.execute(update(files).where(mine).values(**values))
+
+
+def list_files(conn: Connection, volume_id: str, number: int, after: str, limit: int) -> list[StoredFile]:
+    """A version's files by name, `limit` at most, from the one after `after` on."""
+    query = select(*FILE_COLUMNS).where(in_version(volume_id, number), files.c.name > after)
+    rows = conn.execute(query.order_by(files.c.name).limit(limit)).mappings()
+    return [StoredFile(**row) for row in rows]
+
+
+def with_blobs(conn: Connection, project_id: str, volume_id: str, number: int) -> list[tuple[StoredFile, str]]:
+    """A version's files with the keys of their blobs, by name."""
+    query = select(*FILE_COLUMNS, files.c.blob_key).where(in_version(volume_id, number))
+    rows = conn.execute(query.where(files.c.project_id == project_id).order_by(files.c.name)).mappings()
+    return [(StoredFile(**{column.name: row[column.name] for column in FILE_COLUMNS}), row["blob_key"]) for row in rows]
+
+
+def contents(conn: Connection, volume_id: str, number: int) -> Contents:
+    """How much a version has."""
+    query = select(func.count(), func.coalesce(func.sum(files.c.size), 0)).where(in_version(volume_id, number))
+    count, size = conn.execute(query).one()
+    return Contents(count=count, size=int(size))
+
+
+def has_files(conn: Connection, volume_id: str, number: int) -> bool:
+    """Whether a version has any."""
+    found: bool = conn.execute(select(exists().where(in_version(volume_id, number)))).scalar_one()
+    return bool(found)
+
+
+def remove(conn: Connection, condition: ColumnElement[bool]) -> list[str]:
+    """Remove the rows of files; returns the keys of their blobs, which others may have too."""
+    return list(conn.execute(delete(files).where(condition).returning(files.c.blob_key)).scalars())
+
+
+def trouble_of(conn: Connection, volume_name: str, volume_id: str, number: int) -> str:
+    """Why the files of a version are none that a folder could be made of; empty: they are."""
+    names = conn.execute(select(files.c.name).where(in_version(volume_id, number)).limit(MAX_FILES + 1)).scalars().all()
+    start = len(prefix_of(volume_name, number))
+    return trouble_in([name[start:] for name in names])
+
+
+def trouble_in(paths: Sequence[str]) -> str:
+    """The same, of the paths alone. Pure."""
+    if not paths:
+        return "It has no file."
+    if len(paths) > MAX_FILES:
+        return f"It has more than {MAX_FILES} files: pack some of them together."
+    known = set(paths)
+    for path in paths:
+        if any(len(part.encode()) > MAX_COMPONENT_BYTES for part in path.split("/")):
+            return f"A part of '{path}' has more than {MAX_COMPONENT_BYTES} bytes, which no file system takes."
+        for parent in _parents(path):
+            if parent in known:
+                return f"'{parent}' is a file and the folder of '{path}' at once."
+    return ""
+
+
+def unhashed(conn: Connection, limit: int) -> list[tuple[StoredFile, str]]:
+    """Files of any volume whose digest is not known, the oldest first, with the keys of their blobs."""
+    query = select(*FILE_COLUMNS, files.c.blob_key).where(files.c.volume_id.is_not(None), files.c.digest.is_(None))
+    rows = conn.execute(query.order_by(files.c.created_at).limit(limit)).mappings()
+    return [(StoredFile(**{column.name: row[column.name] for column in FILE_COLUMNS}), row["blob_key"]) for row in rows]
+
+
+def note_digest(conn: Connection, blob_key: str, digest: str) -> None:
+    """Note the digest of a blob's bytes, which never change."""
+    conn.execute(update(files).where(files.c.blob_key == blob_key, files.c.digest.is_(None)).values(digest=digest))
+
+
+def with_digests(conn: Connection, volume_id: str, digests: Iterable[str]) -> dict[str, Any]:
+    """For each of these digests that a file of the volume has, one such file's row; it stays so long as it is used."""
+    query = select(files).where(files.c.volume_id == volume_id, files.c.digest.in_(sorted(set(digests))))
+    # Held for reading: whoever removes the row in the meantime waits, and so does the removal of its blob.
+    return {row["digest"]: row for row in conn.execute(query.with_for_update(read=True)).mappings()}
+
+
+def named(conn: Connection, project_id: str, names: Sequence[str]) -> dict[str, Any]:
+    """The rows of those of these files that there are, by name; nobody changes them until the transaction ends."""
+    query = select(files).where(files.c.project_id == project_id, files.c.name.in_(names)).order_by(files.c.name)
+    return {row["name"]: row for row in conn.execute(query.with_for_update()).mappings()}
+
+
+def _parents(path: str) -> list[str]:
+    return [path[:at] for at, character in enumerate(path) if character == "/"]
