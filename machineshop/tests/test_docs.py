@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 from starlette.routing import Mount, Route
 
-from machineshop import cli
 from machineshop.api.endpoint import Endpoint
 from machineshop.app import Platform
+from machineshop.commands.serve import serve
 from machineshop.config import Settings
 from machineshop.http import ADMIN_SCOPES, ANY_SCOPE, USER_SCOPES, VIEWER_SCOPES, WORK_SCOPES
 from machineshop.states import JOB_MOVES, TERMINAL_STATES, DeploymentStatus
@@ -62,7 +62,7 @@ async def test_every_route_is_documented_and_every_documented_route_exists(route
 
 
 def test_every_option_of_serve_is_documented() -> None:
-    options = {f"--{name.replace('_', '-')}" for name in inspect.signature(cli.serve).parameters}
+    options = {f"--{name.replace('_', '-')}" for name in inspect.signature(serve).parameters}
     documented = re.findall(r"^\| `(--[a-z-]+)` \|", (DOCS / "configuration.md").read_text(), re.MULTILINE)
     assert sorted(documented) == sorted(options)
 

@@ -1,0 +1,1 @@
+"""The commands of `machineshop`, one file for each noun; `cli` names them and loads none of them."""

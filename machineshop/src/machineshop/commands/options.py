@@ -1,0 +1,43 @@
+"""What commands share: their options, and how they print."""
+
+import sys
+from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Annotated, TypeVar
+
+from cyclopts import Parameter
+from rich.console import Console
+from rich.table import Table
+
+from machineshop.beside import on_store
+from machineshop.services.identity import IdentityService
+
+T = TypeVar("T")
+
+WIDE = 10_000
+
+DataDirOption = Annotated[
+    Path | None, Parameter(name="--data-dir", help="Where everything is kept [~/.local/share/machineshop].")
+]
+JsonOption = Annotated[bool, Parameter(name="--json", negative=(), help="Print JSON.")]
+
+
+def print_table(table: Table) -> None:
+    """What goes to a program or a file is not cut to the width of a terminal."""
+    Console(width=None if sys.stdout.isatty() else WIDE).print(table)
+
+
+def path_of(text: str | None) -> Path | None:
+    """The path in a variable, if there is one."""
+    return Path(text) if text else None
+
+
+def with_identity(data_dir: Path | None, work: Callable[[IdentityService], Awaitable[T]]) -> T:
+    """Run `work` on the keys and projects of a data directory. Raises as `on_store`."""
+    return on_store(data_dir, lambda database: work(IdentityService(database)))
+
+
+def iso(seconds: float | None) -> str | None:
+    """A time in UTC, to the second."""
+    return None if seconds is None else datetime.fromtimestamp(seconds, UTC).isoformat(timespec="seconds")

@@ -1,0 +1,45 @@
+"""`machineshop projects`: make and list projects."""
+
+import json
+from typing import Any
+
+from rich.table import Table
+
+from machineshop.commands.options import DataDirOption, JsonOption, print_table, with_identity
+from machineshop.models import Organization, Project
+
+
+def create_project(
+    slug: str,
+    *,
+    name: str | None = None,
+    organization: str | None = None,
+    data_dir: DataDirOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Make a project. Its first key is made by `machineshop keys create --project`.
+
+    Args:
+        slug: Its name in commands and URLs.
+        name: Its name for people [the slug].
+        organization: The slug of the organization that it belongs to, made if there is none [one of its own]. Projects
+            of an organization share a namespace of the registry, and its admins.
+    """
+    made = with_identity(data_dir, lambda service: service.create_project(slug, name, organization_slug=organization))
+    print(json.dumps(_project_view(*made)) if as_json else f"{made[0].slug} of {made[1].slug}")
+
+
+def list_projects(*, data_dir: DataDirOption = None, as_json: JsonOption = False) -> None:
+    """List the projects of all organizations."""
+    found = with_identity(data_dir, lambda service: service.list_projects())
+    if as_json:
+        print(json.dumps([_project_view(*one) for one in found]))
+        return
+    table = Table("PROJECT", "NAME", "ORGANIZATION", "ID", box=None, pad_edge=False)
+    for project, organization in found:
+        table.add_row(project.slug, project.name, organization.slug, project.id)
+    print_table(table)
+
+
+def _project_view(project: Project, organization: Organization) -> dict[str, Any]:
+    return {"id": project.id, "slug": project.slug, "name": project.name, "organization": organization.slug}

@@ -1,0 +1,172 @@
+"""`machineshop serve`: run the platform."""
+
+import os
+from pathlib import Path
+from typing import Annotated
+
+import uvloop
+from cyclopts import Parameter
+
+from machineshop import __version__, logs
+from machineshop.app import Platform
+from machineshop.commands.options import DataDirOption, path_of
+from machineshop.config import (
+    DEFAULT_AUDIT_DAYS,
+    DEFAULT_GATEWAY_LIMITS,
+    DEFAULT_HOST,
+    DEFAULT_PORT,
+    MIB,
+    GatewayLimits,
+    Settings,
+    contexts_path,
+    default_data_dir,
+    read_login,
+)
+from machineshop.runtime.base import ArtifactKind
+from machineshop.serve import run
+from machineshop.tls.keeper import authority_fingerprint
+
+RUNS = {ArtifactKind.BUNDLE: "bundles as processes", ArtifactKind.IMAGE: "images as containers"}
+
+
+def serve(
+    *,
+    data_dir: DataDirOption = None,
+    host: str = DEFAULT_HOST,
+    port: int = DEFAULT_PORT,
+    runtime: str = "auto",
+    database_url: str | None = None,
+    storage_dir: Path | None = None,
+    storage_url: str | None = None,
+    storage_endpoint: str | None = None,
+    storage_redirects: bool = True,
+    registry_url: str | None = None,
+    public_url: str | None = None,
+    server_url: str | None = None,
+    package_index: str | None = None,
+    tls: str | None = None,
+    tls_cert: Path | None = None,
+    tls_key: Path | None = None,
+    tls_ca: Path | None = None,
+    hsts: bool | None = None,
+    audit_days: int = DEFAULT_AUDIT_DAYS,
+    webhook_network: Annotated[list[str] | None, Parameter(negative=())] = None,
+    gateway_hold_seconds: float = DEFAULT_GATEWAY_LIMITS.hold_seconds,
+    gateway_max_held: int = DEFAULT_GATEWAY_LIMITS.held,
+    gateway_max_body_mib: int = DEFAULT_GATEWAY_LIMITS.body_bytes // MIB,
+    gateway_silence_seconds: float = DEFAULT_GATEWAY_LIMITS.silence_seconds,
+    gateway_key_concurrency: int = DEFAULT_GATEWAY_LIMITS.key_concurrency,
+    gateway_key_rate: float = DEFAULT_GATEWAY_LIMITS.key_rate,
+    access_log: Annotated[bool, Parameter(negative=())] = False,
+    verbose: Annotated[bool, Parameter(negative=())] = False,
+) -> None:
+    """Run the platform: one process, one port.
+
+    The admin key comes from MACHINESHOP_ADMIN_KEY, or is made at the first start and kept in the data directory.
+    Ctrl-C, or closing the terminal, ends the replicas too; SIGTERM leaves them running, and the next start adopts them.
+
+    Args:
+        host: The address to listen on; 0.0.0.0 lets other machines in.
+        port: The port to listen on; 0 takes a free one.
+        runtime: process runs bundles as processes, docker runs images as containers; auto does both where a container
+            engine answers.
+        database_url: Another database than SQLite in the data directory: postgresql://... or sqlite:///path. Where it
+            holds a password, set MACHINESHOP_DATABASE_URL instead: others can read a command line. Several servers
+            may share a Postgres.
+        storage_dir: Where bytes of images, bundles and files are kept [the data directory]. Servers that share a
+            database share this too.
+        storage_url: A bucket of an object storage in the directory's place: s3://bucket/prefix. Credentials, region and
+            endpoint come from AWS_* variables, ~/.aws, or the machine's role. Servers that share a database share this
+            too.
+        storage_endpoint: The endpoint of the object storage as clients reach it, where that is another than for the
+            platform.
+        storage_redirects: Send whoever reads an image or a file to the object storage; otherwise the bytes pass through
+            the platform.
+        registry_url: A registry that others run, in the place of the platform's own: https://host/path. The login is in
+            MACHINESHOP_REGISTRY_USER and MACHINESHOP_REGISTRY_PASSWORD, or MACHINESHOP_REGISTRY_PASSWORD_FILE.
+        public_url: The base URL at which clients reach the platform, where it is another than host and port.
+        server_url: The base URL at which other servers on the same database reach this one, where host and port do not
+            say it.
+        package_index: The index that has all packages but sprocket and jig, as https://HOST/simple: the platform's own
+            index at /simple passes on to it.
+        tls: auto: serve HTTPS, with an authority and a certificate that the platform makes and renews by itself.
+        tls_cert: Serve HTTPS with this certificate, in PEM form with those between it and its authority. It is read
+            again when it changes.
+        tls_key: The private key of tls-cert.
+        tls_ca: The authority that signed tls-cert, where machines do not know it: replicas and jig are told of it.
+        hsts: Tell browsers to come by HTTPS only [where tls-cert is given, and not on loopback].
+        audit_days: How many days it is kept who changed what.
+        webhook_network: A network that is not public and may be sent webhooks all the same, as 10.0.0.0/8; give it
+            several times for several.
+        gateway_hold_seconds: How long a request waits for a replica that wakes, starts or is busy.
+        gateway_max_held: How many requests wait so for one deployment.
+        gateway_max_body_mib: How long a request's body may be.
+        gateway_silence_seconds: How long a replica may say nothing.
+        gateway_key_concurrency: How many requests of one key may be under way at a time.
+        gateway_key_rate: How many requests one key may begin in a second, on average; 0: any number.
+        access_log: Log a line for each request that goes through the gateway.
+        verbose: Log every event, not only warnings.
+    """
+    logs.configure(verbose=verbose, access=access_log)
+    settings = Settings(
+        data_dir=data_dir or default_data_dir(),
+        host=host,
+        port=port,
+        runtime=runtime,
+        database_url=database_url or os.environ.get("MACHINESHOP_DATABASE_URL") or None,
+        storage_dir=storage_dir or path_of(os.environ.get("MACHINESHOP_STORAGE_DIR")),
+        storage_url=storage_url or os.environ.get("MACHINESHOP_STORAGE_URL") or None,
+        storage_endpoint=storage_endpoint or os.environ.get("MACHINESHOP_STORAGE_ENDPOINT") or None,
+        storage_redirects=storage_redirects,
+        registry_url=(registry_url or os.environ.get("MACHINESHOP_REGISTRY_URL") or "").rstrip("/") or None,
+        registry_login=read_login(
+            os.environ.get("MACHINESHOP_REGISTRY_USER"),
+            os.environ.get("MACHINESHOP_REGISTRY_PASSWORD"),
+            os.environ.get("MACHINESHOP_REGISTRY_PASSWORD_FILE"),
+        ),
+        public_url=public_url.rstrip("/") if public_url else None,
+        server_url=(server_url or os.environ.get("MACHINESHOP_SERVER_URL") or "").rstrip("/") or None,
+        package_index=(package_index or os.environ.get("MACHINESHOP_PACKAGE_INDEX") or "").rstrip("/") or None,
+        tls=tls or os.environ.get("MACHINESHOP_TLS") or "off",
+        tls_cert=tls_cert or path_of(os.environ.get("MACHINESHOP_TLS_CERT")),
+        tls_key=tls_key or path_of(os.environ.get("MACHINESHOP_TLS_KEY")),
+        tls_ca=tls_ca or path_of(os.environ.get("MACHINESHOP_TLS_CA")),
+        hsts=hsts,
+        audit_days=audit_days,
+        webhook_networks=tuple(webhook_network or _listed(os.environ.get("MACHINESHOP_WEBHOOK_NETWORKS", ""))),
+        gateway=GatewayLimits(
+            body_bytes=gateway_max_body_mib * MIB,
+            silence_seconds=gateway_silence_seconds,
+            hold_seconds=gateway_hold_seconds,
+            held=gateway_max_held,
+            held_in_all=max(gateway_max_held, DEFAULT_GATEWAY_LIMITS.held_in_all),
+            key_concurrency=gateway_key_concurrency,
+            key_rate=gateway_key_rate,
+        ),
+        secrets_key=os.environ.get("MACHINESHOP_SECRETS_KEY") or None,
+        admin_key=os.environ.get("MACHINESHOP_ADMIN_KEY") or None,
+    )
+    uvloop.run(run(settings, _announce, lambda line: print(line, flush=True)))
+
+
+def _listed(text: str) -> list[str]:
+    """The entries of a list with commas."""
+    return [entry.strip() for entry in text.split(",") if entry.strip()]
+
+
+def _announce(platform: Platform) -> None:
+    accepts = " and ".join(RUNS[kind] for kind in sorted(platform.runtime.accepts))
+    print(f"Machineshop {__version__} is ready at {platform.base_url}")
+    print(f"  runtime    {platform.runtime.name}, runs {accepts}")
+    print(f"  data       {platform.data_dir.path}")
+    if platform.settings.storage_url is not None:
+        print(f"  storage    {platform.settings.storage_url}")
+    elif platform.data_dir.storage != platform.data_dir.path:
+        print(f"  storage    {platform.data_dir.storage}")
+    if platform.tls is not None and platform.tls.authority_pem is not None:
+        print(f"  authority  SHA-256 {authority_fingerprint(platform.tls.authority_pem)}")
+    if platform.made_admin_key is not None:
+        print(f"  admin key  {platform.made_admin_key}  (shown this once, kept in {platform.data_dir.admin_key})")
+    if platform.context_name is not None:
+        print(f"  jig        knows it as the context '{platform.context_name}' in {contexts_path()}: try `jig list`")
+    print("Ctrl-C stops it and its replicas.", flush=True)
