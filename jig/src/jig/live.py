@@ -7,6 +7,7 @@ import sys
 import time
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
+from typing import Any
 from unicodedata import east_asian_width
 
 from jig.job import Job, one_line, shown_value
@@ -119,7 +120,8 @@ class JobView:
         """Show what the model has given of the outputs since the last time, a line each; an attempt begins anew."""
         if job.get("attempt") != self._attempt:
             self._attempt, self._chunks_shown = int(job.get("attempt") or 0), 0
-        new = (job.get("chunks") or [])[self._chunks_shown :]
+        given = job.get("chunks") or (self._chunks_shown and chunks_of_result(job)) or []
+        new = given[self._chunks_shown :]
         self._chunks_shown += len(new)
         if len(new) > CHUNKS_AT_ONCE:
             self.note(f"    ... {count(len(new) - CHUNKS_AT_ONCE, 'chunk')}")
@@ -231,3 +233,10 @@ class Steps:
     def total_seconds(self) -> float:
         """What all of them took."""
         return sum(self.seconds.values())
+
+
+def chunks_of_result(job: Job) -> list[Any]:
+    """All that the model of a job that is done has given, where its result says so: the last of it may be new."""
+    outputs = job.get("outputs")
+    chunks = outputs.get("chunks") if isinstance(outputs, dict) else None
+    return chunks if isinstance(chunks, list) else []
