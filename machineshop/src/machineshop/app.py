@@ -41,7 +41,7 @@ from machineshop.api.endpoint import Api
 from machineshop.api.job_view import job_view
 from machineshop.api.operation import DescribedRoute
 from machineshop.blobs.choice import open_storage
-from machineshop.config import Settings, check, contexts_path
+from machineshop.config import Settings, cache_bytes, check, contexts_path
 from machineshop.contexts import leave_context, write_private
 from machineshop.control.deliverer import Deliverer
 from machineshop.control.duty import Duty
@@ -278,10 +278,12 @@ class Platform:
             self._runtime_dir,
             bundles=self.images,
             images=self.images,
+            volumes=self.volume_contents,
             watcher=watcher,
             platform_url=lambda: self.base_url,
             container_url=self._container_url,
             ca_bundle=bundle,
+            volume_cache_bytes=cache_bytes(self.settings),
         )
         self.feed = Feed(self.database, self.queue.changes, events_api.render)
         self.places = Places(self.database, self.deployments, self.runtime, self.queue.dispatcher.waiters)

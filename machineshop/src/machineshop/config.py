@@ -14,6 +14,8 @@ from machineshop.errors import InvalidRequest
 DEFAULT_HOST = "127.0.0.1"
 DEFAULT_PORT = 8799
 MIB = 1024 * 1024
+GIB = 1024 * MIB
+MAX_CACHE_GIB = 1_000_000
 DATABASE_SCHEMES = ("sqlite:///", "postgresql://", "postgres://")
 S3_SCHEME = "s3://"
 _BUCKET = re.compile(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]")
@@ -110,6 +112,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """How long it is recorded who changed what."""
     webhook_networks: tuple[str, ...] = ()
     """Networks that are not public and may be sent webhooks all the same, as `10.0.0.0/8`."""
+    volume_cache_gib: float | None = None
+    """What volumes may take of this machine's disk for replicas; None: half of the disk."""
     package_index: str | None = None
     """The index of all packages but our own, to which our own index passes on; None: nobody can be passed on."""
     gateway: GatewayLimits = DEFAULT_GATEWAY_LIMITS
@@ -123,6 +127,11 @@ def default_data_dir() -> Path:
     """Where the platform keeps everything, unless told otherwise."""
     base = os.environ.get("XDG_DATA_HOME") or str(Path.home() / ".local" / "share")
     return Path(os.environ.get("MACHINESHOP_DATA_DIR") or Path(base) / "machineshop")
+
+
+def cache_bytes(settings: Settings) -> int | None:
+    """What copies of volumes may take on this machine; None: it is not said."""
+    return None if settings.volume_cache_gib is None else int(settings.volume_cache_gib * GIB)
 
 
 def contexts_path() -> Path:
@@ -166,8 +175,7 @@ def check(settings: Settings) -> Settings:
         raise InvalidRequest(f"--database-url must begin with {' or '.join(DATABASE_SCHEMES)}.", param="database_url")
     _check_tls(settings)
     _check_registry(settings)
-    if not 1 <= settings.audit_days <= 36500:
-        raise InvalidRequest(f"--audit-days is {settings.audit_days}; it must be 1 to 36500.", param="audit_days")
+    _check_kept(settings)
     if settings.storage_url is not None:
         parse_storage_url(settings.storage_url)
         if settings.storage_dir is not None:
@@ -175,6 +183,16 @@ def check(settings: Settings) -> Settings:
     parse_networks(settings.webhook_networks)
     _check_gateway(settings.gateway)
     return settings
+
+
+def _check_kept(settings: Settings) -> None:
+    if not 1 <= settings.audit_days <= 36500:
+        raise InvalidRequest(f"--audit-days is {settings.audit_days}; it must be 1 to 36500.", param="audit_days")
+    cache_gib = settings.volume_cache_gib
+    if cache_gib is not None and not 0 <= cache_gib <= MAX_CACHE_GIB:
+        raise InvalidRequest(
+            f"--volume-cache-gib is {cache_gib:g}; it must be 0 to {MAX_CACHE_GIB}.", param="volume_cache_gib"
+        )
 
 
 def _check_gateway(limits: GatewayLimits) -> None:

@@ -16,6 +16,7 @@ ON_DOCKER = {
     "test_a_crashed_replica_starts_again_as_itself",
     "test_an_exit_while_the_server_was_away_is_seen_and_told",
     "test_a_deleted_deployment_ends_and_is_remembered_for_a_while",
+    "test_replicas_start_once_their_volume_is_loaded_and_say_so",
 }
 """What of the conformance suite runs in containers each time, as they take a second each to start. With
 MACHINESHOP_TEST_ALL_ON_DOCKER=1 all of it does."""

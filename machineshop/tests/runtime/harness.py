@@ -7,26 +7,40 @@ import json
 import os
 import tarfile
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import suppress
 from hashlib import sha256
 from pathlib import Path
 from typing import Protocol
 from urllib.parse import quote
+from uuid import uuid4
 
 import msgspec
 
 from machineshop.errors import ArtifactMissing, SecretMissing
-from machineshop.runtime.base import ArtifactKind, Bundle, PullGrant, Replica, ReplicaStatus, RevisionSpec, RunEnd
+from machineshop.runtime.base import (
+    ArtifactKind,
+    Bundle,
+    MountedVolume,
+    PullGrant,
+    Replica,
+    ReplicaStatus,
+    RevisionSpec,
+    RunEnd,
+)
 from machineshop.runtime.docker.body import Limits
 from machineshop.runtime.docker.engine import DockerEngine
-from machineshop.runtime.fake import Behaviour, FakeEngine, FakeRuntime
+from machineshop.runtime.fake import Behaviour, FakeEngine, FakeRuntime, FakeVolumes
 from machineshop.runtime.local import LocalRuntime
-from machineshop.runtime.process import ProcessRuntime
+from machineshop.runtime.process import VOLUMES, ProcessRuntime
+from machineshop.runtime.volumes.cache import VolumeCache
+from runtime.shelf import FILES, Shelf
 
 WORKER = (Path(__file__).parent / "replica_worker.py").read_text()
 BASE_IMAGE = "python:3.11-slim"
 PLATFORM_URL = "http://127.0.0.1:8799"
+MOUNT_PATH = f"/machineshop-test-{uuid4().hex[:8]}"
+"""Nowhere on this machine."""
 
 
 async def eventually(condition: Callable[[], Awaitable[bool]], *, within_seconds: float = 60.0) -> None:
@@ -127,6 +141,9 @@ class World(Protocol):
     watcher: Watcher
 
     def spec(self, revision: str = "r1", behaviour: Behaviour = ..., **fields: object) -> RevisionSpec: ...
+    def volume(self, version: int = 0, files: Mapping[str, bytes] = ...) -> MountedVolume: ...
+    def hold_volumes(self, held: bool) -> None: ...
+    def lose_volumes(self, lost: bool) -> None: ...
     async def end(self, replica: Replica, code: int) -> None: ...
     async def print(self, replica: Replica, text: str) -> None: ...
     async def variable(self, replica: Replica, name: str) -> str | None: ...
@@ -145,11 +162,21 @@ def _spec(revision: str, image: str, fields: dict[str, object]) -> RevisionSpec:
 class FakeWorld:
     def __init__(self, gpus: int = 0) -> None:
         self.engine, self.watcher = FakeEngine(gpus=gpus), Watcher()
-        self.runtime: LocalRuntime = FakeRuntime(self.watcher, self.engine)
+        self.volumes = FakeVolumes()
+        self.runtime: LocalRuntime = FakeRuntime(self.watcher, self.engine, self.volumes)
 
     def spec(self, revision: str = "r1", behaviour: Behaviour = Behaviour(), **fields: object) -> RevisionSpec:  # noqa: B008
         self.engine.behaviours[revision] = behaviour
         return _spec(revision, f"image@sha256:{revision}", fields)
+
+    def volume(self, version: int = 0, files: Mapping[str, bytes] = FILES) -> MountedVolume:
+        return MountedVolume(volume_id="volume-1", name="weights", version=version, mount_path=MOUNT_PATH)
+
+    def hold_volumes(self, held: bool) -> None:
+        self.volumes.on_their_way = {"weights"} if held else set()
+
+    def lose_volumes(self, lost: bool) -> None:
+        self.volumes.failures = {"weights": "There is no version of it."} if lost else {}
 
     async def end(self, replica: Replica, code: int) -> None:
         self.engine.end(replica.id, code=code)
@@ -170,7 +197,7 @@ class FakeWorld:
         if while_away is not None:
             await while_away()
         self.engine.url = platform_url
-        self.runtime = FakeRuntime(self.watcher, self.engine)
+        self.runtime = FakeRuntime(self.watcher, self.engine, self.volumes)
         await self.runtime.start()
 
     async def close(self) -> None:
@@ -180,7 +207,7 @@ class FakeWorld:
 
 class ProcessWorld:
     def __init__(self, data_dir: Path, environments: Path) -> None:
-        self.data_dir, self.registry, self.watcher = data_dir, Registry(), Watcher()
+        self.data_dir, self.registry, self.watcher, self.shelf = data_dir, Registry(), Watcher(), Shelf()
         self.platform_url = PLATFORM_URL
         # Making an environment takes half a second, and all tests need the same one.
         data_dir.mkdir(exist_ok=True)
@@ -200,6 +227,24 @@ class ProcessWorld:
         assert isinstance(given, dict)
         image = self.image if behaviour.preparation_failure is None else "127.0.0.1:8799/org/nothing@sha256:00"
         return _spec(revision, image, {"environment": {**variables, **given}, **fields})
+
+    def volume(self, version: int = 0, files: Mapping[str, bytes] = FILES) -> MountedVolume:
+        self.shelf.put(files, version)
+        return MountedVolume(volume_id="volume-1", name="weights", version=version, mount_path=MOUNT_PATH)
+
+    def hold_volumes(self, held: bool) -> None:
+        self.shelf.gate.clear() if held else self.shelf.gate.set()
+
+    def lose_volumes(self, lost: bool) -> None:
+        self.shelf.lost = lost
+
+    async def read(self, replica: Replica, name: str, path: str = MOUNT_PATH) -> str:
+        """A file of the volume that a replica sees, or why it does not."""
+        return await self.get(replica, f"/read?path={quote(f'{path}/{name}')}")
+
+    async def write(self, replica: Replica, name: str, path: str = MOUNT_PATH) -> str:
+        """Why a replica cannot write there."""
+        return await self.get(replica, f"/write?path={quote(f'{path}/{name}')}")
 
     async def end(self, replica: Replica, code: int) -> None:
         with suppress(OSError, ValueError, IndexError):
@@ -250,7 +295,11 @@ class ProcessWorld:
 
     def _runtime(self) -> LocalRuntime:
         return ProcessRuntime(
-            self.data_dir, bundles=self.registry, watcher=self.watcher, platform_url=lambda: self.platform_url
+            self.data_dir,
+            bundles=self.registry,
+            volumes=self.shelf,
+            watcher=self.watcher,
+            platform_url=lambda: self.platform_url,
         )
 
 
@@ -267,6 +316,7 @@ class DockerWorld(ProcessWorld):
     def __init__(self, data_dir: Path, endpoint: str, limits: Limits | None = None) -> None:
         data_dir.mkdir(exist_ok=True)
         self.data_dir, self.endpoint, self.watcher, self.limits = data_dir, endpoint, Watcher(), limits
+        self.shelf = Shelf()
         self.platform_url = PLATFORM_URL
         self.image = BASE_IMAGE
         self.runtime: LocalRuntime = self._runtime()
@@ -287,7 +337,7 @@ class DockerWorld(ProcessWorld):
             platform_url=lambda: self.platform_url,
             limits=self.limits,
         )
-        return LocalRuntime(engine, self.watcher)
+        return LocalRuntime(engine, self.watcher, VolumeCache(self.data_dir / VOLUMES, self.shelf))
 
 
 async def ready(runtime: LocalRuntime, count: int, revision: str | None = None) -> list[Replica]:

@@ -3,6 +3,7 @@
 Nothing but small parts of the standard library, as it is started some hundred times.
 """
 
+import errno
 import json
 import os
 import signal
@@ -10,6 +11,7 @@ import socketserver
 import sys
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 from urllib.parse import parse_qs, urlsplit
 
@@ -34,8 +36,15 @@ def chatter() -> None:
         os.write(1, b"a line that says nothing at all, again and again and again\n" * 200)
 
 
+def attempt(work: Callable[[], str]) -> str:
+    try:
+        return work()
+    except OSError as error:
+        return errno.errorcode[error.errno or 0]
+
+
 class Handler(socketserver.StreamRequestHandler):
-    def handle(self) -> None:
+    def handle(self) -> None:  # noqa: C901 - a case for each thing that a test may ask for
         url = urlsplit(self.rfile.readline().split()[1].decode())
         while self.rfile.readline().strip():
             pass
@@ -62,6 +71,10 @@ class Handler(socketserver.StreamRequestHandler):
 
                 child = subprocess.Popen(["sleep", "600"], start_new_session=query["session"] == "new")
                 self.answer(200, str(child.pid))
+            case "/read":
+                self.answer(200, attempt(lambda: Path(query["path"]).read_text()))
+            case "/write":
+                self.answer(200, attempt(lambda: str(Path(query["path"]).write_text("mine"))))
             case "/hold":
                 held.append(bytearray(os.urandom(1024)) * (1024 * int(query["mib"])))
                 self.answer(200)

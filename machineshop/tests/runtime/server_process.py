@@ -1,8 +1,9 @@
 """A server that owns a process runtime, as a program of its own, so that a test can kill it.
 
-Usage: server_process.py DATA_DIR IMAGE CONFIG LAYER [VARIABLES]; prints a line of JSON about its replica once that is
-ready. With VARIABLES, a JSON object, it then rolls out a second revision that has these in its environment, and prints
-a second line as soon as that crashes again and again.
+Usage: server_process.py DATA_DIR IMAGE CONFIG LAYER VOLUMES [VARIABLES]. VOLUMES is a JSON list of what its replica
+mounts, each with the files of the tests' shelf. It prints a line of JSON about the replica once that is ready. With
+VARIABLES, a JSON object, it then rolls out a second revision that has these in its environment, and prints a second
+line as soon as that crashes again and again.
 """
 
 import asyncio
@@ -15,8 +16,11 @@ import msgspec
 import uvloop
 
 from machineshop.runtime import replica as lives
-from machineshop.runtime.base import Bundle, Replica, RevisionSpec
+from machineshop.runtime.base import Bundle, MountedVolume, Replica, RevisionSpec
 from machineshop.runtime.process import ProcessRuntime
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+from runtime.shelf import FILES, Shelf
 
 lives.FIRST_BACK_OFF_SECONDS = 0.25
 PLATFORM_URL = "http://127.0.0.1:8799"
@@ -54,11 +58,27 @@ async def tell_of(runtime: ProcessRuntime, condition: Callable[[Replica], bool])
     print(json.dumps({"id": replica.id, "port": replica.port, "ready_since": replica.ready_since}), flush=True)
 
 
-async def main(data_dir: Path, image: str, bundle: OneBundle, variables: dict[str, str] | None) -> None:
-    runtime = ProcessRuntime(data_dir, bundles=bundle, watcher=Silent(), platform_url=lambda: PLATFORM_URL)
+async def main(
+    data_dir: Path,
+    image: str,
+    bundle: OneBundle,
+    volumes: tuple[MountedVolume, ...],
+    variables: dict[str, str] | None,
+) -> None:
+    shelf = Shelf()
+    for volume in volumes:
+        shelf.put(FILES, volume.version, volume.volume_id)
+    runtime = ProcessRuntime(
+        data_dir, bundles=bundle, volumes=shelf, watcher=Silent(), platform_url=lambda: PLATFORM_URL
+    )
     await runtime.start()
     spec = RevisionSpec(
-        deployment_id="dep-1", deployment_name="hello", project_id="project-1", revision_id="r1", image=image
+        deployment_id="dep-1",
+        deployment_name="hello",
+        project_id="project-1",
+        revision_id="r1",
+        image=image,
+        volumes=volumes,
     )
     await runtime.apply(spec, 1)
     await tell_of(runtime, lambda replica: replica.ready_since is not None)
@@ -69,6 +89,7 @@ async def main(data_dir: Path, image: str, bundle: OneBundle, variables: dict[st
 
 
 if __name__ == "__main__":
-    data_dir, image, config, layer, *variables = sys.argv[1:]
+    data_dir, image, config, layer, mounted, *variables = sys.argv[1:]
+    volumes = msgspec.json.decode(mounted, type=tuple[MountedVolume, ...])
     bundle = OneBundle(Path(config).read_bytes(), Path(layer).read_bytes())
-    uvloop.run(main(Path(data_dir), image, bundle, json.loads(variables[0]) if variables else None))
+    uvloop.run(main(Path(data_dir), image, bundle, volumes, json.loads(variables[0]) if variables else None))

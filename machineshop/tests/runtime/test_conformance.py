@@ -6,7 +6,7 @@ import time
 import pytest
 
 from machineshop.runtime import health
-from machineshop.runtime.base import ArtifactKind, LogLine, Replica, ReplicaStatus, Runtime
+from machineshop.runtime.base import ArtifactKind, LogLine, PreloadStatus, Replica, ReplicaStatus, Runtime
 from machineshop.runtime.fake import Behaviour
 from machineshop.runtime.local import LocalRuntime
 from runtime.harness import World, eventually, one, ready
@@ -526,3 +526,51 @@ async def test_without_its_secrets_a_replica_does_not_start_and_says_why(world: 
     world.watcher.secrets["hello-TOKEN"] = "late"
     (replica,) = await ready(world.runtime, 1)
     assert await world.variable(replica, "TOKEN") == "late"
+
+
+async def test_replicas_start_once_their_volume_is_loaded_and_say_so(world: World) -> None:
+    world.hold_volumes(True)
+    await world.runtime.apply(world.spec(volumes=(world.volume(),)), 2)
+    loading = await one(world.runtime, lambda r: (r.message or "").startswith("Its volumes are being loaded."))
+    assert (loading.status, loading.reason) == (ReplicaStatus.WAITING, "ContainerCreating")
+    assert loading.volume_preload_status is PreloadStatus.IN_PROGRESS
+    assert loading.volume_preload_completed_at is None
+    world.hold_volumes(False)
+    for replica in await ready(world.runtime, 2):
+        assert replica.volume_preload_status is PreloadStatus.COMPLETED
+        began, done = replica.volume_preload_started_at or 0, replica.volume_preload_completed_at or 0
+        assert replica.created_at <= began <= done <= (replica.started_at or 0)
+    seen = {r.id: r.volume_preload_completed_at for r in await world.runtime.observe()}
+    await world.restart_server()
+    adopted = await ready(world.runtime, 2)
+    assert {r.id: r.volume_preload_completed_at for r in adopted} == seen
+    assert {r.volume_preload_status for r in adopted} == {PreloadStatus.COMPLETED}
+
+
+async def test_a_volume_that_cannot_be_had_is_said_and_tried_again(world: World) -> None:
+    volume = world.volume()
+    world.lose_volumes(True)
+    await world.runtime.apply(world.spec(volumes=(volume,)), 1)
+    failed = await one(world.runtime, lambda r: r.reason == "FailedMount")
+    assert (failed.status, failed.volume_preload_status) == (ReplicaStatus.WAITING, PreloadStatus.FAILED)
+    assert "There is no version" in (failed.message or "")
+    world.lose_volumes(False)
+    (replica,) = await ready(world.runtime, 1)
+    assert (replica.id, replica.volume_preload_status) == (failed.id, PreloadStatus.COMPLETED)
+    assert (replica.reason, replica.restarts) == (None, 0)
+
+
+async def test_a_replica_without_volumes_says_nothing_of_them(world: World) -> None:
+    await world.runtime.apply(world.spec(), 1)
+    (replica,) = await ready(world.runtime, 1)
+    assert replica.volume_preload_status is None
+    assert (replica.volume_preload_started_at, replica.volume_preload_completed_at) == (None, None)
+
+
+async def test_a_volume_that_was_asked_for_early_is_there_when_it_is_needed(world: World) -> None:
+    volume = world.volume()
+    world.runtime.preload("project-1", volume)
+    world.runtime.preload("project-1", volume)
+    await world.runtime.apply(world.spec(volumes=(volume,)), 1)
+    (replica,) = await ready(world.runtime, 1)
+    assert replica.volume_preload_status is PreloadStatus.COMPLETED

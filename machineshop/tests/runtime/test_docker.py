@@ -18,7 +18,7 @@ from docker_engine import BASE_IMAGE, run_docker
 from machineshop.errors import RuntimeUnavailable
 from machineshop.runtime.base import Replica, ReplicaStatus
 from machineshop.runtime.docker.body import INSTANCE_LABEL
-from runtime.harness import DockerWorld, eventually, one, ready
+from runtime.harness import MOUNT_PATH, DockerWorld, eventually, one, ready
 
 ARM_PROGRAM = b"\x7fELF\x02\x01\x01" + bytes(9) + struct.pack("<HHI", 2, 183, 1) + bytes(100)
 """The beginning of a program for arm64: enough for a kernel to refuse it."""
@@ -267,3 +267,37 @@ async def _pass_on(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -
             writer.write_eof()
     except OSError:
         pass
+
+
+async def test_containers_share_a_volume_that_not_even_root_in_them_can_write_to(dock: DockerWorld) -> None:
+    await dock.runtime.apply(dock.spec(volumes=(dock.volume(),)), 2)
+    for replica in await ready(dock.runtime, 2):
+        assert await dock.read(replica, "model.txt") == "the first"
+        assert await dock.write(replica, "model.txt") == "EROFS"
+        assert await dock.write(replica, "new") == "EROFS"
+    assert sorted(dock.shelf.opened) == ["model.txt", "more/tokens.txt"]
+    container = ours(dock, "container")[0]
+    assert docker("exec", container, "id", "-u") == "0"
+    for attempt in (
+        f"rm -rf {MOUNT_PATH}/model.txt",
+        f"chmod 777 {MOUNT_PATH}/model.txt",
+        f"mount -o remount,rw {MOUNT_PATH}",
+        f"umount {MOUNT_PATH}",
+        f"touch {MOUNT_PATH}/more/x",
+    ):
+        assert run_docker("exec", container, "sh", "-c", attempt).returncode != 0, attempt
+    assert docker("exec", "--user", "12345", container, "cat", f"{MOUNT_PATH}/more/tokens.txt") == "a b c"
+
+
+async def test_containers_of_another_version_see_another_tree(dock: DockerWorld) -> None:
+    await started(dock, volumes=(dock.volume(0),))
+    second = dock.volume(1, {"model.txt": b"the second"})
+    await dock.runtime.apply(dock.spec("r2", volumes=(second,)), 1)
+    (new,) = await ready(dock.runtime, 1, "r2")
+    assert await dock.read(new, "model.txt") == "the second"
+    await dock.restart_server()
+    (adopted,) = await ready(dock.runtime, 1, "r2")
+    dock.shelf.versions.clear()
+    await dock.runtime._volumes.sweep()  # type: ignore[attr-defined]
+    assert await dock.read(adopted, "model.txt") == "the second"
+    assert [tree.name for tree in (dock.data_dir / "volumes/trees").iterdir()] == ["project-1.volume-1.1"]

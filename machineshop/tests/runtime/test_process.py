@@ -12,14 +12,16 @@ from pathlib import Path
 from typing import Any
 
 import aiohttp
+import msgspec
 import pytest
 
 from machineshop.errors import RuntimeUnavailable
 from machineshop.runtime import supervisor
-from machineshop.runtime.base import Replica, ReplicaStatus
+from machineshop.runtime.base import MountedVolume, Replica, ReplicaStatus
 from machineshop.runtime.fake import Behaviour
 from machineshop.runtime.process import ProcessRuntime
 from runtime.harness import PLATFORM_URL, WORKER, ProcessWorld, Registry, Watcher, eventually, kill, one, ready, runs
+from runtime.shelf import Shelf
 
 
 async def started(machine: ProcessWorld, **fields: object) -> Replica:
@@ -227,7 +229,10 @@ async def test_a_line_that_never_ends_shows_in_pieces(machine: ProcessWorld) -> 
 
 
 async def told_by_a_server_that_is_then_killed(
-    machine: ProcessWorld, folder: Path, variables: dict[str, str] | None = None
+    machine: ProcessWorld,
+    folder: Path,
+    variables: dict[str, str] | None = None,
+    volumes: tuple[MountedVolume, ...] = (),
 ) -> list[dict[str, object]]:
     config, layer = machine.registry.bundles[machine.image]
     (folder / "config").write_bytes(config)
@@ -235,6 +240,7 @@ async def told_by_a_server_that_is_then_killed(
     server = await asyncio.create_subprocess_exec(
         *(sys.executable, str(Path(__file__).with_name("server_process.py"))),
         *(str(machine.data_dir), machine.image, str(folder / "config"), str(folder / "layer")),
+        msgspec.json.encode(volumes).decode(),
         *([] if variables is None else [json.dumps(variables)]),
         stdout=asyncio.subprocess.PIPE,
     )
@@ -302,7 +308,11 @@ async def test_sources_and_replicas_of_unknown_shape_are_left_alone(machine: Pro
 async def test_a_data_folder_that_cannot_be_used_is_said(tmp_path: Path) -> None:
     (tmp_path / "data").write_text("a file")
     runtime = ProcessRuntime(
-        tmp_path / "data", bundles=Registry(), watcher=Watcher(), platform_url=lambda: PLATFORM_URL
+        tmp_path / "data",
+        bundles=Registry(),
+        volumes=Shelf(),
+        watcher=Watcher(),
+        platform_url=lambda: PLATFORM_URL,
     )
     with pytest.raises(RuntimeUnavailable, match="cannot be used"):
         await runtime.start()

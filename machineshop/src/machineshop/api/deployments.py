@@ -15,7 +15,7 @@ from machineshop.api.endpoint import Api, Call, iso
 from machineshop.errors import InvalidRequest, RegistryAway
 from machineshop.http import json_response
 from machineshop.models import Deployment, DeploymentConfig, RevisionEvent, RevisionFailure
-from machineshop.runtime.base import ArtifactKind, LogLine, Replica, Runtime
+from machineshop.runtime.base import ArtifactKind, LogLine, Replica, Runtime, VolumeVersion
 from machineshop.runtime.logs import in_batches
 from machineshop.services.audit import config_values
 from machineshop.services.deployment_rules import secrets_of
@@ -158,7 +158,9 @@ class _Deployments:
         """
         volume, images = call.body.get("volume"), call.body.get("images")
         if isinstance(volume, str) and volume and not images:
-            await self._volumes.seal(call.project_id, volume)
+            sealed = await self._volumes.seal(call.project_id, volume)
+            version = VolumeVersion(volume_id=sealed.id, name=sealed.name, version=sealed.current_version)
+            self._runtime.preload(call.project_id, version)
         for image in images[:MAX_PREWARMED] if isinstance(images, list) else []:
             if isinstance(image, str) and ArtifactKind.IMAGE in self._runtime.accepts:
                 with contextlib.suppress(
@@ -315,9 +317,9 @@ def _replica_view(replica: Replica) -> dict[str, Any]:
         "image": replica.image,
         "replica_port": replica.port,
         "restarts": replica.restarts,
-        "volume_preload_status": None,
-        "volume_preload_started_at": None,
-        "volume_preload_completed_at": None,
+        "volume_preload_status": replica.volume_preload_status,
+        "volume_preload_started_at": iso(replica.volume_preload_started_at),
+        "volume_preload_completed_at": iso(replica.volume_preload_completed_at),
     }
 
 

@@ -43,6 +43,7 @@ def serve(
     registry_url: str | None = None,
     public_url: str | None = None,
     server_url: str | None = None,
+    volume_cache_gib: float | None = None,
     package_index: str | None = None,
     tls: str | None = None,
     tls_cert: Path | None = None,
@@ -87,6 +88,8 @@ def serve(
         public_url: The base URL at which clients reach the platform, where it is another than host and port.
         server_url: The base URL at which other servers on the same database reach this one, where host and port do not
             say it.
+        volume_cache_gib: How much of this machine's disk the volumes that replicas mount may take, where they are
+            copied [half of it].
         package_index: The index that has all packages but sprocket and jig, as https://HOST/simple: the platform's own
             index at /simple passes on to it.
         tls: auto: serve HTTPS, with an authority and a certificate that the platform makes and renews by itself.
@@ -126,6 +129,7 @@ def serve(
         ),
         public_url=public_url.rstrip("/") if public_url else None,
         server_url=(server_url or os.environ.get("MACHINESHOP_SERVER_URL") or "").rstrip("/") or None,
+        volume_cache_gib=volume_cache_gib,
         package_index=(package_index or os.environ.get("MACHINESHOP_PACKAGE_INDEX") or "").rstrip("/") or None,
         tls=tls or os.environ.get("MACHINESHOP_TLS") or "off",
         tls_cert=tls_cert or path_of(os.environ.get("MACHINESHOP_TLS_CERT")),

@@ -10,8 +10,16 @@ from typing import Protocol
 import msgspec
 
 from machineshop.control.apart import Apart
-from machineshop.models import Deployment
-from machineshop.runtime.base import ArtifactKind, Replica, ReplicaStatus, RevisionSpec, RunEnd, Runtime
+from machineshop.models import Deployment, VolumeMount
+from machineshop.runtime.base import (
+    ArtifactKind,
+    MountedVolume,
+    Replica,
+    ReplicaStatus,
+    RevisionSpec,
+    RunEnd,
+    Runtime,
+)
 from machineshop.services.deployment_rules import secrets_of
 from machineshop.services.identity import IdentityService
 from machineshop.services.queue import QueueService
@@ -144,6 +152,7 @@ def revision_spec(deployment: Deployment, kind: ArtifactKind = ArtifactKind.BUND
         args=config.args,
         environment={v.name: v.value or "" for v in config.environment_variables if v.value_from_secret is None},
         secrets=secrets_of(config),
+        volumes=tuple(_mounted(mount) for mount in config.volumes),
         cpu=config.cpu,
         memory_gib=config.memory,
         storage_gib=config.storage,
@@ -154,3 +163,9 @@ def revision_spec(deployment: Deployment, kind: ArtifactKind = ArtifactKind.BUND
         startup_timeout_seconds=config.startup_timeout_seconds,
         grace_period_seconds=config.termination_grace_period_seconds,
     )
+
+
+def _mounted(mount: VolumeMount) -> MountedVolume:
+    """A mount of a revision, where it always says which volume it means, and which version."""
+    volume_id, version = mount.volume_id or "", mount.version or 0
+    return MountedVolume(volume_id=volume_id, name=mount.name, version=version, mount_path=mount.mount_path)

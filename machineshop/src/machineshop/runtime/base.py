@@ -86,6 +86,15 @@ class ReplicaStatus(StrEnum):
     """Ended and not coming back."""
 
 
+class PreloadStatus(StrEnum):
+    """How far the volumes of a replica are, in the words that clients know."""
+
+    IN_PROGRESS = "InProgress"
+    COMPLETED = "Completed"
+    FAILED = "Failed"
+    """The last try failed; the replica's reason says why, and another try follows."""
+
+
 class Replica(msgspec.Struct, frozen=True, kw_only=True):
     """One replica as the runtime sees it now. Times are seconds since the epoch."""
 
@@ -109,6 +118,11 @@ class Replica(msgspec.Struct, frozen=True, kw_only=True):
     exit_code: int | None = None
     restarts: int = 0
     draining: bool = False
+    volume_preload_status: PreloadStatus | None = None
+    """None: it mounts no volume."""
+    volume_preload_started_at: float | None = None
+    volume_preload_completed_at: float | None = None
+    """When all volumes that it mounts were on its machine."""
 
 
 class Capacity(msgspec.Struct, frozen=True):
@@ -201,6 +215,9 @@ class Runtime(Protocol):
 
     def prefetch(self, project_id: str, image: str) -> None:
         """Begin to bring an image to where replicas run, before it is needed; returns at once."""
+
+    def preload(self, project_id: str, volume: VolumeVersion) -> None:
+        """The same for a version of a volume."""
 
 
 class Bundle(msgspec.Struct, frozen=True):

@@ -13,14 +13,15 @@ from urllib.parse import urlsplit
 import msgspec
 
 from machineshop.errors import RuntimeUnavailable
-from machineshop.runtime.base import ArtifactKind, BundleSource, ImageSource, ReplicaWatcher
+from machineshop.runtime.base import ArtifactKind, BundleSource, ImageSource, ReplicaWatcher, VolumeSource
 from machineshop.runtime.docker.api import EngineApi, EngineError, answers, endpoint_here
 from machineshop.runtime.docker.body import PLATFORM_HOST
 from machineshop.runtime.docker.engine import DockerEngine
 from machineshop.runtime.either import EitherEngine
 from machineshop.runtime.engine import Engine
 from machineshop.runtime.local import LocalRuntime
-from machineshop.runtime.process import ProcessEngine
+from machineshop.runtime.process import VOLUMES, ProcessEngine
+from machineshop.runtime.volumes.cache import VolumeCache
 
 BRIDGES = ("bridge", "podman")
 """The networks that engines have from the beginning; a container's `host-gateway` is the gateway of one of them."""
@@ -76,10 +77,12 @@ def build(
     *,
     bundles: BundleSource,
     images: ImageSource,
+    volumes: VolumeSource,
     watcher: ReplicaWatcher,
     platform_url: Callable[[], str],
     container_url: Callable[[], str],
     ca_bundle: Path | None = None,
+    volume_cache_bytes: int | None = None,
 ) -> LocalRuntime:
     """The runtime.
 
@@ -88,10 +91,12 @@ def build(
         data_dir: Its folder.
         bundles: Where bundles come from.
         images: Who knows the platform's own images.
+        volumes: Where the files of volumes come from.
         watcher: What the platform does around the life of a replica.
         platform_url: Asked at each start for the address at which processes reach the platform.
         container_url: The same for containers.
         ca_bundle: A file of the authorities that replicas trust; None: as their images do.
+        volume_cache_bytes: What copies of volumes may take here; None: half of the disk.
     """
     engines: list[Engine] = []
     if choice.processes:
@@ -100,7 +105,8 @@ def build(
         engines.append(
             DockerEngine(data_dir, choice.endpoint, images=images, platform_url=container_url, ca_bundle=ca_bundle)
         )
-    return LocalRuntime(engines[0] if len(engines) == 1 else EitherEngine(engines, "docker"), watcher)
+    engine = engines[0] if len(engines) == 1 else EitherEngine(engines, "docker")
+    return LocalRuntime(engine, watcher, VolumeCache(data_dir / VOLUMES, volumes, volume_cache_bytes))
 
 
 def url_in_containers(base_url: str, server_url: str) -> str:

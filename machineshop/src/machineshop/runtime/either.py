@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 from machineshop.errors import RuntimeUnavailable
 from machineshop.runtime.base import ArtifactKind, Capacity, RevisionSpec
-from machineshop.runtime.engine import Engine, ReplicaLog
+from machineshop.runtime.engine import Engine, Mount, ReplicaLog
 from machineshop.runtime.health import Probe
 from machineshop.runtime.replica import Exit, Record
 
@@ -78,9 +78,9 @@ class EitherEngine:
         """Make the artifact ready."""
         await self._of(spec).prepare(spec)
 
-    async def launch(self, record: Record, spec: RevisionSpec, key: str) -> None:
+    async def launch(self, record: Record, spec: RevisionSpec, key: str, mounts: Sequence[Mount]) -> None:
         """Start the replica."""
-        await self._of(record.spec).launch(record, spec, key)
+        await self._of(record.spec).launch(record, spec, key, mounts)
 
     async def wait(self, record: Record) -> Exit:
         """Wait until the present run is over."""

@@ -4,7 +4,9 @@ Place in the flow: an engine does, it decides nothing. When to start, stop and r
 a replica's state is called is `replica.py`'s.
 """
 
-from typing import Protocol
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple, Protocol
 
 from machineshop.errors import MachineshopError
 from machineshop.runtime.base import ArtifactKind, Capacity, LogLine, RevisionSpec
@@ -18,6 +20,14 @@ class PreparationFailed(MachineshopError):
     def __init__(self, reason: str, message: str) -> None:
         self.reason = reason
         super().__init__(message=message)
+
+
+class Mount(NamedTuple):
+    """A folder of this machine that a replica sees, and cannot change."""
+
+    folder: Path
+    path: str
+    """Where it sees it."""
 
 
 class ReplicaLog(Protocol):
@@ -84,11 +94,11 @@ class Engine(Protocol):
         """
         ...
 
-    async def launch(self, record: Record, spec: RevisionSpec, key: str) -> None:
+    async def launch(self, record: Record, spec: RevisionSpec, key: str, mounts: Sequence[Mount]) -> None:
         """Start the replica's process with this worker key; it is told `record.platform_url`.
 
         Raises:
-            PreparationFailed: Its artifact is no longer there.
+            PreparationFailed: Its artifact is no longer there, or `mounts` cannot be had.
             OSError: The machine refused.
         """
         ...

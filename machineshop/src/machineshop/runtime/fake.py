@@ -5,14 +5,18 @@ Planner, back-off, rollouts and states are the real ones: only what runs the rep
 
 import asyncio
 import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
 
 import msgspec
 
-from machineshop.runtime.base import ArtifactKind, Capacity, LogLine, ReplicaWatcher, RevisionSpec
-from machineshop.runtime.engine import PreparationFailed
+from machineshop.runtime.base import ArtifactKind, Capacity, LogLine, ReplicaWatcher, RevisionSpec, VolumeVersion
+from machineshop.runtime.engine import Mount, PreparationFailed
 from machineshop.runtime.health import Answer, Probe
 from machineshop.runtime.local import LocalRuntime
 from machineshop.runtime.replica import Exit, Record
+from machineshop.runtime.volumes.base import FAILED_MOUNT
+from machineshop.runtime.volumes.trees import TreeKey
 
 READ_LINES = 1000
 
@@ -50,6 +54,8 @@ class FakeEngine:
         """The worker key that each replica was started with last."""
         self.specs: dict[str, RevisionSpec] = {}
         """What each replica was started with last."""
+        self.mounts: dict[str, Sequence[Mount]] = {}
+        """What each replica saw of volumes when it was started last."""
         self.url = "http://127.0.0.1:8799"
         """Where replicas that start now reach the platform."""
         self._gpus, self._port, self._ports_given = gpus, port, 0
@@ -105,9 +111,9 @@ class FakeEngine:
         if failure is not None:
             raise PreparationFailed("ErrImagePull", failure)
 
-    async def launch(self, record: Record, spec: RevisionSpec, key: str) -> None:
+    async def launch(self, record: Record, spec: RevisionSpec, key: str, mounts: Sequence[Mount]) -> None:
         """Begin a run."""
-        self.keys[record.id], self.specs[record.id] = key, spec
+        self.keys[record.id], self.specs[record.id], self.mounts[record.id] = key, spec, mounts
         self._exits[record.id, record.runs] = asyncio.get_running_loop().create_future()
         code = self._behaviour(spec).exit_code
         if code is not None:
@@ -182,14 +188,43 @@ class FakeLog:
         return new
 
 
+class FakeVolumes:
+    """Volumes that are on the machine as soon as somebody asks."""
+
+    def __init__(self) -> None:
+        self.failures: dict[str, str] = {}
+        """Why those cannot be had that are here by their names."""
+        self.on_their_way: set[str] = set()
+        """The names of those that do not arrive before they are taken out of here."""
+        self.in_use: Callable[[], frozenset[TreeKey]] = frozenset
+
+    async def start(self, in_use: Callable[[], frozenset[TreeKey]]) -> None:
+        """Know what is in use."""
+        self.in_use = in_use
+
+    async def make(self, project_id: str, volume: VolumeVersion) -> Path:
+        """A folder that is none, unless it was said otherwise."""
+        while volume.name in self.on_their_way:  # noqa: ASYNC110 - for tests, which change the set as they like
+            await asyncio.sleep(0.005)
+        if volume.name in self.failures:
+            raise PreparationFailed(FAILED_MOUNT, self.failures[volume.name])
+        return Path("/nowhere", project_id, volume.volume_id, str(volume.version))
+
+    async def close(self) -> None:
+        """Nothing is held open."""
+
+
 class FakeRuntime(LocalRuntime):
-    """A runtime whose replicas do what a test says, by `engine`.
+    """A runtime whose replicas do what a test says, by `engine` and `volumes`.
 
     Args:
         watcher: What the platform does around the life of a replica.
         engine: The machine; one that another fake runtime has used has that one's replicas.
+        volumes: Those on the machine.
     """
 
-    def __init__(self, watcher: ReplicaWatcher, engine: FakeEngine | None = None) -> None:
-        self.engine = engine or FakeEngine()
-        super().__init__(self.engine, watcher)
+    def __init__(
+        self, watcher: ReplicaWatcher, engine: FakeEngine | None = None, volumes: FakeVolumes | None = None
+    ) -> None:
+        self.engine, self.volumes = engine or FakeEngine(), volumes or FakeVolumes()
+        super().__init__(self.engine, watcher, self.volumes)

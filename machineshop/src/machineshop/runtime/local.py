@@ -14,10 +14,11 @@ from uuid import uuid4
 import msgspec
 
 from machineshop.runtime import replica
-from machineshop.runtime.base import Capacity, LogLine, Replica, ReplicaWatcher, RevisionSpec
+from machineshop.runtime.base import Capacity, LogLine, Replica, ReplicaWatcher, RevisionSpec, VolumeVersion
 from machineshop.runtime.engine import Engine
 from machineshop.runtime.ledger import Ledger
 from machineshop.runtime.logs import read_merged
+from machineshop.runtime.needs import Needs
 from machineshop.runtime.planner import (
     Action,
     Create,
@@ -33,9 +34,10 @@ from machineshop.runtime.planner import (
     plan,
 )
 from machineshop.runtime.prefetch import Prefetches
-from machineshop.runtime.preparation import Preparations
 from machineshop.runtime.replica import Record
 from machineshop.runtime.runs import Runs
+from machineshop.runtime.volumes.base import Volumes, trees_of
+from machineshop.runtime.volumes.trees import TreeKey
 
 IDLE_SECONDS = 1.0
 """How long the loop sleeps at most; whatever it waits for wakes it earlier."""
@@ -60,18 +62,19 @@ class LocalRuntime:
     Args:
         engine: Runs the replicas.
         watcher: What the platform does around the life of a replica.
+        volumes: Those on this machine.
     """
 
-    def __init__(self, engine: Engine, watcher: ReplicaWatcher) -> None:
+    def __init__(self, engine: Engine, watcher: ReplicaWatcher, volumes: Volumes) -> None:
         self.name, self.accepts = engine.name, engine.accepts
         self._engine, self._ledger, self._watcher = engine, Ledger(engine), watcher
         self._wanted: dict[str, tuple[RevisionSpec, Desired]] = {}
         self._specs: dict[tuple[str, str], RevisionSpec] = {}
         """By deployment and revision, as they were applied to this server: with their environment."""
         self._changed = asyncio.Event()
-        self._preparations = Preparations(engine.prepare, self._changed.set)
-        self._prefetches = Prefetches(engine)
-        self._runs = Runs(engine, watcher, self._ledger, self._is_busy, self._changed.set)
+        self._volumes, self._needs = volumes, Needs(engine, volumes, self._changed.set)
+        self._prefetches = Prefetches()
+        self._runs = Runs(engine, watcher, self._needs, self._ledger, self._is_busy, self._changed.set)
         self._loop: asyncio.Task[None] | None = None
         self._stopping = False
         self.leave_seconds = LEAVE_SECONDS
@@ -88,6 +91,7 @@ class LocalRuntime:
                 self._runs.adopt(record)
             if record.phase in (Phase.STARTING, Phase.RUNNING):
                 self._drain_stranded(record)
+        await self._volumes.start(self._mounted)
         self._loop = asyncio.create_task(self._run_forever(), name=f"{self.name} runtime")
         for record in self._ledger.live():
             self._tell(record.id)
@@ -99,8 +103,9 @@ class LocalRuntime:
             loop.cancel()
             await asyncio.gather(loop, return_exceptions=True)
         await self._runs.close()
-        await self._preparations.close()
+        await self._needs.close()
         await self._prefetches.close()
+        await self._volumes.close()
         await self._engine.close()
 
     async def stop_all(self, grace_seconds: float) -> None:
@@ -159,7 +164,12 @@ class LocalRuntime:
 
     def prefetch(self, project_id: str, image: str) -> None:
         """Begin to bring an image to this machine, before it is needed."""
-        self._prefetches.begin(project_id, image)
+        self._prefetches.begin((project_id, image), lambda: self._engine.prefetch(project_id, image))
+
+    def preload(self, project_id: str, volume: VolumeVersion) -> None:
+        """Begin to bring a version of a volume to this machine, before it is needed."""
+        what = (project_id, volume.volume_id, str(volume.version))
+        self._prefetches.begin(what, lambda: self._volumes.make(project_id, volume))
 
     def logs(
         self,
@@ -205,7 +215,7 @@ class LocalRuntime:
 
     def _sleep_seconds(self, now: float) -> float:
         live = self._ledger.live()
-        tries = [self._preparations.retry_at(self._spec(r)) for r in live if r.phase is Phase.WAITING]
+        tries = [self._needs.retry_at(self._spec(r)) for r in live if r.phase is Phase.WAITING]
         changes = [next_change([self._observed(record) for record in live], now), *tries]
         return max(0.0, min([IDLE_SECONDS, *(change - now for change in changes if change is not None)]))
 
@@ -226,11 +236,18 @@ class LocalRuntime:
             if record.phase is not Phase.WAITING:
                 continue
             if (deployment_id, record.spec.revision_id) in self._specs:
-                self._preparations.want(self._spec(record), now)
+                self._prepare(record, now)
             else:
                 # Its environment was known to an earlier server alone, as it is never written down.
                 why = "It ended after its revision was replaced, and cannot be started again."
                 self._ledger.put(replica.abandoned(record, now, why))
+
+    def _prepare(self, record: Record, now: float) -> None:
+        spec = self._spec(record)
+        self._needs.want(spec, now)
+        preloading = replica.preloading(record, now, loaded=self._needs.has_volumes(spec))
+        if preloading != record:
+            self._ledger.put(preloading)
 
     def _carry_out(self, action: Action, deployment_id: str, now: float) -> None:
         match action:
@@ -320,13 +337,17 @@ class LocalRuntime:
         for deployment_id in self._ledger.deployments():
             for record in replica.forgettable(self._ledger.of(deployment_id), now):
                 self._ledger.forget(record)
-        used = {(r.spec.deployment_id, r.spec.revision_id) for r in self._ledger.live()}
-        used |= {(spec.deployment_id, spec.revision_id) for spec, _ in self._wanted.values()}
+        live = {(r.spec.deployment_id, r.spec.revision_id) for r in self._ledger.live()}
+        used = live | {(spec.deployment_id, spec.revision_id) for spec, _ in self._wanted.values()}
         self._specs = {key: spec for key, spec in self._specs.items() if key in used}
-        self._preparations.keep(self._specs.values())
+        self._needs.keep(self._specs.values(), [spec for key, spec in self._specs.items() if key in live])
 
     def _deployments(self) -> list[str]:
         return list(dict.fromkeys([*self._wanted, *(record.spec.deployment_id for record in self._ledger)]))
+
+    def _mounted(self) -> frozenset[TreeKey]:
+        """The versions of volumes that replicas mount, or wait for."""
+        return frozenset(key for record in self._ledger.live() for key in trees_of(record.spec))
 
     def _is_busy(self, record: Record) -> bool:
         wanted = self._wanted.get(record.spec.deployment_id)
@@ -343,19 +364,15 @@ class LocalRuntime:
         return tuple(gpu for gpu in self._engine.gpus() if gpu not in held)
 
     def _observed(self, record: Record) -> Observed:
-        return replica.observed(record, prepared=self._preparations.is_ready(self._spec(record)))
+        prepared = record.phase is not Phase.WAITING or self._needs.are_met(self._spec(record))
+        return replica.observed(record, prepared=prepared)
 
     def _view(self, record: Record) -> Replica:
         if record.phase is not Phase.WAITING:
             return replica.view(record)
-        failure = self._preparations.failure(self._spec(record))
-        if failure is not None:
-            return replica.view(record, reason=failure.reason, message=failure.message)
-        needed, free = record.spec.gpu_count, len(self._free_gpus())
-        if needed > free and not record.crashes and self._preparations.is_ready(self._spec(record)):
-            plural, there_are = "" if needed == 1 else "s", len(self._engine.gpus())
-            message = f"It needs {needed} GPU{plural}; {free} of this machine's {there_are} are free."
+        spec, free = self._spec(record), len(self._free_gpus())
+        if record.spec.gpu_count > free and not record.crashes and self._needs.are_met(spec):
+            plural, there_are = "" if record.spec.gpu_count == 1 else "s", len(self._engine.gpus())
+            message = f"It needs {record.spec.gpu_count} GPU{plural}; {free} of this machine's {there_are} are free."
             return replica.view(record, reason="Insufficient GPU", message=message)
-        if not self._preparations.is_ready(self._spec(record)):
-            return replica.view(record, message=None if record.message else "Its artifact is being made ready.")
-        return replica.view(record)
+        return self._needs.view(record, spec)

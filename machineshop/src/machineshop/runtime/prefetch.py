@@ -1,9 +1,10 @@
-"""Images on their way to this machine before a deployment asks for them: a favour, whose failure nobody hears of."""
+"""Images and volumes on their way to this machine before a deployment asks: a favour, whose failure nobody hears of."""
 
 import asyncio
 import logging
+from collections.abc import Awaitable, Callable
 
-from machineshop.runtime.engine import Engine, PreparationFailed
+from machineshop.runtime.engine import PreparationFailed
 
 AT_ONCE = 4
 """More would only share the same line."""
@@ -13,25 +14,24 @@ logger = logging.getLogger(__name__)
 
 
 class Prefetches:
-    """Those under way.
+    """Those under way."""
 
-    Args:
-        engine: Brings them.
-    """
-
-    def __init__(self, engine: Engine) -> None:
-        self._engine = engine
+    def __init__(self) -> None:
         self._room = asyncio.Semaphore(AT_ONCE)
-        self._tasks: dict[tuple[str, str], asyncio.Task[None]] = {}
+        self._tasks: dict[tuple[str, ...], asyncio.Task[None]] = {}
 
-    def begin(self, project_id: str, image: str) -> None:
-        """Bring an image; one that is under way already, or beyond the limit, is let be."""
-        key = (project_id, image)
-        if key in self._tasks or len(self._tasks) >= WAITING_LIMIT:
+    def begin(self, what: tuple[str, ...], bring: Callable[[], Awaitable[object]]) -> None:
+        """Bring something; what is under way already, or beyond the limit, is let be.
+
+        Args:
+            what: Its name, which tells it from all others.
+            bring: Does it.
+        """
+        if what in self._tasks or len(self._tasks) >= WAITING_LIMIT:
             return
-        task = asyncio.create_task(self._fetch(project_id, image), name=f"prefetch {image}")
-        self._tasks[key] = task
-        task.add_done_callback(lambda _: self._tasks.pop(key, None))
+        task = asyncio.create_task(self._fetch(what, bring), name=f"prefetch {what}")
+        self._tasks[what] = task
+        task.add_done_callback(lambda _: self._tasks.pop(what, None))
 
     async def close(self) -> None:
         """Give up what is under way."""
@@ -40,9 +40,9 @@ class Prefetches:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
 
-    async def _fetch(self, project_id: str, image: str) -> None:
+    async def _fetch(self, what: tuple[str, ...], bring: Callable[[], Awaitable[object]]) -> None:
         async with self._room:
             try:
-                await self._engine.prefetch(project_id, image)
+                await bring()
             except PreparationFailed as error:
-                logger.info("image not fetched before its time: image=%s error=%s", image, error.message)
+                logger.info("not fetched before its time: what=%s error=%s", "/".join(what), error.message)

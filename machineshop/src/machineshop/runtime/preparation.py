@@ -1,9 +1,10 @@
-"""Artifacts on their way to this machine: each is made ready once, and again after a while when that failed."""
+"""What replicas need, on its way to this machine: made ready once, and again after a while when that failed."""
 
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from typing import NamedTuple
 
 from machineshop.errors import MachineshopError
 from machineshop.runtime.base import RevisionSpec
@@ -15,50 +16,64 @@ PULL_FAILED, PULL_BACK_OFF = "ErrImagePull", "ImagePullBackOff"
 """Kubernetes says the first of a try that failed, and the second once it waits between tries."""
 
 logger = logging.getLogger(__name__)
-_Key = tuple[str, str]
+_Key = tuple[str, ...]
+
+
+class Need(NamedTuple):
+    """Something that a replica cannot start without: its artifact, or a volume."""
+
+    key: _Key
+    """What tells it from others; all revisions with the same share it."""
+    make: Callable[[], Awaitable[object]]
+    """Makes it ready.
+
+    Raises:
+        PreparationFailed: It cannot be; the reason and the message say why.
+    """
+    failed: str = PULL_FAILED
+    """The reason of a failure that nobody foresaw."""
 
 
 class Preparations:
-    """Which artifacts are ready, which are being made so, and why some are not.
+    """Which needs are ready, which are being made so, and why some are not.
 
     Args:
-        prepare: Makes the artifact of one revision ready.
         changed: Called whenever an answer of this object has changed.
     """
 
-    def __init__(self, prepare: Callable[[RevisionSpec], Awaitable[None]], changed: Callable[[], None]) -> None:
-        self._prepare, self._changed = prepare, changed
+    def __init__(self, changed: Callable[[], None]) -> None:
+        self._changed = changed
         self._ready: set[_Key] = set()
         self._tasks: dict[_Key, asyncio.Task[None]] = {}
         self._failures: dict[_Key, tuple[PreparationFailed, int, float]] = {}
 
-    def is_ready(self, spec: RevisionSpec) -> bool:
-        """Whether a replica of this revision can start."""
-        return _key(spec) in self._ready
+    def are_ready(self, needs: Sequence[Need]) -> bool:
+        """Whether a replica with these needs can start."""
+        return all(need.key in self._ready for need in needs)
 
-    def failure(self, spec: RevisionSpec) -> PreparationFailed | None:
-        """Why the last try failed; None before its end, and once one has succeeded."""
-        failed = self._failures.get(_key(spec))
-        if failed is None:
-            return None
-        error, tries, _ = failed
-        again = tries > 1 and error.reason == PULL_FAILED
-        return PreparationFailed(PULL_BACK_OFF, error.message) if again else error
+    def failure(self, needs: Sequence[Need]) -> PreparationFailed | None:
+        """Why the last try of the first that failed did; None where none has, or not since it succeeded."""
+        for need in needs:
+            if (failed := self._failures.get(need.key)) is not None:
+                error, tries, _ = failed
+                again = tries > 1 and error.reason == PULL_FAILED
+                return PreparationFailed(PULL_BACK_OFF, error.message) if again else error
+        return None
 
-    def retry_at(self, spec: RevisionSpec) -> float | None:
-        """When the next try is due; None where none is needed, or one is under way."""
-        key = _key(spec)
-        return self._failures[key][2] if key in self._failures and key not in self._tasks else None
+    def retry_at(self, needs: Sequence[Need]) -> float | None:
+        """When the next try is due; None where none is needed, or all are under way."""
+        return min((at for need in needs if (at := self._retry_at(need.key)) is not None), default=None)
 
-    def want(self, spec: RevisionSpec, now: float) -> None:
-        """See to it that the artifact is made ready, now or when the next try is due."""
-        key = _key(spec)
-        if key not in self._ready and key not in self._tasks and (self.retry_at(spec) or now) <= now:
-            self._tasks[key] = asyncio.create_task(self._try(key, spec), name=f"prepare {spec.deployment_name}")
+    def want(self, needs: Sequence[Need], of: RevisionSpec, now: float) -> None:
+        """See to it that these are made ready, now or when the next try is due."""
+        for need in needs:
+            key = need.key
+            if key not in self._ready and key not in self._tasks and (self._retry_at(key) or now) <= now:
+                self._tasks[key] = asyncio.create_task(self._try(need, of), name=f"prepare {of.deployment_name}")
 
-    def keep(self, specs: Iterable[RevisionSpec]) -> None:
-        """Forget what is known of any other artifact."""
-        keys = {_key(spec) for spec in specs}
+    def keep(self, needs: Iterable[Need]) -> None:
+        """Forget what is known of any other."""
+        keys = {need.key for need in needs}
         self._ready &= keys
         self._failures = {key: failed for key, failed in self._failures.items() if key in keys}
 
@@ -69,32 +84,29 @@ class Preparations:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
 
-    async def _try(self, key: _Key, spec: RevisionSpec) -> None:
+    def _retry_at(self, key: _Key) -> float | None:
+        return self._failures[key][2] if key in self._failures and key not in self._tasks else None
+
+    async def _try(self, need: Need, of: RevisionSpec) -> None:
         try:
-            await self._prepare(spec)
+            await need.make()
         except PreparationFailed as error:
-            self._fail(key, spec, error)
+            self._fail(need, of, error)
         except (MachineshopError, OSError) as error:
-            self._fail(key, spec, PreparationFailed(PULL_FAILED, f"The artifact cannot be made ready: {error}"))
+            self._fail(need, of, PreparationFailed(need.failed, f"It cannot be made ready: {error}"))
         except Exception:
-            logger.exception("preparation failed unexpectedly: deployment=%s", spec.deployment_id)
-            message = (
-                "The artifact cannot be made ready, for a reason that nobody foresaw; the platform's log says more."
-            )
-            self._fail(key, spec, PreparationFailed(PULL_FAILED, message))
+            logger.exception("preparation failed unexpectedly: deployment=%s", of.deployment_id)
+            message = "It cannot be made ready, for a reason that nobody foresaw; the platform's log says more."
+            self._fail(need, of, PreparationFailed(need.failed, message))
         else:
-            self._ready.add(key)
-            self._failures.pop(key, None)
+            self._ready.add(need.key)
+            self._failures.pop(need.key, None)
         finally:
-            del self._tasks[key]
+            del self._tasks[need.key]
             self._changed()
 
-    def _fail(self, key: _Key, spec: RevisionSpec, error: PreparationFailed) -> None:
-        tries = self._failures[key][1] + 1 if key in self._failures else 1
+    def _fail(self, need: Need, of: RevisionSpec, error: PreparationFailed) -> None:
+        tries = self._failures[need.key][1] + 1 if need.key in self._failures else 1
         retry_seconds = min(LONGEST_RETRY_SECONDS, FIRST_RETRY_SECONDS * 2.0 ** min(tries - 1, 30))
-        self._failures[key] = (error, tries, time.time() + retry_seconds)
-        logger.warning("artifact not ready: deployment=%s reason=%s tries=%d", spec.deployment_id, error.reason, tries)
-
-
-def _key(spec: RevisionSpec) -> _Key:
-    return spec.project_id, spec.image
+        self._failures[need.key] = (error, tries, time.time() + retry_seconds)
+        logger.warning("not ready: deployment=%s reason=%s tries=%d", of.deployment_id, error.reason, tries)

@@ -6,8 +6,9 @@ Place in the flow: `local.py` decides, this engine does. Below its data folder:
 
     bundles/<digest>/         sources, unpacked
     environments/<hash>/      Python environments
+    volumes/                  as `volumes/` says
     replicas/<id>/            replica.json, the files of shim.py, work/ (the replica's own copy of its source),
-                              environment (a link)
+                              environment (a link), staging/ (empty; see view.py)
 """
 
 import asyncio
@@ -15,15 +16,16 @@ import os
 import shutil
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from importlib.resources import files
 from pathlib import Path
 from urllib.parse import urlsplit
 
 from machineshop.errors import RuntimeUnavailable
 from machineshop.runtime import health, supervisor
-from machineshop.runtime.base import ArtifactKind, BundleSource, Capacity, ReplicaWatcher, RevisionSpec
+from machineshop.runtime.base import ArtifactKind, BundleSource, Capacity, ReplicaWatcher, RevisionSpec, VolumeSource
 from machineshop.runtime.bundle import BundleConfig, Bundles
+from machineshop.runtime.engine import Mount
 from machineshop.runtime.environment import Environments
 from machineshop.runtime.folders import ReplicaFolders
 from machineshop.runtime.local import LocalRuntime
@@ -32,9 +34,13 @@ from machineshop.runtime.replica import Exit, Record
 from machineshop.runtime.replica_log import FileLog
 from machineshop.runtime.supervisor import Supervisor
 from machineshop.runtime.trust import trust_variables
+from machineshop.runtime.views import Views
+from machineshop.runtime.volumes.cache import VolumeCache
 
 LOG_FILE_BYTES = 5 * 1024**2
 HOST = "127.0.0.1"
+VOLUMES = "volumes"
+"""The folder of those on this machine, below the runtime's own."""
 ENVIRONMENT = "environment"
 """A link in a replica's folder to the environment that it runs in."""
 
@@ -57,6 +63,7 @@ class ProcessRuntime(LocalRuntime):
     Args:
         data_dir: The folder for bundles, environments and replicas.
         bundles: Where bundles come from.
+        volumes: Where the files of volumes come from.
         watcher: What the platform does around the life of a replica.
         platform_url: Asked at each start for the address at which replicas reach the platform.
         ca_bundle: A file of the authorities that replicas trust; None: as the system does.
@@ -67,11 +74,13 @@ class ProcessRuntime(LocalRuntime):
         data_dir: Path,
         *,
         bundles: BundleSource,
+        volumes: VolumeSource,
         watcher: ReplicaWatcher,
         platform_url: Callable[[], str],
         ca_bundle: Path | None = None,
     ) -> None:
-        super().__init__(ProcessEngine(data_dir, bundles, platform_url, ca_bundle), watcher)
+        engine = ProcessEngine(data_dir, bundles, platform_url, ca_bundle)
+        super().__init__(engine, watcher, VolumeCache(data_dir / VOLUMES, volumes))
 
 
 class ProcessEngine:
@@ -96,6 +105,7 @@ class ProcessEngine:
         self._platform_url = platform_url
         self._trust = {} if ca_bundle is None else trust_variables(ca_bundle)
         self._machine = Machine()
+        self._views = Views(data_dir / VOLUMES)
         self._supervisors: dict[str, Supervisor] = {}
 
     async def open(self) -> list[Record]:
@@ -106,7 +116,10 @@ class ProcessEngine:
         used = frozenset(path.resolve() for path in self._replicas.glob(f"*/{ENVIRONMENT}"))
         await asyncio.to_thread(self._environments.prune, used, time.time())
         await asyncio.to_thread(self._bundles.prune, time.time())
-        return self._folders.load()
+        records = self._folders.load()
+        for record in records:
+            self._views.note(record)
+        return records
 
     def capacity(self) -> Capacity:
         """What this machine has in all."""
@@ -129,7 +142,7 @@ class ProcessEngine:
         config = (await self._bundles.fetch(spec)).config
         await self._environments.make(config.python_version, config.requirements)
 
-    async def launch(self, record: Record, spec: RevisionSpec, key: str) -> None:
+    async def launch(self, record: Record, spec: RevisionSpec, key: str, mounts: Sequence[Mount]) -> None:
         """Give the replica a fresh copy of its source and start it there."""
         bundle = await self._bundles.fetch(spec)
         environment = await self._environments.make(bundle.config.python_version, bundle.config.requirements)
@@ -137,8 +150,9 @@ class ProcessEngine:
         await asyncio.to_thread(_copy_afresh, bundle.source, folder / "work")
         _point(folder / ENVIRONMENT, environment)
         platform = self._platform_variables(record, spec, key)
+        command = [*(spec.command or bundle.config.command), *spec.args]
         order = {
-            "command": [*(spec.command or bundle.config.command), *spec.args],
+            "command": await self._views.show(mounts, command, folder / "staging"),
             "cwd": str(folder / "work"),
             "env": {**self._own_variables(record, environment), **_chosen_variables(bundle.config, spec), **platform},
             "grace_seconds": spec.grace_period_seconds,
@@ -178,6 +192,7 @@ class ProcessEngine:
     def save(self, record: Record) -> None:
         """Write the record down, without the variables of its environment, which hold secrets."""
         self._folders.save(record)
+        self._views.note(record)
 
     def forget(self, record: Record) -> None:
         """Remove the replica's folder."""

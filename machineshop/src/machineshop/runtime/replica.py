@@ -9,7 +9,7 @@ from signal import Signals
 
 import msgspec
 
-from machineshop.runtime.base import Replica, ReplicaStatus, RevisionSpec
+from machineshop.runtime.base import PreloadStatus, Replica, ReplicaStatus, RevisionSpec
 from machineshop.runtime.planner import Observed, Phase
 
 FIRST_BACK_OFF_SECONDS = 1.0
@@ -41,6 +41,10 @@ class Record(msgspec.Struct, frozen=True, kw_only=True):
     """How many times it was started; the number of its present or last run."""
     crashes: int = 0
     start_at: float = 0.0
+    preload_started_at: float | None = None
+    """Since when it waits for its volumes; None where it has none."""
+    preload_completed_at: float | None = None
+    """Since when all of them are here."""
     port: int | None = None
     gpus: tuple[int, ...] = ()
     started_at: float | None = None
@@ -107,6 +111,17 @@ def created(replica_id: str, spec: RevisionSpec, now: float) -> Record:
         created_at=now,
         grace_period_seconds=spec.grace_period_seconds,
         reason="ContainerCreating",
+    )
+
+
+def preloading(record: Record, now: float, *, loaded: bool) -> Record:
+    """It waits for its volumes, or has them."""
+    if not record.spec.volumes or record.preload_completed_at is not None:
+        return record
+    return msgspec.structs.replace(
+        record,
+        preload_started_at=record.preload_started_at or now,
+        preload_completed_at=now if loaded else None,
     )
 
 
@@ -332,7 +347,9 @@ _STATUSES = {
 }
 
 
-def view(record: Record, *, reason: str | None = None, message: str | None = None) -> Replica:
+def view(
+    record: Record, *, reason: str | None = None, message: str | None = None, preload_failed: bool = False
+) -> Replica:
     """The replica as clients see it; `reason` and `message` override the record's own."""
     return Replica(
         id=record.id,
@@ -350,7 +367,18 @@ def view(record: Record, *, reason: str | None = None, message: str | None = Non
         exit_code=record.exit_code,
         restarts=max(0, record.runs - 1),
         draining=record.draining_since is not None,
+        volume_preload_status=_preload_status(record, failed=preload_failed),
+        volume_preload_started_at=record.preload_started_at,
+        volume_preload_completed_at=record.preload_completed_at,
     )
+
+
+def _preload_status(record: Record, *, failed: bool) -> PreloadStatus | None:
+    if not record.spec.volumes:
+        return None
+    if record.preload_completed_at is not None:
+        return PreloadStatus.COMPLETED
+    return PreloadStatus.FAILED if failed or record.phase is Phase.ENDED else PreloadStatus.IN_PROGRESS
 
 
 def _message(record: Record) -> str | None:

@@ -16,6 +16,7 @@ from machineshop.runtime import health, replica
 from machineshop.runtime.base import ReplicaWatcher, RevisionSpec, RunEnd
 from machineshop.runtime.engine import Engine, PreparationFailed
 from machineshop.runtime.ledger import Ledger
+from machineshop.runtime.needs import Needs
 from machineshop.runtime.planner import Phase
 from machineshop.runtime.replica import Exit, Record, StartFailed
 
@@ -31,6 +32,7 @@ class Runs:
     Args:
         engine: Runs the replicas.
         watcher: Makes worker keys and takes them back.
+        needs: Has what replicas mount.
         ledger: Where the replicas' states are written.
         is_busy: Whether a replica has a job in hand.
         changed: Called when something has happened that may need a new plan.
@@ -40,11 +42,12 @@ class Runs:
         self,
         engine: Engine,
         watcher: ReplicaWatcher,
+        needs: Needs,
         ledger: Ledger,
         is_busy: Callable[[Record], bool],
         changed: Callable[[], None],
     ) -> None:
-        self._engine, self._watcher, self._ledger = engine, watcher, ledger
+        self._engine, self._watcher, self._needs, self._ledger = engine, watcher, needs, ledger
         self._is_busy, self._changed = is_busy, changed
         self._tasks: dict[str, asyncio.Task[None]] = {}
 
@@ -127,7 +130,7 @@ class Runs:
             logger.exception("no worker key, or no secrets, for a replica: replica=%s", replica_id)
             return _without_credentials("the platform's log says why")
         try:
-            await self._engine.launch(self._ledger[replica_id], spec, key)
+            await self._engine.launch(self._ledger[replica_id], spec, key, await self._needs.mounts(spec))
         except PreparationFailed as error:
             return StartFailed(at=time.time(), reason=error.reason, message=error.message)
         except OSError as error:

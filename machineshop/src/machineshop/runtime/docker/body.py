@@ -1,5 +1,6 @@
 """What a container is created with, from a replica's record and its revision. Pure."""
 
+from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -7,6 +8,7 @@ import msgspec
 
 from machineshop.runtime.base import RevisionSpec
 from machineshop.runtime.docker.images import Image
+from machineshop.runtime.engine import Mount
 from machineshop.runtime.replica import Record
 from machineshop.runtime.trust import trust_variables
 
@@ -59,7 +61,13 @@ class Machine(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def container(
-    record: Record, spec: RevisionSpec, image: Image, key: str, network: str, machine: Machine
+    record: Record,
+    spec: RevisionSpec,
+    image: Image,
+    key: str,
+    network: str,
+    machine: Machine,
+    volumes: Sequence[Mount] = (),
 ) -> dict[str, Any]:
     """The body of the engine's create call."""
     port = f"{spec.port}/tcp"
@@ -80,7 +88,7 @@ def container(
             "PortBindings": {port: [{"HostIp": PUBLISHED_AT, "HostPort": str(record.port)}]},
             "ExtraHosts": [f"{PLATFORM_HOST}:host-gateway"],
             "NetworkMode": network,
-            "Mounts": _mounts(image, machine),
+            "Mounts": _mounts(image, machine, volumes),
             "RestartPolicy": {"Name": "no"},  # when to start again is the planner's matter
             "LogConfig": {
                 "Type": "json-file",
@@ -158,8 +166,10 @@ def _protection(image: Image) -> dict[str, Any]:
     }
 
 
-def _mounts(image: Image, machine: Machine) -> list[dict[str, Any]]:
-    mounts: list[dict[str, Any]] = []
+def _mounts(image: Image, machine: Machine, volumes: Sequence[Mount]) -> list[dict[str, Any]]:
+    mounts: list[dict[str, Any]] = [
+        {"Type": "bind", "Source": str(volume.folder), "Target": volume.path, "ReadOnly": True} for volume in volumes
+    ]
     if machine.ca_bundle is not None:
         mounts.append({"Type": "bind", "Source": str(machine.ca_bundle), "Target": CA_FILE, "ReadOnly": True})
     if image.read_only_root:  # a nameless volume, which goes with its container

@@ -57,6 +57,8 @@ def why_not_started(words: str, record: Record, architectures: tuple[str, str]) 
         why = f"The engine cannot hand out GPUs ({quoted}). Install the NVIDIA Container Toolkit on this machine."
     elif "no space left" in lower:
         why = "The engine's disk is full. Free some space there: docker system prune."
+    elif "bind source path does not exist" in lower:
+        why = f"The engine does not see this machine's files ({quoted}). Use one that runs on the platform's machine."
     elif "non-overlapping" in lower:
         why = (
             "The engine has no address range left for one more network. Remove unused ones (docker network prune), or "

@@ -11,7 +11,7 @@ import asyncio
 import logging
 import secrets
 import time
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +35,7 @@ from machineshop.runtime.docker.body import (
 from machineshop.runtime.docker.follower import CopiedLog, Follower
 from machineshop.runtime.docker.images import Image, Images, architecture
 from machineshop.runtime.docker.networks import Networks
-from machineshop.runtime.engine import PreparationFailed
+from machineshop.runtime.engine import Mount, PreparationFailed
 from machineshop.runtime.folders import ReplicaFolders
 from machineshop.runtime.machine import Machine as Hardware
 from machineshop.runtime.machine import free_port
@@ -158,12 +158,12 @@ class DockerEngine:
             )
         await self._images.fetch(spec.project_id, spec.image)
 
-    async def launch(self, record: Record, spec: RevisionSpec, key: str) -> None:
+    async def launch(self, record: Record, spec: RevisionSpec, key: str, mounts: Sequence[Mount]) -> None:
         """Create and start the container of this run."""
         image = await self._images.fetch(spec.project_id, spec.image)
         self._architectures[record.id] = image.architecture
         try:
-            await self._start(record, spec, image, key)
+            await self._start(record, spec, image, key, mounts)
         except EngineError as error:
             await self._clear_away(record)
             raise ends.why_not_started(error.message, record, self._architectures_of(record)) from error
@@ -259,9 +259,9 @@ class DockerEngine:
             self._networks.adopt(record.spec.project_id, _name(record))
         return list(records.values())
 
-    async def _start(self, record: Record, spec: RevisionSpec, image: Image, key: str) -> None:
+    async def _start(self, record: Record, spec: RevisionSpec, image: Image, key: str, mounts: Sequence[Mount]) -> None:
         network = await self._networks.join(spec.project_id, _name(record))
-        body = container(record, spec, image, key, network, self._machine)
+        body = container(record, spec, image, key, network, self._machine, mounts)
         try:
             await self._api.post("/containers/create", body, name=_name(record))
         except EngineError as error:

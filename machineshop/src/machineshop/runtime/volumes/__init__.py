@@ -1,0 +1,1 @@
+"""Volumes on this machine: brought here once for all replicas that mount them, and kept within a bound."""
