@@ -56,8 +56,8 @@ from machineshop.control.sender import Sender
 from machineshop.control.strangers import Strangers
 from machineshop.control.wedged import Wedged
 from machineshop.datadir import DataDir, DataDirUnusable, StorageElsewhere
-from machineshop.errors import MethodNotAllowed, NotFound, Unavailable
-from machineshop.front import Front
+from machineshop.errors import NotFound, Unavailable
+from machineshop.front import Front, not_allowed
 from machineshop.gateway.proxy import Gateway
 from machineshop.gateway.relay import Relay
 from machineshop.hsts import hsts_headers
@@ -465,4 +465,4 @@ async def _not_found(request: Request, _error: Exception) -> Response:
 
 
 async def _not_allowed(request: Request, _error: Exception) -> Response:
-    return error_response(MethodNotAllowed(method=request.method, path=request.url.path[:256]))
+    return not_allowed(request.app, request.scope)

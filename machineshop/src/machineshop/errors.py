@@ -160,6 +160,11 @@ class ArtifactMissing(NotFound):
 class MethodNotAllowed(MachineshopError):
     """{method} is not allowed at {path}."""
 
+    def __init__(self, method: str, path: str, allowed: str) -> None:
+        super().__init__(method=method, path=path)
+        self.allowed = allowed
+        """The methods that are, with commas between them."""
+
 
 class Conflict(MachineshopError):
     """{message}"""

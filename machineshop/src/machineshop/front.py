@@ -1,8 +1,23 @@
 """The outermost ASGI application."""
 
 from starlette.applications import Starlette
-from starlette.routing import Route
+from starlette.responses import Response
+from starlette.routing import Match, Route
 from starlette.types import ASGIApp, Receive, Scope, Send
+
+from machineshop.errors import MethodNotAllowed
+from machineshop.http import error_response
+
+
+def not_allowed(application: Starlette, scope: Scope) -> Response:
+    """The answer to a method that a path does not have."""
+    path = scope["path"]
+    routes = [route for route in application.routes if isinstance(route, Route)]
+    found = [route for route in routes if route.path == path] or [
+        route for route in routes if route.matches(scope)[0] is not Match.NONE
+    ]
+    allowed = sorted({method for route in found for method in route.methods or ()})
+    return error_response(MethodNotAllowed(method=scope["method"], path=path[:256], allowed=", ".join(allowed)))
 
 
 class Front:
@@ -27,6 +42,8 @@ class Front:
             if isinstance(route, Route) and "{" not in route.path
             for method in route.methods or ()
         }
+        # They are no names of deployments or files either, whatever the method.
+        self._exact_paths = frozenset(path for _, path in self._exact)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Find who answers."""
@@ -36,6 +53,8 @@ class Front:
                 raw = scope.get("raw_path") or scope["path"].encode()
                 scope = {**scope, "path": scope["path"][3:], "raw_path": raw[3:]}
             app = self._exact.get((scope["method"], scope["path"])) or self._gateway_app(scope) or app
+            if app is self.application and scope["path"] in self._exact_paths:
+                app = not_allowed(self.application, scope)
         await app(scope, receive, send)
 
     def _gateway_app(self, scope: Scope) -> ASGIApp | None:

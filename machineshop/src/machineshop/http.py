@@ -8,7 +8,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.types import Scope as AsgiScope
 
-from machineshop.errors import BodyTooSlow, MachineshopError, PayloadTooLarge, status_of
+from machineshop.errors import BodyTooSlow, MachineshopError, MethodNotAllowed, PayloadTooLarge, status_of
 from machineshop.models import Scope
 
 ADMIN_SCOPES = (Scope.ADMIN,)
@@ -100,6 +100,8 @@ def error_response(error: MachineshopError) -> Response:
         headers["WWW-Authenticate"] = "Bearer"
     if status == 409:
         headers["x-should-retry"] = "false"  # clients retry a 409 otherwise, and ours are answers
+    if isinstance(error, MethodNotAllowed):
+        headers["Allow"] = error.allowed
     if isinstance(error, BodyTooSlow):
         headers["Connection"] = "close"  # the rest of the body may still come, and is no request
     return json_response({"error": fields, **fields}, status, headers)

@@ -19,6 +19,7 @@ from machineshop.blobs.ranges import parse_range
 from machineshop.errors import MachineshopError, RangeNotSatisfiable
 from machineshop.http import ANY_SCOPE, WORK_SCOPES, error_response, json_response
 from machineshop.models import StoredFile
+from machineshop.services.file_names import MAX_NAME_LENGTH
 from machineshop.services.files import FileService
 from machineshop.services.signatures import SIGNED_PATH
 
@@ -30,12 +31,14 @@ DEFAULT_CONTENT_TYPE = "application/octet-stream"
 
 # Longer ones are no job's and no attempt's, and an error repeats them.
 Name = Annotated[str, msgspec.Meta(max_length=255)]
+# What else a name may not be, `check_file_name` says.
+FileName = Annotated[str, msgspec.Meta(extra_json_schema={"minLength": 1, "maxLength": MAX_NAME_LENGTH})]
 
 
 class UploadRequest(msgspec.Struct):
     """The body of an upload request; the last two where the file is an output of a job."""
 
-    filename: str
+    filename: FileName
     request_id: Name | None = None
     attempt_token: Name | None = None
 

@@ -13,9 +13,11 @@ from machineshop.api.described import identity as described
 from machineshop.api.endpoint import Api, Call, iso
 from machineshop.errors import InvalidRequest
 from machineshop.http import ADMIN_SCOPES, ANY_SCOPE, address_of, json_response
+from machineshop.lifetimes import MAX_SECONDS, MIN_SECONDS
 from machineshop.models import Actor, ApiKey, AuditEvent, Organization, Project, Scope
 from machineshop.services.audit import AuditLog
 from machineshop.services.identity import IdentityService
+from machineshop.services.keys import MAX_NAME_LENGTH, SLUG
 
 DEFAULT_EVENTS = 100
 # An id of an event, or the name of an action: what is longer is none.
@@ -23,22 +25,27 @@ MAX_TEXT_LENGTH = 128
 PEOPLES_SCOPES = (Scope.ADMIN, Scope.DEVELOPER, Scope.VIEWER)
 
 Text = Annotated[str, Meta(max_length=MAX_TEXT_LENGTH)]
+# Their bounds are looked at where keys and projects are made; here they are said.
+Named = Annotated[Text, Meta(extra_json_schema={"minLength": 1, "maxLength": MAX_NAME_LENGTH})]
+Lifetime = Annotated[int, Meta(extra_json_schema={"minimum": MIN_SECONDS, "maximum": MAX_SECONDS})]
 
 
 class KeyRequest(msgspec.Struct, frozen=True):
     """A key to be made."""
 
-    name: str
-    scope: Scope = Scope.DEVELOPER
+    name: Named
+    scope: Annotated[Scope, Meta(extra_json_schema={"enum": [str(scope) for scope in PEOPLES_SCOPES]})] = (
+        Scope.DEVELOPER
+    )
     project: Text | None = None
-    expires_in_seconds: int | None = None
+    expires_in_seconds: Lifetime | None = None
 
 
 class ProjectRequest(msgspec.Struct, frozen=True):
     """A project to be made."""
 
-    slug: str
-    name: Text | None = None
+    slug: Annotated[str, Meta(extra_json_schema={"pattern": f"^{SLUG.pattern}$"})]
+    name: Named | None = None
 
 
 def routes(api: Api, identity: IdentityService, audit: AuditLog) -> list[Route]:

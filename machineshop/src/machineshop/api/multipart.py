@@ -10,7 +10,7 @@ from starlette.routing import Route
 
 from machineshop.api.described import files as described
 from machineshop.api.endpoint import Api, Call, iso
-from machineshop.api.files import Name, SignedEndpoint, base_url_of, content_length
+from machineshop.api.files import FileName, Name, SignedEndpoint, base_url_of, content_length
 from machineshop.blobs.base import Part
 from machineshop.http import WORK_SCOPES, json_response
 from machineshop.services.multipart import MAX_PARTS, MultipartService
@@ -23,8 +23,8 @@ ETag = Annotated[str, msgspec.Meta(pattern='^"?[0-9A-Za-z-]{1,128}"?$')]
 class Init(msgspec.Struct):
     """The body that begins an upload; the last two where the file is an output of a job."""
 
-    filename: str
-    parts_count: int
+    filename: FileName
+    parts_count: Annotated[int, msgspec.Meta(extra_json_schema={"minimum": 1, "maximum": MAX_PARTS})]
     request_id: Name | None = None
     attempt_token: Name | None = None
 
@@ -39,7 +39,7 @@ class SentPart(msgspec.Struct):
 class Complete(msgspec.Struct):
     """The body that ends an upload."""
 
-    filename: str
+    filename: FileName
     upload_id: str
     parts: Annotated[list[SentPart], msgspec.Meta(max_length=MAX_PARTS)]
 
@@ -47,7 +47,7 @@ class Complete(msgspec.Struct):
 class Abort(msgspec.Struct):
     """The body that gives an upload up."""
 
-    filename: str
+    filename: FileName
     upload_id: str
 
 

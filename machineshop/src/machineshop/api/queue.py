@@ -41,6 +41,7 @@ Keys = Annotated[
     dict[Annotated[str, msgspec.Meta(min_length=1, max_length=128)], FairKey | None], msgspec.Meta(max_length=10_000)
 ]
 Names = Annotated[list[Name], msgspec.Meta(max_length=MAX_BATCH)]
+SomeNames = Annotated[list[Name], msgspec.Meta(max_length=MAX_BATCH, extra_json_schema={"minItems": 1})]
 
 
 class CancelRequest(msgspec.Struct):
@@ -55,7 +56,7 @@ class JobsRequest(msgspec.Struct):
     """Several jobs."""
 
     model: Name
-    request_ids: Names
+    request_ids: SomeNames
 
 
 class ResultsRequest(msgspec.Struct):

@@ -50,7 +50,7 @@ class UpdateRequest(msgspec.Struct):
     """What a worker says of its job."""
 
     request_id: Name
-    status: Name
+    status: Annotated[Name, msgspec.Meta(extra_json_schema={"enum": list(VERBS)})]
     model: Name = ""
     payload: msgspec.Raw = msgspec.field(default_factory=lambda: msgspec.Raw(b"{}"))
     info: dict[str, Any] | None = None

@@ -37,8 +37,8 @@ class Submission(msgspec.Struct):
     """A job as somebody submits it."""
 
     model: Annotated[str, msgspec.Meta(max_length=255)]
-    payload: msgspec.Raw
-    priority: int = 0
+    payload: Annotated[msgspec.Raw, msgspec.Meta(extra_json_schema={"type": "object"})]
+    priority: Annotated[int, msgspec.Meta(extra_json_schema={"minimum": -MAX_PRIORITY, "maximum": MAX_PRIORITY})] = 0
     info: dict[str, Any] | None = None
     fair_key: Annotated[str, msgspec.Meta(max_length=128)] | None = None
     idempotency_key: Annotated[str, msgspec.Meta(min_length=1, max_length=255)] | None = None

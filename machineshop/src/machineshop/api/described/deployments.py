@@ -261,9 +261,7 @@ CREATE = Operation(
     about="Make a deployment.", body=NewDeployment, answer=DeploymentListed, errors={409: None}, links=_NEXT
 )
 GET = Operation(about="A deployment, its status and its replicas.", answer=DeploymentShown)
-UPDATE = Operation(
-    about="Change a deployment.", body=DeploymentChanges, answer=DeploymentShown, errors={409: None}, links=_NEXT
-)
+UPDATE = Operation(about="Change a deployment.", body=DeploymentChanges, answer=DeploymentShown, errors={409: None})
 DELETE = Operation(about="Delete a deployment: pending jobs are canceled, replicas drain.", answer=DeploymentDeleted)
 ROLLBACK = Operation(about="Run an earlier revision again.", answer=DeploymentShown, errors={409: None})
 REVISIONS = Operation(

@@ -135,12 +135,13 @@ NEW_KEY = Operation(
     links=[Link("DELETE /v1/api-keys/{id}", {"id": "$response.body#/id"})],
 )
 REVOKE_KEY = Operation(about="End a key.", answer=ApiKeyRevoked)
+_Short = Annotated[str, Meta(max_length=128)]
 AUDIT = Operation(
     about="Who changed what, the newest first.",
     answer=Listed[AuditEventShown],
     query=(
         Query("limit", "How many at most.", Annotated[int, Meta(ge=1, le=1000)]),
-        Query("before", "The id of an event: those before it."),
-        Query("action", "As `deployment.update`, or `deployment` for all of its kind."),
+        Query("before", "The id of an event: those before it.", _Short),
+        Query("action", "As `deployment.update`, or `deployment` for all of its kind.", _Short),
     ),
 )

@@ -7,8 +7,8 @@ from msgspec import UNSET, Meta, UnsetType
 
 from machineshop.api.described.shapes import Error, Id, Listed, Object, Time
 from machineshop.api.operation import Link, Operation, Query
-from machineshop.models import FairKey, Include
-from machineshop.services.queue import MAX_BATCH
+from machineshop.models import FairKey, Include, QueueSettings
+from machineshop.services.queue import MAX_BATCH, Submission
 from machineshop.states import JobState
 
 
@@ -120,6 +120,20 @@ class SettingsShown(msgspec.Struct):
     keys: dict[str, FairKey]
 
 
+_CHANGED: dict[str, Any] = {"keys": dict[Annotated[str, Meta(min_length=1, max_length=128)], FairKey | None]}
+SettingsChanges = msgspec.defstruct(
+    "SettingsChanges",
+    [
+        (field.name, _CHANGED.get(field.name, field.type) | msgspec.UnsetType, UNSET)
+        for field in msgspec.structs.fields(QueueSettings)
+    ],
+    namespace={"__doc__": "What to change of how a queue is kept; a fair key that is null is forgotten."},
+    kw_only=True,
+    forbid_unknown_fields=True,
+    module=__name__,
+)
+
+
 class Metrics(msgspec.Struct):
     """How many jobs run and wait."""
 
@@ -128,8 +142,12 @@ class Metrics(msgspec.Struct):
     total_jobs: int
 
 
-MODEL = Query("model", "The deployment, by its name or id.", required=True)
-REQUEST = Query("request_id", "The job.", required=True)
+_Some = Annotated[str, Meta(min_length=1)]
+_Moment = Annotated[str, Meta(extra_json_schema={"format": "date-time"})]
+_STATE = f"({'|'.join(JobState)})"
+_States = Annotated[str, Meta(extra_json_schema={"pattern": f"^{_STATE}(,{_STATE})*$"})]
+MODEL = Query("model", "The deployment, by its name or id.", _Some, required=True)
+REQUEST = Query("request_id", "The job.", _Some, required=True)
 _INCLUDE = Query("include", "What of a job's contents.", Include)
 _NEXT = [
     Link("GET /v1/queue/status", {"model": "$request.body#/model", "request_id": "$response.body#/request_id"}),
@@ -137,6 +155,7 @@ _NEXT = [
 
 SUBMIT = Operation(
     about="Submit a job, or an array of up to 1,000.",
+    body=Submission | Annotated[list[Submission], Meta(min_length=1, max_length=MAX_BATCH)],
     answer=(Submitted, Listed[Submitted]),
     errors={404: None, 409: None},
     links=_NEXT,
@@ -148,10 +167,10 @@ JOBS = Operation(
     answer=JobPage,
     query=(
         MODEL,
-        Query("status", "Of some states, with commas between them."),
+        Query("status", "Of some states, with commas between them.", _States),
         Query("fair_key", "Of one fair key."),
-        Query("created_after", "A time."),
-        Query("created_before", "A time."),
+        Query("created_after", "A time.", _Moment),
+        Query("created_before", "A time.", _Moment),
         Query("limit", "How many at most.", Annotated[int, Meta(ge=1, le=MAX_BATCH)]),
         Query("cursor", "The `next_cursor` of the page before."),
         _INCLUDE,
@@ -168,7 +187,10 @@ RESUBMIT = Operation(
 CLEAR = Operation(about="Cancel all jobs that wait.", answer=Cleared, errors={404: None})
 SETTINGS = Operation(about="How a queue is kept.", answer=SettingsShown, query=(MODEL,))
 CHANGE_SETTINGS = Operation(
-    about="Change how a queue is kept; what is left out stays.", answer=SettingsShown, query=(MODEL,)
+    about="Change how a queue is kept; what is left out stays.",
+    body=SettingsChanges,
+    answer=SettingsShown,
+    query=(MODEL,),
 )
 METRICS = Operation(about="How many jobs run and wait.", answer=Metrics, query=(MODEL,))
 EVENTS = Operation(

@@ -57,13 +57,14 @@ class Turn(msgspec.Struct):
     data: list[ClaimShown]
 
 
+_Duration = Annotated[str, Meta(extra_json_schema={"pattern": r"^([0-9]{1,9}(\.[0-9]{1,9})?(ns|us|ms|s|m|h))+$"})]
 RETRIEVE = Operation(
     about="Claim the next job; wait for it where there is none.",
     answer=Retrieved,
     query=(
         MODEL,
-        Query("hostname", "Who claims it.", required=True),
-        Query("timeout", "How long to wait at most, as `5s`."),
+        Query("hostname", "Who claims it.", Annotated[str, Meta(min_length=1)], required=True),
+        Query("timeout", "How long to wait at most, as `5s`.", _Duration),
         Query("claim_timeout", "For how many seconds the claim holds.", Annotated[int, Meta(ge=1, le=3600)]),
         Query("max_jobs", "Claim up to so many, as a list.", Annotated[int, Meta(ge=1, le=MAX_BATCH)]),
     ),
