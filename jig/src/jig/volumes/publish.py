@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from jig.client import Client
-from jig.errors import JigError, PlatformError, VolumeError, WatchInterruptedError
+from jig.errors import ConflictError, JigError, PlatformError, VolumeError, WatchInterruptedError
 from jig.live import Steps
 from jig.output import Output
 from jig.units import count
@@ -137,7 +137,8 @@ class Publisher:
         except KeyboardInterrupt as error:
             raise WatchInterruptedError("Interrupted.", hint=way_on) from error
         except JigError as error:
-            error.hint = error.hint or way_on
+            if not isinstance(error, ConflictError):  # a version that somebody has sealed takes nothing any more
+                error.hint = error.hint or way_on
             raise
 
 
