@@ -78,6 +78,12 @@ def test_followed_logs_come_line_by_line(jig: Jig, deployed: FakePlatform) -> No
     assert [json.loads(piece) for piece in pieces] == [{"lines": ["first line"]}, {"lines": ["last line"]}]
 
 
+def test_the_endpoint_of_a_deployment_that_does_not_exist_is_an_error(jig: Jig, deployed: FakePlatform) -> None:
+    finished = jig("endpoint", "nobody")
+    assert (finished.code, finished.out) == (1, "")
+    assert "There is no deployment nobody." in finished.err
+
+
 def test_endpoint_prints_only_the_url_on_stdout(jig: Jig, deployed: FakePlatform) -> None:
     finished = jig("endpoint")
     assert finished.out == f"{deployed.url}/v1/deployment-request/hello/generate\n"

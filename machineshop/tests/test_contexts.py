@@ -15,7 +15,7 @@ def contexts(path: Path) -> Any:
 
 def test_the_first_platform_is_local_and_current(tmp_path: Path) -> None:
     path = tmp_path / "jig" / "contexts.json"
-    assert leave_context(path, "http://127.0.0.1:1", "key-1") == "local"
+    assert leave_context(path, "http://127.0.0.1:1", "key-1") == ("local", True)
     assert contexts(path)["current"] == "local"
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
 
@@ -23,7 +23,7 @@ def test_the_first_platform_is_local_and_current(tmp_path: Path) -> None:
 def test_a_platform_that_moves_keeps_its_context(tmp_path: Path) -> None:
     path = tmp_path / "contexts.json"
     leave_context(path, "http://127.0.0.1:1", "key-1")
-    assert leave_context(path, "http://127.0.0.1:2", "key-1") == "local"
+    assert leave_context(path, "http://127.0.0.1:2", "key-1") == ("local", True)
     assert contexts(path)["contexts"] == {"local": {"base_url": "http://127.0.0.1:2", "api_key": "key-1"}}
 
 
@@ -31,9 +31,9 @@ def test_a_second_platform_does_not_take_the_place_of_one_that_runs(tmp_path: Pa
     path = tmp_path / "contexts.json"
     with socket.create_server(("127.0.0.1", 0)) as first:
         leave_context(path, f"http://127.0.0.1:{first.getsockname()[1]}", "key-1")
-        assert leave_context(path, "http://127.0.0.1:2", "key-2") == "local-2"
+        assert leave_context(path, "http://127.0.0.1:2", "key-2") == ("local-2", False)
         assert contexts(path)["current"] == "local"
-    assert leave_context(path, "http://127.0.0.1:2", "key-2") == "local"  # the first one is gone
+    assert leave_context(path, "http://127.0.0.1:2", "key-2") == ("local", True)  # the first one is gone
 
 
 def test_other_contexts_are_left_alone(tmp_path: Path) -> None:

@@ -60,6 +60,19 @@ async def test_going_back_to_where_one_is_changes_nothing(
         await deployments.rollback(deployment.project_id, "hello", "7")
 
 
+async def test_the_end_of_an_id_names_a_revision_where_no_other_ends_so(
+    deployments: DeploymentService, deployment: Deployment
+) -> None:
+    second = await _run(deployments, deployment, "2")
+
+    found = await deployments.get_revision(deployment.project_id, "hello", second.revision_id[-8:])
+
+    assert found.id == second.revision_id
+    for shorter_or_other in (second.revision_id[-7:], "________", second.revision_id[-8:].upper() + "%"):
+        with pytest.raises(NotFound):
+            await deployments.get_revision(deployment.project_id, "hello", shorter_or_other)
+
+
 async def test_the_newest_revisions_and_the_active_one_are_kept(
     deployments: DeploymentService, deployment: Deployment, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -42,7 +42,7 @@ from machineshop.api.job_view import job_view
 from machineshop.api.operation import DescribedRoute
 from machineshop.blobs.choice import open_storage
 from machineshop.config import Settings, cache_bytes, check, contexts_path
-from machineshop.contexts import leave_context, write_private
+from machineshop.contexts import LeftContext, leave_context, write_private
 from machineshop.control.deliverer import Deliverer
 from machineshop.control.duty import Duty
 from machineshop.control.lease import Lease
@@ -128,7 +128,7 @@ class Platform:
         self.data_dir = DataDir(settings.data_dir, settings.storage_dir)
         self.made_admin_key: str | None = None
         self.tls: TlsKeeper | None = None
-        self.context_name: str | None = None
+        self.context: LeftContext | None = None
         self._address_of_machine: str | None = None
         self._address_file = self.data_dir.path / "server.json"
         self.choice = Choice()
@@ -167,7 +167,7 @@ class Platform:
         self.note_uses.start()
         if self.renewal is not None:
             self.renewal.start()
-        self.context_name = leave_context(contexts_path(), self.base_url, self.admin_key, self._authority_pem())
+        self.context = leave_context(contexts_path(), self.base_url, self.admin_key, self._authority_pem())
         write_private(self._address_file, json.dumps(self._address()) + "\n")
 
     @property

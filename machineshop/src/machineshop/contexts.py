@@ -9,7 +9,7 @@ import os
 import socket
 import tempfile
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
 log = logging.getLogger(__name__)
@@ -19,7 +19,15 @@ CONTEXT_NAME = "local"
 LOOK_SECONDS = 0.2
 
 
-def leave_context(path: Path, base_url: str, api_key: str, ca: str | None = None) -> str | None:
+class LeftContext(NamedTuple):
+    """A context of this platform, by its name."""
+
+    name: str
+    is_current: bool
+    """Whether jig uses it where it is told nothing else."""
+
+
+def leave_context(path: Path, base_url: str, api_key: str, ca: str | None = None) -> LeftContext | None:
     """Add or renew a context for this platform; the current one stays current where its platform still answers.
 
     It is called `local`; where that is another platform that runs beside this one, `local-PORT`.
@@ -31,7 +39,7 @@ def leave_context(path: Path, base_url: str, api_key: str, ca: str | None = None
         ca: The authority that signed its certificate, in PEM form, where that is not a known one.
 
     Returns:
-        Its name; None where the file cannot be written.
+        What it is; None where the file cannot be written.
     """
     try:
         contexts = _read(path)
@@ -43,7 +51,7 @@ def leave_context(path: Path, base_url: str, api_key: str, ca: str | None = None
     except (OSError, ValueError, AttributeError) as error:
         log.warning("context.not_written path=%s error=%s", path, error)
         return None
-    return name
+    return LeftContext(name, contexts["current"] == name)
 
 
 def _context_name(known: dict[str, Any], base_url: str, api_key: str) -> str:

@@ -44,6 +44,7 @@ def endpoint(name: Name = None, *, options: ProjectGlobals = PROJECT_DEFAULTS) -
     """Print the URL at which a deployment answers requests, and how to call it."""
     session = Session(options)
     name = session.deployment_name(name)
+    session.client.get(f"/v1/deployments/{name}")  # one that does not exist answers nowhere
     base_url = session.client.url(f"/v1/deployment-request/{name}")
     url = f"{base_url}/generate"
     session.output.result({"name": name, "url": url, "base_url": base_url}, url)

@@ -69,5 +69,7 @@ def project_name(folder: Path) -> str:
 def report(folder: Path, created: list[str], kept: list[str]) -> str:
     """What was done, and what to do next."""
     lines = [f"  created  {name}" for name in created] + [f"  kept     {name}" for name in kept]
+    if created and not NAME_PATTERN.fullmatch(slug(folder.resolve().name)):
+        lines += ["", f"'{folder.resolve().name}' cannot be a deployment's name: the project is {FALLBACK_NAME}."]
     enter = "" if folder.resolve() == Path.cwd() else f"cd {quote(str(folder))} && "
     return "\n".join([*lines, "", f'Next: {enter}jig deploy && jig submit --prompt "you" --watch'])

@@ -171,6 +171,8 @@ def _announce(platform: Platform) -> None:
         print(f"  authority  SHA-256 {authority_fingerprint(platform.tls.authority_pem)}")
     if platform.made_admin_key is not None:
         print(f"  admin key  {platform.made_admin_key}  (shown this once, kept in {platform.data_dir.admin_key})")
-    if platform.context_name is not None:
-        print(f"  jig        knows it as the context '{platform.context_name}' in {contexts_path()}: try `jig list`")
+    if platform.context is not None:
+        name, is_current = platform.context
+        mend = "try `jig list`" if is_current else f"another is the current one, so `jig context use {name}`"
+        print(f"  jig        knows it as the context '{name}' in {contexts_path()}: {mend}")
     print("Ctrl-C stops it and its replicas.", flush=True)

@@ -3,7 +3,7 @@
 from typing import Any
 
 import msgspec
-from sqlalchemy import Connection, delete, func, select
+from sqlalchemy import ColumnElement, Connection, delete, func, select
 
 from machineshop.models import Deployment, Revision, RevisionEvent, RevisionFailure
 from machineshop.store.announcements import announce
@@ -13,6 +13,8 @@ from machineshop.store.tables import deployments, revision_events, revisions
 KEPT_EVENTS = 200
 # Beside the active one: a deployment that is changed every few minutes must not fill the store.
 KEPT_REVISIONS = 50
+# What people are shown of an id: its end, since the ids of one hour begin alike.
+SHORT_ID = 8
 
 
 def add(conn: Connection, deployment: Deployment) -> None:
@@ -76,13 +78,20 @@ def list_events(conn: Connection, deployment_id: str, limit: int, before: int | 
 
 
 def get(conn: Connection, deployment_id: str, number_or_id: str) -> Revision | None:
-    """A revision by its number or id."""
+    """A revision by its number, its id or the end of its id, from `SHORT_ID` characters on, that no other has."""
     condition = revisions.c.id == number_or_id
     if number_or_id.isdecimal() and len(number_or_id) < 10:
         condition = revisions.c.number == int(number_or_id)
-    query = select(revisions).where(revisions.c.deployment_id == deployment_id, condition)
-    row = conn.execute(query).mappings().first()
-    return None if row is None else _revision(dict(row))
+    found = _those(conn, deployment_id, condition)
+    if not found and len(number_or_id) >= SHORT_ID:
+        found = _those(conn, deployment_id, revisions.c.id.endswith(number_or_id, autoescape=True))
+    return found[0] if len(found) == 1 else None
+
+
+def _those(conn: Connection, deployment_id: str, condition: ColumnElement[bool]) -> list[Revision]:
+    """The revisions of a deployment, two at most."""
+    query = select(revisions).where(revisions.c.deployment_id == deployment_id, condition).limit(2)
+    return [_revision(dict(row)) for row in conn.execute(query).mappings()]
 
 
 def last_that_worked(conn: Connection, deployment_id: str, revision_id: str) -> Revision | None:
