@@ -17,6 +17,7 @@ from platform_process import ROOT, PlatformProcess, wait_for, write_worker
 
 BASE = "python:3.11-slim"
 BUILD_SECONDS = 300
+COMMAND = ["python3", "worker.py", "--queue"]
 WORKER = """
 import os
 import sprocket
@@ -175,3 +176,19 @@ def test_without_bundles_and_without_an_engine_it_says_what_to_do(tmp_path: Path
     assert f"No container engine answers at unix://{tmp_path}/no.sock. Start it, set DOCKER_HOST" in finished.stderr
     findings = json.loads(platform.machineshop("doctor", "--json", "--data-dir", platform.data_dir).stdout)
     assert "no engine answers" in next(finding["detail"] for finding in findings if finding["name"] == "docker")
+
+
+def test_a_container_reads_its_volume(dock: PlatformProcess, worker_image: str, tmp_path: Path) -> None:
+    (tmp_path / "words").mkdir()
+    (tmp_path / "words" / "list.txt").write_text("apple")
+    dock.jig("volumes", "create", "words", tmp_path / "words", cwd=tmp_path)
+    with dock.client() as client:
+        mounted = {"name": "words", "mount_path": "/words"}
+        fields = {"name": "reader", "gpu_type": "none", "volumes": [mounted], "image": worker_image}
+        assert client.post("/v1/deployments", json={**fields, "command": COMMAND}).status_code == 200
+        made = outputs(dock, "reader", {"file": "/words/list.txt"})
+        assert client.get(made["file"], follow_redirects=True).text == "APPLE"
+        (event,) = dock.deployment("reader")["replica_events"].values()
+        assert event["volume_preload_status"] == "Completed"
+    dock.jig("destroy", "reader", "--yes", cwd=tmp_path)
+    wait_for(lambda: not left_of(dock), "nothing is left", 60)

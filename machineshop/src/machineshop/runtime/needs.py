@@ -57,7 +57,7 @@ class Needs:
         return replica.view(record, message=message)
 
     def keep(self, wanted: Iterable[RevisionSpec], live: Iterable[RevisionSpec]) -> None:
-        """Forget what is known of any other needs.
+        """Give up any other needs, and forget what is known of them.
 
         Args:
             wanted: The revisions whose artifacts stay ready.

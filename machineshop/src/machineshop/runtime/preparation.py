@@ -72,8 +72,10 @@ class Preparations:
                 self._tasks[key] = asyncio.create_task(self._try(need, of), name=f"prepare {of.deployment_name}")
 
     def keep(self, needs: Iterable[Need]) -> None:
-        """Forget what is known of any other."""
+        """Give up any other that is under way, and forget what is known of it."""
         keys = {need.key for need in needs}
+        for key in self._tasks.keys() - keys:
+            self._tasks[key].cancel()
         self._ready &= keys
         self._failures = {key: failed for key, failed in self._failures.items() if key in keys}
 
