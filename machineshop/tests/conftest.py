@@ -95,7 +95,7 @@ async def secrets(database: Database, keys: KeyRing, deployments: DeploymentServ
 @pytest.fixture
 async def volumes(tmp_path: Path, database: Database, clock: Clock) -> AsyncIterator[VolumeService]:
     storage = Storage(tmp_path)
-    yield VolumeService(database, Leftovers(database, storage, clock), clock)
+    yield VolumeService(database, Leftovers(database, storage, clock), lambda _: None, clock)
     await asyncio.to_thread(storage.close)
 
 

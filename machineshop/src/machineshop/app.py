@@ -41,7 +41,7 @@ from machineshop.api.endpoint import Api
 from machineshop.api.job_view import job_view
 from machineshop.api.operation import DescribedRoute
 from machineshop.blobs.choice import open_storage
-from machineshop.config import Settings, cache_bytes, check, contexts_path
+from machineshop.config import Settings, cache_bytes, check, contexts_path, parse_storage_url
 from machineshop.contexts import LeftContext, leave_context, write_private
 from machineshop.control.deliverer import Deliverer
 from machineshop.control.duty import Duty
@@ -54,6 +54,7 @@ from machineshop.control.scaler import Scaler
 from machineshop.control.scraper import Scraper
 from machineshop.control.sender import Sender
 from machineshop.control.strangers import Strangers
+from machineshop.control.volume_sync import VolumeSync
 from machineshop.control.wedged import Wedged
 from machineshop.datadir import DataDir, DataDirUnusable, StorageElsewhere
 from machineshop.errors import NotFound, Unavailable
@@ -89,6 +90,7 @@ from machineshop.services.secrets import SecretService
 from machineshop.services.targets import targets_of
 from machineshop.services.traffic import Traffic
 from machineshop.services.volume_files import VolumeContents
+from machineshop.services.volume_origins import VolumeOrigins
 from machineshop.services.volumes import VolumeService
 from machineshop.services.webhooks import WebhookService
 from machineshop.store import leases
@@ -97,6 +99,7 @@ from machineshop.store.database import Database, sqlite_file, sqlite_url
 from machineshop.store.deployment_rows import DEPLOYMENTS
 from machineshop.store.engines import local_address
 from machineshop.store.schema import migrate
+from machineshop.store.volumes import VOLUMES
 from machineshop.store.webhooks import WEBHOOKS
 from machineshop.tls import TlsKeeper, open_tls
 
@@ -113,6 +116,7 @@ CLEAN_SECONDS = 60.0
 COLLECT_SECONDS = 600.0
 DISOWN_SECONDS = 5.0
 HASH_SECONDS = 1.0
+SYNC_SECONDS = 1.0
 NOTE_USES_SECONDS = 60.0
 # A machine that gets another address is soon reached by it.
 RENEW_SECONDS = 60.0
@@ -187,6 +191,7 @@ class Platform:
         """
         await self.duty.end()  # nothing may start replicas again
         await self.deliverer.close()
+        await self.volume_sync.close()
         if end_replicas or await self._others_go_on():  # while the API still answers: workers deliver what they finish
             await self.runtime.stop_all(STOP_GRACE_SECONDS)
         await self.lease.give_back()
@@ -246,7 +251,6 @@ class Platform:
             self.database, self.storage, lambda: self.base_url, storage_is_shared=self.database.is_shared
         )
         self.multipart = MultipartService(self.database, self.storage, self.files, lambda: self.base_url)
-        self.volumes = VolumeService(self.database, self.files.leftovers)
         self.volume_contents = VolumeContents(self.database, self.storage.blobs)
         self.outside_registry = None
         if (registry_url := self.settings.registry_url) is not None:
@@ -266,6 +270,7 @@ class Platform:
         )
         keys = KeyRing(self.data_dir.secrets_key, self.settings.secrets_key)
         self.secrets = SecretService(self.database, keys, self.deployments)
+        self._build_volumes()
         targets = targets_of(self.settings, lambda: self.port)
         self.queue = QueueService(self.database, self.deployments, check_webhook_url=targets.check_url)
         self.webhooks = WebhookService(self.database, job_view)
@@ -304,6 +309,19 @@ class Platform:
         self.packages = PackageIndex(read_wheels(WHEELS), self.settings.package_index)
         self.asgi = self._application()
 
+    def _build_volumes(self) -> None:
+        settings, own = self.settings, None
+        if settings.storage_url is not None:
+            own = parse_storage_url(settings.storage_url).bucket
+        origins = VolumeOrigins(
+            self.secrets,
+            targets_of(settings, lambda: self.port, settings.volume_networks).allows,
+            by_machine=settings.volume_machine_credentials,
+            own_bucket=own,
+        )
+        self.volumes = VolumeService(self.database, self.files.leftovers, origins.check)
+        self.volume_sync = VolumeSync(self.database, self.files, origins.open)
+
     def _loops(self, watcher: PlatformWatcher) -> list[Loop]:
         """Those that one server at a time runs."""
 
@@ -319,6 +337,8 @@ class Platform:
         deliver = loop("deliver-webhooks", self.deliverer.run_once, DELIVER_SECONDS)
         self.database.on_announced(WEBHOOKS, deliver.wake)
         self.deliverer.on_room(deliver.wake)
+        sync = loop("sync-volumes", self.volume_sync.run_once, SYNC_SECONDS)
+        self.database.on_announced(VOLUMES, sync.wake)
         loops = [
             reconcile,
             scale,
@@ -326,6 +346,7 @@ class Platform:
             loop("restart-wedged", Wedged(self.database, self.queue, self.runtime).run_once, WEDGED_SECONDS),
             loop("reclaim", Reclaimer(self.queue, self.runtime).run_once, RECLAIM_SECONDS),
             deliver,
+            sync,
             loop("clean-registry", self.registry.clean, CLEAN_SECONDS),
             loop("collect-garbage", GarbageCollector(self.database, self.storage.blobs).run_once, COLLECT_SECONDS),
             loop("expire-secrets", self.secrets.expire, CLEAN_SECONDS),

@@ -114,6 +114,10 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """Networks that are not public and may be sent webhooks all the same, as `10.0.0.0/8`."""
     volume_cache_gib: float | None = None
     """What volumes may take of this machine's disk for replicas; None: half of the disk."""
+    volume_networks: tuple[str, ...] = ()
+    """Networks that are not public and may be what volumes are copied from all the same, as `10.0.0.0/8`."""
+    volume_machine_credentials: bool = False
+    """Let every project copy volumes from what this machine's own credentials and roles may read."""
     package_index: str | None = None
     """The index of all packages but our own, to which our own index passes on; None: nobody can be passed on."""
     gateway: GatewayLimits = DEFAULT_GATEWAY_LIMITS
@@ -181,6 +185,7 @@ def check(settings: Settings) -> Settings:
         if settings.storage_dir is not None:
             raise InvalidRequest("--storage-url takes the place of --storage-dir: give one of them.", "storage_url")
     parse_networks(settings.webhook_networks)
+    parse_networks(settings.volume_networks, "--volume-network or MACHINESHOP_VOLUME_NETWORKS", "volume_networks")
     _check_gateway(settings.gateway)
     return settings
 
@@ -241,7 +246,11 @@ def parse_storage_url(text: str) -> StorageUrl:
     return StorageUrl(bucket, f"{prefix}/" if prefix else "")
 
 
-def parse_networks(texts: Iterable[str]) -> list[Network]:
+def parse_networks(
+    texts: Iterable[str],
+    setting: str = "--webhook-network or MACHINESHOP_WEBHOOK_NETWORKS",
+    param: str = "webhook_networks",
+) -> list[Network]:
     """Networks such as `10.0.0.0/8`, or single addresses.
 
     Raises:
@@ -251,8 +260,8 @@ def parse_networks(texts: Iterable[str]) -> list[Network]:
         return [ipaddress.ip_network(text.strip()) for text in texts]
     except ValueError as error:
         raise InvalidRequest(
-            f"--webhook-network or MACHINESHOP_WEBHOOK_NETWORKS: {error}. It must look like 10.0.0.0/8 or fd00::/8.",
-            param="webhook_networks",
+            f"{setting}: {error}. It must look like 10.0.0.0/8 or fd00::/8.",
+            param=param,
         ) from None
 
 

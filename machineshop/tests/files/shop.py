@@ -61,7 +61,7 @@ class Shop:
         self.multipart = MultipartService(
             database, self.storage, self.files, lambda: f"http://{self.host}", clock=clock, limit_bytes=LIMIT_BYTES
         )
-        self.volumes = VolumeService(database, self.files.leftovers, clock)
+        self.volumes = VolumeService(database, self.files.leftovers, lambda _: None, clock)
         self.contents = VolumeContents(database, self.storage.blobs)
         api = Api(identity)
         self.application = Starlette(

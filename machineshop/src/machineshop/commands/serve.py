@@ -52,6 +52,8 @@ def serve(
     hsts: bool | None = None,
     audit_days: int = DEFAULT_AUDIT_DAYS,
     webhook_network: Annotated[list[str] | None, Parameter(negative=())] = None,
+    volume_network: Annotated[list[str] | None, Parameter(negative=())] = None,
+    volume_machine_credentials: bool = False,
     gateway_hold_seconds: float = DEFAULT_GATEWAY_LIMITS.hold_seconds,
     gateway_max_held: int = DEFAULT_GATEWAY_LIMITS.held,
     gateway_max_body_mib: int = DEFAULT_GATEWAY_LIMITS.body_bytes // MIB,
@@ -99,6 +101,10 @@ def serve(
         tls_ca: The authority that signed tls-cert, where machines do not know it: replicas and jig are told of it.
         hsts: Tell browsers to come by HTTPS only [where tls-cert is given, and not on loopback].
         audit_days: How many days it is kept who changed what.
+        volume_network: A network that is not public and may be what volumes are copied from all the same, as
+            10.0.0.0/8; give it several times for several.
+        volume_machine_credentials: Let every project copy volumes from all that this machine's own credentials, and the
+            roles that it may take on, may read.
         webhook_network: A network that is not public and may be sent webhooks all the same, as 10.0.0.0/8; give it
             several times for several.
         gateway_hold_seconds: How long a request waits for a replica that wakes, starts or is busy.
@@ -137,6 +143,8 @@ def serve(
         tls_ca=tls_ca or path_of(os.environ.get("MACHINESHOP_TLS_CA")),
         hsts=hsts,
         audit_days=audit_days,
+        volume_networks=tuple(volume_network or _listed(os.environ.get("MACHINESHOP_VOLUME_NETWORKS", ""))),
+        volume_machine_credentials=volume_machine_credentials,
         webhook_networks=tuple(webhook_network or _listed(os.environ.get("MACHINESHOP_WEBHOOK_NETWORKS", ""))),
         gateway=GatewayLimits(
             body_bytes=gateway_max_body_mib * MIB,

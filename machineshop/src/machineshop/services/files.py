@@ -14,7 +14,7 @@ from machineshop.blobs.base import Blob, BlobMissing
 from machineshop.blobs.layout import FILES, new_file_key
 from machineshop.errors import InvalidRequest, MachineshopError, NotFound, PayloadTooLarge, Unavailable
 from machineshop.ids import new_id
-from machineshop.models import ApiKey, StoredFile
+from machineshop.models import ApiKey, StoredFile, Volume
 from machineshop.services.file_names import MAX_NAME_LENGTH, NotAJobsFile, check_file_name, job_of_upload
 from machineshop.services.leftovers import Leftovers
 from machineshop.services.signatures import check_signature, signed_path
@@ -142,9 +142,38 @@ class FileService:
             raise PayloadTooLarge(what=f"'{name}'", limit_bytes=self._limit_bytes, mend="Send it in several files.")
         if attempt is not None:  # what comes too late already need not be taken in
             await self._database.read(store.queue_of_attempt, project_id, attempt)
+        return await self._take(project_id, name, parts, self._limit_bytes, attempt=attempt)
+
+    async def copy(self, volume: Volume, name: str, parts: AsyncIterable[bytes], limit_bytes: int) -> StoredFile:
+        """Take a file's bytes from the origin of a version of a volume.
+
+        Arguments:
+            volume: Whose version is being filled.
+            name: The file's name, with the version's prefix.
+            parts: The bytes in pieces of any size.
+            limit_bytes: How many there may be.
+
+        Raises:
+            NotFound: The volume is gone; nothing was kept.
+            VolumeSealed: The version is not being filled any more; nothing was kept.
+            PayloadTooLarge: There are more bytes; nothing was kept.
+            DiskFull: There is no room; nothing was kept.
+        """
+        return await self._take(volume.project_id, name, parts, limit_bytes, copied_into=volume.id)
+
+    async def _take(
+        self,
+        project_id: str,
+        name: str,
+        parts: AsyncIterable[bytes],
+        limit_bytes: int,
+        *,
+        attempt: AttemptId | None = None,
+        copied_into: str | None = None,
+    ) -> StoredFile:
         upload = await self._uploads.create(f"{FILES}/{project_id}", new_id())
         try:
-            await upload.append(parts, self._limit_bytes)
+            await upload.append(parts, limit_bytes)
             etag = upload.digest.removeprefix("sha256:")
             file = StoredFile(
                 project_id=project_id,
@@ -154,7 +183,7 @@ class FileService:
                 created_at=self._clock(),
                 digest=etag,
             )
-            await self.keep(file, upload.publish, attempt, upload.key)
+            await self.keep(file, upload.publish, attempt, upload.key, copied_into)
             return file
         except BaseException:
             await upload.discard()
@@ -166,6 +195,7 @@ class FileService:
         publish: Callable[[str], Awaitable[None]],
         attempt: AttemptId | None,
         key: str | None = None,
+        copied_into: str | None = None,
     ) -> None:
         """Make an upload's bytes those of a file; what was there under its name is gone then.
 
@@ -174,6 +204,7 @@ class FileService:
             publish: Makes the bytes the blob of a key.
             attempt: Whose output it is; None: nobody's.
             key: The blob's, where there is no choice any more.
+            copied_into: The id of the volume into which it is copied; None: it was uploaded.
 
         Raises:
             StaleAttempt: The attempt is over.
@@ -184,7 +215,7 @@ class FileService:
         with self.leftovers.in_flight(blob_key):
             try:
                 await publish(blob_key)
-                replaced = await self._store(FileRecord(file, blob_key), attempt)
+                replaced = await self._store(FileRecord(file, blob_key), attempt, copied_into)
             except BaseException as error:
                 refused = isinstance(error, MachineshopError) and not isinstance(error, Unavailable)
                 if refused and key is None:
@@ -245,10 +276,10 @@ class FileService:
         """Remove files of attempts that are over and of jobs that are gone, and what crashes left; returns how many."""
         return await self.leftovers.clean(now)
 
-    async def _store(self, record: FileRecord, attempt: AttemptId | None) -> str | None:
+    async def _store(self, record: FileRecord, attempt: AttemptId | None, copied_into: str | None) -> str | None:
         """Keep a file's row; returns the blob that it had before."""
         if attempt is None:
-            return await self._database.write(store.put_file, record)
+            return await self._database.write(store.put_file, record, copied_into)
         queue = await self._database.read(store.queue_of_attempt, record.file.project_id, attempt)
         return await self._database.write_in_queue(queue, store.put_attempt_file, attempt, record)
 

@@ -1,4 +1,4 @@
-"""Where webhooks may go: who submits a job names the URL, and must not reach the platform's own network by it. Pure.
+"""Where webhooks may go, and from where volumes are copied: who names the place must not reach our network by it. Pure.
 
 A URL's form is checked when a job is submitted, an address each time a connection to it is made: a name may resolve to
 another address by then.
@@ -74,12 +74,18 @@ class Targets:
         return (address.is_loopback or address.is_unspecified) and port == self._own_port()
 
 
-def targets_of(settings: Settings, own_port: Callable[[], int]) -> Targets:
-    """The rules that settings ask for: this machine is a target by itself where nobody else can use the platform."""
+def targets_of(settings: Settings, own_port: Callable[[], int], networks: Iterable[str] | None = None) -> Targets:
+    """The rules that settings ask for: this machine is a target by itself where nobody else can use the platform.
+
+    Arguments:
+        settings: Of the server.
+        own_port: The port that it listens on.
+        networks: Those that are allowed beside the public ones; None: those for webhooks.
+    """
     urls = [url for url in (settings.public_url, settings.server_url) if url is not None]
     hosts = [settings.host, *(urlsplit(url).hostname or "" for url in urls)]
-    networks = parse_networks(settings.webhook_networks)
-    return Targets(networks, loopback=all(map(_is_this_machine, hosts)), own_port=own_port)
+    allowed = parse_networks(settings.webhook_networks if networks is None else networks)
+    return Targets(allowed, loopback=all(map(_is_this_machine, hosts)), own_port=own_port)
 
 
 def _is_this_machine(host: str) -> bool:

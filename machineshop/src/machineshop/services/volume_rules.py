@@ -17,6 +17,7 @@ NAME = re.compile(r"[A-Za-z0-9_.-]{1,100}")
 # As many as one call may tell the hashes of.
 MAX_CLAIMS = 5000
 DIGEST_PATTERN = "^[0-9a-f]{64}$"
+KEYS_PREFIX = "secret:"
 MAX_PATH_LENGTH = 1024
 # What the kernel shows there is no place for files.
 _OF_THE_SYSTEM = ("/proc", "/sys", "/dev")
@@ -96,7 +97,10 @@ def origin_of(name: str, number: int, content: VolumeContent) -> VolumeOrigin | 
         )
     if content.origin is not None:
         s3 = content.origin.s3
-        return VolumeOrigin(uri=s3.uri, role_arn=s3.role_arn or None, credentials_secret=s3.credentials_secret or None)
+        role = s3.role_arn or ""
+        if role.startswith(KEYS_PREFIX):  # clients that know of roles alone can name a secret too
+            return VolumeOrigin(uri=s3.uri, credentials_secret=s3.credentials_secret or role.removeprefix(KEYS_PREFIX))
+        return VolumeOrigin(uri=s3.uri, role_arn=role or None, credentials_secret=s3.credentials_secret or None)
     prefix = f"{name}/{number}"
     if (content.source_prefix or "").rstrip("/") != prefix:
         raise InvalidRequest(
@@ -175,7 +179,8 @@ def _check_mount_path(mount: VolumeMount) -> None:
 
 def as_builtins(origin: VolumeOrigin) -> dict[str, Any]:
     """An origin as clients know it."""
+    secret = origin.credentials_secret
     s3: dict[str, Any] = {"uri": origin.uri, "role_arn": origin.role_arn or ""}
-    if origin.credentials_secret is not None:
-        s3["credentials_secret"] = origin.credentials_secret
+    if secret is not None:
+        s3 |= {"role_arn": KEYS_PREFIX + secret, "credentials_secret": secret}
     return {"s3": s3}

@@ -62,6 +62,7 @@ class VolumeService:
         self,
         database: Database,
         leftovers: Leftovers,
+        check_origin: Callable[[VolumeOrigin], None],
         clock: Callable[[], float] = time.time,
     ) -> None:
         """Take what they rest on.
@@ -69,10 +70,12 @@ class VolumeService:
         Args:
             database: The store.
             leftovers: Removes the bytes that nobody needs any more.
+            check_origin: Refuses origins that nothing may be copied from.
             clock: Seconds since the epoch.
         """
         self._database = database
         self._leftovers = leftovers
+        self._check_origin = check_origin
         self._clock = clock
 
     async def create(self, project_id: str, fields: VolumeFields) -> SeenVolume:
@@ -85,7 +88,7 @@ class VolumeService:
         name, content = required(fields)
         origin = origin_of(name, 0, content)
         if origin is not None:
-            raise InvalidRequest("Volumes are not copied from elsewhere yet: upload their files.", param="content")
+            self._check_origin(origin)
         now = self._clock()
         volume = Volume(
             id=new_id(), project_id=project_id, name=name, current_version=0, created_at=now, updated_at=now
@@ -157,7 +160,7 @@ class VolumeService:
             number = volume.current_version + 1
             origin = origin_of(volume.name, number, fields.content)
             if origin is not None:
-                raise InvalidRequest("Volumes are not copied from elsewhere yet: upload their files.", param="content")
+                self._check_origin(origin)
             now = self._clock()
             added = _new_version(volume.id, number, origin, now)
             unneeded = await self._database.write(store.add_version, project_id, added, now)

@@ -50,21 +50,24 @@ def find_file(conn: Connection, project_id: str, name: str) -> FileRecord | None
     return FileRecord(file, row["blob_key"], row["job_id"])
 
 
-def put_file(conn: Connection, record: FileRecord, *, by_sync: bool = False) -> str | None:
+def put_file(conn: Connection, record: FileRecord, copied_into: str | None = None) -> str | None:
     """Keep a file in the place of the one of its name; returns the blob key of that one, which it needs no longer.
 
     Arguments:
         conn: The connection.
         record: The file.
-        by_sync: It is copied into a version of a volume from the version's origin.
+        copied_into: The id of the volume into which it is copied from the version's origin; None: it was uploaded.
 
     Raises:
         VolumeSealed: It belongs to a version of a volume whose files do not change like this.
+        NotFound: The volume into which it is copied is gone.
     """
     file = record.file
     place = volume_files.place_of(conn, file.project_id, file.name)
+    if copied_into is not None and (place is None or place.volume_id != copied_into):
+        raise NotFound(what="volume", id=copied_into)
     if place is not None:
-        volume_files.check_open(place, by_sync=by_sync)
+        volume_files.check_open(place, is_copied=copied_into is not None)
     mine = _is(file.project_id, file.name)
     replaced: str | None = conn.execute(select(files.c.blob_key).where(mine).with_for_update()).scalar()
     _PUT.run(conn, _placed(record, place))

@@ -21,6 +21,8 @@ MAX_FILES = 200_000
 # What a file system takes as one name.
 MAX_COMPONENT_BYTES = 255
 
+# Databases bound how many values one statement has.
+_NAMES_AT_A_TIME = 500
 _PLACE = re.compile(r"([^/]+)/(0|[1-9][0-9]{0,8})/.")
 _WHYS = {
     VolumeState.PENDING: "they are copied from elsewhere",
@@ -61,13 +63,13 @@ def place_of(conn: Connection, project_id: str, name: str) -> Place | None:
     return Place(volume.id, volume_name, number, VolumeState(conn.execute(state).scalar_one()))
 
 
-def check_open(place: Place, *, by_sync: bool = False) -> None:
+def check_open(place: Place, *, is_copied: bool = False) -> None:
     """Refuse to change the files of a version that has its final ones.
 
     Raises:
         VolumeSealed: It has, or somebody else fills it.
     """
-    if place.state is not (VolumeState.SYNCING if by_sync else VolumeState.OPEN):
+    if place.state is not (VolumeState.SYNCING if is_copied else VolumeState.OPEN):
         raise VolumeSealed(name=place.volume_name, version=place.number, why=_WHYS.get(place.state, "it is open"))
 
 
@@ -125,6 +127,15 @@ def has_files(conn: Connection, volume_id: str, number: int) -> bool:
 def remove(conn: Connection, condition: ColumnElement[bool]) -> list[str]:
     """Remove the rows of files; returns the keys of their blobs, which others may have too."""
     return list(conn.execute(delete(files).where(condition).returning(files.c.blob_key)).scalars())
+
+
+def remove_named(conn: Connection, volume_id: str, number: int, names: Sequence[str]) -> list[str]:
+    """Remove some files of a version that is being copied; returns the keys of their blobs."""
+    found: list[str] = []
+    for at in range(0, len(names), _NAMES_AT_A_TIME):
+        some = files.c.name.in_(names[at : at + _NAMES_AT_A_TIME])
+        found += remove(conn, and_(in_version(volume_id, number), some))
+    return found
 
 
 def trouble_of(conn: Connection, volume_name: str, volume_id: str, number: int) -> str:

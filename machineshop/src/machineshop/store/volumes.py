@@ -190,6 +190,13 @@ def move(conn: Connection, volume_id: str, number: int, target: VolumeState, now
     return conn.execute(volume_versions.update().where(copied_one).values(**values)).rowcount == 1
 
 
+def finish_copy(conn: Connection, volume: Volume, number: int, now: float) -> bool:
+    """Seal a version whose files have all been copied; False where it is gone, or failed by that."""
+    trouble = volume_files.trouble_of(conn, volume.name, volume.id, number)
+    target = VolumeState.FAILED if trouble else VolumeState.READY
+    return move(conn, volume.id, number, target, now, trouble) and not trouble
+
+
 def _begin(conn: Connection, volume: Volume, begun: VolumeVersion) -> None:
     origin = begun.origin
     conn.execute(

@@ -1,0 +1,247 @@
+"""Copies the files of volumes from their origins.
+
+Place in the flow: making a version with an origin puts it into the store as pending; this loop begins to copy it, a few
+versions at once and of each a few files. A file appears as soon as it is whole. What a crash or another server's turn
+cuts off goes on with the files that are not there yet. Trouble that may pass is waited out, for so long.
+"""
+
+import asyncio
+import contextlib
+import logging
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, NamedTuple, ParamSpec, TypeVar
+
+import msgspec
+
+from machineshop.blobs.base import CHUNK_BYTES
+from machineshop.blobs.origin import Origin, OriginObject, OriginTrouble
+from machineshop.errors import Conflict, InvalidRequest, MachineshopError, NotFound, PayloadTooLarge, Unavailable
+from machineshop.models import Volume, VolumeOrigin, VolumeVersion
+from machineshop.services.file_names import check_file_name
+from machineshop.services.files import FileService
+from machineshop.services.multipart import MULTIPART_LIMIT_BYTES
+from machineshop.states import VolumeState
+from machineshop.store import volume_files, volumes
+from machineshop.store.database import Database
+
+log = logging.getLogger(__name__)
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+MAX_VERSIONS_AT_ONCE = 4
+MAX_FILES_AT_ONCE = 4
+# Trouble in a row, without a file in between, that comes to half an hour.
+MAX_TRIES = 12
+FIRST_PAUSE_SECONDS = 2.0
+MAX_PAUSE_SECONDS = 300.0
+
+# Opens the origin of a version of a project.
+Opener = Callable[[str, VolumeOrigin], Awaitable[Origin]]
+
+
+class Key(NamedTuple):
+    """Which version of which volume."""
+
+    volume_id: str
+    number: int
+
+
+class Tries(msgspec.Struct):
+    """How often a version has met trouble in a row, and when it is tried again."""
+
+    count: int = 0
+    not_before: float = float("-inf")
+
+    def failed(self, now: float) -> None:
+        """Wait longer each time."""
+        self.not_before = now + min(FIRST_PAUSE_SECONDS * 2.0**self.count, MAX_PAUSE_SECONDS)
+        self.count += 1
+
+
+class VolumeSync:
+    """The loop's pass, and the copies that are under way between passes.
+
+    Args:
+        database: The store.
+        files: Takes what is copied.
+        open_origin: Opens the origin of a version.
+        clock: Seconds since the epoch.
+    """
+
+    def __init__(
+        self, database: Database, files: FileService, open_origin: Opener, clock: Callable[[], float] = time.time
+    ) -> None:
+        self._database = database
+        self._files = files
+        self._open_origin = open_origin
+        self._clock = clock
+        self._threads = ThreadPoolExecutor(MAX_VERSIONS_AT_ONCE * MAX_FILES_AT_ONCE, thread_name_prefix="volume-sync")
+        self._tasks: dict[Key, asyncio.Task[None]] = {}
+        self._tries: dict[Key, Tries] = {}
+
+    async def run_once(self, now: float) -> int:
+        """Begin to copy what is to be copied, as far as there is room; returns how many versions have begun."""
+        found = await self._database.read(volumes.copied)
+        keys = {Key(version.volume_id, version.number) for _, version in found}
+        self._tries = {key: tries for key, tries in self._tries.items() if key in keys}
+        begun = 0
+        for volume, version in found:
+            key = Key(version.volume_id, version.number)
+            waits = key in self._tries and self._tries[key].not_before > now
+            if len(self._tasks) < MAX_VERSIONS_AT_ONCE and key not in self._tasks and not waits:
+                self._begin(key, volume, version)
+                begun += 1
+        return begun
+
+    @property
+    def busy(self) -> bool:
+        """Whether something is being copied."""
+        return bool(self._tasks)
+
+    async def close(self) -> None:
+        """Break off what is under way; the next start goes on with it."""
+        tasks = list(self._tasks.values())
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        self._threads.shutdown(wait=False)
+
+    def _begin(self, key: Key, volume: Volume, version: VolumeVersion) -> None:
+        task = asyncio.create_task(self._sync(key, volume, version), name=f"sync-{volume.name}-{version.number}")
+        self._tasks[key] = task
+        task.add_done_callback(lambda _: self._tasks.pop(key, None))
+
+    async def _sync(self, key: Key, volume: Volume, version: VolumeVersion) -> None:
+        """Copy one version; whatever goes wrong is written down with it, or tried again."""
+        try:
+            await self._copy_version(key, volume, version)
+        except OriginTrouble as trouble:
+            await self._troubled(key, volume, trouble.message, is_final=trouble.is_final)
+        except (InvalidRequest, PayloadTooLarge) as error:
+            await self._troubled(key, volume, error.message, is_final=True)
+        except (NotFound, Conflict) as error:
+            log.info("volumes.sync_ended volume_id=%s version=%d %s", *key, error.message)
+        except Unavailable as error:
+            await self._troubled(key, volume, error.message, is_final=False)
+        except Exception:
+            log.exception("volumes.sync_defect volume_id=%s version=%d", *key)
+            await self._troubled(key, volume, MachineshopError().message, is_final=False)
+
+    async def _copy_version(self, key: Key, volume: Volume, version: VolumeVersion) -> None:
+        if version.origin is None:
+            return
+        if version.state is VolumeState.PENDING:
+            now = self._clock()
+            if not await self._database.write(volumes.move, *key, VolumeState.SYNCING, now):
+                return
+            log.info("volumes.sync_begun volume_id=%s version=%d uri=%s", *key, version.origin.uri)
+        origin = await self._open_origin(volume.project_id, version.origin)
+        try:
+            wanted = await self._listed(origin, volume, version)
+            todo = await self._missing(volume, version, wanted)
+            await self._copy_all(key, origin, volume, todo)
+        finally:
+            await self._run(origin.close)
+        if await self._database.write(volumes.finish_copy, volume, version.number, self._clock()):
+            log.info("volumes.synced volume_id=%s version=%d files=%d", *key, len(wanted))
+
+    async def _listed(self, origin: Origin, volume: Volume, version: VolumeVersion) -> dict[str, OriginObject]:
+        """What there is to copy, by the names that the files will have.
+
+        Raises:
+            OriginTrouble: There is nothing.
+            InvalidRequest: It cannot be the files of a volume.
+        """
+        prefix = volume_files.prefix_of(volume.name, version.number)
+        found: dict[str, OriginObject] = {}
+        pages = origin.objects()
+        while page := await self._run(next, pages, None):
+            for each in page:
+                _check(prefix, each)
+                found[prefix + each.path] = each
+            if len(found) > volume_files.MAX_FILES:
+                break
+        if not found:
+            uri = "" if version.origin is None else version.origin.uri
+            raise OriginTrouble(f"There is no object under {uri}.", is_final=True)
+        if trouble := volume_files.trouble_in([each.path for each in found.values()]):
+            raise InvalidRequest(trouble)
+        return found
+
+    async def _missing(
+        self, volume: Volume, version: VolumeVersion, wanted: dict[str, OriginObject]
+    ) -> dict[str, OriginObject]:
+        """What is not copied yet; files of an earlier try that are not there any more go."""
+        there = await self._database.read(volume_files.with_blobs, volume.project_id, volume.id, version.number)
+        gone = [file.name for file, _ in there if file.name not in wanted]
+        if gone:
+            keys = await self._database.write(volume_files.remove_named, volume.id, version.number, gone)
+            await self._files.leftovers.remove(keys)
+        # Our clock against theirs: where they differ by much, an object is copied once more, or one that was changed in
+        # the middle of a copy that was cut off, to the same size, is not.
+        current = {
+            file.name
+            for file, _ in there
+            if file.name in wanted
+            and file.size == wanted[file.name].size
+            and file.created_at > wanted[file.name].modified_at
+        }
+        return {name: each for name, each in wanted.items() if name not in current}
+
+    async def _copy_all(self, key: Key, origin: Origin, volume: Volume, todo: dict[str, OriginObject]) -> None:
+        left = iter(todo.items())
+
+        async def copy_next() -> None:
+            for name, each in left:
+                await self._copy(origin, volume, name, each)
+                self._tries.pop(key, None)
+
+        try:
+            async with asyncio.TaskGroup() as group:
+                for _ in range(MAX_FILES_AT_ONCE):
+                    group.create_task(copy_next())
+        except ExceptionGroup as failed:
+            raise failed.exceptions[0] from failed
+
+    async def _copy(self, origin: Origin, volume: Volume, name: str, found: OriginObject) -> None:
+        body = await self._run(origin.open, found)
+        try:
+            await self._files.copy(volume, name, self._chunks(origin, body, found), found.size)
+        finally:
+            await self._run(body.close)
+
+    async def _chunks(self, origin: Origin, body: Any, found: OriginObject) -> AsyncIterator[bytes]:
+        size = 0
+        while data := await self._run(origin.read, body, CHUNK_BYTES):
+            size += len(data)
+            yield data
+        if size != found.size:
+            raise OriginTrouble(f"'{found.path}' broke off after {size} of {found.size} bytes.", is_final=False)
+
+    async def _troubled(self, key: Key, volume: Volume, message: str, *, is_final: bool) -> None:
+        now = self._clock()
+        tries = self._tries.setdefault(key, Tries())
+        tries.failed(now)
+        log.warning(
+            "volumes.sync_trouble volume_id=%s version=%d project_id=%s tries=%d %s",
+            *(*key, volume.project_id, tries.count, message),
+        )
+        if is_final or tries.count >= MAX_TRIES:
+            with contextlib.suppress(Unavailable):  # then it is tried, and fails, again
+                await self._database.write(volumes.move, *key, VolumeState.FAILED, now, message)
+
+    async def _run(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        return await asyncio.get_running_loop().run_in_executor(self._threads, lambda: function(*args, **kwargs))
+
+
+def _check(prefix: str, found: OriginObject) -> None:
+    """Refuse an object that cannot be a file of a volume."""
+    try:
+        check_file_name(prefix + found.path)
+    except InvalidRequest as error:
+        raise InvalidRequest(f"The object '{found.path[:200]}' cannot be a file here: {error.message}") from None
+    if found.size > MULTIPART_LIMIT_BYTES:
+        raise PayloadTooLarge(what=f"'{found.path[:200]}'", limit_bytes=MULTIPART_LIMIT_BYTES, mend="Split it.")
