@@ -14,6 +14,11 @@ def resident_mib(processes: Sequence[int]) -> float:
     return sum(_field(process, "smaps_rollup", "Pss:") for process in processes)
 
 
+def peak_mib(process: int) -> float:
+    """The most resident memory that a process has ever held, in MiB."""
+    return _field(process, "status", "VmHWM:")
+
+
 def _field(process: int, file: str, name: str) -> float:
     with contextlib.suppress(OSError):  # it has ended
         for line in (Path("/proc") / str(process) / file).read_text().splitlines():

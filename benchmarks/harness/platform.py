@@ -33,6 +33,8 @@ class Platform:
         database_url: an empty database; None for the embedded one.
         python: the interpreter whose environment holds `machineshop` and `jig`.
         runtime: what its replicas are.
+
+    `environment` is what its commands see beside this process's own, as in `child_environment`.
     """
 
     def __init__(
@@ -45,16 +47,16 @@ class Platform:
         self._folder = folder
         self._programs = python.parent
         self._contexts = folder / "contexts.json"
-        self._environment: dict[str, str | None] = dict.fromkeys(FOREIGN_SETTINGS)
-        self._environment["MACHINESHOP_DATABASE_URL"] = database_url
-        self._environment["JIG_CONTEXTS"] = str(self._contexts)
+        self.environment: dict[str, str | None] = dict.fromkeys(FOREIGN_SETTINGS)
+        self.environment["MACHINESHOP_DATABASE_URL"] = database_url
+        self.environment["JIG_CONTEXTS"] = str(self._contexts)
         # The platform's own tools stand first: it starts workers with what is installed beside it.
-        self._environment["PATH"] = f"{self._programs}{os.pathsep}{os.environ.get('PATH', '')}"
+        self.environment["PATH"] = f"{self._programs}{os.pathsep}{os.environ.get('PATH', '')}"
         self.port = free_port()
         self.data = folder / "data"
         data = ["--data-dir", str(self.data), "--runtime", runtime]
-        argv = [str(self._program("machineshop")), "serve", "--host", "127.0.0.1", "--port", str(self.port), *data]
-        self._child = Child("machineshop", argv, folder, self._environment)
+        argv = [str(self.program("machineshop")), "serve", "--host", "127.0.0.1", "--port", str(self.port), *data]
+        self._child = Child("machineshop", argv, folder, self.environment)
 
     @property
     def pid(self) -> int:
@@ -118,9 +120,9 @@ class Platform:
 
     def _begin(self, folder: Path, arguments: Sequence[str]) -> "subprocess.Popen[str]":
         return subprocess.Popen(
-            [str(self._program("jig")), *arguments],
+            [str(self.program("jig")), *arguments],
             cwd=folder,
-            env=child_environment(self._environment),
+            env=child_environment(self.environment),
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
@@ -164,7 +166,12 @@ class Platform:
         """Ctrl-C: the server ends its replicas, then itself."""
         self._child.stop(signal.SIGINT)
 
-    def _program(self, name: str) -> Path:
+    def program(self, name: str) -> Path:
+        """The path of a command of the same environment.
+
+        Raises:
+            BenchmarkError: it is not there.
+        """
         path = self._programs / name
         if not path.exists():
             raise BenchmarkError(f"{path} does not exist: run `make setup`, and the benchmark with that environment.")

@@ -1,0 +1,1 @@
+"""What `volumes.py` measures."""

@@ -1,0 +1,1 @@
+"""Whom `volumes.py` measures."""
