@@ -87,6 +87,7 @@ from machineshop.services.registry import RegistryService
 from machineshop.services.registry_access import RegistryAccess
 from machineshop.services.scaling import ScalingService
 from machineshop.services.secrets import SecretService
+from machineshop.services.signing import SigningService
 from machineshop.services.targets import targets_of
 from machineshop.services.traffic import Traffic
 from machineshop.services.volume_files import VolumeContents
@@ -162,6 +163,7 @@ class Platform:
         alone = self.settings.admin_key is not None or not self.database.is_shared
         await self.identity.ensure_admin(self.admin_key, alone=alone)
         await self.secrets.open()
+        await self.signing.open()
         # The runtime finds its replicas before the first request asks for them.
         await self.runtime.start()
         await self.server.start(self.asgi, hsts_headers(self.settings, self.base_url))
@@ -273,7 +275,8 @@ class Platform:
         self._build_volumes()
         targets = targets_of(self.settings, lambda: self.port)
         self.queue = QueueService(self.database, self.deployments, check_webhook_url=targets.check_url)
-        self.webhooks = WebhookService(self.database, job_view)
+        self.signing = SigningService(self.database, keys)
+        self.webhooks = WebhookService(self.database, self.signing, job_view)
         self.deliverer = Deliverer(self.database, self.webhooks, Sender(targets))
         self.traffic = Traffic()
         watcher = PlatformWatcher(self.identity, self.queue, self.secrets, self.lease, self.traffic)
@@ -368,7 +371,7 @@ class Platform:
             *work_api.routes(api, self.queue, time.time, Addresses(lambda: self.base_url, self._address_inside)),
             *queue_api.routes(api, self.queue, self.places, self.relay.guard if self.database.is_shared else None),
             *events_api.routes(api, self.queue, self.deployments, self.feed),
-            *webhooks_api.routes(api, self.webhooks),
+            *webhooks_api.routes(api, self.webhooks, self.signing),
             gateway,
             *registry_app.routes(self.registry, self.registry_access, lambda: self.base_url, self.audit),
             *multipart_api.routes(api, self.multipart),

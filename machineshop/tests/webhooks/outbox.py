@@ -4,6 +4,7 @@ from factory import Clock, Jobs
 from machineshop.control.deliverer import Deliverer
 from machineshop.control.sender import TOTAL_SECONDS, Sender
 from machineshop.models import Job
+from machineshop.services.signing import SigningService
 from machineshop.services.targets import Targets
 from machineshop.services.webhooks import WebhookService
 from machineshop.store.attempts import Holder
@@ -15,10 +16,17 @@ class Outbox:
     """Jobs with webhooks, and a deliverer whose clock stands still."""
 
     def __init__(
-        self, database: Database, webhooks: WebhookService, jobs: Jobs, clock: Clock, deliverer: Deliverer
+        self,
+        database: Database,
+        webhooks: WebhookService,
+        signing: SigningService,
+        jobs: Jobs,
+        clock: Clock,
+        deliverer: Deliverer,
     ) -> None:
         self.database = database
         self.webhooks = webhooks
+        self.signing = signing
         self.jobs = jobs
         self.clock = clock
         self.deliverer = deliverer

@@ -41,7 +41,7 @@ async def test_a_job_that_is_done_is_told_with_a_signature(outbox: Outbox, recei
     assert (told.id, told.delivery) == (f"{job.id}.1", f"{job.id}.1.1")
     assert told.headers["content-type"] == "application/json"
     assert int(told.headers["webhook-timestamp"]) == int(outbox.clock.now)
-    secret = (await outbox.webhooks.signing_secrets(job.project_id)).current
+    secret = (await outbox.signing.of_project(job.project_id)).current
     assert told.headers["webhook-signature"] == told.signature(secret)
     assert told.job["status"] == "done"
     assert told.job["outputs"] == {"answer": 42}
@@ -351,7 +351,7 @@ async def test_no_log_names_a_secret_or_a_url(
     await outbox.look()
     outbox.clock.now += 10
     await outbox.look()
-    secrets = await outbox.webhooks.signing_secrets(job.project_id)
+    secrets = await outbox.signing.of_project(job.project_id)
     assert "webhook.postponed" in caplog.text
     assert "webhook.given_up" in caplog.text
     for hidden in (secrets.current, secrets.current[6:], "of-the-receiver"):

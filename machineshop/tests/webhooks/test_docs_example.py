@@ -28,8 +28,8 @@ async def test_the_example_takes_what_comes_and_nothing_else(
     outbox: Outbox, receiver: Receiver, verify: Callable[..., bool]
 ) -> None:
     outbox.clock.now = time.time()
-    old = (await outbox.webhooks.signing_secrets(outbox.jobs.project_id)).current
-    new = (await outbox.webhooks.rotate_secret(outbox.jobs.project_id)).current
+    old = (await outbox.signing.of_project(outbox.jobs.project_id)).current
+    new = (await outbox.signing.rotate(outbox.jobs.project_id)).current
     await outbox.done(receiver.url)
     await outbox.look()
     (told,) = receiver.received

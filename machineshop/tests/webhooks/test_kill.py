@@ -23,10 +23,10 @@ STEP_SECONDS = 3600.0
 
 
 @asynccontextmanager
-async def delivering(url: str, ahead_seconds: float) -> AsyncIterator[None]:
+async def delivering(url: str, keys: Path, ahead_seconds: float) -> AsyncIterator[None]:
     """A process that delivers, until it is killed."""
     script = str(Path(__file__).with_name("deliverer_process.py"))
-    process = await asyncio.create_subprocess_exec(sys.executable, script, url, str(ahead_seconds))
+    process = await asyncio.create_subprocess_exec(sys.executable, script, url, str(keys), str(ahead_seconds))
     try:
         yield
         assert process.returncode is None
@@ -37,7 +37,7 @@ async def delivering(url: str, ahead_seconds: float) -> AsyncIterator[None]:
 
 
 async def test_no_delivery_comes_twice_whatever_is_killed(
-    outbox: Outbox, receiver: Receiver, database: Database, database_url: str
+    outbox: Outbox, receiver: Receiver, database: Database, database_url: str, tmp_path: Path
 ) -> None:
     async def unreliable(_request: web.Request) -> web.Response:
         number = len(receiver.received)
@@ -51,9 +51,9 @@ async def test_no_delivery_comes_twice_whatever_is_killed(
     receiver.answering = unreliable
     jobs = await outbox.canceled(receiver.url, JOBS)
     for number in range(1, KILLS + 1):
-        async with delivering(database_url, STEP_SECONDS * number):
+        async with delivering(database_url, tmp_path / "secrets-key", STEP_SECONDS * number):
             await receiver.until(number * BETWEEN_KILLS, 20)
-    async with delivering(database_url, STEP_SECONDS * (KILLS + 1)):
+    async with delivering(database_url, tmp_path / "secrets-key", STEP_SECONDS * (KILLS + 1)):
         await asyncio.wait_for(all_told(), 60)
     assert max(Counter(one.delivery for one in receiver.received).values()) == 1
     came = Counter(one.id for one in receiver.received)

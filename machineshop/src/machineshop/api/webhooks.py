@@ -9,19 +9,20 @@ from starlette.routing import Route
 from machineshop.api.described import webhooks as described
 from machineshop.api.endpoint import Api, Call, iso
 from machineshop.http import USER_SCOPES, json_response
+from machineshop.services.signing import SigningSecrets, SigningService
 from machineshop.services.webhooks import WebhookService
-from machineshop.store.webhooks import SigningSecrets, Webhook
+from machineshop.store.webhooks import Webhook
 
 
-def routes(api: Api, webhooks: WebhookService) -> list[Route]:
+def routes(api: Api, webhooks: WebhookService, signing: SigningService) -> list[Route]:
     """All routes of this module."""
     return [
         api.route("GET", "/v1/queue/webhooks", _of_job(webhooks), operation=described.OF_JOB),
-        api.route("GET", "/v1/webhooks/secret", _secret(webhooks), scopes=USER_SCOPES, operation=described.SECRET),
+        api.route("GET", "/v1/webhooks/secret", _secret(signing), scopes=USER_SCOPES, operation=described.SECRET),
         api.route(
             "POST",
             "/v1/webhooks/secret/rotate",
-            _rotate(webhooks),
+            _rotate(signing),
             action="webhook_secret.rotate",
             operation=described.ROTATE,
         ),
@@ -36,16 +37,16 @@ def _of_job(webhooks: WebhookService) -> Callable[[Call], Awaitable[Response]]:
     return of_job
 
 
-def _secret(webhooks: WebhookService) -> Callable[[Call], Awaitable[Response]]:
+def _secret(signing: SigningService) -> Callable[[Call], Awaitable[Response]]:
     async def secret(call: Call) -> Response:
-        return _secret_response(await webhooks.signing_secrets(call.project_id))
+        return _secret_response(await signing.of_project(call.project_id))
 
     return secret
 
 
-def _rotate(webhooks: WebhookService) -> Callable[[Call], Awaitable[Response]]:
+def _rotate(signing: SigningService) -> Callable[[Call], Awaitable[Response]]:
     async def rotate(call: Call) -> Response:
-        rotated = await webhooks.rotate_secret(call.project_id)
+        rotated = await signing.rotate(call.project_id)
         call.changed("webhook secret")
         return _secret_response(rotated)
 

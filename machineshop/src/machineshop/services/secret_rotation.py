@@ -4,7 +4,7 @@ In this order, so that every secret can be read by every server at any time:
 
 1. The new key is put beside the others, on disk.
 2. The store says that it is the one in use: from here on nothing is sealed with another one.
-3. Each secret that another key has sealed is sealed anew.
+3. Each secret that another key has sealed is sealed anew, and so is what webhooks are signed with.
 4. The other keys are taken away.
 
 Whoever begins again finds what is left to do by what is there: a key that is not in use yet, or secrets under another.
@@ -15,7 +15,9 @@ import msgspec
 from machineshop.errors import InvalidRequest
 from machineshop.services.keyring import VARIABLE, KeyRing
 from machineshop.services.sealing import SealingKey
+from machineshop.services.signing import SEALED_AS
 from machineshop.store import secrets as store
+from machineshop.store import webhook_secrets
 from machineshop.store.database import Database
 
 BATCH = 100
@@ -28,7 +30,7 @@ class Rotated(msgspec.Struct, frozen=True, kw_only=True):
     key_id: str
     """The key that is in use now."""
     sealed_anew: int
-    """How many secrets this run has sealed with it."""
+    """How many values, of secrets and of webhooks, this run has sealed with it."""
     went_on: bool
     """Whether an earlier run was cut off, and this one went on with its key."""
 
@@ -75,4 +77,8 @@ async def _seal_anew(database: Database, keys: KeyRing, key: SealingKey) -> int:
             new = key.seal(secret.project_id, secret.name, value)
             # One that was changed meanwhile has the new key by that.
             sealed_anew += await database.write(store.reseal, secret.id, old, new)
+    while of_webhooks := await database.read(webhook_secrets.of_other_keys, key.id, BATCH):
+        for project_id, old in of_webhooks:
+            new = key.seal(project_id, SEALED_AS, keys.find(old.key_id).open(project_id, SEALED_AS, old))
+            sealed_anew += await database.write(webhook_secrets.reseal, project_id, old, new)
     return sealed_anew

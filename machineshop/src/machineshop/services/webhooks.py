@@ -1,9 +1,8 @@
-"""What is told about ended jobs: the messages, their signatures, and the secrets behind those."""
+"""What is told about ended jobs: the messages and their signatures; the secrets behind those are `signing`'s."""
 
 import base64
 import hashlib
 import hmac
-import secrets
 import time
 from collections.abc import Callable, Iterable, Mapping
 
@@ -12,15 +11,11 @@ from sqlalchemy import Connection
 
 from machineshop.errors import NotFound
 from machineshop.models import Job
+from machineshop.services.signing import SECRET_PREFIX, SigningSecrets, SigningService
 from machineshop.store import jobs
 from machineshop.store import webhooks as store
 from machineshop.store.database import Database
-from machineshop.store.webhooks import Send, SigningSecrets, Webhook
-
-SECRET_PREFIX = "whsec_"  # noqa: S105 - no secret, but how receivers know one
-SECRET_BYTES = 32
-# How long a secret signs along after it was replaced: receivers change over without losing a message.
-OVERLAP_SECONDS = 24 * 3600
+from machineshop.store.webhooks import Send, Webhook
 
 
 class Message(msgspec.Struct, frozen=True):
@@ -35,28 +30,22 @@ class WebhookService:
 
     Arguments:
         database: The store.
+        signing: What messages are signed with.
         view: How a job is shown to people, which is what a message says.
         clock: Seconds since the epoch.
     """
 
     def __init__(
-        self, database: Database, view: Callable[[Job], object], clock: Callable[[], float] = time.time
+        self,
+        database: Database,
+        signing: SigningService,
+        view: Callable[[Job], object],
+        clock: Callable[[], float] = time.time,
     ) -> None:
         self._database = database
+        self._signing = signing
         self._view = view
         self._clock = clock
-
-    async def signing_secrets(self, project_id: str) -> SigningSecrets:
-        """What a project's messages are signed with; made when it is first needed."""
-        known = await self._database.read(store.secrets, project_id)
-        if known is None:
-            known = await self._database.write(store.ensure_secret, project_id, new_secret(), self._clock())
-        return known
-
-    async def rotate_secret(self, project_id: str) -> SigningSecrets:
-        """Sign with a new secret from now on, and for `OVERLAP_SECONDS` with the one before it too."""
-        now = self._clock()
-        return await self._database.write(store.rotate_secret, project_id, new_secret(), now, now + OVERLAP_SECONDS)
 
     async def of_job(self, project_id: str, model: str, job_id: str) -> list[Webhook]:
         """What has been told about a job, and what is still to be told.
@@ -70,7 +59,7 @@ class WebhookService:
 
     async def message(self, send: Send) -> Message | None:
         """What one send says; None where its job has been removed."""
-        signing = await self.signing_secrets(send.project_id)
+        signing = await self._signing.of_project(send.project_id)
         # A result may be large, so it is read, written and signed off the event loop.
         return await self._database.read(self._message, send, signing)
 
@@ -89,11 +78,6 @@ class WebhookService:
             "webhook-delivery": f"{message_id}.{send.number}",
         }
         return Message(headers, body)
-
-
-def new_secret() -> str:
-    """A secret as receivers are given it."""
-    return SECRET_PREFIX + base64.b64encode(secrets.token_bytes(SECRET_BYTES)).decode()
 
 
 def sign(with_secrets: Iterable[str], message_id: str, timestamp: int, body: bytes) -> str:

@@ -13,7 +13,7 @@ from sqlalchemy.exc import IntegrityError
 
 from machineshop.errors import AlreadyExists, Conflict, InvalidRequest, NotFound
 from machineshop.models import SealedValue, Secret
-from machineshop.store.tables import secrets, settings
+from machineshop.store.tables import secrets, settings, webhook_signing
 
 # The setting with the id of the key that new values are sealed with.
 SEALING_KEY = "secrets_key"
@@ -36,7 +36,7 @@ def insert(conn: Connection, secret: Secret, sealed: SealedValue) -> None:
         InvalidRequest: The project has as many as it may.
         KeyReplaced: Its value was sealed with an older key.
     """
-    _check_key(conn, sealed)
+    check_key(conn, sealed)
     same_name = and_(secrets.c.project_id == secret.project_id, secrets.c.name == secret.name)
     conn.execute(secrets.delete().where(same_name, secrets.c.expires_at <= secret.created_at))
     of_project = select(func.count()).select_from(secrets).where(secrets.c.project_id == secret.project_id)
@@ -69,7 +69,7 @@ def update(conn: Connection, secret: Secret, sealed: SealedValue | None) -> None
     """
     values = msgspec.structs.asdict(secret)
     if sealed is not None:
-        _check_key(conn, sealed)
+        check_key(conn, sealed)
         values |= msgspec.structs.asdict(sealed)
     guard = and_(secrets.c.project_id == secret.project_id, secrets.c.id == secret.id)
     if conn.execute(secrets.update().where(guard).values(**values)).rowcount == 0:
@@ -88,7 +88,7 @@ def sealed_values(conn: Connection, project_id: str, names: Collection[str], now
     """The values of those of these secrets that there are, by name."""
     wanted = and_(secrets.c.project_id == project_id, secrets.c.name.in_(sorted(names)), _lives(now))
     rows = conn.execute(select(secrets.c.name, *_SEALED).where(wanted)).mappings()
-    return {row["name"]: _sealed(row) for row in rows}
+    return {row["name"]: sealed_value(row) for row in rows}
 
 
 def expiries(conn: Connection, project_id: str, now: float) -> dict[str, float | None]:
@@ -127,15 +127,18 @@ def replace_key(conn: Connection, key_id: str, instead_of: str | None) -> bool:
 
 
 def count_of_other_keys(conn: Connection, key_id: str) -> int:
-    """How many secrets of all projects are sealed with another key than this."""
-    return conn.execute(select(func.count()).select_from(secrets).where(secrets.c.key_id != key_id)).scalar_one()
+    """How many values of all projects, of secrets and of webhooks, are sealed with another key than this."""
+    counts = (
+        select(func.count()).select_from(table).where(table.c.key_id != key_id) for table in (secrets, webhook_signing)
+    )
+    return sum(conn.execute(count).scalar_one() for count in counts)
 
 
 def of_other_keys(conn: Connection, key_id: str, limit: int) -> list[tuple[Secret, SealedValue]]:
     """Some secrets that are sealed with another key than this."""
     query = select(secrets).where(secrets.c.key_id != key_id).order_by(secrets.c.id).limit(limit)
     rows = conn.execute(query).mappings()
-    return [(Secret(**{column.name: row[column.name] for column in _KNOWN}), _sealed(row)) for row in rows]
+    return [(Secret(**{column.name: row[column.name] for column in _KNOWN}), sealed_value(row)) for row in rows]
 
 
 def reseal(conn: Connection, secret_id: str, old: SealedValue, new: SealedValue) -> bool:
@@ -145,8 +148,12 @@ def reseal(conn: Connection, secret_id: str, old: SealedValue, new: SealedValue)
     return conn.execute(secrets.update().where(guard).values(**msgspec.structs.asdict(new))).rowcount == 1
 
 
-def _check_key(conn: Connection, sealed: SealedValue) -> None:
-    """Held until the end of the transaction: a rotation cannot begin in the middle of it."""
+def check_key(conn: Connection, sealed: SealedValue) -> None:
+    """Refuse what was sealed with an older key. Held until the end of the transaction: no rotation begins in it.
+
+    Raises:
+        KeyReplaced: It was.
+    """
     current = select(settings.c.value).where(settings.c.name == SEALING_KEY).with_for_update(read=True)
     if conn.execute(current).scalar() != sealed.key_id:
         raise KeyReplaced(key_id=sealed.key_id)
@@ -160,5 +167,6 @@ def _lives(now: float) -> ColumnElement[bool]:
     return or_(secrets.c.expires_at.is_(None), secrets.c.expires_at > now)
 
 
-def _sealed(row: Any) -> SealedValue:
+def sealed_value(row: Any) -> SealedValue:
+    """The sealed value of a row."""
     return SealedValue(key_id=row["key_id"], nonce=bytes(row["nonce"]), ciphertext=bytes(row["ciphertext"]))

@@ -405,13 +405,23 @@ Index(
     postgresql_where=_undelivered,
 )
 
-# What a project's webhooks are signed with.
+# What a project's webhooks are signed with, sealed.
+webhook_signing = Table(
+    "webhook_signing",
+    metadata,
+    Column("project_id", String, ForeignKey("projects.id"), primary_key=True),
+    Column("key_id", String, nullable=False),
+    Column("nonce", LargeBinary, nullable=False),
+    Column("ciphertext", LargeBinary, nullable=False),
+    Column("created_at", Timestamp, nullable=False),
+)
+
+# The same in the clear, of an earlier build: the first start seals it, and leaves nothing here.
 webhook_secrets = Table(
     "webhook_secrets",
     metadata,
     Column("project_id", String, ForeignKey("projects.id"), primary_key=True),
     Column("secret", String, nullable=False),
-    # The one before it signs along for a while, so that receivers can change over.
     Column("previous", String),
     Column("previous_until", Timestamp),
     Column("created_at", Timestamp, nullable=False),

@@ -1,11 +1,11 @@
 """The outbox of webhooks: what is to be told about ended jobs, written in the transaction that ends them.
 
 `due` and `take` begin a try, `deliver` and `postpone` end it. A try is counted before anything is sent, so that no two
-sends, whatever is killed when, ever have the same number. Also the secrets that the messages are signed with.
+sends, whatever is killed when, ever have the same number.
 """
 
 from collections.abc import Collection, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 from urllib.parse import urlsplit
 
 import msgspec
@@ -53,23 +53,6 @@ class Webhook(msgspec.Struct, frozen=True, kw_only=True):
     delivered_at: float | None
     next_try_at: float | None
     error: str | None
-
-
-class SigningSecrets(msgspec.Struct, frozen=True, kw_only=True):
-    """What a project's messages are signed with. It never shows in a text made of it."""
-
-    current: str
-    previous: str | None = None
-    previous_until: float | None = None
-    """Until when the previous one signs along."""
-
-    def __repr__(self) -> str:
-        return "SigningSecrets(...)"
-
-    def at(self, now: float) -> list[str]:
-        """Those that sign now, the newest first."""
-        signs_along = self.previous is not None and self.previous_until is not None and now < self.previous_until
-        return [self.current, *([self.previous] if signs_along and self.previous is not None else [])]
 
 
 def enqueue(conn: Connection, project_id: str, job_id: str, attempt: int, url: str, now: float) -> None:
@@ -124,31 +107,6 @@ def of_job(conn: Connection, job_id: str) -> list[Webhook]:
     return [Webhook(**dict(zip(_FIELDS, row, strict=True))) for row in _OF_JOB.all(conn, {"job_id": job_id})]
 
 
-def secrets(conn: Connection, project_id: str) -> SigningSecrets | None:
-    """What a project's messages are signed with, if it was made yet."""
-    row = _SECRETS.one(conn, {"project_id": project_id})
-    return None if row is None else _secrets(row)
-
-
-def ensure_secret(conn: Connection, project_id: str, candidate: str, now: float) -> SigningSecrets:
-    """What a project's messages are signed with: `candidate` where there was nothing."""
-    return _made(conn, _ENSURE_SECRET, {"project_id": project_id, "secret": candidate, "now": now})
-
-
-def rotate_secret(conn: Connection, project_id: str, candidate: str, now: float, until: float) -> SigningSecrets:
-    """Sign with `candidate` from now on, and with the secret before it as well `until` some time."""
-    return _made(conn, _ROTATE_SECRET, {"project_id": project_id, "secret": candidate, "now": now, "until": until})
-
-
-def _made(conn: Connection, statement: Statement, values: dict[str, object]) -> SigningSecrets:
-    (row,) = statement.all(conn, values)
-    return _secrets(row)
-
-
-def _secrets(row: Sequence[Any]) -> SigningSecrets:
-    return SigningSecrets(current=row[0], previous=row[1], previous_until=row[2])
-
-
 _ENQUEUE = Statement(
     "INSERT INTO webhooks (job_id, attempt, project_id, url, host, tries, next_try_at, created_at) "
     "VALUES (:job_id, :attempt, :project_id, :url, :host, 0, :now, :now) ON CONFLICT (job_id, attempt) DO NOTHING"
@@ -163,16 +121,3 @@ _DELIVER = Statement(f"UPDATE webhooks SET delivered_at = :now, next_try_at = NU
 _POSTPONE = Statement(f"UPDATE webhooks SET next_try_at = :next_try_at, error = :error WHERE {_OPEN}")
 _FIELDS = Webhook.__struct_fields__
 _OF_JOB = Statement(f"SELECT {', '.join(_FIELDS)} FROM webhooks WHERE job_id = :job_id ORDER BY attempt")
-# Prepared text, because an error of the database would name the values of other statements.
-_SIGNING_COLUMNS = "secret, previous, previous_until"
-_SECRETS = Statement(f"SELECT {_SIGNING_COLUMNS} FROM webhook_secrets WHERE project_id = :project_id")
-_INSERT_SIGNING = (
-    "INSERT INTO webhook_secrets (project_id, secret, created_at) VALUES (:project_id, :secret, :now) "
-    "ON CONFLICT (project_id) DO UPDATE SET"
-)
-# An update that changes nothing gives the row back, as an insert that is left out would not.
-_ENSURE_SECRET = Statement(f"{_INSERT_SIGNING} secret = webhook_secrets.secret RETURNING {_SIGNING_COLUMNS}")
-_ROTATE_SECRET = Statement(
-    f"{_INSERT_SIGNING} previous = webhook_secrets.secret, previous_until = :until, secret = excluded.secret, "
-    f"created_at = excluded.created_at RETURNING {_SIGNING_COLUMNS}"
-)
