@@ -79,6 +79,8 @@ TABLE = [
     ),
     ("GET", "/v1/image-repositories/{id}/images", None),
     ("DELETE", "/v1/api-keys/{id}", None),
+    ("PATCH", "/v1/projects/{id}", {"name": "mine now"}),
+    ("DELETE", "/v1/projects/{id}", None),
     ("GET", "/v2/{name:path}/blobs/{digest}", None),
     ("DELETE", "/v2/{name:path}/blobs/{digest}", None),
     ("POST", "/v2/{name:path}/blobs/uploads", None),
@@ -141,7 +143,8 @@ class Possessions:
 
     def __init__(self, platform: PlatformProcess, api: httpx.Client, deployment: str) -> None:
         self.deployment = deployment
-        self.key = api.get("/v3/whoami").json()["api_key"]["id"]
+        who = api.get("/v3/whoami").json()
+        self.key, self.project = who["api_key"]["id"], who["project"]["id"]
         self.id = platform.deployment(deployment)["id"]
         self.job = platform.submit(deployment, {"hidden": "mine"})
         upload = api.post("/v1/storage/upload-request", json={"filename": "mine.txt"}).json()["upload_url"]["url"]
@@ -167,6 +170,8 @@ class Possessions:
     def path(self, template: str, name: str) -> str:
         if template.startswith("/v1/api-keys"):
             return template.replace("{id}", self.key)
+        if template.startswith("/v1/projects"):
+            return template.replace("{id}", self.project)
         for placeholder, value in {
             "{deployment}": name,
             "{revision}": "1",

@@ -82,6 +82,7 @@ from machineshop.services.news import News
 from machineshop.services.outside_registry import OutsideRegistry
 from machineshop.services.packages import PackageIndex, read_wheels
 from machineshop.services.place import Places
+from machineshop.services.projects import ProjectService
 from machineshop.services.queue import QueueService
 from machineshop.services.registry import RegistryService
 from machineshop.services.registry_access import RegistryAccess
@@ -240,6 +241,7 @@ class Platform:
         self.database = Database(url)
         self.lease = Lease(self.database, self._server_url, self._last_run().get("server_id"))
         self.identity = IdentityService(self.database)
+        self.projects = ProjectService(self.database, self.identity.forget)
         self.audit = AuditLog(self.database, self.settings.audit_days * 86400.0)
         self.storage = open_storage(
             self.data_dir.storage,
@@ -358,6 +360,7 @@ class Platform:
             loop("clean-files", self.files.clean, CLEAN_SECONDS),
             loop("clean-multipart", self.multipart.clean, CLEAN_SECONDS),
             loop("clean-audit", self.audit.clean, CLEAN_SECONDS),
+            loop("purge-projects", self.projects.purge, CLEAN_SECONDS),
         ]
         if self.database.is_shared:
             strangers = Strangers(self.lease, self.identity, self.queue, self.runtime, watcher)
@@ -383,7 +386,7 @@ class Platform:
             ),
             *self._where_the_replicas_are(scaling_api.routes(api, self.scaling)),
             *deployments_api.store_routes(api, self.deployments, self.secrets),
-            *identity_api.routes(api, self.identity, self.audit),
+            *identity_api.routes(api, self.identity, self.projects, self.audit),
             *images_api.routes(api, self.registry, self.outside_registry),
             *packages_api.routes(self.packages),
             *authority_api.routes(self._authority_pem),

@@ -29,10 +29,12 @@ GROUPS = {
         ),
     ),
     "projects": (
-        "Make and list projects.",
+        "Make, list, rename and delete projects.",
         (
             ("create", "projects:create_project", "Make a project."),
             ("list", "projects:list_projects", "List the projects of all organizations."),
+            ("rename", "projects:rename_project", "Give a project another name."),
+            ("delete", "projects:delete_project", "Delete a project with all that it has."),
         ),
     ),
     "secrets": (

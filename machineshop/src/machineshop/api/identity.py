@@ -18,10 +18,12 @@ from machineshop.models import Actor, ApiKey, AuditEvent, Organization, Project,
 from machineshop.services.audit import AuditLog
 from machineshop.services.identity import IdentityService
 from machineshop.services.keys import MAX_NAME_LENGTH, SLUG
+from machineshop.services.projects import ProjectService
 
 DEFAULT_EVENTS = 100
 # An id of an event, or the name of an action: what is longer is none.
 MAX_TEXT_LENGTH = 128
+ONE = "/v1/projects/{id}"
 PEOPLES_SCOPES = (Scope.ADMIN, Scope.DEVELOPER, Scope.VIEWER)
 
 Text = Annotated[str, Meta(max_length=MAX_TEXT_LENGTH)]
@@ -48,14 +50,22 @@ class ProjectRequest(msgspec.Struct, frozen=True):
     name: Named | None = None
 
 
-def routes(api: Api, identity: IdentityService, audit: AuditLog) -> list[Route]:
+class ProjectChanges(msgspec.Struct, frozen=True):
+    """What to change of a project."""
+
+    name: Named
+
+
+def routes(api: Api, identity: IdentityService, projects: ProjectService, audit: AuditLog) -> list[Route]:
     """All routes of this module."""
-    admins = _Admins(identity, audit)
+    admins = _Admins(identity, projects, audit)
     route = partial(api.route, scopes=ADMIN_SCOPES)
     return [
         api.route("GET", "/v3/whoami", _whoami, scopes=ANY_SCOPE, operation=described.WHO_AM_I),
         route("GET", "/v1/projects", admins.list_projects, operation=described.PROJECTS),
         route("POST", "/v1/projects", admins.create_project, body=ProjectRequest, operation=described.NEW_PROJECT),
+        route("PATCH", ONE, admins.rename_project, body=ProjectChanges, operation=described.RENAME_PROJECT),
+        route("DELETE", ONE, admins.delete_project, operation=described.DELETE_PROJECT),
         route("GET", "/v1/api-keys", admins.list_keys, operation=described.KEYS),
         route("POST", "/v1/api-keys", admins.create_key, body=KeyRequest, operation=described.NEW_KEY),
         route("DELETE", "/v1/api-keys/{id}", admins.revoke_key, operation=described.REVOKE_KEY),
@@ -83,8 +93,9 @@ async def _whoami(call: Call) -> Response:
 class _Admins:
     """The handlers for admins: each looks no further than the caller's organization."""
 
-    def __init__(self, identity: IdentityService, audit: AuditLog) -> None:
+    def __init__(self, identity: IdentityService, projects: ProjectService, audit: AuditLog) -> None:
         self._identity = identity
+        self._projects = projects
         self._audit = audit
 
     async def list_projects(self, call: Call) -> Response:
@@ -99,6 +110,22 @@ class _Admins:
             by=_actor(call),
         )
         return json_response(project_view(*made))
+
+    async def rename_project(self, call: Call) -> Response:
+        organization = call.identity.organization
+        renamed = await self._projects.rename(
+            call.path["id"], call.body.name, by=_actor(call), organization_id=organization.id
+        )
+        return json_response(project_view(renamed, organization))
+
+    async def delete_project(self, call: Call) -> Response:
+        gone = await self._projects.delete(
+            call.path["id"],
+            by=_actor(call),
+            organization_id=call.identity.organization.id,
+            own_id=call.identity.project.id,
+        )
+        return json_response({"object": "project", "id": gone.id, "slug": gone.slug, "deleted": True})
 
     async def list_keys(self, call: Call) -> Response:
         organization_id = call.identity.organization.id

@@ -1,12 +1,15 @@
-"""`machineshop projects`: make and list projects."""
+"""`machineshop projects`: make, list, rename and delete projects."""
 
 import json
 from typing import Any
 
 from rich.table import Table
 
+from machineshop.beside import on_store
 from machineshop.commands.options import DataDirOption, JsonOption, print_table, with_identity
 from machineshop.models import Organization, Project
+from machineshop.services.projects import ProjectService
+from machineshop.store.database import Database
 
 
 def create_project(
@@ -39,6 +42,35 @@ def list_projects(*, data_dir: DataDirOption = None, as_json: JsonOption = False
     for project, organization in found:
         table.add_row(project.slug, project.name, organization.slug, project.id)
     print_table(table)
+
+
+def rename_project(project: str, name: str, *, data_dir: DataDirOption = None) -> None:
+    """Give a project another name for people; its slug stays.
+
+    Args:
+        project: Its slug or id.
+        name: The new name.
+    """
+    renamed = on_store(data_dir, lambda database: ProjectService(database).rename(project, name))
+    print(f"{renamed.slug} is called {renamed.name} now")
+
+
+def delete_project(project: str, *, data_dir: DataDirOption = None) -> None:
+    """Delete a project with its keys, jobs, files, secrets and volumes; a running server takes them away in minutes.
+
+    It is refused while the project has deployments. With the last project of an organization its repositories go too.
+
+    Args:
+        project: Its slug or id.
+    """
+
+    async def delete(database: Database) -> Project:
+        projects = ProjectService(database)
+        gone = await projects.delete(project)
+        await projects.purge(0.0)
+        return gone
+
+    print(f"{on_store(data_dir, delete).slug} is deleted")
 
 
 def _project_view(project: Project, organization: Organization) -> dict[str, Any]:

@@ -206,6 +206,10 @@ class IdentityService:
         self._cache.clear()
         return record
 
+    def forget(self) -> None:
+        """Look at every key anew: some have ended."""
+        self._cache.clear()
+
     async def list_projects(self, organization_id: str | None = None) -> list[tuple[Project, Organization]]:
         """All projects, or those of an organization."""
         return await self._database.read(identities.list_projects, organization_id)

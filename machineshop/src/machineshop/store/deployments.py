@@ -8,7 +8,7 @@ from sqlalchemy.exc import IntegrityError
 
 from machineshop.errors import AlreadyExists, ChangedMeanwhile, NotFound
 from machineshop.models import Deployment
-from machineshop.store import queues, revisions, volumes, withdrawals
+from machineshop.store import projects, queues, revisions, volumes, withdrawals
 from machineshop.store.announcements import announce
 from machineshop.store.deployment_rows import DEPLOYMENTS, decode_config, encode_config
 from machineshop.store.tables import deployments
@@ -22,7 +22,9 @@ def insert(conn: Connection, deployment: Deployment) -> None:
     Raises:
         AlreadyExists: The project has a deployment of this name.
         VolumeUnusable: A volume that it mounts is gone, or not ready.
+        NotFound: Its project is gone.
     """
+    projects.hold(conn, deployment.project_id)
     volumes.mount(conn, deployment.project_id, deployment.config.volumes, deployment.created_at)
     try:
         conn.execute(deployments.insert().values(**_row(deployment)))

@@ -111,6 +111,7 @@ def list_projects(conn: Connection, organization_id: str | None = None) -> list[
     query = (
         select(projects, organizations.c.name.label("o_name"), organizations.c.slug.label("o_slug"))
         .join(organizations)
+        .where(projects.c.deleted_at.is_(None))
         .order_by(projects.c.slug)
     )
     if organization_id is not None:

@@ -62,6 +62,8 @@ projects = Table(
     Column("name", String, nullable=False),
     Column("slug", String, nullable=False),
     Column("created_at", Timestamp, nullable=False),
+    # The row stays, as the record of changes names it.
+    Column("deleted_at", Timestamp),
     UniqueConstraint("organization_id", "slug"),
 )
 

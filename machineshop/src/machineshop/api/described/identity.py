@@ -66,6 +66,15 @@ class ProjectShown(msgspec.Struct):
     organization: OrganizationShown
 
 
+class ProjectDeleted(msgspec.Struct):
+    """A project that is gone."""
+
+    object: Literal["project"]
+    id: Id
+    slug: str
+    deleted: Literal[True]
+
+
 class ApiKeyShown(msgspec.Struct, kw_only=True):
     """A key; never the key itself."""
 
@@ -126,7 +135,19 @@ AUTHORITY = Operation(
 )
 WHO_AM_I = Operation(about="Whose key this is.", answer=WhoAmI)
 PROJECTS = Operation(about="The organization's projects.", answer=Listed[ProjectShown])
-NEW_PROJECT = Operation(about="Make a project of the organization.", answer=ProjectShown, errors={409: None})
+_OF_IT = {"id": "$response.body#/id"}
+NEW_PROJECT = Operation(
+    about="Make a project of the organization.",
+    answer=ProjectShown,
+    errors={409: None},
+    links=[Link(f"{method} /v1/projects/{{id}}", _OF_IT) for method in ("PATCH", "DELETE")],
+)
+RENAME_PROJECT = Operation(about="Give a project another name; its slug stays.", answer=ProjectShown)
+DELETE_PROJECT = Operation(
+    about="Delete a project with all that it has; refused while it has deployments.",
+    answer=ProjectDeleted,
+    errors={409: None},
+)
 KEYS = Operation(about="The organization's keys.", answer=Listed[ApiKeyShown])
 NEW_KEY = Operation(
     about="Make a key.",

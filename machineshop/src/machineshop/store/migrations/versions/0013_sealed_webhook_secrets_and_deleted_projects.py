@@ -1,4 +1,4 @@
-"""What webhooks are signed with is sealed, as secrets are.
+"""What webhooks are signed with is sealed, as secrets are; projects may be deleted.
 
 The keys are not the database's to know: what lies in the clear is sealed, and removed, at the first start.
 """
@@ -14,6 +14,7 @@ depends_on = None
 
 def upgrade() -> None:
     """Apply the change."""
+    op.add_column("projects", sa.Column("deleted_at", sa.Float(precision=53), nullable=True))
     op.create_table(
         "webhook_signing",
         sa.Column("project_id", sa.String(), nullable=False),
