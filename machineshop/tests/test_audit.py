@@ -22,6 +22,7 @@ NOT_RECORDED = {
     "POST /internal/v1/queue/updates",
     "POST /internal/v1/videos/status",
     "POST /v1/deployments/prewarm",
+    "POST /v1/deployments/storage/volumes/{volume}/versions/{version}/files",
     "POST /v1/queue/cancel",
     "POST /v1/queue/results",
     "POST /v1/queue/resubmit",
@@ -30,11 +31,18 @@ NOT_RECORDED = {
     "POST /v1/storage/multipart/complete",
     "POST /v1/storage/multipart/init",
     "POST /v1/storage/upload-request",
+    "POST /v1/storage/volumes/{volume}/versions/{version}/files",
     "POST /v1/videos/cancel",
     "POST /v1/videos/generations",
 }
 # In one transaction with what they change.
-RECORDED_BY_THE_STORE = {"POST /v1/api-keys", "DELETE /v1/api-keys/{id}", "POST /v1/projects"}
+RECORDED_BY_THE_STORE = {
+    "POST /v1/api-keys",
+    "DELETE /v1/api-keys/{id}",
+    "POST /v1/projects",
+    "PATCH /v1/projects/{id}",
+    "DELETE /v1/projects/{id}",
+}
 
 
 def config(**variables: str) -> DeploymentConfig:
