@@ -29,8 +29,8 @@ CACHE_SECONDS = 2.0
 CACHE_LIMIT = 10_000
 
 ADMIN_KEY_NAME = "admin"
-# Servers that start at once make the default project once.
-_LOCK = "identities"
+# Servers that start at once make the default project once, and nobody makes a project where the last one goes.
+LOCK = "identities"
 DEFAULT_SLUG = "default"
 
 
@@ -122,9 +122,7 @@ class IdentityService:
             InvalidRequest: The key is too short to be safe, or was revoked.
         """
         check_strength(key)
-        await self._database.write_alone(
-            _LOCK, _ensure_admin, hash_key(key), key[:PRINTED_LENGTH], self._clock(), alone
-        )
+        await self._database.write_alone(LOCK, _ensure_admin, hash_key(key), key[:PRINTED_LENGTH], self._clock(), alone)
         return await self.authenticate(key)
 
     async def create_key(
@@ -155,7 +153,7 @@ class IdentityService:
         keys.check_slug(project_slug, "project")
         key, now = new_key(), self._clock()
         made = keys.NewKey(name, scope, key[:PRINTED_LENGTH], hash_key(key), now, keys.ends_at(now, lifetime_seconds))
-        record = await self._database.write_alone(_LOCK, keys.create, project_slug, made, by, organization_id)
+        record = await self._database.write_alone(LOCK, keys.create, project_slug, made, by, organization_id)
         self._failed.proved(made.hash)  # whoever gets it is let in, whatever else comes from there
         return record, key
 
@@ -238,7 +236,7 @@ class IdentityService:
         keys.check_slug(organization_slug or slug, "organization")
         keys.check_name(name or slug)
         return await self._database.write_alone(
-            _LOCK, keys.create_project, slug, name or slug, organization_slug or slug, by, self._clock()
+            LOCK, keys.create_project, slug, name or slug, organization_slug or slug, by, self._clock()
         )
 
 

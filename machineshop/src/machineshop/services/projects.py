@@ -13,7 +13,7 @@ from machineshop.errors import Conflict, NotFound
 from machineshop.models import Actor, Project
 from machineshop.services import keys
 from machineshop.services.audit import AT_THE_SERVER, make_event
-from machineshop.services.identity import DEFAULT_SLUG
+from machineshop.services.identity import DEFAULT_SLUG, LOCK
 from machineshop.store import audit
 from machineshop.store import projects as store
 from machineshop.store.database import Database
@@ -84,14 +84,14 @@ class ProjectService:
             NotFound: There is no such project.
             ProjectStays: It has deployments, or is one that cannot go.
         """
-        gone = await self._database.write(_delete, name_or_id, by, organization_id, own_id, self._clock())
+        gone = await self._database.write_alone(LOCK, _delete, name_or_id, by, organization_id, own_id, self._clock())
         self._ended()
         return gone
 
     async def purge(self, _now: float) -> int:
         """Take away what deleted projects still have; returns how many rows."""
         count = 0
-        while taken := await self._database.write(store.purge, BATCH):
+        while taken := await self._database.write_alone(LOCK, store.purge, BATCH):
             count += taken
         return count
 
