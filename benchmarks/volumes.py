@@ -1,4 +1,4 @@
-"""Volumes beside `cp -r` on the same disk and rclone over WebDAV: one large file, many small ones, and the memory.
+"""Volumes beside `cp -r` on the same disk, and of a large file rclone over WebDAV: the time, and the memory.
 
 Each starts anew for each turn, with nothing in it; all bytes are on disk before a turn is over.
 """
@@ -56,7 +56,8 @@ def run(scale: Scale, measures: Sequence[str]) -> list[Row]:
     with ExitStack() as cleanup:
         folder = Path(cleanup.enter_context(tempfile.TemporaryDirectory(prefix="volumes-benchmark-")))
         print(describe(["machineshop", "jig-together", "uvicorn", "uvloop", "httpx"], folder), flush=True)
-        systems: list[Store] = [MachineshopVolumes(folder), Copying(folder), RcloneWebdav(folder)]
+        ours, copying, rclone = MachineshopVolumes(folder), Copying(folder), RcloneWebdav(folder)
+        systems: list[Store] = [ours, copying, rclone]
         for system in systems:
             cleanup.callback(system.take_down)
         _, baseline_mib = run_command([Path(sys.executable).parent / "jig", "volumes", "create", "--help"], folder)
@@ -70,7 +71,8 @@ def run(scale: Scale, measures: Sequence[str]) -> list[Row]:
             source = folder / "small"
             for number in range(scale.small_files):
                 write(source / f"{number // FILES_PER_FOLDER:03}" / f"{number:05}.bin", SMALL_BYTES)
-            rows += measure(systems, scale.rounds, f"{scale.small_files:,} x 10 KiB", source, baseline_mib)
+            # rclone's WebDAV takes minutes for as many: nothing to be compared with.
+            rows += measure([ours, copying], scale.rounds, f"{scale.small_files:,} x 10 KiB", source, baseline_mib)
     print(f"\nMedians of {scale.rounds} rounds, ours / peer:\n{rows_table(rows)}")
     return rows
 
