@@ -194,6 +194,18 @@ async def test_what_is_found_in_a_transaction_is_on_disk_when_it_is_told(
     assert await second == {"first", "second"}
 
 
+async def test_what_is_committed_for_many_is_synced_by_the_commit_and_what_is_committed_at_once_after_it(
+    embedded: Database,
+) -> None:
+    def level(conn: Connection) -> object:
+        return conn.exec_driver_sql("PRAGMA synchronous").scalar()
+
+    full, normal = 2, 1
+    assert await embedded.write(level) == full
+    assert await embedded.write_briefly("queue", level) == normal
+    assert await embedded.write(level) == full
+
+
 async def test_a_database_may_lie_behind_a_link(tmp_path: Path) -> None:
     (tmp_path / "elsewhere").mkdir()
     (tmp_path / "link.db").symlink_to(tmp_path / "elsewhere" / "real.db")

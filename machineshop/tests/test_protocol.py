@@ -14,9 +14,11 @@ import uvicorn
 import uvloop
 
 from machineshop import protocol
+from machineshop.http import json_response, read_body
 from machineshop.protocol import BoundedHttpProtocol, raise_open_files_limit
 
 END = b"\r\n\r\n"
+BODY_LIMIT_BYTES = 1024
 START = b"GET / HTTP/1.1\r\nHost: x\r\n"
 
 
@@ -33,6 +35,10 @@ class Application:
         self.waiting = threading.Event()
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        if scope["path"] == "/json":
+            body = await read_body(scope, receive, BODY_LIMIT_BYTES)
+            await json_response({"size": len(body)})(scope, receive, send)
+            return
         size, more = 0, scope["path"] != "/deaf"
         while more:
             message = await receive()
@@ -371,3 +377,46 @@ def test_the_limit_of_open_files_is_raised(low_limit: int) -> None:
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     assert soft == min(hard, protocol.MAX_OPEN_FILES)
     assert raise_open_files_limit() == soft
+
+
+def posted(body: bytes, *headers: bytes) -> bytes:
+    """A request whose answer is how long its body is, as JSON."""
+    head = [b"POST /json HTTP/1.1", b"Host: x", b"Content-Length: %d" % len(body), *headers]
+    return b"\r\n".join(head) + END + body
+
+
+async def test_bodies_that_come_whole_or_in_pieces_are_read_and_answered_in_json(server: Server) -> None:
+    caller = await server.call(posted(b"1234"))
+    assert await caller.answer() == (200, {"size": 4})
+    caller.send(posted(b"12345678")[:-4])
+    other = await server.call(posted(b""))
+    assert await other.answer() == (200, {"size": 0})  # by then the first piece has been seen
+    caller.send(b"5678")
+    assert await caller.answer() == (200, {"size": 8})
+
+
+async def test_requests_behind_one_another_get_their_answers_in_turn(server: Server) -> None:
+    caller = await server.call(b"".join(posted(b"x" * size) for size in range(20)))
+    assert [await caller.answer() for _ in range(20)] == [(200, {"size": size}) for size in range(20)]
+
+
+async def test_an_answer_after_which_the_connection_ends_says_so(server: Server) -> None:
+    caller = await server.call(posted(b"1", b"Connection: close"))
+    answer = await caller.rest()
+    assert b"connection: close" in answer
+    assert answer.endswith(b'{"size":1}')
+
+
+async def test_whoever_waits_to_be_told_to_go_on_is_told(server: Server) -> None:
+    caller = await server.call(posted(b"12", b"Expect: 100-continue")[:-2])
+    async with asyncio.timeout(5):
+        assert await caller.reader.readuntil(END) == b"HTTP/1.1 100 Continue" + END
+    caller.send(b"12")
+    assert await caller.answer() == (200, {"size": 2})
+
+
+async def test_a_head_is_asked_for_without_its_body(server: Server) -> None:
+    caller = await server.call(b"HEAD /json HTTP/1.1\r\nHost: x\r\nConnection: close" + END)
+    answer = await caller.rest()
+    assert b"content-length: 10" in answer
+    assert answer.endswith(END)

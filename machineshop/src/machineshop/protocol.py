@@ -15,6 +15,7 @@ from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
 from machineshop.errors import InvalidRequest
 from machineshop.http import error_response
+from machineshop.shortcut import SHORTCUT, Shortcut
 from machineshop.transport import HeadWithBody
 
 log = logging.getLogger(__name__)
@@ -79,10 +80,12 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         self._upgrading = False  # the parser has nothing more to say
         self._early = b""
         self._tunnel: Protocol | None = None
+        self._extensions: dict[str, Any] = {}
 
     def connection_made(self, transport: BaseTransport) -> None:
         """Expect the first request."""
         super().connection_made(cast("Transport", transport))
+        self._extensions = {SHORTCUT: Shortcut(self, self.transport.write)}
         self.transport = cast("Transport", HeadWithBody(self.transport, self.loop))
         self._start_timer(self.head_timeout_seconds)
 
@@ -141,6 +144,8 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         super().on_headers_complete()
         if upgrade and self.scope["method"] == "GET":
             self.scope["extensions"] = {TUNNEL: cast("Any", self._give_up)}
+        else:
+            self.scope["extensions"] = self._extensions
         self._begun = self.scope
         self._unread_bytes = 0
         if self._timer is not None:
@@ -148,8 +153,12 @@ class BoundedHttpProtocol(HttpToolsProtocol):
 
     def on_header(self, name: bytes, value: bytes) -> None:
         """A line of a head; those behind a body are no part of it."""
-        if self.scope is not self._begun:
-            super().on_header(name, value)
+        if self.scope is self._begun:
+            return
+        name = name.lower()
+        if name == b"expect" and value.lower() == b"100-continue":
+            self.expect_100_continue = True
+        self.headers.append((name, value))
 
     def eof_received(self) -> bool | None:  # type: ignore[override]
         """The caller says no more, which ends the connection, unless that speaks another protocol."""

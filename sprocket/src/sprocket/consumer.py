@@ -98,12 +98,13 @@ class Consumer:
 
     def take_up(self, claims: list[Claim]) -> None:
         """See `Desk`. The model begins with the jobs before anything else is done."""
-        attempts = [self._attempt_of(claim) for claim in claims]
+        jobs = [self._begun(claim) for claim in claims]
         if not self._attempts:
             self._workbench.let_begin()
         # Those that are being reported have left their slots: whose room they make waits for it as long as it takes.
         staying = sum(not attempt.is_leaving for attempt in self._attempts)
-        for number, attempt in enumerate(attempts, staying):
+        for number, (claim, job) in enumerate(zip(claims, jobs, strict=True), staying):
+            attempt = Attempt(self._courier, claim, job)
             attempt.is_ahead = number >= self._workbench.slots.count
             self._attempts[attempt] = self._loop.create_task(self._serve(attempt))
 
@@ -173,7 +174,8 @@ class Consumer:
         finally:
             self._polling = False
 
-    def _attempt_of(self, claim: Claim) -> Attempt:
+    def _begun(self, claim: Claim) -> Job:
+        """Make a job of a claim, with which the model has begun, where it can."""
         workable = isinstance(claim.payload, dict)
         job = Job(
             claim.request_id,
@@ -185,7 +187,7 @@ class Consumer:
         )
         if workable and not self._draining:
             self._workbench.begin(job)
-        return Attempt(self._courier, claim, job)
+        return job
 
     async def _serve(self, attempt: Attempt) -> None:
         """See an attempt from its claim to its report."""

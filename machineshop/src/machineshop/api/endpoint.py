@@ -50,10 +50,12 @@ class Change(NamedTuple):
 class Call:
     """One authenticated request with its decoded body."""
 
-    __slots__ = ("body", "change", "identity", "request")
+    __slots__ = ("_receive", "_request", "_scope", "body", "change", "identity")
 
-    def __init__(self, request: Request, identity: Identity, body: Any) -> None:
-        self.request = request
+    def __init__(self, scope: AsgiScope, receive: Receive, identity: Identity, body: Any) -> None:
+        self._scope = scope
+        self._receive = receive
+        self._request: Request | None = None
         self.identity = identity
         self.body = body
         self.change: Change | None = None
@@ -67,6 +69,13 @@ class Call:
             after: What it is; None for one that is gone.
         """
         self.change = Change(subject, before, after)
+
+    @property
+    def request(self) -> Request:
+        """The request itself, which most jobs' submits do without."""
+        if self._request is None:
+            self._request = Request(self._scope, self._receive)
+        return self._request
 
     @property
     def project_id(self) -> str:
@@ -168,9 +177,8 @@ class Endpoint:
 
     async def __call__(self, scope: AsgiScope, receive: Receive, send: Send) -> None:
         """Answer one request; whatever goes wrong is an answer too."""
-        request = Request(scope, receive)
         try:
-            response = await self._answer(request)
+            response = await self._answer(scope, receive)
         except ClientDisconnect:
             return
         except MachineshopError as error:
@@ -178,21 +186,21 @@ class Endpoint:
         except asyncio.CancelledError:
             raise
         except Exception:
-            log.exception("api.defect method=%s path=%s", request.method, request.url.path)
+            log.exception("api.defect method=%s path=%s", scope["method"], scope["path"])
             response = error_response(MachineshopError())
         await response(scope, receive, send)
 
-    async def _answer(self, request: Request) -> Response:
-        identity = await self._identity.authenticate(bearer_token(request.headers), address_of(request.scope))
+    async def _answer(self, scope: AsgiScope, receive: Receive) -> Response:
+        identity = await self._identity.authenticate(bearer_token(scope), address_of(scope))
         if identity.key.scope not in self.scopes:
             raise NotPermitted(needed=" or ".join(sorted(self.scopes)), scope=identity.key.scope)
         body = None
         if self._decoder is not None:
-            body = decode(await read_body(request, self._body_limit_bytes), self._decoder)
-        call = Call(request, identity, body)
+            body = decode(await read_body(scope, receive, self._body_limit_bytes), self._decoder)
+        call = Call(scope, receive, identity, body)
         response = await self._handler(call)
         if self.action is not None and call.change is not None and self._audit is not None:
-            await self._audit.record(identity, address_of(request.scope), self.action, *call.change)
+            await self._audit.record(identity, address_of(scope), self.action, *call.change)
         return response
 
 

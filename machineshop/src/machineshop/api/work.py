@@ -128,8 +128,9 @@ def _retrieve(queue: QueueService, addresses: Addresses) -> Callable[[Call], Awa
         max_jobs = parse_number(call.query["max_jobs"], "max_jobs", least=1, most=MAX_BATCH) if several else 1
         async for _ in call.request.stream():
             pass  # a poll has no body; what comes after it is the end of the connection
+        host = call.headers.get("host")
         claims = await queue.retrieve(deployment, worker, timeout_seconds, call.disconnected, max_jobs)
-        views = _claim_views(call, claims, addresses)
+        views = _claim_views(host, claims, addresses)
         if several:
             return json_response({"data": views})
         return json_response({"data": views[0] if views else None})
@@ -158,12 +159,13 @@ def _take_turn(
         key = call.identity.key
         deployment = await queue.worked_by(key, body.model)
         worker = None if body.claim is None else _worker(body.claim, key.replica_id)
+        host = call.headers.get("host")
         if worker is not None and body.claim is not None and not body.updates:
             timeout_seconds = min(parse_duration(body.claim.timeout, "claim.timeout"), MAX_POLL_SECONDS)
             claims = await queue.retrieve(deployment, worker, timeout_seconds, call.disconnected, body.claim.max_jobs)
-            return _turn_response([], _claim_views(call, claims, addresses))
+            return _turn_response([], _claim_views(host, claims, addresses))
         for update in body.updates:
-            update.payload = addresses.from_worker(call.headers.get("host"), update.payload)
+            update.payload = addresses.from_worker(host, update.payload)
         # One that makes no sense is refused by itself, as one that is stale is.
         said = [_try_said(update, clock()) for update in body.updates]
         sound = [update for update in said if isinstance(update, Update)]
@@ -173,7 +175,7 @@ def _take_turn(
         outcomes = [next(answers) if isinstance(update, Update) else Told(error=update) for update in said]
         return _turn_response(
             [_answer(update, outcome) for update, outcome in zip(body.updates, outcomes, strict=True)],
-            _claim_views(call, turn.handed, addresses),
+            _claim_views(host, turn.handed, addresses),
         )
 
     return take_turn
@@ -183,8 +185,7 @@ def _turn_response(updates: list[dict[str, Any]], claims: list[dict[str, Any]]) 
     return json_response({"updates": updates, "data": claims})
 
 
-def _claim_views(call: Call, claims: Sequence[Claim], addresses: Addresses) -> list[dict[str, Any]]:
-    host = call.headers.get("host")
+def _claim_views(host: str | None, claims: Sequence[Claim], addresses: Addresses) -> list[dict[str, Any]]:
     return [claim_view(claim, addresses.for_worker(host, claim.job.payload)) for claim in claims]
 
 

@@ -88,7 +88,13 @@ class RegistryCall:
             BodyTooSlow: Nothing of it came for too long.
             ClientDisconnect: The caller hung up before the end of it.
         """
-        return await read_body(self.request, limit_bytes, "The manifest", "Put what is large into a blob.")
+        return await read_body(
+            self.request.scope,
+            self.request.receive,
+            limit_bytes,
+            "The manifest",
+            "Put what is large into a blob.",
+        )
 
 
 Handler = Callable[[RegistryCall], Awaitable[Response]]

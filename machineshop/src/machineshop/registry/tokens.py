@@ -49,7 +49,9 @@ class TokenEndpoint:
         if request.method == "GET":
             key, scopes = _asked_by_get(request.headers, request.query_params)
         else:
-            key, scopes = _asked_by_post(request.headers, await read_body(request, FORM_LIMIT_BYTES))
+            key, scopes = _asked_by_post(
+                request.headers, await read_body(request.scope, request.receive, FORM_LIMIT_BYTES)
+            )
         token = await self._access.issue(key, scopes, address_of(request.scope))
         answer = {
             "token": token,

@@ -6,7 +6,7 @@ transaction, which stores the job and claims it at once: both are answered after
 
 import asyncio
 import logging
-import secrets
+import os
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any
 
@@ -146,12 +146,15 @@ class Dispatcher:
         self.waiters.add(deployment_id, waiter)
         hung_up.add_done_callback(waiter.send_home)
         timer = asyncio.get_running_loop().call_later(timeout_seconds, waiter.send_home)
+        handed = []
         try:
-            return await waiter.handed
+            handed = await waiter.handed
         finally:
             timer.cancel()
-            waiter.send_home()
-            self.waiters.forget(deployment_id, waiter)
+            if not handed:  # it may still stand in the line
+                waiter.send_home()
+                self.waiters.forget(deployment_id, waiter)
+        return handed
 
     async def _claim(self, deployment_id: str, worker: Worker, max_jobs: int) -> list[Claim]:
         wanted = self.wanted(worker, max_jobs)
@@ -248,7 +251,7 @@ class Dispatcher:
 
 def new_token() -> str:
     """What fences the attempts of one claim."""
-    return secrets.token_hex(16)
+    return os.urandom(16).hex()
 
 
 def claim_expires_at(worker: Worker, now: float) -> float:

@@ -1,7 +1,7 @@
 """The workers that wait for a job, in the order in which they came."""
 
 import asyncio
-from collections import Counter, defaultdict, deque
+from collections import defaultdict, deque
 
 from machineshop.models import Claim, Worker
 
@@ -33,15 +33,15 @@ class Waiters:
     def __init__(self) -> None:
         self._lines: defaultdict[str, deque[Waiter]] = defaultdict(deque)
         # How often a job of a deployment became pending: tells a worker that was just about to wait to look again.
-        self._arrivals: Counter[str] = Counter()
+        self._arrivals: dict[str, int] = {}
 
     def arrivals(self, deployment_id: str) -> int:
         """How often a job of this deployment became pending."""
-        return self._arrivals[deployment_id]
+        return self._arrivals.get(deployment_id, 0)
 
     def arrived(self, deployment_id: str) -> None:
         """A job has become pending."""
-        self._arrivals[deployment_id] += 1
+        self._arrivals[deployment_id] = self.arrivals(deployment_id) + 1
 
     def add(self, deployment_id: str, waiter: Waiter) -> None:
         """Let one wait behind the others."""

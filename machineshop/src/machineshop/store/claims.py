@@ -21,6 +21,9 @@ CLAIM_CHUNK = 100
 CLAIM_BYTES = 16 * 1024 * 1024
 
 
+_CLAIMED = target(JobVerb.CLAIM)
+
+
 class Wanted(msgspec.Struct, frozen=True, kw_only=True):
     """What a worker asks for."""
 
@@ -106,7 +109,7 @@ def _pass_through(conn: Connection, job: Job, wanted: Wanted) -> Claim | None:
     )
     running = msgspec.structs.replace(
         job,
-        state=target(JobVerb.CLAIM),
+        state=_CLAIMED,
         attempt=1,
         claimed_at=wanted.now,
         claim_expires_at=wanted.expires_at,

@@ -40,6 +40,7 @@ SESSION_LIMITS = {
     "lock_timeout": 8_000,
     "idle_in_transaction_session_timeout": 5_000,
 }
+_UNBOUNDED = contextlib.nullcontext()
 _LOCK = "SELECT pg_advisory_xact_lock(%s)"
 _NOTIFY = f"SELECT pg_notify('{CHANNEL}', %s) WHERE pg_current_xact_id_if_assigned() IS NOT NULL"
 # In what a pool knows of a connection.
@@ -71,8 +72,8 @@ class Engines:
     def bound(self, conn: Connection, seconds: float) -> contextlib.AbstractContextManager[None]:
         """Give the connection up where what is done with it in this block takes longer."""
         if self.is_sqlite:
-            return contextlib.nullcontext()
-        return self._watchdog.bound(conn.connection.driver_connection, seconds)
+            return _UNBOUNDED
+        return self._watchdog.bound(conn.connection.dbapi_connection, seconds)
 
     def lost(self) -> None:
         """A connection has broken: those that were made before it are not used any more, as they may be dead too."""
@@ -81,7 +82,12 @@ class Engines:
     def prepare_writer(self, driver: Any) -> None:
         """Set up the writer's connection: it waits for locks in `begin` alone, and leaves checkpoints to others."""
         if self.is_sqlite:
-            for pragma in ("busy_timeout=0", "wal_autocheckpoint=0", f"cache_size={-WRITER_CACHE_KIB}"):
+            for pragma in (
+                "synchronous=NORMAL",  # what it commits is put on disk by `wal.py`
+                "busy_timeout=0",
+                "wal_autocheckpoint=0",
+                f"cache_size={-WRITER_CACHE_KIB}",
+            ):
                 driver.execute(f"PRAGMA {pragma}")
 
     def begin(self, driver: Any, locks: Collection[str], *, waits: bool = True) -> None:
@@ -189,7 +195,7 @@ def lock_key(name: str) -> int:
 
 def local_address(conn: Connection) -> str | None:
     """The address of this machine on the way to the database; None where that is no way between machines."""
-    driver: Any = conn.connection.driver_connection
+    driver: Any = conn.connection.dbapi_connection
     with socket.socket(fileno=os.dup(driver.pgconn.socket)) as opened:
         return str(opened.getsockname()[0]) if opened.family in {socket.AF_INET, socket.AF_INET6} else None
 

@@ -37,7 +37,7 @@ class Statement:
 
     def run(self, conn: Connection, values: Mapping[str, Any]) -> Cursor:
         """Run it in the connection's transaction."""
-        driver: Any = conn.connection.driver_connection
+        driver: Any = conn.connection.dbapi_connection
         cursor: Cursor = driver.execute(self._sqlite if conn.dialect.name == "sqlite" else self._postgres, values)
         return cursor
 
@@ -46,7 +46,7 @@ class Statement:
         if len(rows) == 1:
             self.run(conn, rows[0])
             return
-        driver: Any = conn.connection.driver_connection
+        driver: Any = conn.connection.dbapi_connection
         if conn.dialect.name == "sqlite":
             driver.executemany(self._sqlite, rows)
         else:

@@ -1,8 +1,11 @@
 """SQLite's write-ahead log, put on disk by ourselves.
 
 With synchronous=FULL a commit returns when the log is on disk, and nobody can see it earlier. For a claim handed to a
-waiting worker that is later than need be: nothing was promised to anybody yet. So such a transaction is committed with
+waiting worker that is later than need be: nothing was promised to anybody yet. So the writer's connection commits with
 synchronous=NORMAL, the worker gets its job, and then we do what FULL would have done, before the submit is answered.
+NORMAL leaves out nothing else: before a checkpoint, after it, and where the log begins anew, SQLite syncs in either
+mode. What the writer's thread commits for many callers at once goes with FULL (`synced`), as nobody is to see that
+before it is on disk.
 """
 
 import logging
@@ -39,14 +42,14 @@ class WriteAheadLog:
         self._fd: int | None = None
 
     @contextmanager
-    def unsynced(self, conn: Connection) -> Iterator[None]:
-        """Commits in this block return before they are on disk; `sync` must follow."""
-        driver: Any = conn.connection.driver_connection
-        driver.execute("PRAGMA synchronous=NORMAL")
+    def synced(self, conn: Connection) -> Iterator[None]:
+        """Commits in this block return when they are on disk; those outside of it before, and `sync` must follow."""
+        driver: Any = conn.connection.dbapi_connection
+        driver.execute("PRAGMA synchronous=FULL")
         try:
             yield
         finally:
-            driver.execute("PRAGMA synchronous=FULL")
+            driver.execute("PRAGMA synchronous=NORMAL")
 
     def sync(self) -> None:
         """Put on disk what was committed so far.

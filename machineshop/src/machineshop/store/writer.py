@@ -19,7 +19,7 @@ from machineshop.store import announcements
 from machineshop.store.engines import Engines
 from machineshop.store.failures import first_line, refused_value, unavailable
 from machineshop.store.outage import Outage
-from machineshop.store.wal import BUSY_TIMEOUT_SECONDS, Checkpointer, LogNotOnDisk, WriteAheadLog
+from machineshop.store.wal import BUSY_TIMEOUT_SECONDS, Checkpointer, LogNotOnDisk
 from machineshop.store.write import Write, on_loops
 
 log = logging.getLogger(__name__)
@@ -75,10 +75,9 @@ class Writer:
         Transactions go on while the log of those before them is put on disk, and nobody changes threads for them. That
         blocks the event loop for some statements, and never for a disk or another process.
         """
-        write_ahead_log = self._engines.log
-        if write_ahead_log is not None and self._turn.acquire(blocking=False):
+        if self._engines.log is not None and self._turn.acquire(blocking=False):
             try:
-                self._commit_at_once(write, write_ahead_log)
+                self._commit_at_once(write)
             finally:
                 self._turn.release()
         if write.committed and write.handed_over:
@@ -97,12 +96,11 @@ class Writer:
         write.committed = self._committed_at_once
         self.put(write)
 
-    def _commit_at_once(self, write: Write, write_ahead_log: WriteAheadLog) -> None:
+    def _commit_at_once(self, write: Write) -> None:
         if self._ended:
             return
         try:
-            with write_ahead_log.unsynced(self._connected()):
-                topics = self._transact([write], waits=False)
+            topics = self._transact([write], waits=False)
         except Exception:  # noqa: BLE001 - another process writes, or the disk is full: the thread tries, and tells
             write.result = write.error = None
         else:
@@ -204,12 +202,15 @@ class Writer:
         _refuse(group, error)
 
     def _transact_to_disk(self, group: list[Write]) -> set[str]:
-        if self._engines.log is not None and all(write.hand_over for write in group):
+        write_ahead_log = self._engines.log
+        if write_ahead_log is not None:
+            if not all(write.hand_over for write in group):
+                with write_ahead_log.synced(self._connected()):
+                    return self._transact(group)
             self._committed_at_once += 1  # before it is: readers see it as soon as it is committed
-            with self._engines.log.unsynced(self._connected()):
-                topics = self._transact(group)
+            topics = self._transact(group)
             on_loops(group, Write.early)
-            self._engines.log.sync()
+            write_ahead_log.sync()
             self._synced = self._committed_at_once
             return topics
         for _ in range(DEADLOCK_TRIES - 1):
@@ -224,8 +225,12 @@ class Writer:
         return self._transact(group)
 
     def _transact(self, group: list[Write], *, waits: bool = True) -> set[str]:
-        queues = {queue for write in group for queue in write.queues}
-        conn = self._begun(queues | {write.alone for write in group if write.alone is not None}, waits=waits)
+        queues: set[str] = set()
+        locks: set[str] = set()
+        if not self._engines.is_sqlite:  # which has one writer anyway, and nobody else to tell
+            queues = {queue for write in group for queue in write.queues}
+            locks = queues | {write.alone for write in group if write.alone is not None}
+        conn = self._begun(locks, waits=waits)
         driver = _driver(conn)
         announcements.taken(conn)  # those of a transaction that came to nothing
         with self._engines.bound(conn, TRANSACTION_SECONDS):
@@ -233,7 +238,7 @@ class Writer:
                 if not self._run_all(conn, driver, group):
                     return set()
                 topics = announcements.taken(conn)
-                self._end(driver, queues | {announcements.to_others(topic) for topic in topics})
+                self._end(driver, queues.union(map(announcements.to_others, topics)))
                 if self._checkpointer is not None:
                     self._checkpointer.count()
             except BaseException:
@@ -321,4 +326,4 @@ def _refuse(group: list[Write], error: StoreUnavailable) -> None:
 
 
 def _driver(conn: Connection) -> Any:
-    return conn.connection.driver_connection
+    return conn.connection.dbapi_connection
