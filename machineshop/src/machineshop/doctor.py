@@ -20,6 +20,7 @@ from machineshop.datadir import DataDir
 from machineshop.errors import MachineshopError, StoreUnavailable
 from machineshop.runtime.docker.api import answers, endpoint_here
 from machineshop.runtime.machine import Machine
+from machineshop.runtime.views import try_out
 from machineshop.server import PortTaken, listen
 from machineshop.store.engines import is_sqlite
 from machineshop.store.schema import postgres_version
@@ -64,6 +65,7 @@ def examine(
     yield _open_files()
     yield _gpus()
     yield _docker()
+    yield _views()
     yield _context()
 
 
@@ -184,6 +186,13 @@ def _docker() -> Finding:
     if asyncio.run(answers(endpoint)):
         return Finding("docker", "ok", f"an engine answers at {endpoint}: images run as containers")
     return Finding("docker", "note", f"no engine answers at {endpoint}; bundles need none, images do")
+
+
+def _views() -> Finding:
+    why_not = try_out()
+    if why_not is None:
+        return Finding("volumes", "ok", "each replica that is a process sees its own")
+    return Finding("volumes", "note", f"{why_not}: a mount_path leads to one version at a time; docs/volumes.md")
 
 
 def _context() -> Finding:

@@ -24,7 +24,7 @@ TRIAL_SECONDS = 30.0
 TRIAL_PATH = "/machineshop-trial"
 MEND = (
     "Choose another mount_path, in a folder that the server's user may write to, or use container images on "
-    "--runtime docker; docs/deployments.md says what would give each replica a view of its own."
+    "--runtime docker; docs/volumes.md says what would give each replica a view of its own."
 )
 
 logger = logging.getLogger(__name__)

@@ -146,7 +146,7 @@ class VolumeCache:
         if not needed_bytes:
             return
         async with self._room:
-            evictable = await asyncio.to_thread(self._evictable)
+            evictable = await asyncio.to_thread(self._evictable, self._in_use())
             while (why := await asyncio.to_thread(self._lack_of_room, needed_bytes)) is not None:
                 if not evictable:
                     raise NoRoom(needed_gib=needed_bytes / GIB, why=why)
@@ -169,9 +169,8 @@ class VolumeCache:
     def _limit(self) -> int:
         return int(space(self._folder).total * DISK_SHARE) if self._limit_bytes is None else self._limit_bytes
 
-    def _evictable(self) -> list[TreeKey]:
+    def _evictable(self, in_use: frozenset[TreeKey]) -> list[TreeKey]:
         """What would make room, the least recently used first."""
-        in_use = self._in_use()
         keys = [key for key in self._trees.known() if key not in in_use]
         return [key for key in keys if (made := self._trees.made(key)) is None or made.copied_bytes]
 
