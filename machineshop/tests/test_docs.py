@@ -13,7 +13,7 @@ from machineshop.app import Platform
 from machineshop.commands.serve import serve
 from machineshop.config import Settings
 from machineshop.http import ADMIN_SCOPES, ANY_SCOPE, USER_SCOPES, VIEWER_SCOPES, WORK_SCOPES
-from machineshop.states import JOB_MOVES, TERMINAL_STATES, DeploymentStatus
+from machineshop.states import JOB_MOVES, TERMINAL_STATES, VOLUME_MOVES, DeploymentStatus
 
 WHOSE = {
     frozenset(ANY_SCOPE): "any",
@@ -76,6 +76,11 @@ def test_the_diagram_of_a_job_is_the_table() -> None:
     drawn = {(source, verb, target) for source, target, verb in _drawn("job") if source != "[*]" and verb}
     assert drawn == {(str(source), str(verb), str(target)) for (source, verb), target in JOB_MOVES.items()}
     assert {source for source, target, _ in _drawn("job") if target == "[*]"} == {str(s) for s in TERMINAL_STATES}
+
+
+def test_the_diagram_of_a_version_is_the_table() -> None:
+    drawn = {(source, target) for source, target, _ in _drawn("volume") if "[*]" not in {source, target}}
+    assert drawn == {(str(source), str(target)) for source, targets in VOLUME_MOVES.items() for target in targets}
 
 
 def test_the_diagram_of_a_deployment_has_its_states() -> None:

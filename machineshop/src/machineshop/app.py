@@ -210,6 +210,7 @@ class Platform:
         self.gateway.close()
         await self.scraper.close()
         await self.runtime.close()
+        await self.volume_contents.close()
         await self.images.close()
         if self.outside_registry is not None:
             await self.outside_registry.close()

@@ -29,7 +29,8 @@ from machineshop.config import StorageUrl
 
 DEFAULT_REGION = "us-east-1"
 CONNECT_SECONDS = 5
-READ_SECONDS = 60
+# Also how long a server that is stopped may wait for an origin that says nothing.
+READ_SECONDS = 20
 TRIES = 3
 CONNECTIONS = 8
 ROLE_SECONDS = 3600

@@ -47,10 +47,14 @@ class VolumeContents:
         files = await self._database.read(store.with_blobs, project_id, volume_id, version)
         if not files:
             raise ArtifactMissing(f"Version {version} of this volume has no files in this project.")
-        digests = await asyncio.gather(*(self._digest(file, blob_key) for file, blob_key in files))
         return [
-            VolumeFile(path=file.name.split("/", 2)[2], size=file.size, digest=digest, blob_key=blob_key)
-            for (file, blob_key), digest in zip(files, digests, strict=True)
+            VolumeFile(
+                path=file.name.split("/", 2)[2],
+                size=file.size,
+                digest=file.digest or await self._digest(file, blob_key),
+                blob_key=blob_key,
+            )
+            for file, blob_key in files
         ]
 
     async def open_file(self, file: VolumeFile) -> AsyncIterator[bytes]:
@@ -78,9 +82,14 @@ class VolumeContents:
                 raise result
         return len(found)
 
+    async def close(self) -> None:
+        """Break off what is being hashed; it is begun anew after the next start."""
+        tasks = list(self._hashing.values())
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
     async def _digest(self, file: StoredFile, blob_key: str) -> str:
-        if file.digest is not None:
-            return file.digest
         # Whoever else wants it meanwhile waits for the same.
         task = self._hashing.get(blob_key)
         if task is None:
