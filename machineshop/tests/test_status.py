@@ -36,6 +36,7 @@ def a_replica(**changes: Any) -> Replica:
 READY = a_replica(started_at=NOW - 9, ready_since=NOW - 5)
 STARTING = a_replica(id="r2", started_at=NOW - 9)
 OLD = a_replica(id="old", revision_id="old", started_at=NOW - 99, ready_since=NOW - 90)
+HICCUP = a_replica(id="h", status=ReplicaStatus.WAITING, reason="ErrImagePull", message="the registry is away")
 CRASHING = a_replica(id="c", status=ReplicaStatus.WAITING, reason="CrashLoopBackOff", message="exit code 1")
 
 
@@ -51,6 +52,8 @@ CRASHING = a_replica(id="c", status=ReplicaStatus.WAITING, reason="CrashLoopBack
         (2, [OLD, READY], DeploymentStatus.UPDATING),
         (1, [OLD, CRASHING], DeploymentStatus.FAILED),
         (1, [CRASHING], DeploymentStatus.FAILED),
+        (1, [HICCUP], DeploymentStatus.UPDATING),
+        (1, [msgspec.structs.replace(HICCUP, reason="ImagePullBackOff")], DeploymentStatus.FAILED),
         (0, [], DeploymentStatus.SCALED_TO_ZERO),
         (0, [READY], DeploymentStatus.SCALING),
         (1, [msgspec.structs.replace(READY, draining=True)], DeploymentStatus.UPDATING),

@@ -1,4 +1,4 @@
-"""Rollouts under load on the process runtime: no request fails and no job is lost, whatever becomes of the revisions.
+"""Rollouts under load, as processes and in containers: no request fails and no job is lost, whatever the revisions do.
 
 `MACHINESHOP_DRILL_ROLLOUTS` says how many; in a usual run they are few, so that they fit into the time of one.
 """
@@ -14,7 +14,9 @@ from typing import Any
 import httpx
 import pytest
 
+from contract.container_clients import need_docker
 from platform_process import PlatformProcess, wait_for, write_worker
+from worker_image import build, left_of, remove
 
 pytestmark = pytest.mark.timeout(600)
 
@@ -104,12 +106,29 @@ class Load:
                 number += 1
 
 
-@pytest.fixture
-def rolling(own_platform: PlatformProcess, tmp_path: Path) -> PlatformProcess:
-    """A platform with a deployment whose replicas are ready."""
-    own_platform.deploy(write_worker(tmp_path / NAME, NAME, WORKER, tables=TABLES))
-    wait_for(lambda: own_platform.deployment(NAME)["ready_replicas"] == REPLICAS, "all replicas are ready", 60)
-    return own_platform
+@pytest.fixture(params=["process", "docker"])
+def rolling(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[PlatformProcess]:
+    """A platform of this runtime, with a deployment whose replicas are ready."""
+    if request.param == "docker":
+        need_docker()
+    platform = PlatformProcess(tmp_path, "--runtime", request.param)
+    platform.start()
+    folder = write_worker(tmp_path / NAME, NAME, WORKER, tables=TABLES)
+    image: str | None = None
+    if request.param == "process":
+        platform.deploy(folder)
+    else:
+        (tmp_path / "image").mkdir()
+        image = build(tmp_path / "image", f"{WORKER}\nsprocket.run(Worker())\n")
+        with (folder / "jig.toml").open("a") as config:
+            config.write('command = ["python3", "worker.py", "--queue"]\ngpu_type = "none"\ngpu_count = 0\n')
+        platform.jig("deploy", "--image", image, cwd=folder)
+    wait_for(lambda: platform.deployment(NAME)["ready_replicas"] == REPLICAS, "all replicas are ready", 60)
+    yield platform
+    platform.close()
+    if image is not None:
+        assert left_of(platform) == []
+        remove(image)
 
 
 def test_rollouts_under_load_fail_no_request_and_lose_no_job(rolling: PlatformProcess) -> None:

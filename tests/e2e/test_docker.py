@@ -1,69 +1,20 @@
 """Images in containers, from the push to the last trace: with docker, tg and jig, on a real engine."""
 
 import json
-import subprocess
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
-from uuid import uuid4
 
 import httpx
 import pytest
 
 from contract.container_clients import ContainerClients, need_docker
 from contract.tg_command import Outside, Tg
-from platform_process import ROOT, PlatformProcess, wait_for, write_worker
+from platform_process import PlatformProcess, wait_for, write_worker
+from worker_image import WORKER, docker, left_of
 
-BASE = "python:3.11-slim"
-BUILD_SECONDS = 300
 COMMAND = ["python3", "worker.py", "--queue"]
-WORKER = """
-import os
-import sprocket
-
-class Worker(sprocket.Sprocket):
-    def predict(self, args):
-        if "file" in args:
-            with open(args["file"]) as read, open("/tmp/louder.txt", "w") as written:
-                written.write(read.read().upper())
-            return {"file": sprocket.FileOutput("/tmp/louder.txt"), "replica": os.environ["MACHINESHOP_REPLICA_ID"]}
-        return {"echo": args, "in_a_container": os.path.exists("/.dockerenv")}
-
-sprocket.run(Worker())
-"""
-DOCKERFILE = f"""
-FROM {BASE}
-COPY *.whl /wheels/
-RUN pip install --quiet /wheels/*.whl
-COPY worker.py /app/worker.py
-WORKDIR /app
-CMD ["python3", "worker.py"]
-"""
-
-
-def docker(*arguments: str, folder: Path | None = None) -> str:
-    finished = subprocess.run(
-        ["docker", *arguments], cwd=folder, capture_output=True, text=True, timeout=BUILD_SECONDS, check=False
-    )
-    assert finished.returncode == 0, finished.stdout + finished.stderr
-    return finished.stdout.strip()
-
-
-@pytest.fixture(scope="module")
-def worker_image(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """An image with a worker, as a person builds it, in the engine alone."""
-    need_docker()
-    folder = tmp_path_factory.mktemp("image")
-    for wheel in (ROOT / "machineshop/src/machineshop/wheels").glob("sprocket-*.whl"):
-        (folder / wheel.name).write_bytes(wheel.read_bytes())
-    (folder / "worker.py").write_text(WORKER)
-    (folder / "Dockerfile").write_text(DOCKERFILE)
-    name = f"machineshop-test-worker:{uuid4().hex[:12]}"
-    docker("build", "--quiet", "--network", "host", "--tag", name, ".", folder=folder)
-    yield name
-    # By its id it goes with all its names, those of the platform's registry among them.
-    docker("image", "rm", "--force", docker("image", "inspect", "--format", "{{.Id}}", name))
 
 
 @pytest.fixture
@@ -83,13 +34,6 @@ def dock(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PlatformProcess]:
     yield process
     process.close()
     assert left_of(process) == []
-
-
-def left_of(platform: PlatformProcess) -> list[str]:
-    """The containers and networks that this platform has in the engine."""
-    instance = (platform.data_dir / "runtime/containers.id").read_text()
-    mine = ("-q", "--filter", f"label=machineshop.instance={instance}")
-    return [*docker("container", "ls", "--all", *mine).split(), *docker("network", "ls", *mine).split()]
 
 
 def outputs(platform: PlatformProcess, name: str, payload: dict[str, Any]) -> dict[str, Any]:
@@ -166,6 +110,44 @@ def test_a_local_image_and_a_bundle_are_deployed_side_by_side(
     for name in ("local", "beside"):
         dock.jig("destroy", name, "--yes", cwd=folder)
     wait_for(lambda: not left_of(dock), "nothing is left", 60)
+
+
+@pytest.mark.timeout(400)
+def test_what_was_pulled_and_is_used_no_more_is_removed_and_nothing_else(
+    dock: PlatformProcess, worker_image: str, tmp_path: Path
+) -> None:
+    folder = tmp_path / "passing"
+    folder.mkdir()
+    (folder / "Dockerfile").write_text(f"FROM {worker_image}\nLABEL passing={folder}\n")
+    with tempfile.TemporaryDirectory(prefix="clients-") as home:
+        clients = ContainerClients(dock, Path(home))
+        clients.login("docker")
+        pushed = f"{clients.namespace}/passing:v1"
+        docker("build", "--quiet", "--tag", pushed, ".", folder=folder)
+        clients.docker("push", pushed)
+        docker("image", "rm", "--force", docker("image", "inspect", "--format", "{{.Id}}", pushed))
+    (folder / "jig.toml").write_text('name = "passing"\n[deploy]\ngpu_type = "none"\ngpu_count = 0\nmemory = 1\n')
+    dock.jig("deploy", "--image", pushed, cwd=folder)
+    pulled = dock.deployment("passing")["image"]
+    memory = dock.data_dir / "runtime/images.json"
+    noted = json.loads(memory.read_text())
+    assert pulled in noted
+    _age(dock, memory)
+    wait_for(lambda: json.loads(memory.read_text())[pulled] > 1, "what a container has is kept")
+    assert docker("image", "inspect", "--format", "{{.Id}}", pulled)
+    dock.jig("destroy", "passing", "--yes", cwd=folder)
+    wait_for(lambda: not left_of(dock), "nothing runs")
+    _age(dock, memory)
+    wait_for(lambda: pulled not in json.loads(memory.read_text()), "it is removed")
+    assert docker("image", "ls", "--all", "--quiet", "--filter", f"label=passing={folder}") == ""
+    assert docker("image", "inspect", "--format", "{{.Id}}", worker_image)
+
+
+def _age(platform: PlatformProcess, memory: Path) -> None:
+    """Let a week pass while the server is away, and have it look again."""
+    platform.kill()
+    memory.write_text(json.dumps(dict.fromkeys(json.loads(memory.read_text()), 1.0)))
+    platform.start()
 
 
 def test_without_bundles_and_without_an_engine_it_says_what_to_do(tmp_path: Path) -> None:

@@ -407,11 +407,14 @@ class Platform:
 
     def _let_containers_in(self) -> None:
         """Listen where containers look for this machine, when the server would only hear what runs on it itself."""
-        gateway = self.choice.gateway
-        if gateway is None or not is_loopback(self.settings.host) or self.settings.host in EVERYWHERE:
+        hears_itself_alone = is_loopback(self.settings.host) and self.settings.host not in EVERYWHERE
+        if self.choice.endpoint is None or not hears_itself_alone:
+            return
+        if self.choice.gateway is None:
+            log.warning("containers of this engine cannot reach a platform on the loopback: use --host 0.0.0.0")
             return
         try:
-            self.server.listen_also(gateway)
+            self.server.listen_also(self.choice.gateway)
         except PortTaken as error:
             log.warning("containers may not reach the platform: %s With --host 0.0.0.0 they do.", error.message)
 

@@ -113,7 +113,7 @@ async def test_an_image_that_cannot_run_says_why_and_what_to_do(
     monkeypatch.setattr("machineshop.runtime.replica.FIRST_BACK_OFF_SECONDS", 300.0)
     nowhere = f"127.0.0.1:1/{uuid4().hex}"
     cases: dict[str, tuple[dict[str, object], str, str]] = {
-        "nowhere": ({"image": nowhere}, "ImagePullBackOff", f"'{nowhere}' cannot be reached from this machine"),
+        "nowhere": ({"image": nowhere}, "ErrImagePull", f"'{nowhere}' cannot be reached from this machine"),
         "no-command": ({"image": strange_image, "command": ()}, "CreateContainerError", "Its image has no command"),
         "other-machine": ({"image": strange_image, "command": ("/program",)}, "Error", "another architecture"),
         "no-program": ({"command": ("/no/such",)}, "Error", "Its command does not exist in the image (/no/such"),
@@ -173,6 +173,17 @@ while True:
     ended = await one(dock.runtime, lambda r: r.status is ReplicaStatus.TERMINATED)
     assert ended.message == "It did not end within its grace period of 2 s and was killed."
     assert sum(path.stat().st_size for path in folder.glob("log.*")) < 2 * 5 * 1024**2
+    await nothing_left(dock)
+
+
+async def test_one_that_exits_at_once_again_and_again_is_in_a_crash_loop_and_leaves_nothing(
+    dock: DockerWorld,
+) -> None:
+    await dock.runtime.apply(dock.spec(command=("sh", "-c", "echo nothing to do; exit 4")), 1)
+    replica = await one(dock.runtime, lambda r: r.reason == "CrashLoopBackOff" and r.restarts >= 2)
+    assert "times in a row" in (replica.message or "")
+    assert "The process exited with code 4. Its last line: nothing to do" in (replica.message or "")
+    await dock.runtime.delete("dep-1")
     await nothing_left(dock)
 
 

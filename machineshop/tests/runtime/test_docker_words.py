@@ -7,11 +7,12 @@ import pytest
 
 from machineshop.runtime import replica
 from machineshop.runtime.base import ArtifactKind, RevisionSpec
-from machineshop.runtime.choice import gateway_of, url_in_containers
-from machineshop.runtime.docker.body import Machine, container
+from machineshop.runtime.choice import url_in_containers
+from machineshop.runtime.docker.body import Machine, Network, container
 from machineshop.runtime.docker.ends import exit_of, why_not_started
 from machineshop.runtime.docker.follower import CopiedLog
 from machineshop.runtime.docker.images import Image, split, why_not_pulled
+from machineshop.runtime.docker.networks import gateway_of
 from machineshop.runtime.replica import Record
 from machineshop.runtime.replica_log import FileLog
 
@@ -37,7 +38,7 @@ def record(**fields: Any) -> Record:
 def body(image: Image = Image(DIGEST), machine: Machine | None = None, **fields: Any) -> dict[str, Any]:  # noqa: B008
     machine = machine or Machine(instance="i1", cpus=2, architecture="amd64", init=True, sized_storage=False)
     one = record(**fields)
-    return container(one, one.spec, image, "the key", "net", machine)
+    return container(one, one.spec, image, "the key", Network("net"), machine)
 
 
 def test_gpus_are_asked_for_by_number_and_withheld_from_others() -> None:
@@ -80,24 +81,30 @@ def test_the_root_is_read_only_where_the_image_says_that_it_can_be() -> None:
 
 
 @pytest.mark.parametrize(
-    ("words", "said"),
+    ("words", "said", "final"),
     [
-        ("no matching manifest for linux/amd64 in the manifest list entries", "for this machine's architecture"),
-        ("manifest for x:1 not found: manifest unknown", "Correct the name, build it on this machine, or push it"),
-        ("pull access denied for x, repository does not exist", "pull it on this machine with a login of yours"),
-        ("Get https://x/v2/: dial tcp: lookup x: no such host", "cannot be reached from this machine"),
-        ("write /var/lib/docker/x: no space left on device", "docker system prune"),
-        ("something else", "cannot be pulled: something else."),
+        ("no matching manifest for linux/amd64 in the manifest list entries", "for this machine's architecture", True),
+        (
+            "manifest for x:1 not found: manifest unknown",
+            "Correct the name, build it on this machine, or push it",
+            True,
+        ),
+        ("pull access denied for x, repository does not exist", "pull it on this machine with a login of yours", True),
+        ("Get https://x/v2/: dial tcp: lookup x: no such host", "cannot be reached from this machine", False),
+        ("write /var/lib/docker/x: no space left on device", "docker system prune", False),
+        ("something else", "cannot be pulled: something else.", False),
     ],
 )
-def test_a_pull_that_fails_says_what_to_do(words: str, said: str) -> None:
-    assert said in why_not_pulled("x:1", words).message
+def test_a_pull_that_fails_says_what_to_do_and_whether_waiting_helps(words: str, said: str, final: bool) -> None:
+    failure = why_not_pulled("x:1", words)
+    assert (said in failure.message, failure.final) == (True, final)
 
 
 @pytest.mark.parametrize(
     ("words", "architectures", "said"),
     [
         ("No command specified", SAME, "neither ENTRYPOINT nor CMD"),
+        ("container create: no command or entrypoint provided, and no CMD", SAME, "neither ENTRYPOINT nor CMD"),
         ('exec: "nope": executable file not found in $PATH: unknown', SAME, "does not exist in the image"),
         ("exec /x: exec format error", SAME, "built for another architecture, or is a script without a line"),
         ("exec /x: no such file or directory", ("arm64", "amd64"), "The image is for arm64 and this machine is amd64"),
@@ -119,6 +126,9 @@ def test_an_end_is_read_from_the_engines_state() -> None:
     assert ended.at == pytest.approx(1767323045.123456)
     never = {"ExitCode": 0, "FinishedAt": "0001-01-01T00:00:00Z"}
     assert exit_of(never, record(), "", architectures=SAME, now=7.0).at == 7.0
+    podman = "ERROR (catatonit:6): failed to exec pid1: No such file or directory"
+    missing = exit_of({"ExitCode": 1}, record(command=("/nope",)), podman, architectures=SAME, now=1.0)
+    assert "does not exist in the image (/nope: No such file" in (missing.message or "")
     oom = exit_of({"ExitCode": 137, "OOMKilled": True}, record(), "", architectures=SAME, now=1.0)
     assert (oom.reason, "2 GiB of memory" in (oom.message or "")) == ("OOMKilled", True)
 
@@ -171,3 +181,28 @@ def test_the_gateway_of_a_network_is_its_first_address_unless_it_says_another() 
     assert gateway_of({"Subnet": "172.17.0.0/16", "Gateway": "172.17.9.9"}) == "172.17.9.9"
     assert gateway_of({"Subnet": "fd00::/64", "Gateway": "fd00::1"}) is None
     assert gateway_of({}) is None
+
+
+def test_an_engine_that_counts_seconds_alone_and_in_its_zone_loses_no_line(tmp_path: Path) -> None:
+    first = frame("2026-01-02T03:04:05+02:00 one\n") + frame("2026-01-02T03:04:05+02:00 one\n")
+    more = frame("2026-01-02T03:04:05+02:00 two\n") + frame("2026-01-02T03:04:06+02:00 three\n")
+    log = CopiedLog(tmp_path)
+    log.take(first)
+    log.restart()
+    log.take(first + more[:30])
+    log.restart()
+    log.take(first + more)
+    log.close()
+    again = CopiedLog(tmp_path)
+    again.take(frame("2026-01-02T03:04:06+02:00 three\n") + frame("2026-01-02T03:04:06+02:00 four\n"))
+    again.close()
+    lines = FileLog(tmp_path, "hello-1").read_last(None)
+    assert [line.text for line in lines] == ["one", "one", "two", "three", "four"]
+    assert lines[0].at == 1767315845.0
+
+
+def test_a_line_that_comes_a_moment_late_is_kept(tmp_path: Path) -> None:
+    log = CopiedLog(tmp_path)
+    log.take(frame("2026-01-02T03:04:05.2Z of one stream\n") + frame("2026-01-02T03:04:05.1Z of the other\n"))
+    log.close()
+    assert [line.text for line in FileLog(tmp_path, "x").read_last(None)] == ["of one stream", "of the other"]

@@ -3,7 +3,10 @@
 import asyncio
 import time
 
+import pytest
+
 from machineshop.runtime.base import RevisionSpec
+from machineshop.runtime.engine import PreparationFailed
 from machineshop.runtime.preparation import Need, Preparations
 from runtime.harness import eventually
 
@@ -63,3 +66,34 @@ async def test_what_nobody_needs_any_more_is_given_up_and_may_be_wanted_again() 
     await asyncio.sleep(0)
     assert making.begun == 2
     await preparations.close()
+
+
+@pytest.mark.parametrize(
+    ("final", "reasons"),
+    [
+        (False, ["ErrImagePull"] * 4 + ["ImagePullBackOff"] * 2),
+        (True, ["ImagePullBackOff"] * 2),
+    ],
+    ids=["a registry that hiccups", "a registry that says no"],
+)
+async def test_nobody_should_wait_after_some_tries_and_not_at_all_where_trying_mends_nothing(
+    final: bool, reasons: list[str]
+) -> None:
+    changed, now = asyncio.Event(), 0.0
+
+    async def make() -> None:
+        raise PreparationFailed("ErrImagePull", "There is none.", final=final)
+
+    preparations = Preparations(changed.set)
+    needs = [Need(("artifact", "a"), make)]
+    for reason in reasons:
+        changed.clear()
+        preparations.want(needs, SPEC, now)
+        async with asyncio.timeout(10):
+            await changed.wait()
+        failure, due = preparations.failure(needs), preparations.retry_at(needs)
+        assert failure is not None
+        assert due is not None
+        assert (failure.reason, failure.message) == (reason, "There is none.")
+        now = due
+    assert not preparations.are_ready(needs)

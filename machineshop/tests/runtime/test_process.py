@@ -137,7 +137,10 @@ async def test_a_killed_worker_is_seen_and_started_again(machine: ProcessWorld) 
     kill(machine.run_note(replica)["pid"], signal.SIGKILL)
     waiting = await one(machine.runtime, lambda r: r.status is ReplicaStatus.WAITING and r.reason == "Error")
     assert waiting.exit_code == 137
-    assert "ended by signal SIGKILL. Its last line: worker starting" in (waiting.message or "")
+    assert (
+        "want of memory, of which it may have 8 GiB. The process was ended by signal SIGKILL. Its last line: worker"
+        in (waiting.message or "")
+    )
     (again,) = await ready(machine.runtime, 1)
     assert again.id == replica.id
 

@@ -18,8 +18,9 @@ from machineshop.store.database import Database
 
 log = logging.getLogger(__name__)
 
-CRASH_LOOP = "CrashLoopBackOff"
-# Anything but a crash loop may be over with the next try: a registry that was away, a full disk.
+# The runtime says these once it has tried for a while, or where trying again mends nothing.
+SETTLED_REASONS = frozenset({"CrashLoopBackOff", "ImagePullBackOff"})
+# Anything else may be over with the next try: a secret that is being made, a full disk.
 PATIENCE_SECONDS = 15.0
 LOG_LINES = 20
 
@@ -58,7 +59,7 @@ class Rollouts:
             self._failing_since.pop(deployment.revision_id, None)
             return
         since = self._failing_since.setdefault(deployment.revision_id, now)
-        if broken.reason == CRASH_LOOP or now - since >= PATIENCE_SECONDS:
+        if broken.reason in SETTLED_REASONS or now - since >= PATIENCE_SECONDS:
             await self._give_up(deployment, broken, now)
 
     async def _give_up(self, deployment: Deployment, broken: Replica, now: float) -> None:

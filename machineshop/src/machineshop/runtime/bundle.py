@@ -14,7 +14,7 @@ from typing import Literal
 
 import msgspec
 
-from machineshop.errors import MachineshopError
+from machineshop.errors import ArtifactMissing, MachineshopError
 from machineshop.runtime.archive import UnsafeArchive, unpack
 from machineshop.runtime.base import Bundle, BundleSource, RevisionSpec
 from machineshop.runtime.engine import PreparationFailed
@@ -81,11 +81,13 @@ class Bundles:
             async with self._locks.setdefault(bundle.digest, asyncio.Lock()):
                 return UnpackedBundle(config, await self._unpacked(bundle))
         except msgspec.DecodeError as error:
-            raise PreparationFailed(
-                "ErrImagePull", f"{spec.image} has a configuration that makes no sense: {error}"
-            ) from error
+            why = f"{spec.image} has a configuration that makes no sense: {error}"
+            raise PreparationFailed("ErrImagePull", why, final=True) from error
         except UnsafeArchive as error:
-            raise PreparationFailed("ErrImagePull", f"{spec.image} is not a sound bundle: {error}.") from error
+            why = f"{spec.image} is not a sound bundle: {error}."
+            raise PreparationFailed("ErrImagePull", why, final=True) from error
+        except ArtifactMissing as error:
+            raise PreparationFailed("ErrImagePull", f"The bundle cannot be fetched: {error}", final=True) from error
         except (MachineshopError, OSError) as error:
             raise PreparationFailed("ErrImagePull", f"The bundle cannot be fetched: {error}") from error
 

@@ -17,14 +17,16 @@ from machineshop.runtime.base import ArtifactKind, BundleSource, ImageSource, Re
 from machineshop.runtime.docker.api import EngineApi, EngineError, answers, endpoint_here
 from machineshop.runtime.docker.body import PLATFORM_HOST
 from machineshop.runtime.docker.engine import DockerEngine
+from machineshop.runtime.docker.networks import gateway_of
 from machineshop.runtime.either import EitherEngine
 from machineshop.runtime.engine import Engine
 from machineshop.runtime.local import LocalRuntime
 from machineshop.runtime.process import VOLUMES, ProcessEngine
 from machineshop.runtime.volumes.cache import VolumeCache
 
-BRIDGES = ("bridge", "podman")
-"""The networks that engines have from the beginning; a container's `host-gateway` is the gateway of one of them."""
+BRIDGE = "bridge"
+"""The network that Docker has from the beginning; a container's `host-gateway` is its gateway. Podman's containers have
+that of their own network, which is not there before they are."""
 LOOPBACK_NAMES = ("localhost", "")
 
 logger = logging.getLogger(__name__)
@@ -132,30 +134,15 @@ def is_loopback(host: str) -> bool:
     return address.is_loopback or address.is_unspecified
 
 
-def gateway_of(pool: dict[str, str]) -> str | None:
-    """The IPv4 gateway of a network's address pool; an engine does not always say that it is the first address."""
-    try:
-        network = ipaddress.ip_network(pool["Subnet"])
-        gateway = ipaddress.ip_address(pool.get("Gateway") or str(next(network.hosts())))
-    except (KeyError, ValueError, StopIteration):
-        return None
-    return str(gateway) if gateway.version == 4 else None
-
-
 async def _gateway(endpoint: str) -> str | None:
     api = EngineApi(endpoint)
     try:
-        for name in BRIDGES:
-            try:
-                network = await api.get(f"/networks/{name}")
-            except EngineError:
-                continue
-            pools = (network.get("IPAM") or {}).get("Config") or ()
-            found = [address for pool in pools if (address := gateway_of(pool)) is not None]
-            if found:
-                return found[0]
-    except OSError:
+        if await api.is_podman():
+            return None
+        network = await api.get(f"/networks/{BRIDGE}")
+        pools = (network.get("IPAM") or {}).get("Config") or ()
+        return next((address for pool in pools if (address := gateway_of(pool)) is not None), None)
+    except (EngineError, OSError):
         return None
     finally:
         await api.close()
-    return None

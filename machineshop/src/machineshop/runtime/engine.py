@@ -17,8 +17,10 @@ from machineshop.runtime.replica import Exit, Record
 class PreparationFailed(MachineshopError):
     """{message}"""
 
-    def __init__(self, reason: str, message: str) -> None:
+    def __init__(self, reason: str, message: str, *, final: bool = False) -> None:
         self.reason = reason
+        self.final = final
+        """Waiting mends nothing: whoever was asked answers that there is no such thing."""
         super().__init__(message=message)
 
 

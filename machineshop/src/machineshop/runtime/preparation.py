@@ -12,8 +12,10 @@ from machineshop.runtime.engine import PreparationFailed
 
 FIRST_RETRY_SECONDS = 1.0
 LONGEST_RETRY_SECONDS = 60.0
+PATIENT_TRIES = 4
+"""So many may fail, in 15 s, before it is said that nobody should wait: a registry that hiccups is over it by then."""
 PULL_FAILED, PULL_BACK_OFF = "ErrImagePull", "ImagePullBackOff"
-"""Kubernetes says the first of a try that failed, and the second once it waits between tries."""
+"""The first while it may still be had with the next try, and the second once nobody should wait for that."""
 
 logger = logging.getLogger(__name__)
 _Key = tuple[str, ...]
@@ -56,8 +58,8 @@ class Preparations:
         for need in needs:
             if (failed := self._failures.get(need.key)) is not None:
                 error, tries, _ = failed
-                again = tries > 1 and error.reason == PULL_FAILED
-                return PreparationFailed(PULL_BACK_OFF, error.message) if again else error
+                hopeless = error.reason == PULL_FAILED and (error.final or tries > PATIENT_TRIES)
+                return PreparationFailed(PULL_BACK_OFF, error.message) if hopeless else error
         return None
 
     def retry_at(self, needs: Sequence[Need]) -> float | None:

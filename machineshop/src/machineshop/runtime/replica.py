@@ -271,7 +271,7 @@ def _explain(record: Record, end: Exit | StartFailed) -> tuple[str, str, int | N
         seconds = f"{round(record.grace_period_seconds, 1):g} s"
         return "Error", f"{why}It did not end within its grace period of {seconds} and was killed.", end.exit_code
     reason = end.reason or ("Completed" if end.code == 0 else "Error")
-    return reason, end.message or _describe(end), end.exit_code
+    return reason, end.message or _describe(record, end), end.exit_code
 
 
 def how_it_ended(record: Record, end: Exit | StartFailed) -> str:
@@ -285,16 +285,22 @@ def how_it_ended(record: Record, end: Exit | StartFailed) -> str:
     return "nobody saw how" if end.code is None else f"exit code {end.code}"
 
 
-def _describe(end: Exit) -> str:
+def _describe(record: Record, end: Exit) -> str:
     if end.signal is not None:
         how = f"The process was ended by signal {_signal_name(end.signal)}"
     elif end.code is not None:
         how = f"The process exited with code {end.code}"
     else:
         how = "The process ended and nobody saw how"
-    if not end.last_line:
-        return f"{how}, without having printed anything."
-    return f"{how}. Its last line: {end.last_line[:LONGEST_QUOTE]}"
+    said = ", without having printed anything."
+    if end.last_line:
+        said = f". Its last line: {end.last_line[:LONGEST_QUOTE]}"
+    if end.signal == Signals.SIGKILL and record.draining_since is None:
+        memory = f"{record.spec.memory_gib:g} GiB"
+        return (
+            f"The platform did not kill it: mostly it is for want of memory, of which it may have {memory}. {how}{said}"
+        )
+    return how + said
 
 
 def _signal_name(number: int) -> str:

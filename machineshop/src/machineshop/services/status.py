@@ -10,7 +10,7 @@ from machineshop.states import DeploymentStatus
 
 # Reasons that will not mend by waiting.
 BROKEN_REASONS = frozenset(
-    {"CrashLoopBackOff", "ErrImagePull", "ImagePullBackOff", "CreateContainerConfigError", "CreateContainerError"}
+    {"CrashLoopBackOff", "ImagePullBackOff", "CreateContainerConfigError", "CreateContainerError"}
 )
 # A model of hundreds of gigabytes may load for minutes, so until then a replica that is not ready is only starting.
 SLOW_START_SECONDS = 120.0

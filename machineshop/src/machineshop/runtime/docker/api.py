@@ -7,7 +7,7 @@ import asyncio
 import contextlib
 import json
 import os
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -53,12 +53,20 @@ class EngineApi:
         self.endpoint = endpoint
         self._base, self._socket_path = _address(endpoint)
         self._session: aiohttp.ClientSession | None = None
+        self._is_podman: bool | None = None
 
     async def close(self) -> None:
         """Hang up."""
         session, self._session = self._session, None
         if session is not None:
             await session.close()
+
+    async def is_podman(self) -> bool:
+        """Whether it is a Podman, which does some things in its own way."""
+        if self._is_podman is None:
+            parts = (await self.get("/version")).get("Components") or ()
+            self._is_podman = any("podman" in str(part.get("Name")).lower() for part in parts)
+        return self._is_podman
 
     async def get(self, path: str, **query: object) -> Any:
         """The answer's JSON."""
@@ -74,8 +82,10 @@ class EngineApi:
         """Remove something."""
         await self._json("DELETE", path, query)
 
-    async def progress(self, path: str, headers: dict[str, str], **query: object) -> AsyncIterator[dict[str, Any]]:
-        """POST, and the JSON objects that come, one a line."""
+    async def progress(
+        self, path: str, headers: dict[str, str], **query: object
+    ) -> AsyncGenerator[dict[str, Any], None]:
+        """POST, and the JSON objects that come, one a line; to be closed where it is not read to its end."""
         async with self._answer("POST", path, query, headers=headers, silence_seconds=STREAM_SILENCE_SECONDS) as answer:
             async for line in answer.content:
                 if line.strip():

@@ -22,6 +22,8 @@ RECORD_LABEL = "machineshop.record"
 
 PLATFORM_HOST = "host.docker.internal"
 """The name of this machine inside of containers; Docker Desktop and Podman know it too."""
+HOST_GATEWAY = "host-gateway"
+"""Docker's word for this machine's address as containers know it; Podman 4 has none."""
 PUBLISHED_AT = "127.0.0.1"
 CA_FILE = "/etc/machineshop/ca.pem"
 
@@ -43,6 +45,14 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     """Of the container's memory, for /dev/shm, through which data loaders and ranks pass tensors."""
 
 
+class Network(msgspec.Struct, frozen=True):
+    """A project's network."""
+
+    name: str
+    machine_address: str = HOST_GATEWAY
+    """This machine's, for containers in it."""
+
+
 class Machine(msgspec.Struct, frozen=True, kw_only=True):
     """What the engine is able to do."""
 
@@ -50,9 +60,9 @@ class Machine(msgspec.Struct, frozen=True, kw_only=True):
     cpus: int
     architecture: str
     init: bool
-    """It has a small init, which passes signals on and reaps."""
+    """It has a small init, which passes signals on and reaps: so it is believed until a start shows that it has not."""
     sized_storage: bool
-    """A container's writable layer can be bounded."""
+    """A container's writable layer can be bounded, as far as is known before one is tried."""
     gpu_runtime: bool = False
     """It has NVIDIA's runtime, and hands GPUs to whoever asks through the environment, so who has none must say so."""
     ca_bundle: Path | None = None
@@ -65,7 +75,7 @@ def container(
     spec: RevisionSpec,
     image: Image,
     key: str,
-    network: str,
+    network: Network,
     machine: Machine,
     volumes: Sequence[Mount] = (),
 ) -> dict[str, Any]:
@@ -86,8 +96,8 @@ def container(
             **_gpus(record.gpus),
             **_protection(image),
             "PortBindings": {port: [{"HostIp": PUBLISHED_AT, "HostPort": str(record.port)}]},
-            "ExtraHosts": [f"{PLATFORM_HOST}:host-gateway"],
-            "NetworkMode": network,
+            "ExtraHosts": [f"{PLATFORM_HOST}:{network.machine_address}"],
+            "NetworkMode": network.name,
             "Mounts": _mounts(image, machine, volumes),
             "RestartPolicy": {"Name": "no"},  # when to start again is the planner's matter
             "LogConfig": {

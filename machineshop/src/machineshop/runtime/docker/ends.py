@@ -8,8 +8,11 @@ from machineshop.runtime.engine import PreparationFailed
 from machineshop.runtime.replica import Exit, Record
 
 LONGEST_WORDS = 400
-# The engine's small init says so when it cannot start the program.
-_NOT_STARTED = re.compile(r"\[FATAL tini \(\d+\)\] exec (?P<program>.+) failed: (?P<why>.+)")
+# The engine's small init says so when it cannot start the program: Docker's, and Podman's, which does not name it.
+_NOT_STARTED = (
+    re.compile(r"\[FATAL tini \(\d+\)\] exec (?P<program>.+) failed: (?P<why>.+)"),
+    re.compile(r"failed to exec (?P<program>pid1): (?P<why>.+)"),
+)
 
 
 def exit_of(
@@ -42,7 +45,7 @@ def why_not_started(words: str, record: Record, architectures: tuple[str, str]) 
     """What the engine's words about a create or a start mean."""
     lower, quoted = words.lower(), words[:LONGEST_WORDS]
     missing = "executable file not found" in lower or "no such file or directory" in lower
-    if "no command specified" in lower:
+    if "no command specified" in lower or "no command or entrypoint" in lower:
         why = "Its image has no command, neither ENTRYPOINT nor CMD. Set command in [tool.jig.deploy], or in the image."
     elif "exec format error" in lower or (missing and architectures[0] not in ("", architectures[1])):
         # A program for another machine also looks like one that is missing: so does what would have loaded it.
@@ -79,10 +82,12 @@ def _explain(
             "OOMKilled",
             f"It used more than the {limit} of memory that it asked for. Raise memory in [tool.jig.deploy].",
         )
-    not_started = _NOT_STARTED.search(last_line)
+    not_started = next(filter(None, (words.search(last_line) for words in _NOT_STARTED)), None)
     if not_started is not None and state.get("ExitCode"):
-        words = f"{not_started['program']}: {not_started['why']}"
-        return None, why_not_started(words, record, architectures).message
+        program = not_started["program"]
+        if program == "pid1" and record.spec.command:
+            program = record.spec.command[0]
+        return None, why_not_started(f"{program}: {not_started['why']}", record, architectures).message
     if state.get("Error"):
         return None, why_not_started(str(state["Error"]), record, architectures).message
     return None, None

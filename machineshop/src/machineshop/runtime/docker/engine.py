@@ -5,6 +5,7 @@ is over, and what it printed stays in the replica's folder:
 
     containers/<replica>/     replica.json, log.<k>
     containers.id             by which this server knows its own containers and networks
+    images.json               what it has pulled from the platform's registry, and when that was last used
 """
 
 import asyncio
@@ -35,6 +36,7 @@ from machineshop.runtime.docker.body import (
 from machineshop.runtime.docker.follower import CopiedLog, Follower
 from machineshop.runtime.docker.images import Image, Images, architecture
 from machineshop.runtime.docker.networks import Networks
+from machineshop.runtime.docker.pulled import PulledImages
 from machineshop.runtime.engine import Mount, PreparationFailed
 from machineshop.runtime.folders import ReplicaFolders
 from machineshop.runtime.machine import Machine as Hardware
@@ -51,7 +53,15 @@ WAIT_SECONDS = 300.0
 CLEAR_SECONDS = 15.0
 """How long a server that ends waits until its ended containers are removed."""
 GONE = "Its container is gone: somebody removed it, or the engine has lost it."
+IMPROPER = "container state improper"
+"""Podman's word for what cannot be done to a container that has ended."""
 NEVER_BEGUN = "The platform stopped while it was starting."
+LACKING = {
+    "storage-opt": ("sized_storage", "cannot bound what a container writes"),
+    "docker-init": ("init", "has no docker-init: install tini, or programs that heed no SIGTERM are killed"),
+    "container-init": ("init", "has no catatonit: install it, or programs that heed no SIGTERM are killed"),
+}
+"""By what an engine says when only trying tells that it cannot do something: what that is, for `Machine` and people."""
 
 logger = logging.getLogger(__name__)
 
@@ -84,7 +94,8 @@ class DockerEngine:
         self._data_dir = data_dir
         self._folders = ReplicaFolders(data_dir / "containers")
         self._api = EngineApi(endpoint)
-        self._images = Images(self._api, images)
+        self._pulled = PulledImages(self._api, data_dir / "images.json")
+        self._images = Images(self._api, images, self._pulled)
         self._platform_url, self._ca_bundle, self._limits = platform_url, ca_bundle, limits or Limits()
         self._hardware = Hardware()
         self._followers: dict[str, Follower] = {}
@@ -103,6 +114,7 @@ class DockerEngine:
             self._networks = Networks(self._api, self._machine.instance)
             records = await self._find_replicas()
             await self._networks.sweep()
+            self._send(self._prune(), self._errands)
         except (EngineError, EngineAway) as error:
             await self._api.close()
             raise RuntimeUnavailable(
@@ -155,8 +167,10 @@ class DockerEngine:
                 "ErrImagePull",
                 f"'{spec.image}' is a bundle, and this runtime runs container images only. Build an image of the "
                 "project and deploy that, or start the platform with --runtime auto or process.",
+                final=True,
             )
         await self._images.fetch(spec.project_id, spec.image)
+        self._send(self._prune(), self._errands)
 
     async def launch(self, record: Record, spec: RevisionSpec, key: str, mounts: Sequence[Mount]) -> None:
         """Create and start the container of this run."""
@@ -228,7 +242,7 @@ class DockerEngine:
             instance=self._instance(),
             cpus=cpus,
             architecture=architecture(info.get("Architecture", "")),
-            init=bool(info.get("InitBinary")),
+            init=True,
             sized_storage=driver in {"btrfs", "zfs"} or (driver, backing) == ("overlay2", "xfs"),
             gpu_runtime=runs_gpus,
             ca_bundle=self._ca_bundle,
@@ -261,18 +275,26 @@ class DockerEngine:
 
     async def _start(self, record: Record, spec: RevisionSpec, image: Image, key: str, mounts: Sequence[Mount]) -> None:
         network = await self._networks.join(spec.project_id, _name(record))
-        body = container(record, spec, image, key, network, self._machine, mounts)
-        try:
-            await self._api.post("/containers/create", body, name=_name(record))
-        except EngineError as error:
-            if "storage-opt" not in error.message:
-                raise
-            # Only trying tells whether the file system counts what each container takes.
-            self._machine = msgspec.structs.replace(self._machine, sized_storage=False)
-            body["HostConfig"].pop("StorageOpt", None)
-            await self._api.post("/containers/create", body, name=_name(record))
-        await self._api.post(f"/containers/{_name(record)}/start")
+        while True:
+            body = container(record, spec, image, key, network, self._machine, mounts)
+            try:
+                await self._api.post("/containers/create", body, name=_name(record))
+                await self._api.post(f"/containers/{_name(record)}/start")
+                break
+            except EngineError as error:
+                if not self._does_without(error.message):
+                    raise
+                await self._remove(_name(record))
         self._follow(record)
+
+    def _does_without(self, words: str) -> bool:
+        """Whether these words tell of something that the engine lacks, and that is not asked for from now on."""
+        for sign, (ability, lacks) in LACKING.items():
+            if sign in words and getattr(self._machine, ability):
+                logger.warning("the engine at %s %s", self._api.endpoint, lacks)
+                self._machine = msgspec.structs.replace(self._machine, **{ability: False})
+                return True
+        return False
 
     async def _look(self, record: Record) -> Exit | None:
         """The end of the present run; None once the container has been seen running for a while."""
@@ -323,6 +345,9 @@ class DockerEngine:
             if error.status not in {404, 409}:  # 409: its removal is under way
                 raise
 
+    async def _prune(self) -> None:
+        await self._pulled.prune(time.time())
+
     async def _tell(self, record: Record, verb: str, **query: object) -> None:
         """Have the engine tell a container to end, as soon as it can."""
         while True:
@@ -330,7 +355,7 @@ class DockerEngine:
                 await self._api.post(f"/containers/{_name(record)}/{verb}", within_seconds=None, **query)
                 return
             except EngineError as error:
-                if error.status not in {304, 404, 409}:  # it has ended already
+                if error.status not in {304, 404, 409} and IMPROPER not in error.message:  # it has ended already
                     logger.warning("container not told to end: replica=%s error=%s", record.id, error)
                 return
             except EngineAway as error:

@@ -7,7 +7,8 @@ its own bound reaches.
 
 import asyncio
 import logging
-from datetime import UTC, datetime
+import re
+from datetime import datetime
 from pathlib import Path
 
 from machineshop.runtime.docker.api import EngineApi, EngineError
@@ -23,6 +24,8 @@ FINISH_SECONDS = 20.0
 _HEADER_BYTES = 8
 _TAIL_BYTES = 64 * 1024
 _LINE_BYTES = 1024 * 1024
+# Docker counts nanoseconds and is in UTC; Podman 4 knows seconds alone, in the machine's zone.
+_TIME = re.compile(rb"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)(?:\.(\d{1,9}))?(Z|[+-]\d\d:\d\d)")
 
 logger = logging.getLogger(__name__)
 
@@ -36,7 +39,10 @@ class CopiedLog:
 
     def __init__(self, folder: Path) -> None:
         self.last_line = ""
-        self.last_stamp = _last_stamp(folder)
+        self.last_stamp, self._same = _place(folder)
+        """The last time there is, and how many lines have it."""
+        self._again: int | None = self._same
+        """So many lines of that time come again in this stream; None: the stream is past what there is."""
         self._log = Log(str(folder), LOG_FILE_BYTES)
         self._rest = bytearray()
         self._second, self._epoch = b"", 0
@@ -62,8 +68,9 @@ class CopiedLog:
         return len(lines)
 
     def restart(self) -> None:
-        """A new stream begins; what the last one left unfinished comes again."""
+        """A new stream begins, at the last time there is; what the last one left unfinished comes again."""
         self._rest.clear()
+        self._again = self._same
 
     def close(self) -> None:
         """Nothing more will come."""
@@ -72,21 +79,37 @@ class CopiedLog:
     def _stamped(self, line: bytes) -> bytes | None:
         """The line as our files have it; None where they have it already."""
         time, _, text = line.partition(b" ")
-        second, _, fraction = time.partition(b".")
-        if second != self._second:
-            try:
-                self._epoch = int(datetime.fromisoformat(second.decode().rstrip("Z")).replace(tzinfo=UTC).timestamp())
-            except ValueError:
-                return None
-            self._second = second
-        stamp = (self._epoch, fraction.rstrip(b"Z").ljust(9, b"0")[:9])
-        if stamp <= self.last_stamp:
+        stamp = self._stamp(time)
+        if stamp is None or self._is_there(stamp):
             return None
-        self.last_stamp = stamp
+        self._same = self._same + 1 if stamp == self.last_stamp else 1
+        self.last_stamp = max(stamp, self.last_stamp)
         text = text.rstrip(b"\r\n")
         if text.strip():
             self.last_line = text.decode(errors="replace").strip()
         return b"%d.%s %s\n" % (*stamp, text.replace(b"\n", b" "))
+
+    def _stamp(self, time: bytes) -> tuple[int, bytes] | None:
+        """An engine's time, in seconds since the epoch and nine digits more."""
+        parts = _TIME.fullmatch(time)
+        if parts is None:
+            return None
+        second = parts[1] + parts[3]
+        if second != self._second:
+            self._epoch, self._second = int(datetime.fromisoformat(second.decode()).timestamp()), second
+        return self._epoch, (parts[2] or b"").ljust(9, b"0")
+
+    def _is_there(self, stamp: tuple[int, bytes]) -> bool:
+        """Whether a line is one of those that a stream says again at its beginning."""
+        if self._again is None:
+            return False
+        if stamp < self.last_stamp:
+            return True
+        if stamp == self.last_stamp and self._again:
+            self._again -= 1
+            return True
+        self._again = None
+        return False
 
 
 class Follower:
@@ -141,14 +164,17 @@ class Follower:
             logger.info("log of a container not read: container=%s error=%s", self._container, error)
 
 
-def _last_stamp(folder: Path) -> tuple[int, bytes]:
-    """When the last line was printed that was copied; 0 where none was."""
+def _place(folder: Path) -> tuple[tuple[int, bytes], int]:
+    """When the last line was printed that was copied, 0 where none was, and how many of the last ones have that time.
+
+    They are counted in the file's last part: what is more than that comes twice.
+    """
     files = sorted(folder.glob("log.*"), key=lambda path: int(path.suffix[1:]))
     for path in reversed(files):
         with path.open("rb") as file:
             file.seek(max(0, path.stat().st_size - _TAIL_BYTES))
-            last = file.read().rstrip(b"\n").rpartition(b"\n")[2].partition(b" ")[0]
-        seconds, _, fraction = last.partition(b".")
+            times = [line.partition(b" ")[0] for line in file.read().rstrip(b"\n").split(b"\n")]
+        seconds, _, fraction = times[-1].partition(b".")
         if seconds.isdigit():
-            return int(seconds), fraction.ljust(9, b"0")[:9]
-    return 0, b"0" * 9
+            return (int(seconds), fraction.ljust(9, b"0")[:9]), times.count(times[-1])
+    return (0, b"0" * 9), 0

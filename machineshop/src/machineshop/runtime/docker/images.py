@@ -5,17 +5,21 @@ registry is therefore not noticed; whoever wants the newer image names its diges
 """
 
 import base64
+import contextlib
 import json
 import logging
+import time
 
 import msgspec
 
-from machineshop.errors import MachineshopError
+from machineshop.errors import ArtifactMissing, InvalidRequest, MachineshopError
 from machineshop.runtime.base import ImageSource, PullGrant
 from machineshop.runtime.docker.api import EngineApi, EngineAway, EngineError
+from machineshop.runtime.docker.pulled import PulledImages
 from machineshop.runtime.engine import PreparationFailed
 
 DEFAULT_TAG = "latest"
+TOKEN_USER = "machineshop"  # noqa: S105 - no secret
 LONGEST_WORDS = 400
 """Characters of the engine's own words in a message."""
 ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64", "armv7l": "arm", "i386": "386", "i686": "386"}
@@ -44,10 +48,11 @@ class Images:
     Args:
         api: The engine.
         source: The platform's registry, which says what is its own and lets the engine pull it.
+        pulled: Remembers what was pulled from there.
     """
 
-    def __init__(self, api: EngineApi, source: ImageSource) -> None:
-        self._api, self._source = api, source
+    def __init__(self, api: EngineApi, source: ImageSource, pulled: PulledImages) -> None:
+        self._api, self._source, self._pulled = api, source, pulled
 
     async def fetch(self, project_id: str, reference: str) -> Image:
         """Get an image: the engine's own, or pulled.
@@ -59,7 +64,11 @@ class Images:
         wanted = reference if grant is None else grant.reference
         try:
             found = await self.find(wanted)
-            if found is None:
+            if found is not None:
+                self._pulled.used(wanted, time.time())
+            else:
+                if grant is not None:
+                    self._pulled.pulling(wanted, time.time())
                 await self._pull(wanted, grant)
                 found = await self.find(wanted)
         except EngineAway as error:
@@ -94,6 +103,8 @@ class Images:
     async def _grant(self, project_id: str, reference: str) -> PullGrant | None:
         try:
             return await self._source.grant_pull(project_id, reference)
+        except (ArtifactMissing, InvalidRequest) as error:
+            raise PreparationFailed("ErrImagePull", error.message, final=True) from error
         except MachineshopError as error:
             raise PreparationFailed("ErrImagePull", error.message) from error
 
@@ -116,17 +127,20 @@ class Images:
     async def _pull(self, reference: str, grant: PullGrant | None) -> None:
         name, tag, digest = split(reference)
         logger.info("image pulled: reference=%s", reference)
-        progress = self._api.progress(
-            "/images/create",
-            credentials(grant),
-            fromImage=name,
-            tag=digest or tag or DEFAULT_TAG,
-            # Podman asks; Docker takes what speaks HTTP on the loopback for safe by itself.
-            tlsVerify=False if grant is not None and name.startswith("127.") else None,
-        )
-        async for step in progress:
-            if error := step.get("error") or (step.get("errorDetail") or {}).get("message"):
-                raise EngineError(500, str(error))
+        if await self._api.is_podman():
+            # Docker takes what speaks HTTP on the loopback for safe by itself; Podman is to be told, by its own API.
+            path = "/libpod/images/pull"
+            asked: dict[str, object] = {
+                "reference": f"{name}@{digest}" if digest else f"{name}:{tag or DEFAULT_TAG}",
+                "tlsVerify": False if grant is not None and name.startswith("127.") else None,
+            }
+        else:
+            path, asked = "/images/create", {"fromImage": name, "tag": digest or tag or DEFAULT_TAG}
+        progress = self._api.progress(path, credentials(grant), **asked)
+        async with contextlib.aclosing(progress):
+            async for step in progress:
+                if error := step.get("error") or (step.get("errorDetail") or {}).get("message"):
+                    raise EngineError(500, str(error))
 
 
 def split(reference: str) -> tuple[str, str | None, str | None]:
@@ -144,10 +158,11 @@ def architecture(machine: str) -> str:
 
 def why_not_pulled(reference: str, words: str) -> PreparationFailed:
     """What the engine's words about a pull mean, and the mend."""
-    lower, quoted = words.lower(), words[:LONGEST_WORDS]
+    lower, quoted, final = words.lower(), words[:LONGEST_WORDS], True
     if "no matching manifest" in lower or "no image found in manifest list" in lower:
         why = f"There is no image of '{reference}' for this machine's architecture ({quoted}). Build it for this one."
     elif "no space left" in lower:
+        final = False
         why = f"The engine's disk is full, so '{reference}' cannot be pulled. Free some space: docker system prune."
     elif any(sign in lower for sign in ("not found", "manifest unknown", "no such image", "name unknown")):
         why = f"There is no image '{reference}' ({quoted}). Correct the name, build it on this machine, or push it."
@@ -157,10 +172,12 @@ def why_not_pulled(reference: str, words: str) -> PreparationFailed:
             "pull it on this machine with a login of yours: what the engine has is used as it is."
         )
     elif any(sign in lower for sign in ("no such host", "connection refused", "timeout", "i/o", "dial tcp", "lookup")):
+        final = False
         why = f"The registry of '{reference}' cannot be reached from this machine ({quoted}). It is tried again."
     else:
+        final = False
         why = f"The image '{reference}' cannot be pulled: {quoted}."
-    return PreparationFailed("ErrImagePull", why)
+    return PreparationFailed("ErrImagePull", why, final=final)
 
 
 def credentials(grant: PullGrant | None) -> dict[str, str]:
@@ -168,8 +185,8 @@ def credentials(grant: PullGrant | None) -> dict[str, str]:
     if grant is None or grant.credential is None:
         return {}
     said = {"serveraddress": grant.reference.partition("/")[0]}
-    if isinstance(grant.credential, str):
-        said["registrytoken"] = grant.credential
+    if isinstance(grant.credential, str):  # as a password, which all engines know
+        said |= {"username": TOKEN_USER, "password": grant.credential}
     else:
         said |= {"username": grant.credential.user, "password": grant.credential.password}
     return {"X-Registry-Auth": base64.urlsafe_b64encode(json.dumps(said).encode()).decode()}

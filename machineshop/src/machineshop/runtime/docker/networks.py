@@ -2,10 +2,11 @@
 
 import asyncio
 import hashlib
+import ipaddress
 import logging
 
 from machineshop.runtime.docker.api import EngineApi, EngineAway, EngineError
-from machineshop.runtime.docker.body import INSTANCE_LABEL, PROJECT_LABEL
+from machineshop.runtime.docker.body import HOST_GATEWAY, INSTANCE_LABEL, PROJECT_LABEL, Network
 
 logger = logging.getLogger(__name__)
 
@@ -23,8 +24,8 @@ class Networks:
         self._members: dict[str, set[str]] = {}
         self._lock = asyncio.Lock()
 
-    async def join(self, project_id: str, container: str) -> str:
-        """The name of the project's network, which is there until this container, like all others, has left it.
+    async def join(self, project_id: str, container: str) -> Network:
+        """The project's network, which is there until this container, like all others, has left it.
 
         Raises:
             EngineError: The engine cannot make it.
@@ -35,7 +36,11 @@ class Networks:
             if not members:
                 await self._ensure(name, project_id)
             members.add(container)
-        return name
+        if not await self._api.is_podman():
+            return Network(name)
+        pools = ((await self._api.get(f"/networks/{name}")).get("IPAM") or {}).get("Config") or ()
+        addresses = (gateway_of(pool) for pool in pools)
+        return Network(name, next((address for address in addresses if address is not None), HOST_GATEWAY))
 
     async def leave(self, project_id: str, container: str) -> None:
         """The container is gone; the last one takes the network with it."""
@@ -77,3 +82,13 @@ class Networks:
     def _name(self, project_id: str) -> str:
         digest = hashlib.sha256(f"{self._instance} {project_id}".encode()).hexdigest()
         return f"machineshop-{digest[:16]}"
+
+
+def gateway_of(pool: dict[str, str]) -> str | None:
+    """The IPv4 gateway of a network's address pool; an engine does not always say that it is the first address."""
+    try:
+        network = ipaddress.ip_network(pool["Subnet"])
+        gateway = ipaddress.ip_address(pool.get("Gateway") or str(next(network.hosts())))
+    except (KeyError, ValueError, StopIteration):
+        return None
+    return str(gateway) if gateway.version == 4 else None
