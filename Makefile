@@ -39,7 +39,7 @@ demo: setup ## deploy examples/hello-world on a throw-away platform, submit a jo
 	@$(PYTHON) scripts/demo.py
 
 test: check ## lint, types, layers and the whole test suite
-	@$(PYTHON) -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
+	@$(PYTHON) -m pytest --numprocesses 4 --dist loadfile --no-loadscope-reorder
 
 drills: .venv/.ready-dev ## break things under load, and count what is left
 	@$(PYTHON) -m pytest tests/drills
