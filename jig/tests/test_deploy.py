@@ -7,7 +7,9 @@ import pytest
 from fake_platform import CRASHED, KEY, READY, RUNNING, WAITING, FakePlatform
 from jig_process import Jig, finish, wait_until
 
+from jig.answers import error_body
 from jig.commands.deploy import change_between
+from jig.http import httpx
 
 NOWHERE = "http://127.0.0.1:1"  # nothing may listen there
 
@@ -132,6 +134,32 @@ def test_a_crash_loop_shows_the_last_log_lines(jig: Jig, platform: FakePlatform,
     assert finished.code == 1
     assert "KeyError: 'weights'" in finished.err
     assert "Replica r-1 crashes again and again: It exited with code 1." in finished.err
+
+
+def test_a_failed_deploy_shows_no_log_of_the_revision_that_serves(
+    jig: Jig, platform: FakePlatform, project: Path
+) -> None:
+    platform.deploy("hello")
+    platform.told = {"status": "Failed", "replica_events": {"r-1": {**READY, "revision_id": "rev-1"}}}
+    finished = jig("deploy")
+    assert finished.code == 1
+    assert "log lines" not in finished.err
+
+
+def test_a_viewer_is_refused_before_anything_is_made(jig: Jig, platform: FakePlatform, project: Path) -> None:
+    platform.scope = "viewer"
+    finished = jig("deploy")
+    assert finished.code == 1
+    assert "This API key may not do that: it needs the scope admin or developer, and has viewer." in finished.err
+    assert "It is the key of TOGETHER_API_KEY." in finished.err
+    assert "bundle" not in finished.err
+    assert not platform.deployments
+
+
+def test_the_words_of_a_registry_are_found() -> None:
+    refusal = httpx.Response(403, json={"errors": [{"code": "DENIED", "message": "You may not.", "detail": None}]})
+    assert error_body(refusal)["message"] == "You may not."
+    assert error_body(httpx.Response(403, json={"errors": ["odd"]})).get("message") is None
 
 
 def test_each_state_is_said_once(jig: Jig, platform: FakePlatform, project: Path) -> None:

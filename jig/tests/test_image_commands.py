@@ -311,6 +311,7 @@ def test_the_doctor_finds_that_a_viewers_key_deploys_nothing(image_jig: Jig, pla
     assert finished.code == 1
     assert "scope viewer: it can only look" in finished.out
     assert "a key of scope developer or admin" in finished.out
+    assert "takes the key, and lets it pull alone" in finished.out
     assert "jig: Missing: key." in finished.err
 
 

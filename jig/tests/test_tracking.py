@@ -104,6 +104,13 @@ def test_a_failed_deployment_says_why() -> None:
     assert (tracking.verdict, tracking.reason) == (Verdict.FAILED, "No GPU is free.")
 
 
+def test_only_a_replica_of_the_failed_revision_can_tell_why() -> None:
+    older = {"r-old": {**READY, "revision_id": "rev-1"}}
+    own = {"r-new": {"replica_status": "Waiting", "replica_status_reason": "ErrImagePull", "revision_id": "rev-2"}}
+    assert follow(deployment(status="Failed", replica_events=older)).failed_replica is None
+    assert follow(deployment(status="Failed", replica_events=older | own)).failed_replica == "r-new"
+
+
 def test_the_whole_has_an_end() -> None:
     tracking = follow(deployment(), deployment(status_message="Waiting for a GPU."), step=601.0)
     assert tracking.verdict is Verdict.FAILED

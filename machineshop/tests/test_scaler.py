@@ -155,6 +155,18 @@ async def test_decisions_are_kept_up_to_a_bound(
     assert [decision.replicas for decision in kept] == [6, 5, 4]
 
 
+async def test_what_the_bounds_force_is_told_as_a_change(
+    scaler: Scaler, database: Database, deployments: DeploymentService, deployment: Deployment, clock: Clock
+) -> None:
+    for number in (1, 3):
+        await _scaled(deployments, deployment, min_replicas=number, max_replicas=4, autoscaling={})
+        await scaler.run_once(clock.now + number)
+
+    kept = await database.read(stored.list_decisions, deployment.id, 10)
+
+    assert [(decision.before, decision.replicas) for decision in kept] == [(1, 3), (0, 1)]
+
+
 async def test_scaling_makes_no_revision_and_a_change_meanwhile_does_not_undo_it(
     scaler: Scaler, database: Database, deployments: DeploymentService, deployment: Deployment, jobs: Jobs, clock: Clock
 ) -> None:

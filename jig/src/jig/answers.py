@@ -93,7 +93,7 @@ def full_pause_seconds(response: httpx.Response) -> float:
 
 
 def error_body(response: httpx.Response) -> dict[str, Any]:
-    """The error's fields: those under `error`, over those at the top level."""
+    """The error's fields: those under `error`, or of a registry's first one, over those at the top level."""
     try:
         document = response.json()
     except ValueError:
@@ -103,6 +103,8 @@ def error_body(response: httpx.Response) -> dict[str, Any]:
     nested = document.get("error")
     if isinstance(nested, str):
         return document | {"message": nested}
+    if isinstance(of_registry := document.get("errors"), list) and of_registry:
+        nested = of_registry[0]
     return document | nested if isinstance(nested, dict) else document
 
 

@@ -16,19 +16,21 @@ NO_CONFIG = frozenset(
 )
 
 
-def events_text(events: Sequence[Mapping[str, Any]], active: str | None, now: datetime) -> str:
-    """The table of `jig revisions list`."""
+def events_text(events: Sequence[Mapping[str, Any]], active: str | None, serving: set[str], now: datetime) -> str:
+    """The table of `jig revisions list`: a revision that runs is marked where it was put to work last."""
     rows = []
-    shown = False
+    shown: set[object] = set()
     for event in events:
-        is_active = event.get("revision_id") == active and not shown
-        shown = shown or is_active
+        revision = event.get("revision_id")
+        is_newest = revision not in shown
+        shown.add(revision)
+        is_active, serves = is_newest and revision == active, is_newest and revision in serving
         rows.append(
             (
                 f"{event.get('revision_number')}{' *' if is_active else ''}",
                 str(event.get("action")),
                 f"{age(event.get('activated_at'), now)} ago",
-                fate(event),
+                f"{fate(event)}{', serves' if serves else ''}",
                 short(event.get("image")),
             )
         )
@@ -41,6 +43,16 @@ def fate(event: Mapping[str, Any]) -> str:
     if failure:
         return f"failed: {failure.get('reason')}{', rolled back' if failure.get('rolled_back') else ''}"
     return "worked" if event.get("ready_at") else "-"
+
+
+def last_that_worked(events: Sequence[Mapping[str, Any]]) -> str | None:
+    """The id of the revision that worked last; where none has, of the last that did not fail, as one that only slept.
+
+    Args:
+        events: the newest first.
+    """
+    worked = [each for each in events if each.get("ready_at")] or [each for each in events if not each.get("failure")]
+    return str(worked[0]["revision_id"]) if worked else None
 
 
 def revision_text(revision: Mapping[str, Any], now: datetime) -> str:

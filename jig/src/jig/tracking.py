@@ -104,7 +104,9 @@ def track(known: Tracking, deployment: Mapping[str, Any], now: float) -> Trackin
     """What is known after one more look at the deployment."""
     revision = revision_of(deployment)
     if known.revision and revision and revision != known.revision:
-        return known.failed(rolled_back(deployment, known.revision) or "Another deploy has replaced this one.")
+        if reason := rolled_back(deployment, known.revision):
+            return known.failed(reason, deployment["last_failure"].get("replica_id"))
+        return known.failed("Another deploy has replaced this one.")
     events = deployment.get("replica_events") or {}
     own = {key: event for key, event in events.items() if known.revision in (None, event.get("revision_id"))}
     earlier = {replica.id: replica for replica in known.replicas}
@@ -146,11 +148,12 @@ def decide(seen: Tracking, deployment: Mapping[str, Any], now: float) -> Trackin
         if reason := give_up(replica, seen.ready_timeout_seconds, now):
             return seen.failed(reason, replica.id)
     status_message = deployment.get("status_message")
+    first = next((replica.id for replica in seen.replicas), None)
     if deployment.get("status") == "Failed":
-        return seen.failed(str(status_message or "The platform gave the deployment up."))
+        return seen.failed(str(status_message or "The platform gave the deployment up."), first)
     if now - seen.started_at > seen.limit_seconds:
         because = f" {status_message}" if status_message else ""
-        return seen.failed(f"No replica was ready after {coarse(seen.limit_seconds)}.{because}")
+        return seen.failed(f"No replica was ready after {coarse(seen.limit_seconds)}.{because}", first)
     return replace(seen, reason=str(status_message or ""))
 
 
@@ -167,6 +170,12 @@ def give_up(replica: Replica, ready_timeout_seconds: float, now: float) -> str |
     return None
 
 
+def serving(deployment: Mapping[str, Any]) -> set[str]:
+    """The revisions that have a ready replica."""
+    events = (deployment.get("replica_events") or {}).values()
+    return {str(each.get("revision_id")) for each in events if each.get("replica_ready_since") and is_running(each)}
+
+
 def goes_on_serving(deployment: Mapping[str, Any], failed: str | None) -> str | None:
     """One sentence about the earlier revisions that serve although this one failed, or None where there are none.
 
@@ -176,9 +185,7 @@ def goes_on_serving(deployment: Mapping[str, Any], failed: str | None) -> str | 
     """
     if failed is None or revision_of(deployment) != failed:
         return None
-    events = (deployment.get("replica_events") or {}).values()
-    ready = {short_revision(each) for each in events if each.get("replica_ready_since") and is_running(each)}
-    earlier = sorted(ready - {failed[-REVISION_SHOWN:]})
+    earlier = sorted(revision[-REVISION_SHOWN:] for revision in serving(deployment) - {failed})
     if not earlier:
         return None
     if len(earlier) > 1:

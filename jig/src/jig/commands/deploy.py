@@ -24,6 +24,7 @@ from jig.live import Steps, TrackingView, transfer_bar
 from jig.options import PROJECT_DEFAULTS, ProjectGlobals
 from jig.output import Output
 from jig.registry import Pushed, find_repository, push, reaching
+from jig.rights import check_may_change
 from jig.secrets import adopted, expiry_warnings, with_secrets
 from jig.session import Session
 from jig.state import State
@@ -63,6 +64,7 @@ def deploy(
     output.note(f"Deploying {config.name} to {client.target.base_url}")
     steps = Steps(output)
     wishes = Wishes(tag, builder, docker_args, warmup)
+    check_may_change(client)
     if config.deploy.volume_mounts and not build_only:
         check_volumes(session, steps)
     artifact = make_artifact(session, steps, image, wishes, build_only=build_only)
@@ -263,14 +265,16 @@ def after_failure(name: str, deployment: dict[str, Any], tracking: Tracking) -> 
 
 
 def show_logs(client: Client, output: Output, name: str, replica: str | None) -> None:
-    """The last log lines of a replica, or of all; without any there is nothing to say."""
+    """The last log lines of the replica that failed; without one, or without any lines, there is nothing to say."""
+    if replica is None:
+        return
     try:
         answer = client.get(f"/v1/deployments/{name}/logs", replica_id=replica, tail=LOG_LINES_SHOWN)
     except PlatformError:
         return
     lines = (answer.get("lines") or [])[-LOG_LINES_SHOWN:]
     if lines:
-        output.note(f"The last log lines{f' of replica {replica}' if replica else ''}:")
+        output.note(f"The last log lines of replica {replica}:")
     for line in lines:
         output.note(f"  {line}", "dim")
 

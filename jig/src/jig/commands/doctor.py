@@ -19,6 +19,7 @@ from jig.image.prepare import dockerfile_path, has_own_dockerfile
 from jig.options import PROJECT_DEFAULTS, ProjectGlobals
 from jig.output import has_colour, paint
 from jig.registry import find_repository, reaching
+from jig.rights import NO_CHANGES
 from jig.session import Session
 
 OK, NOTE, MISSING = "ok", "note", "missing"
@@ -105,7 +106,7 @@ def of_platform(session: Session) -> Iterator[tuple[Finding, Mapping[str, Any] |
         yield Finding("key", MISSING, error.message, error.hint or f"See {contexts_path(os.environ)}."), None
         return
     yield runtime_of(client)
-    yield registry(session, client), None
+    yield registry(session, client, may_push=scope not in NO_CHANGES), None
 
 
 def key_finding(scope: str, project: str) -> Finding:
@@ -129,7 +130,7 @@ def runtime_of(client: Client) -> tuple[Finding, Mapping[str, Any] | None]:
     return Finding("runtime", OK, f"{runtime.get('runtime')}, runs {accepts}; {gpus or 'no'} GPUs"), runtime
 
 
-def registry(session: Session, client: Client) -> Finding:
+def registry(session: Session, client: Client, *, may_push: bool) -> Finding:
     """The registry, with the key as its password, which builders log in with; or with the user's own login there."""
     try:
         repository = find_repository(client, "doctor")
@@ -141,6 +142,8 @@ def registry(session: Session, client: Client) -> Finding:
         client.request("GET", f"{repository.url}/v2/", auth=name_and_key)
     except JigError as error:
         return Finding("registry", MISSING, error.message, error.hint or "Check the platform's --public-url.")
+    if not may_push:
+        return Finding("registry", NOTE, f"{repository.host} takes the key, and lets it pull alone")
     return Finding("registry", OK, f"{repository.host} takes the key")
 
 

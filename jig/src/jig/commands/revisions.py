@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Annotated, Any
 
@@ -12,9 +11,9 @@ from jig.commands.deploy import wait_until_ready
 from jig.deployment import revision_of
 from jig.errors import UsageError
 from jig.options import PROJECT_DEFAULTS, Name, NameOption, ProjectGlobals
-from jig.revisions import diff_text, events_text, revision_text
+from jig.revisions import diff_text, events_text, last_that_worked, revision_text
 from jig.session import Session
-from jig.tracking import READY_TIMEOUT_SECONDS
+from jig.tracking import READY_TIMEOUT_SECONDS, serving
 
 LISTED = 10
 MOST_LISTED = 100
@@ -33,7 +32,8 @@ def list_revisions(
     name = session.deployment_name(name)
     answer = events(session, name, limit)
     deployment = session.client.get(f"/v1/deployments/{name}")
-    session.output.result(answer, events_text(answer["data"], revision_of(deployment), datetime.now(UTC)))
+    text = events_text(answer["data"], revision_of(deployment), serving(deployment), datetime.now(UTC))
+    session.output.result(answer, text)
 
 
 def show(revision: Revision = None, *, name: NameOption = None, options: ProjectGlobals = PROJECT_DEFAULTS) -> None:
@@ -45,7 +45,7 @@ def show(revision: Revision = None, *, name: NameOption = None, options: Project
 
 
 def diff(
-    before: Annotated[str | None, Parameter(name="--from", help="[default: the one that ran before]")] = None,
+    before: Annotated[str | None, Parameter(name="--from", help="[default: the last other one that worked]")] = None,
     after: Annotated[str | None, Parameter(name="--to", help="[default: the one that runs]")] = None,
     *,
     name: NameOption = None,
@@ -63,7 +63,7 @@ def diff(
 
 def rollback(
     revision: Annotated[
-        str | None, Parameter(name="--revision", help="Its number or id. [default: the one that ran before]")
+        str | None, Parameter(name="--revision", help="Its number or id. [default: the last other one that worked]")
     ] = None,
     *,
     name: NameOption = None,
@@ -107,21 +107,17 @@ def active(session: Session, name: str) -> str:
 
 
 def previous(session: Session, name: str, revision: str) -> str:
-    """The revision that ran before this one.
+    """The last revision that worked, other than this one.
 
     Raises:
-        UsageError: there was none.
+        UsageError: there is none.
     """
     own = (revision, str(get(session, name, revision).get("revision_id")))
-    for event in events(session, name, MOST_LISTED)["data"]:
-        if str(event["revision_id"]) not in own and not is_given_up(event):
-            return str(event["revision_id"])
-    raise UsageError(f"{name} has run no other revision.", hint=f"See them: jig revisions list {name}")
-
-
-def is_given_up(event: Mapping[str, Any]) -> bool:
-    """True of a revision from which the platform went back by itself: nobody wants to go there."""
-    return bool((event.get("failure") or {}).get("rolled_back"))
+    others = [each for each in events(session, name, MOST_LISTED)["data"] if str(each["revision_id"]) not in own]
+    if (found := last_that_worked(others)) is None:
+        message = f"{name} has run no other revision that worked."
+        raise UsageError(message, hint=f"See them: jig revisions list {name}")
+    return found
 
 
 def get(session: Session, name: str, revision: str) -> dict[str, Any]:

@@ -118,19 +118,20 @@ class Scaler:
         before = deployment.replicas
         decided = desired_replicas(policy, signals, now, self._histories.get(deployment.id), before)
         self._histories[deployment.id] = decided.history
-        decision = _to_keep(decided, policy, signals, before, now)
+        decided_before = deployment.desired_replicas or 0  # other than `before` where the bounds have changed since
+        decision = _to_keep(decided, policy, signals, decided_before, now)
         self._latest[deployment.id] = decision
         if decided.replicas == 0 and policy.max_replicas:
             self._asleep.add(deployment.id)
         else:
             self._asleep.discard(deployment.id)
-        if decided.replicas == (deployment.desired_replicas or 0):
+        if decided.replicas == decided_before:
             return False
         await self._database.write(scaling.decide, deployment.id, decision)
         log.info(
             "deployment.scaled deployment_id=%s from=%d to=%d reason=%s",
             deployment.id,
-            before,
+            decided_before,
             decided.replicas,
             decided.reason,
         )
