@@ -84,7 +84,10 @@ def make_deployment(conn: Connection) -> tuple[str, str]:
     project, deployment, organization = new_id(), new_id(), new_id()
     execute = conn.exec_driver_sql
     execute(f"INSERT INTO organizations VALUES ('{organization}', 'o', '{organization}', 1)")
-    execute(f"INSERT INTO projects VALUES ('{project}', '{organization}', 'p', '{project}', 1)")
+    execute(
+        "INSERT INTO projects (id, organization_id, name, slug, created_at) "
+        f"VALUES ('{project}', '{organization}', 'p', '{project}', 1)"
+    )
     execute(
         "INSERT INTO deployments (id, project_id, name, config, revision_id, revision_number, created_at, updated_at) "
         f"VALUES ('{deployment}', '{project}', 'm', '{{}}', 'r', 1, 1, 1)"

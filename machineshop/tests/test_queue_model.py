@@ -122,7 +122,10 @@ class QueueModel(RuleBasedStateMachine):
         with self._transaction() as conn:
             execute = conn.exec_driver_sql
             execute(f"INSERT INTO organizations VALUES ('{organization}', 'o', '{organization}', 1)")
-            execute(f"INSERT INTO projects VALUES ('{self.project}', '{organization}', 'p', 'p', 1)")
+            execute(
+                "INSERT INTO projects (id, organization_id, name, slug, created_at) "
+                f"VALUES ('{self.project}', '{organization}', 'p', 'p', 1)"
+            )
             execute(
                 "INSERT INTO deployments (id, project_id, name, config, revision_id, revision_number, created_at, "
                 f"updated_at) VALUES ('{self.deployment}', '{self.project}', 'm', '{{}}', 'r', "
