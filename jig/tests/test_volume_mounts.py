@@ -89,6 +89,19 @@ def test_what_does_not_exist_is_said_before_anything_is_built(
     assert not platform.blobs
 
 
+@pytest.mark.parametrize(("version", "command"), [(0, "create"), (1, "update")])
+def test_an_upload_that_was_never_finished_is_not_mounted(
+    jig: Jig, platform: FakePlatform, mounting: Path, version: int, command: str
+) -> None:
+    del platform.volumes.versions["words"][version + 1 :]
+    platform.volumes.versions["words"][version].sealed_at = None
+    finished = jig("deploy")
+    assert finished.code == 1
+    assert f"Version {version} of the volume words is open: its upload was never finished." in finished.err
+    assert f"Run `jig volumes {command} words SOURCE` again" in finished.err
+    assert not platform.blobs
+
+
 def test_an_image_is_built_without_its_volumes(jig: Jig, platform: FakePlatform, mounting: Path) -> None:
     platform.volumes.versions.clear()
     assert jig("deploy", "--build-only").code == 0

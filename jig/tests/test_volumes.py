@@ -138,8 +138,40 @@ def test_an_open_volume_with_other_files_is_left_alone(jig: Jig, platform: FakeP
     assert finished.code == 1
     assert "holds what" in finished.err
     assert "of somebody else" in finished.err
+    assert "jig volumes delete words" in finished.err
     assert not sent(platform)
     assert stored(platform, "words", 0) == {"of somebody else": b"theirs"}
+
+
+def test_an_upload_that_was_never_finished_is_open_and_gets_no_next_version(
+    jig: Jig, platform: FakePlatform, source: Path
+) -> None:
+    platform.volumes.versions["words"] = [fake_volumes.FakeVersion()]
+    platform.files["words/0/words.txt"] = FILES["words.txt"]
+    assert jig("volumes", "list").out.splitlines()[1].split()[:3] == ["words", "0", "open"]
+    described = jig("volumes", "describe", "words").out
+    assert "Status   open" in described
+    assert described.splitlines()[-1].split()[:2] == ["0", "open"]
+    assert jig("volumes", "describe", "words", "--json").json["status"] == "ready"
+    for words in (str(source), "s3://bucket/words"):
+        finished = jig("volumes", "update", "words", words)
+        assert finished.code == 1
+        assert "Version 0 of the volume words is open: its upload was never finished." in finished.err
+        assert "Run `jig volumes create words SOURCE` again, or delete it: jig volumes delete words" in finished.err
+    assert len(platform.volumes.versions["words"]) == 1
+    assert not platform.volumes.versions["words"][0].sealed_at
+    assert jig("volumes", "create", "words", str(source)).code == 0
+    assert jig("volumes", "list").out.splitlines()[1].split()[:3] == ["words", "0", "ready"]
+
+
+def test_a_later_version_that_was_not_sealed_is_sealed_by_an_update(
+    jig: Jig, platform: FakePlatform, source: Path
+) -> None:
+    platform.volumes.put(platform, "words", {"a": b"a"}, FILES)
+    platform.volumes.versions["words"][1].sealed_at = None
+    assert jig("volumes", "update", "words", str(source)).code == 0
+    assert len(platform.volumes.versions["words"]) == 2
+    assert platform.volumes.versions["words"][1].sealed_at
 
 
 def test_a_platform_that_is_unwell_for_a_moment_is_asked_again(jig: Jig, platform: FakePlatform, source: Path) -> None:

@@ -8,6 +8,8 @@ import pytest
 from files.shop import Shop
 from machineshop.errors import ArtifactMissing, NotFound, VolumeUnusable
 from machineshop.models import Scope, VolumeMount
+from machineshop.store import revisions
+from machineshop.store.database import Database
 from machineshop.store.volume_files import trouble_in
 from volumes.conftest import VOLUMES, Volumes, claimed, refusal
 
@@ -230,6 +232,30 @@ async def test_a_mounted_volume_is_not_deleted(team: Volumes) -> None:
     await team.create(a=b"another")
     with pytest.raises(VolumeUnusable, match="was deleted"):
         await team.deployments.rollback(team.project_id, "user", "1")
+
+
+async def test_what_still_serves_mounts_its_volume_until_the_next_revision_has_been_ready(
+    team: Volumes, database: Database
+) -> None:
+    await team.create(a=b"0")
+    await team.create("other", a=b"0")
+    service, project_id = team.deployments, team.project_id
+    first = await team.mount("user", MOUNT)
+    await database.write(revisions.note_ready, first.id, first.revision_id, 1.0)
+    await service.update(project_id, "user", {"volumes": [{**MOUNT, "name": "other"}]})
+    second = await service.update(project_id, "user", {"image": "registry/ns/hello@sha256:2"})
+
+    assert (await team.describe())["mounted_by"] == [first.id], "its replicas go on until the new ones are ready"
+    assert (await team.describe("other"))["mounted_by"] == [first.id], "two revisions count once"
+    assert (await team.refused("DELETE", f"{VOLUMES}/weights"))[:2] == (409, "volume_mounted")
+    await team.update("weights", 1, a=b"1")
+    assert (await team.describe())["version_history"]["0"]["mounted_by"] == [first.id]
+
+    await database.write(revisions.note_ready, first.id, second.revision_id, 2.0)
+    assert (await team.describe(number=0))["mounted_by"] == []
+    assert (await team.answer("DELETE", f"{VOLUMES}/weights"))["deleted"] is True
+    with pytest.raises(VolumeUnusable, match="go back to another revision, or deploy with a volume that there is"):
+        await service.rollback(project_id, "user", "1")
 
 
 async def test_what_a_volume_has_need_not_be_uploaded_again(team: Volumes) -> None:

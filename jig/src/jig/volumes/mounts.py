@@ -9,7 +9,7 @@ from typing import Any
 from jig.client import Client
 from jig.config.model import Config, VolumeMount
 from jig.errors import NotFoundError, VolumeError
-from jig.volumes.remote import Volume, get
+from jig.volumes.remote import OPEN, Volume, get, state_of, unfinished
 from jig.volumes.view import version_of
 
 
@@ -44,7 +44,7 @@ def find_mounts(client: Client, config: Config) -> list[Mounted]:
     """What a deploy of this config will mount.
 
     Raises:
-        VolumeError: a volume does not exist, or not in that version, or has no files yet.
+        VolumeError: a volume does not exist, or not in that version, or is not all there.
     """
     mounts = config.deploy.volume_mounts
     deployment = deployed(client, config.name) if any(each.version is None for each in mounts) else {}
@@ -86,7 +86,7 @@ def check(volume: Volume, version: int) -> None:
     """Refuse a version that no replica could be started with.
 
     Raises:
-        VolumeError: it does not exist, has no files yet, or failed.
+        VolumeError: it does not exist, has no files yet, is not all there, or failed.
     """
     name, current = volume["name"], int(volume["current_version"])
     told = volume if version_of(volume) == version else (volume.get("version_history") or {}).get(str(version))
@@ -94,10 +94,12 @@ def check(volume: Volume, version: int) -> None:
         kept = f"versions 0 to {current}" if current else "version 0 alone"
         hint = "Change or remove its `version` under deploy.volume_mounts in the config."
         raise VolumeError(f"The volume {name} has no version {version}: it has {kept}.", hint=hint)
-    status = told.get("status") or "ready"
+    status = state_of(told)
     look = f"See how it goes: jig volumes describe {name}"
     if status == "pending":
         raise VolumeError(f"Version {version} of the volume {name} has no files yet.", hint=look)
+    if status == OPEN:
+        raise unfinished(str(name), version)
     if status == "syncing":
         raise VolumeError(f"Version {version} of the volume {name} is still being fetched.", hint=look)
     if status == "failed":

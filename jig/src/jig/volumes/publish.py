@@ -63,10 +63,11 @@ class Publisher:
             What `--json` prints.
 
         Raises:
-            VolumeError: there is no such volume, or somebody else has just made that version.
+            VolumeError: there is no such volume, its upload was never finished, or somebody else made the version.
             WatchInterruptedError: Ctrl-C.
         """
         volume = remote.get(self._client, self._name)
+        remote.check_updatable(volume)
         files = read_folder(self._output, self._steps, folder)
         current = Version(self._client, self._name, int(volume["current_version"]))
         if volume["status"] == "ready" and is_same(current, files):
@@ -95,8 +96,8 @@ class Publisher:
     def _not_alone(self, others: Sequence[str], folder: Path) -> VolumeError:
         return VolumeError(
             f"The volume {self._name} already exists, is open, and holds what {folder} does not: {some(others)}.",
-            hint=f"If somebody else uploads it, leave it to them. To put your files into a version of their own:\n"
-            f"  jig volumes update {self._name} {folder}",
+            hint="If somebody else uploads it, leave it to them. To begin anew, delete it first:\n"
+            f"  jig volumes delete {self._name}",
         )
 
     def _make_current(self, version: Version, files: Sequence[HashedFile]) -> None:

@@ -15,6 +15,7 @@ from jig.volumes.digests import HashedFile
 VOLUMES = "/v1/deployments/storage/volumes"
 # What becomes of a file that a version is to have, as the platform answers.
 PRESENT, LINKED, MISSING, HASHING = "present", "linked", "missing", "hashing"
+READY, OPEN = "ready", "open"
 COMPARED_AT_ONCE = 5_000
 LISTED_AT_ONCE = 10_000
 HASHING_PAUSE_SECONDS = 0.5
@@ -65,6 +66,39 @@ def find(client: Client, name: str, version: int | None = None) -> Volume | None
             raise
         return None
     return volume
+
+
+def is_open(told: Volume) -> bool:
+    """True of a version whose upload was not finished: files may be missing, and what mounts it would seal it so."""
+    origin = (told.get("content") or {}).get("origin")
+    return origin is None and "sealed_at" in told and told["sealed_at"] is None
+
+
+def state_of(told: Volume) -> str:
+    """A version's status as people see it: to clients that know no seals what is open counts as ready."""
+    status = str(told.get("status") or READY)
+    return OPEN if status == READY and is_open(told) else status
+
+
+def unfinished(name: str, number: int) -> VolumeError:
+    """The error for a version that is open, where a whole one is needed."""
+    command = "create" if number == 0 else "update"
+    return VolumeError(
+        f"Version {number} of the volume {name} is open: its upload was never finished.",
+        hint=f"Run `jig volumes {command} {name} SOURCE` again, or delete it: jig volumes delete {name}",
+    )
+
+
+def check_updatable(volume: Volume) -> None:
+    """Refuse to make a version after a first one that is open: that would seal it as it is.
+
+    The files of later versions are there before the version is made, so those can be followed by another one.
+
+    Raises:
+        VolumeError: the volume's upload was never finished.
+    """
+    if int(volume["current_version"]) == 0 and is_open(volume):
+        raise unfinished(str(volume["name"]), 0)
 
 
 def create(client: Client, name: str, content: Mapping[str, object]) -> Volume | None:

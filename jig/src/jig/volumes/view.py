@@ -8,7 +8,7 @@ from typing import Any
 
 from jig.tables import columns, fields
 from jig.units import age, count, size
-from jig.volumes.remote import Volume
+from jig.volumes.remote import Volume, state_of
 
 UPLOADED = "uploaded"
 
@@ -21,7 +21,7 @@ def listing(volumes: Sequence[Volume], now: datetime) -> str:
         (
             str(each["name"]),
             str(each["current_version"]),
-            str(each["status"]),
+            state_of(each),
             *amount(each),
             str(len(each.get("mounted_by") or [])),
             age(each.get("updated_at"), now),
@@ -54,7 +54,7 @@ def facts(volume: Volume, names: Mapping[str, str], now: datetime) -> list[tuple
         ("Name", volume["name"]),
         ("ID", volume.get("id")),
         ("Version", version_text(volume)),
-        ("Status", volume.get("status")),
+        ("Status", state_of(volume)),
         ("Why", volume.get("status_message")),
         ("Source", source(volume)),
         ("Files", f"{files_count}, {total}"),
@@ -123,7 +123,7 @@ def version_table(volume: Volume, names: Mapping[str, str], now: datetime) -> st
     rows = [
         (
             str(number),
-            str(each.get("status") or "-"),
+            state_of(each),
             *amount(each),
             age(each.get("sealed_at"), now),
             mounted_by(each, names) or "-",

@@ -13,7 +13,8 @@ from machineshop.states import VOLUME_MOVES, VolumeState
 from machineshop.store import volume_files
 from machineshop.store.announcements import announce
 from machineshop.store.deployment_rows import decode_config
-from machineshop.store.tables import deployments, files, volume_versions, volumes
+from machineshop.store.revisions import last_that_worked
+from machineshop.store.tables import deployments, files, revisions, volume_versions, volumes
 
 # Announced when there is something for the loop that fills volumes to do.
 VOLUMES = "volumes"
@@ -21,6 +22,8 @@ VOLUMES = "volumes"
 MAX_VOLUMES = 1000
 MAX_VERSIONS = 1000
 
+_HAS_MOUNTS = '"volume_id":'
+_UNTRIED = revisions.c.ready_at.is_(None).label("untried")
 _FINAL = {state for state, moves in VOLUME_MOVES.items() if not moves}
 
 
@@ -132,7 +135,10 @@ def mount(conn: Connection, project_id: str, mounts: Sequence[VolumeMount], now:
         try:
             volume = _locked(conn, project_id, each.volume_id or "")
         except NotFound:
-            raise VolumeUnusable(f"The volume '{each.name}' was deleted: there may be another of its name.") from None
+            raise VolumeUnusable(
+                f"The volume '{each.name}' was deleted, and one of that name that is there now is another: go back to "
+                "another revision, or deploy with a volume that there is (`jig volumes list`)."
+            ) from None
         number = each.version or 0
         if volume_files.has_files(conn, volume.id, number):
             seal(conn, volume, number, now)
@@ -159,14 +165,29 @@ def delete_volume(conn: Connection, project_id: str, name_or_id: str) -> tuple[V
 
 
 def mounts_of(conn: Connection, project_id: str) -> list[tuple[str, str, VolumeMount]]:
-    """What the active revisions of a project's deployments mount: the deployment's id and name, and the mount."""
-    # Most have none, and a configuration may be long.
-    query = select(deployments.c.id, deployments.c.name, deployments.c.config).where(
-        deployments.c.project_id == project_id,
-        deployments.c.deleted_at.is_(None),
-        deployments.c.config.contains('"volume_id":'),
+    """What the deployments of a project mount: the deployment's id and name, and each volume version once.
+
+    That is what the active revision mounts, and until that has been ready also what the last one did that was: its
+    replicas serve meanwhile, and a rollback leads to it.
+    """
+    query = (
+        select(deployments.c.id, deployments.c.name, deployments.c.revision_id, deployments.c.config, _UNTRIED)
+        .join(revisions, revisions.c.id == deployments.c.revision_id)
+        .where(
+            deployments.c.project_id == project_id,
+            deployments.c.deleted_at.is_(None),
+            # Most mount nothing, and a configuration may be long.
+            or_(deployments.c.config.contains(_HAS_MOUNTS), _UNTRIED),
+        )
     )
-    return [(row.id, row.name, each) for row in conn.execute(query) for each in decode_config(row.config).volumes]
+    found = []
+    for row in conn.execute(query).all():
+        mounts = decode_config(row.config).volumes
+        serving = last_that_worked(conn, row.id, row.revision_id) if row.untried else None
+        mounts += () if serving is None else serving.config.volumes
+        versions = {(mount.volume_id, mount.version): mount for mount in mounts}
+        found += [(row.id, row.name, mount) for mount in versions.values()]
+    return found
 
 
 def copied(conn: Connection) -> list[tuple[Volume, VolumeVersion]]:
