@@ -314,7 +314,7 @@ def test_the_command_collects_in_a_data_directory(tmp_path: Path) -> None:
         timeout=60,
         check=False,
     )
-    assert (refused.returncode, refused.stderr) == (1, "machineshop: --grace is -1; it must be 0 or more hours.\n")
+    assert (refused.returncode, refused.stderr) == (2, "machineshop: --grace is -1; it must be 0 or more hours.\n")
 
 
 async def test_a_registry_of_before_keeps_what_it_has(tmp_path: Path, clock: Clock) -> None:
