@@ -128,7 +128,7 @@ def test_the_name_falls_back_to_the_project_and_the_folder(tmp_path: Path) -> No
         ("[deploy]\nmin_replcas = 1", "jig.toml: there is no key deploy.min_replcas."),
         ("[image]\nsystem_package = []", "jig.toml: there is no key image.system_package."),
         ("[[deploy.volume_mounts]]\nname='a'\nmount_path='/a'\nversio=1", "deploy.volume_mounts[0].versio"),
-        ("[deploy.environment_variables]\nA = {secrt = 'x'}", "deploy.environment_variables.A.secret is missing"),
+        ("[deploy.environment_variables]\nA = {secrt = 'x'}", "there is no key deploy.environment_variables.A.secrt."),
         ("[deploy]\nport = '8000'", 'deploy.port must be a whole number, not "8000" (a string).'),
         ("[deploy]\nport = true", "deploy.port must be a whole number, not True (true or false)."),
         ("[deploy]\nport = 0", "deploy.port must be at least 1, not 0"),
@@ -143,8 +143,22 @@ def test_the_name_falls_back_to_the_project_and_the_folder(tmp_path: Path) -> No
         ("gpu = 'T4'", "gpu must be one of A100, H100, H200, B200, none"),
         ("deploy = 1", "deploy must be a table, not 1 (a whole number)."),
         ("[experimental]\ncapacity_type = 'spot'", "experimental.capacity_type must be one of stable, preemptible"),
-        ("[[deploy.volume_mounts]]\nname='a'\nmount_path='a'", "mount_path must be an absolute path"),
         ("[[deploy.model_mounts]]\nmodel='a'\nmount_path='/a'", 'must be "ml_..." or "ml_...@rv_..."'),
+        ("[[deploy.volume_mounts]]\nname='a'\nmount_path='a'", 'an absolute path, not "a".'),
+        ("[[deploy.volume_mounts]]\nname='a'\nmount_path='/'", "must be the plain path of a folder, and not that"),
+        ("[[deploy.volume_mounts]]\nname='a'\nmount_path='/a/../b'", "must be the plain path of a folder"),
+        (
+            "[[deploy.volume_mounts]]\nname='a'\nmount_path='/w'\n[[deploy.volume_mounts]]\nname='b'\nmount_path='/w'",
+            'volume_mounts[1].mount_path must be another path than that of the volume a, not "/w".',
+        ),
+        (
+            "[[deploy.volume_mounts]]\nname='a'\nmount_path='/w/a'\n[[deploy.volume_mounts]]\nname='b'\nmount_path='/w'",
+            "volume_mounts[1].mount_path must be beside /w/a, where the volume a is mounted",
+        ),
+        (
+            "name = 'model'\n[[tool.jig.deploy.volume_mounts]]\nname = 'a'",
+            "jig.toml has both a [tool.jig] and keys of its own beside it: name.",
+        ),
         ("[deploy", "is not TOML"),
     ],
 )
@@ -153,6 +167,13 @@ def test_what_is_wrong_is_named_with_its_key_and_file(tmp_path: Path, text: str,
         read(tmp_path, text)
     assert said in caught.value.message
     assert "jig.toml" in caught.value.message
+
+
+def test_a_typo_in_a_key_that_must_be_there_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError) as caught:
+        read(tmp_path, "[[deploy.volume_mounts]]\nname='a'\nmountpath='/a'")
+    assert caught.value.message == "jig.toml: there is no key deploy.volume_mounts[0].mountpath."
+    assert caught.value.hint == "Did you mean `mount_path`?"
 
 
 def test_a_typo_gets_the_nearest_key(tmp_path: Path) -> None:

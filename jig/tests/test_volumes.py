@@ -57,7 +57,8 @@ def test_a_folder_becomes_a_volume(jig: Jig, platform: FakePlatform, source: Pat
     assert stored(platform, "words", 0) == FILES
     assert platform.volumes.versions["words"][0].sealed_at
     assert finished.out == "words has version 0: 3 files, 3 files sent, 293.0 KiB.\n"
-    assert "[[tool.jig.deploy.volume_mounts]]" in finished.err
+    assert 'Mount it, in jig.toml:\n  [[deploy.volume_mounts]]\n  name = "words"\n' in finished.err
+    assert "version =" not in finished.err
     assert "%" not in finished.err  # no progress bar where nobody sees it
 
 
@@ -89,8 +90,54 @@ def test_an_update_without_a_change_makes_no_version(jig: Jig, platform: FakePla
     assert jig("volumes", "create", "words", str(source)).code == 0
     finished = jig("volumes", "update", "words", str(source))
     assert finished.code == 0, finished.err
-    assert "Version 0 of words holds just these files." in finished.err
+    assert finished.out == "Nothing has changed: version 0 of words holds just these 3 files.\n"
+    assert "sealed" not in finished.err
+    assert "Mount it" not in finished.err
+    assert jig("volumes", "update", "words", str(source), "--json").json["changed"] is False
     assert len(platform.volumes.versions["words"]) == 1
+
+
+@pytest.mark.parametrize(
+    ("file", "text", "table"),
+    [
+        ("jig.toml", 'name = "hello"\n', "[[deploy.volume_mounts]]"),
+        ("jig.toml", '[tool.jig]\nname = "hello"\n', "[[tool.jig.deploy.volume_mounts]]"),
+        ("pyproject.toml", '[tool.jig]\nname = "hello"\n', "[[tool.jig.deploy.volume_mounts]]"),
+    ],
+)
+def test_after_an_update_it_is_said_how_the_new_version_gets_mounted(
+    jig: Jig, platform: FakePlatform, source: Path, file: str, text: str, table: str
+) -> None:
+    (jig.folder / file).write_text(text)
+    platform.volumes.put(platform, "words", {"a": b"a"})
+    said = jig("volumes", "update", "words", str(source)).err
+    hint = f'Mount it, in {file}:\n  {table}\n  name = "words"\n  mount_path = "/words"\n  version = 1\n'
+    assert said.endswith(hint)
+
+
+@pytest.mark.parametrize("command", ["create", "update"])
+def test_a_viewer_is_refused_before_anything_is_read(
+    jig: Jig, platform: FakePlatform, source: Path, command: str
+) -> None:
+    if command == "update":
+        platform.volumes.put(platform, "words", {"a": b"a"})
+    platform.scope = "viewer"
+    finished = jig("volumes", command, "words", str(source))
+    assert finished.code == 1
+    assert "it needs the scope admin or developer, and has viewer." in finished.err
+    assert "To go on" not in finished.err
+    assert "read " not in finished.err
+    assert not platform.sent("POST", fake_volumes.VOLUMES)
+
+
+@pytest.mark.parametrize("name", ["a b", "a/b", "..", "ä", "a" * 101])
+def test_a_name_that_cannot_be_is_refused_before_anything_is_read(
+    jig: Jig, platform: FakePlatform, source: Path, name: str
+) -> None:
+    finished = jig("volumes", "create", name, str(source))
+    assert finished.code == 2
+    assert "cannot be a volume's name." in finished.err
+    assert not platform.requests
 
 
 def test_files_of_equal_bytes_are_sent_once(jig: Jig, platform: FakePlatform, source: Path) -> None:
@@ -299,6 +346,7 @@ def test_volumes_are_listed_and_described(jig: Jig, platform: FakePlatform) -> N
     assert "Version     0, of 0 to 1" in earlier
     assert "Mounted by  ocr" in earlier
     assert jig("volumes", "describe", "words", "--json").json["name"] == "words"
+    assert "--files must be at least 0, not -1." in jig("volumes", "describe", "words", "--files", "-1").err
     assert "has no version 7" in jig("volumes", "describe", "words", "--volume-version", "7").err
 
 

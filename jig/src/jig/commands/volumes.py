@@ -9,8 +9,10 @@ from typing import Annotated, Any
 from cyclopts import Parameter
 
 from jig.client import Client
-from jig.errors import UsageError, VolumeError
+from jig.config.file import JIG_FILE, place_of_tables
+from jig.errors import ConfigError, UsageError, VolumeError
 from jig.options import PROJECT_DEFAULTS, ProjectGlobals, Yes
+from jig.rights import check_may_change
 from jig.session import Session
 from jig.units import count, size
 from jig.volumes import remote
@@ -45,6 +47,7 @@ def create(
 ) -> None:
     """Make a volume of a folder, or of what is in S3. Interrupted, the same command goes on."""
     session = Session(options)
+    remote.check_name(name)
     if source.startswith(SCHEME):
         content = remote.from_s3(source, aws_oidc_role_arn, credentials_secret)
         volume = remote.create(session.client, name, content)
@@ -54,6 +57,7 @@ def create(
         fetched(session, volume, watch=watch)
         return
     folder = checked_folder(source, aws_oidc_role_arn, credentials_secret, watch=watch)
+    check_may_change(session.client)
     uploaded(session, Publisher(session.client, session.output, name).create(folder))
 
 
@@ -74,6 +78,7 @@ def update(
         fetched(session, volume, watch=watch)
         return
     folder = checked_folder(source, aws_oidc_role_arn, credentials_secret, watch=watch)
+    check_may_change(session.client)
     uploaded(session, Publisher(session.client, session.output, name).update(folder))
 
 
@@ -95,10 +100,12 @@ def describe(
     options: ProjectGlobals = PROJECT_DEFAULTS,
 ) -> None:
     """Show a volume: its status, its files, its versions, and who mounts it."""
+    if files < 0:
+        raise UsageError(f"--files must be at least 0, not {files}.")
     session = Session(options)
     volume = remote.get(session.client, name, volume_version)
     names = {} if session.output.json else deployment_names(session.client, volume)
-    session.output.result(volume, description(volume, names, max(0, files), datetime.now(UTC)))
+    session.output.result(volume, description(volume, names, files, datetime.now(UTC)))
 
 
 def list_volumes(*, options: ProjectGlobals = PROJECT_DEFAULTS) -> None:
@@ -127,9 +134,13 @@ def uploaded(session: Session, document: dict[str, Any]) -> None:
     """Say what an upload came to, and what is next."""
     volume = document["volume"]
     name, version = volume["name"], version_of(volume)
+    if not document["changed"]:
+        files = count(document["files_count"], "file")
+        session.output.result(document, f"Nothing has changed: version {version} of {name} holds just these {files}.")
+        return
     sent = f"{count(document['sent_files'], 'file')} sent, {size(document['sent_bytes'])}"
     session.output.result(document, f"{name} has version {version}: {count(document['files_count'], 'file')}, {sent}.")
-    session.output.note(mount_hint(name))
+    session.output.note(mount_hint(session, name, version))
 
 
 def fetched(session: Session, volume: remote.Volume, *, watch: bool) -> None:
@@ -141,12 +152,18 @@ def fetched(session: Session, volume: remote.Volume, *, watch: bool) -> None:
         return
     volume = follow(session.client, session.output, name, version)
     session.output.result({"volume": volume}, f"{name} has version {version}.")
-    session.output.note(mount_hint(name))
+    session.output.note(mount_hint(session, name, version))
 
 
-def mount_hint(name: str) -> str:
-    """How a deployment gets to see a volume."""
-    return f'Mount it, in the config:\n  [[tool.jig.deploy.volume_mounts]]\n  name = "{name}"\n  mount_path = "/{name}"'
+def mount_hint(session: Session, name: str, version: int) -> str:
+    """How a deployment gets to see a version; one that mounts the volume keeps its own where none is said."""
+    try:
+        file, prefix = place_of_tables(session.chosen_config)
+    except ConfigError:  # the volume is there all the same
+        file, prefix = JIG_FILE, ""
+    lines = [f"[[{prefix}deploy.volume_mounts]]", f'name = "{name}"', f'mount_path = "/{name}"']
+    lines += [f"version = {version}"] if version else []
+    return "\n  ".join([f"Mount it, in {file}:", *lines])
 
 
 def deployment_names(client: Client, volume: remote.Volume) -> dict[str, str]:

@@ -12,6 +12,8 @@ from jig.errors import ConfigError
 
 JIG_FILE = "jig.toml"
 PYPROJECT_FILE = "pyproject.toml"
+PYPROJECT_PREFIX = "tool.jig"
+OTHERS_TABLES = frozenset({"tool", "project", "build-system", "dependency-groups"})  # those of a pyproject.toml
 
 
 def find_config(chosen: Path | None, folder: Path | None = None) -> Config:
@@ -25,31 +27,59 @@ def find_config(chosen: Path | None, folder: Path | None = None) -> Config:
         ConfigError: there is none, or it is wrong.
     """
     folder = folder or Path.cwd()
-    if chosen:
-        return load_config(folder / chosen)
-    if (path := folder / JIG_FILE).is_file():
-        return load_config(path)
-    if (path := folder / PYPROJECT_FILE).is_file() and "jig" in tool_tables(path):
+    if path := config_file(chosen, folder):
         return load_config(path)
     message = f"There is no {JIG_FILE}, and no [tool.jig] in {PYPROJECT_FILE}, in {folder}."
     raise ConfigError(message, hint="Start a project with `jig init`, or name a config with --config.", is_absent=True)
+
+
+def config_file(chosen: Path | None, folder: Path) -> Path | None:
+    """The file that the config is in; None where there is none."""
+    if chosen:
+        return folder / chosen
+    if (path := folder / JIG_FILE).is_file():
+        return path
+    if (path := folder / PYPROJECT_FILE).is_file() and "jig" in tool_tables(path):
+        return path
+    return None
+
+
+def place_of_tables(chosen: Path | None, folder: Path | None = None) -> tuple[str, str]:
+    """The file for a table of the config, and what its name has to begin with there: `tool.jig.`, or nothing.
+
+    Raises:
+        ConfigError: the file cannot be read.
+    """
+    path = config_file(chosen, folder or Path.cwd())
+    if path is None:
+        return JIG_FILE, ""
+    return path.name, f"{PYPROJECT_PREFIX}." if is_pyproject(path) else ""
+
+
+def is_pyproject(path: Path) -> bool:
+    """True of a file whose config is its `[tool.jig]`, as of a pyproject.toml; else the config is all of it."""
+    return path.name.endswith(PYPROJECT_FILE) or "jig" in tool_tables(path)
 
 
 def load_config(path: Path) -> Config:
     """The config of one file: what has a `[tool.jig]`, as a pyproject.toml has, keeps it there; else it is the whole.
 
     Raises:
-        ConfigError: the file cannot be read, or what it says is wrong.
+        ConfigError: the file cannot be read, or what it says is wrong, or in both places.
     """
     path = path.resolve()
-    if not path.name.endswith(PYPROJECT_FILE) and "jig" not in tool_tables(path):
+    if not is_pyproject(path):
         return read_config(read_toml(path), path, "", path.parent.name)
+    if not path.name.endswith(PYPROJECT_FILE) and (beside := sorted(read_toml(path).keys() - OTHERS_TABLES)):
+        message = f"{path.name} has both a [{PYPROJECT_PREFIX}] and keys of its own beside it: {', '.join(beside)}."
+        hint = f"Keep those, and leave `{PYPROJECT_PREFIX}` out of all names; or put all under [{PYPROJECT_PREFIX}]."
+        raise ConfigError(message, hint=hint)
     project = read_toml(path).get("project")
     name = project.get("name") if isinstance(project, dict) else None
     values = tool_tables(path).get("jig", {})
     if not isinstance(values, dict):
-        raise ConfigError(f"{path.name}: tool.jig must be a table.")
-    return read_config(values, path, "tool.jig", name if isinstance(name, str) else path.parent.name)
+        raise ConfigError(f"{path.name}: {PYPROJECT_PREFIX} must be a table.")
+    return read_config(values, path, PYPROJECT_PREFIX, name if isinstance(name, str) else path.parent.name)
 
 
 def tool_tables(path: Path) -> dict[str, Any]:

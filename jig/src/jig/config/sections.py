@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from jig.config.model import (
     NO_GPU,
@@ -33,7 +33,7 @@ NAME_PATTERN = re.compile(r"[a-z0-9][a-z0-9-]{3,62}")
 NAME_RULE = "4 to 63 lowercase letters, digits and hyphens, starting with a letter or digit"
 WORKER_PATTERN = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
 MODEL_PATTERN = re.compile(r"ml_[^@]+(@rv_[^@]+)?")
-MOUNT_HINT = "Mount paths are absolute, like /data."
+MOUNT_HINT = "Mount paths are absolute and plain, like /data, and stand beside each other."
 
 
 def read_config(values: Mapping[str, object], path: Path, prefix: str, fallback_name: str) -> Config:
@@ -163,7 +163,7 @@ def read_deploy(table: Table, name: str, gpu: tuple[str, int]) -> DeployConfig:
         startup_timeout_seconds=table.whole("startup_timeout_seconds", 1800, at_least=1, at_most=86400),
         progress_timeout_seconds=read_progress_timeout(table),
         autoscaling=read_autoscaling(table, name),
-        volume_mounts=tuple(read_volume_mount(mount) for mount in table.tables("volume_mounts")),
+        volume_mounts=read_volume_mounts(table),
         model_mounts=tuple(read_model_mount(mount) for mount in table.tables("model_mounts")),
     )
     table.done()
@@ -212,6 +212,24 @@ def read_progress_timeout(table: Table) -> int | None:
     return seconds or None
 
 
+def read_volume_mounts(table: Table) -> tuple[VolumeMount, ...]:
+    """`volume_mounts`, none of which is where another one is, or in it."""
+    tables = table.tables("volume_mounts")
+    mounts = tuple(read_volume_mount(each) for each in tables)
+    for at, mount in enumerate(mounts):
+        for other in mounts[:at]:
+            if mount.mount_path == other.mount_path:
+                raise tables[at].wrong("mount_path", f"another path than that of the volume {other.name}", MOUNT_HINT)
+            if PurePosixPath(mount.mount_path).is_relative_to(other.mount_path) or PurePosixPath(
+                other.mount_path
+            ).is_relative_to(mount.mount_path):
+                beside = (
+                    f"beside {other.mount_path}, where the volume {other.name} is mounted, not one within the other"
+                )
+                raise tables[at].wrong("mount_path", beside, MOUNT_HINT)
+    return mounts
+
+
 def read_volume_mount(table: Table) -> VolumeMount:
     """One item of `volume_mounts`."""
     version = table.whole("version", 0) if "version" in table else None
@@ -235,6 +253,8 @@ def read_mount_path(table: Table) -> str:
     path = table.required("mount_path")
     if not path.startswith("/"):
         raise table.wrong("mount_path", "an absolute path", MOUNT_HINT)
+    if any(part in ("", ".", "..") for part in path[1:].split("/")):
+        raise table.wrong("mount_path", "the plain path of a folder, and not that of the root", MOUNT_HINT)
     return path
 
 

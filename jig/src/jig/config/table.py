@@ -82,6 +82,10 @@ class Table:
             ConfigError: it is not.
         """
         if key not in self._values:
+            for near in difflib.get_close_matches(key, self._values.keys() - self._known, n=1):
+                raise ConfigError(
+                    f"{self._file}: there is no key {self.full_name(near)}.", hint=f"Did you mean `{key}`?"
+                )
             raise ConfigError(f"{self._file}: {self.full_name(key)} is missing.")
         return self.text(key, "")
 
@@ -98,8 +102,9 @@ class Table:
                 raise ConfigError(f"{self._file}: there is no key {self.full_name(key)}.", hint=hint)
 
     def wrong(self, key: str, expected: str, hint: str | None = None) -> ConfigError:
-        """The error for a key whose value is not what was expected."""
-        found = describe(self._values.get(key))
+        """The error for a key whose value is not what was expected; a string is seen to be one."""
+        value = self._values.get(key)
+        found = quoted(value) if isinstance(value, str) else describe(value)
         return ConfigError(f"{self._file}: {self.full_name(key)} must be {expected}, not {found}.", hint=hint)
 
     def missing(self, key: str, because: str, hint: str | None = None) -> ConfigError:
@@ -116,7 +121,7 @@ class Table:
             return default
         value = self._values[key]
         if not fits(value):
-            raise self.wrong(key, expected)
+            raise ConfigError(f"{self._file}: {self.full_name(key)} must be {expected}, not {describe(value)}.")
         return value
 
     def _bounded(self, key: str, value: Number, at_least: float, at_most: float | None) -> Number:
@@ -135,5 +140,10 @@ def is_list_of(kind: type) -> Callable[[object], bool]:
 def describe(value: object) -> str:
     """A value with its type, as an error shows it: `"8000" (a string)`."""
     kind = "a table" if isinstance(value, dict) else TYPE_NAMES.get(type(value), type(value).__name__)
-    shown = repr(value) if not isinstance(value, str) else f'"{value}"'
-    return f"{shown if len(shown) <= 60 else shown[:57] + '...'} ({kind})"
+    return f"{quoted(value)} ({kind})"
+
+
+def quoted(value: object) -> str:
+    """A value as the file has it, or the beginning of one that is long."""
+    shown = f'"{value}"' if isinstance(value, str) else repr(value)
+    return shown if len(shown) <= 60 else shown[:57] + "..."

@@ -71,8 +71,7 @@ class Publisher:
         files = read_folder(self._output, self._steps, folder)
         current = Version(self._client, self._name, int(volume["current_version"]))
         if volume["status"] == "ready" and is_same(current, files):
-            self._output.note(f"Version {current.number} of {self._name} holds just these files.")
-            return self._sealed(current, files, Filled(len(files), size_of(files)))
+            return self._sealed(current, files, Filled(len(files), size_of(files)), changed=False)
         version = Version(self._client, self._name, current.number + 1)
         with self._may_go_on():
             filled = fill(self._client, self._output, self._steps, version, volume, files)
@@ -116,7 +115,9 @@ class Publisher:
                 message = f"Somebody else has made version {version.number} of {self._name} meanwhile."
                 raise VolumeError(message, hint="Run the same command again to make another one.") from error
 
-    def _sealed(self, version: Version, files: Sequence[HashedFile], filled: Filled) -> dict[str, Any]:
+    def _sealed(
+        self, version: Version, files: Sequence[HashedFile], filled: Filled, *, changed: bool = True
+    ) -> dict[str, Any]:
         """Close the version, and look whether it is what it should be: from now on it cannot change."""
         remote.seal(self._client, self._name)
         if not is_same(version, files):
@@ -125,9 +126,10 @@ class Publisher:
                 f"Somebody else uploaded into it at the same time. Make a new one: jig volumes update {self._name} DIR"
             )
             raise VolumeError(message, hint=hint)
-        self._steps.done("sealed", f"version {version.number}, {count(len(files), 'file')}")
+        if changed:
+            self._steps.done("sealed", f"version {version.number}, {count(len(files), 'file')}")
         volume = remote.get(self._client, self._name, version.number)
-        return {"volume": volume, **filled.document(), "seconds": self._steps.rounded()}
+        return {"volume": volume, "changed": changed, **filled.document(), "seconds": self._steps.rounded()}
 
     @contextmanager
     def _may_go_on(self) -> Iterator[None]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -9,7 +10,7 @@ from typing import Any
 from urllib.parse import quote
 
 from jig.client import Client
-from jig.errors import ConflictError, NotFoundError, VolumeError
+from jig.errors import ConflictError, NotFoundError, UsageError, VolumeError
 from jig.volumes.digests import HashedFile
 
 VOLUMES = "/v1/deployments/storage/volumes"
@@ -22,6 +23,8 @@ HASHING_PAUSE_SECONDS = 0.5
 # The platform reads what came in parts once more; a slow disk, and as much again.
 HASHING_BYTES_PER_SECOND = 50 * 1024 * 1024
 HASHING_SECONDS_MIN = 60.0
+
+NAME_PATTERN = re.compile(r"[A-Za-z0-9_.-]{1,100}")
 
 Volume = Mapping[str, Any]
 """A volume as the platform tells it."""
@@ -39,6 +42,17 @@ class StoredFile:
 def path_of(name: str) -> str:
     """The path of a volume."""
     return f"{VOLUMES}/{quote(name, safe='')}"
+
+
+def check_name(name: str) -> None:
+    """Refuse what cannot be a volume's name, before its files are read.
+
+    Raises:
+        UsageError: it cannot.
+    """
+    if not NAME_PATTERN.fullmatch(name) or name in (".", ".."):
+        hint = "Use 1 to 100 letters, digits, `_`, `.` and `-`."
+        raise UsageError(f"{name[:100]!r} cannot be a volume's name.", hint=hint)
 
 
 def get(client: Client, name: str, version: int | None = None) -> Volume:
