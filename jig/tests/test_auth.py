@@ -102,6 +102,14 @@ def test_a_key_is_sent_to_its_own_platform_alone(login: Login) -> None:
         other.stop()
 
 
+def test_a_refused_key_is_named_by_where_it_comes_from(login: Login) -> None:
+    login(KEY)
+    del login.platform.projects[KEY]
+    assert "The key is that of the context local." in login.jig("list").err
+    finished = login.jig("list", TOGETHER_API_KEY="msk_other")
+    assert "The key is that of TOGETHER_API_KEY: set it to another, or unset it" in finished.err
+
+
 def test_the_status_says_where_platform_and_key_come_from_and_the_scope(login: Login) -> None:
     login(KEY)
     login.platform.scope = "viewer"

@@ -151,7 +151,7 @@ def test_a_viewer_is_refused_before_anything_is_made(jig: Jig, platform: FakePla
     finished = jig("deploy")
     assert finished.code == 1
     assert "This API key may not do that: it needs the scope admin or developer, and has viewer." in finished.err
-    assert "It is the key of TOGETHER_API_KEY." in finished.err
+    assert "The key is that of TOGETHER_API_KEY: set it to another" in finished.err
     assert "bundle" not in finished.err
     assert not platform.deployments
 

@@ -8,7 +8,7 @@ from sqlalchemy import Connection, text
 
 from factory import Clock
 from machineshop.app import Platform
-from machineshop.errors import Conflict, NotFound
+from machineshop.errors import AlreadyExists, Conflict, NotFound
 from machineshop.models import Identity, Scope
 from machineshop.services.deployments import DeploymentService
 from machineshop.services.identity import IdentityService
@@ -89,8 +89,10 @@ async def test_what_cannot_go_stays(
         await projects.delete("team", own_id=other.id)
     with pytest.raises(NotFound):
         await projects.delete("team", organization_id="another")
-    with pytest.raises(NotFound):
+    with pytest.raises(NotFound, match=r"There is no project 'nobody'\."):
         await projects.rename("nobody", "name")
+    with pytest.raises(AlreadyExists, match=r"A project named 'team' already exists\."):
+        await identity.create_project("team")
     assert other.id in {project.id for project, _ in await identity.list_projects(organization.id)}
 
 

@@ -56,7 +56,7 @@ async def test_going_back_to_where_one_is_changes_nothing(
     await deployments.rollback(deployment.project_id, "hello", "1")
 
     assert len(await deployments.list_events(deployment.project_id, "hello", 10, None)) == 1
-    with pytest.raises(NotFound):
+    with pytest.raises(NotFound, match=r"There is no revision '7' of 'hello'\."):
         await deployments.rollback(deployment.project_id, "hello", "7")
 
 

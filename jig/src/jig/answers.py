@@ -26,6 +26,7 @@ NO_DEPLOYMENT = "no deployment"
 NO_JOB = "no job"
 NO_ROUTE = "no route"
 LOGIN_HINT = "Log in with `jig auth login`, or set TOGETHER_API_KEY."
+KEY_VARIABLE = "TOGETHER_API_KEY"
 
 
 def may_repeat(error: httpx.TransportError, *, is_repeatable: bool, has_answered: bool) -> bool:
@@ -53,8 +54,25 @@ def present(params: Mapping[str, object]) -> dict[str, Any]:
     return {name: value for name, value in params.items() if value is not None}
 
 
-def checked(response: httpx.Response) -> httpx.Response:
+def login_hint(key_source: str | None) -> str:
+    """What to do about a key that is none.
+
+    Args:
+        key_source: where it comes from, as `Target` says it.
+    """
+    if key_source is None:
+        return LOGIN_HINT
+    if key_source == KEY_VARIABLE:
+        return f"The key is that of {KEY_VARIABLE}: set it to another, or unset it. Log in with `jig auth login`."
+    return f"The key is that of the {key_source}. {LOGIN_HINT}"
+
+
+def checked(response: httpx.Response, key_source: str | None = None) -> httpx.Response:
     """The response, where it is a 2xx one.
+
+    Args:
+        response: an answer.
+        key_source: where the key comes from that was sent, as `Target` says it.
 
     Raises:
         PlatformError: it is not; the class says which kind.
@@ -64,7 +82,7 @@ def checked(response: httpx.Response) -> httpx.Response:
     status, body = response.status_code, error_body(response)
     message = str(body.get("message") or f"The platform answered {status} {response.reason_phrase}.")
     if status == 401:
-        raise UnauthorizedError(message, status=status, body=body, hint=LOGIN_HINT)
+        raise UnauthorizedError(message, status=status, body=body, hint=login_hint(key_source))
     if status == 405 or (status == 404 and NO_ROUTE in message):
         raise unsupported(response.request, status, body)
     if status == 429 and body.get("code") == QueueFullError.code:

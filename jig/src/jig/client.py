@@ -15,9 +15,9 @@ from typing import Any, Self
 
 from jig.answers import (
     IDEMPOTENT_METHODS,
-    LOGIN_HINT,
     checked,
     is_header_value,
+    login_hint,
     may_repeat,
     pause_seconds,
     present,
@@ -69,7 +69,7 @@ class Client:
         if target.api_key is not None and not is_header_value(target.api_key):
             # The HTTP client would refuse it too, in words that show it.
             message = f"The API key for {target.base_url} holds a space, a line break or a character that no key has."
-            raise UnauthorizedError(message, hint=LOGIN_HINT)
+            raise UnauthorizedError(message, hint=login_hint(target.key_source))
         self.target, self._auth = target, auth
         self._opened: dict[bool, httpx.Client] = {}
         self._opening = threading.Lock()  # uploads come from several threads
@@ -135,7 +135,7 @@ class Client:
                 response.status_code == TOO_MANY and method in IDEMPOTENT_METHODS
             )
             if not is_passing or not is_repeatable or attempt == TRIES:
-                return checked(response)
+                return self._checked(response)
             time.sleep(pause_seconds(attempt, response.headers.get("retry-after"), random.random()))  # noqa: S311
         raise AssertionError("unreachable: the last try returns or raises")
 
@@ -171,7 +171,7 @@ class Client:
         if not key:
             request.headers.pop("Authorization", None)
         try:
-            return checked(self._http(url).send(request))
+            return self._checked(self._http(url).send(request))
         except httpx.TransportError as error:
             raise self._unreachable(error) from error
 
@@ -201,7 +201,7 @@ class Client:
                 if not response.is_success:
                     response.read()
                 self.has_answered = True
-                checked(response)
+                self._checked(response)
                 yield from whole_lines(self._pieces(response))
         except httpx.TransportError as error:
             raise self._unreachable(error) from error
@@ -217,7 +217,7 @@ class Client:
             with self._bytes_of(path) as response:
                 if not response.is_success:
                     response.read()
-                length = checked(response).headers.get("content-length", "")
+                length = self._checked(response).headers.get("content-length", "")
                 yield Download(int(length) if length.isdecimal() else None, response.iter_bytes(CHUNK_BYTES))
         except httpx.TransportError as error:
             raise self._unreachable(error) from error
@@ -239,6 +239,9 @@ class Client:
     def url(self, path: str) -> str:
         """The whole URL of a path on this platform."""
         return self.target.base_url + path if path.startswith("/") else path
+
+    def _checked(self, response: httpx.Response) -> httpx.Response:
+        return checked(response, self.target.key_source)
 
     def _pieces(self, response: httpx.Response) -> Iterator[bytes]:
         try:

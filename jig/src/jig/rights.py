@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from jig.answers import login_hint
 from jig.client import Client
 from jig.errors import NotFoundError, PlatformError
 
@@ -21,5 +22,5 @@ def check_may_change(client: Client) -> None:
     scope = (identity.get("api_key") or {}).get("scope")
     if scope in NO_CHANGES:
         message = f"This API key may not do that: it needs the scope admin or developer, and has {scope}."
-        hint = f"It is the key of {client.target.key_source}. Log in with another: jig auth login"
+        hint = login_hint(client.target.key_source)
         raise PlatformError(message, status=403, body={"type": "permission_error", "code": "not_permitted"}, hint=hint)

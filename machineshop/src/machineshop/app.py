@@ -492,7 +492,7 @@ async def _health(_request: Request) -> Response:
 
 
 async def _not_found(request: Request, _error: Exception) -> Response:
-    return error_response(NotFound(what="route", id=request.url.path[:256]))
+    return error_response(NotFound(what="route", id=request.url.path[:256], where=""))
 
 
 async def _not_allowed(request: Request, _error: Exception) -> Response:

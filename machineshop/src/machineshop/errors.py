@@ -50,6 +50,9 @@ A docstring is the message, filled in with the facts that the exception was rais
 from inspect import cleandoc
 from typing import Any
 
+# Where things are, unless said otherwise.
+IN_PROJECT = " in this project"
+
 
 class MachineshopError(Exception):
     """Something went wrong inside the platform; its log says what."""
@@ -147,7 +150,10 @@ class SignatureInvalid(NotPermitted):
 
 
 class NotFound(MachineshopError):
-    """There is no {what} '{id}' in this project."""
+    """There is no {what} '{id}'{where}."""
+
+    def __init__(self, where: str = IN_PROJECT, **facts: Any) -> None:
+        super().__init__(where=where, **facts)
 
 
 class ArtifactMissing(NotFound):
@@ -171,7 +177,10 @@ class Conflict(MachineshopError):
 
 
 class AlreadyExists(Conflict):
-    """A {what} named '{name}' already exists in this project."""
+    """A {what} named '{name}' already exists{where}."""
+
+    def __init__(self, where: str = IN_PROJECT, **facts: Any) -> None:
+        super().__init__(where=where, **facts)
 
 
 class ChangedMeanwhile(Conflict):

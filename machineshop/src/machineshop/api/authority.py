@@ -19,7 +19,7 @@ def routes(authority_pem: Callable[[], str | None]) -> list[DescribedRoute]:
     async def authority(_request: Request) -> Response:
         pem = authority_pem()
         if pem is None:
-            return error_response(NotFound(what="authority of its own", id="ca"))
+            return error_response(NotFound(what="authority", id="ca", where=" of this server's own"))
         return Response(pem, media_type="application/x-pem-file")
 
     return [DescribedRoute("GET", PATH, authority, AUTHORITY)]

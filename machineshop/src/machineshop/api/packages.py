@@ -57,7 +57,7 @@ class PackagePages:
         if not wheels and self._index.elsewhere:
             return RedirectResponse(f"{self._index.elsewhere}/{name}/", 302)
         if not wheels:
-            return error_response(NotFound(what="package", id=name[:256]))
+            return error_response(NotFound(what="package", id=name[:256], where=""))
         document = {
             "name": name,
             "versions": sorted({wheel.version for wheel in wheels}),

@@ -29,7 +29,7 @@ def create_project(
             of an organization share a namespace of the registry, and its admins.
     """
     made = with_identity(data_dir, lambda service: service.create_project(slug, name, organization_slug=organization))
-    print(json.dumps(_project_view(*made)) if as_json else f"{made[0].slug} of {made[1].slug}")
+    print(json.dumps(_project_view(*made)) if as_json else f"{made[0].slug} is made, in organization {made[1].slug}")
 
 
 def list_projects(*, data_dir: DataDirOption = None, as_json: JsonOption = False) -> None:

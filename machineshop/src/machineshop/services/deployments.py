@@ -182,7 +182,7 @@ class DeploymentService:
         deployment = await self.get(project_id, name_or_id)
         revision = await self._database.read(revisions.get, deployment.id, number_or_id)
         if revision is None:
-            raise NotFound(what=f"revision of '{deployment.name}'", id=number_or_id)
+            raise NotFound(what="revision", id=number_or_id, where=f" of '{deployment.name}'")
         return revision
 
     async def resolve_image(self, project_id: str, image: str) -> str:

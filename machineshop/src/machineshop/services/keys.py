@@ -69,7 +69,7 @@ def create(conn: Connection, project_slug: str, new: NewKey, by: Actor, organiza
     """
     project = identities.find_project(conn, project_slug)
     if organization_id is not None and (project is None or project.organization_id != organization_id):
-        raise NotFound(what="project", id=project_slug)
+        raise NotFound(what="project", id=project_slug, where="")
     project = project or insert_project(conn, project_slug, new.created_at)
     record = ApiKey(
         id=new_id(),
@@ -93,7 +93,7 @@ def revoke(conn: Connection, key_id: str, by: Actor, now: float, organization_id
     """
     record = identities.find_key(conn, key_id, organization_id)
     if record is None or not identities.revoke_key(conn, record.id, now):
-        raise NotFound(what="key", id=key_id)
+        raise NotFound(what="key", id=key_id, where="")
     project, _ = identities.get_project(conn, record.project_id)
     _record(conn, by, project, "key.revoke", record, now, before=key_values(record))
     return record
@@ -108,7 +108,7 @@ def create_project(
         AlreadyExists: There is one of this slug.
     """
     if identities.find_project(conn, slug) is not None:
-        raise AlreadyExists(what="project", name=slug)
+        raise AlreadyExists(what="project", name=slug, where="")
     project = insert_project(conn, slug, now, name, organization_slug)
     organization = identities.get_project(conn, project.id)[1]
     values = {"name": name, "organization": organization.slug}

@@ -60,7 +60,7 @@ class PackageIndex:
         for wheel in self._wheels:
             if (wheel.sha256, wheel.filename) == (sha256, filename):
                 return wheel
-        raise NotFound(what="package file", id=filename[:256])
+        raise NotFound(what="package file", id=filename[:256], where="")
 
 
 def read_wheels(folder: Path) -> list[Wheel]:

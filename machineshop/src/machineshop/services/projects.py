@@ -134,5 +134,5 @@ def _delete(
 def _found(conn: Connection, name_or_id: str, organization_id: str | None) -> Project:
     project = store.find(conn, name_or_id, organization_id)
     if project is None:
-        raise NotFound(what="project", id=name_or_id[:255])
+        raise NotFound(what="project", id=name_or_id[:255], where="")
     return project

@@ -126,7 +126,7 @@ class VolumeService:
         seen = [await self._seen(version, users) for version in versions]
         shown = next((each for each in seen if each.version.number == wanted), None)
         if shown is None:
-            raise NotFound(what=f"version of the volume '{volume.name}'", id=str(wanted))
+            raise NotFound(what="version", id=str(wanted), where=f" of the volume '{volume.name}'")
         contents = await self._database.read(volume_files.contents, volume.id, wanted)
         files = await self._database.read(volume_files.list_files, volume.id, wanted, "", SHOWN_FILES)
         return SeenVolume(volume, shown, seen, contents, files)
@@ -208,7 +208,7 @@ class VolumeService:
         """
         volume = await self.get(project_id, name_or_id)
         if not 0 <= number <= volume.current_version + 1:
-            raise NotFound(what=f"version of the volume '{volume.name}'", id=str(number))
+            raise NotFound(what="version", id=str(number), where=f" of the volume '{volume.name}'")
         start = volume_files.prefix_of(volume.name, number) + after if after else ""
         wanted = min(limit, MAX_PAGE)
         found = await self._database.read(volume_files.list_files, volume.id, number, start, wanted + 1)

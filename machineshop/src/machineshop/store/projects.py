@@ -52,7 +52,7 @@ def hold(conn: Connection, project_id: str) -> None:
     """
     lives = select(projects.c.id).where(projects.c.id == project_id, projects.c.deleted_at.is_(None))
     if conn.execute(lives.with_for_update(read=True)).first() is None:
-        raise NotFound(what="project", id=project_id)
+        raise NotFound(what="project", id=project_id, where="")
 
 
 def names_of_live_deployments(conn: Connection, project_id: str) -> list[str]:
