@@ -339,6 +339,11 @@ def test_a_wrong_command_line_is_a_usage_error(jig: Jig, platform: FakePlatform,
     assert not platform.requests
 
 
+def test_a_wrong_option_leads_to_the_help_of_its_command(jig: Jig) -> None:
+    assert "See `jig volumes create --help`." in jig("volumes", "create", "--name").err
+    assert "See `jig --help`." in jig("lst").err
+
+
 def test_an_error_that_nobody_foresaw_is_a_sentence(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

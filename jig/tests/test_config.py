@@ -176,6 +176,12 @@ def test_a_typo_in_a_key_that_must_be_there_is_named(tmp_path: Path) -> None:
     assert caught.value.hint == "Did you mean `mount_path`?"
 
 
+def test_a_key_one_table_too_high_is_sent_where_it_belongs(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError) as caught:
+        read(tmp_path, "minreplicas = 2\n")
+    assert caught.value.hint == "Did you mean `deploy.min_replicas`?"
+
+
 def test_a_typo_gets_the_nearest_key(tmp_path: Path) -> None:
     with pytest.raises(ConfigError) as caught:
         read(tmp_path, '[tool.jig.deploy]\nhealth_chek_path = "/"\n', "pyproject.toml")

@@ -2,7 +2,7 @@
 
 from datetime import UTC, datetime
 
-from jig.revisions import events_text, last_that_worked
+from jig.revisions import diff_text, events_text, last_that_worked
 
 NOW = datetime(2026, 1, 1, 0, 1, tzinfo=UTC)
 FAILURE = {"reason": "CrashLoopBackOff", "message": "It exited."}
@@ -34,3 +34,16 @@ def test_the_revision_that_serves_is_marked_beside_the_one_that_is_to_run() -> N
     lines = events_text(events, "rev-4", {"rev-7"}, NOW).splitlines()
     assert ["4 *" in line for line in lines] == [False, True, False, False, False]
     assert ["worked, serves" in line for line in lines] == [False, False, False, True, False]
+
+
+def test_a_difference_names_the_two_and_is_written_as_json() -> None:
+    old = {"revision_number": 1, "rollback_on_failure": False, "cpu": 1.0}
+    new = {"revision_number": 2, "rollback_on_failure": True, "cpu": 1.0, "volumes": [{"name": "words"}]}
+    assert diff_text(old, new).splitlines() == [
+        "--- revision 1",
+        "+++ revision 2",
+        "- rollback_on_failure: false",
+        "+ rollback_on_failure: true",
+        '+ volumes: [{"name": "words"}]',
+    ]
+    assert diff_text(old, old) == ""

@@ -43,7 +43,10 @@ def test_a_value_comes_from_a_file_or_the_command_line(jig: Jig, platform: FakeP
     ("words", "said"),
     [
         (("TOKEN", "--value", "x", "--file", "y"), "--value and --file exclude each other."),
-        (("TOKEN", "--file", "nowhere"), "The value cannot be read: No such file or directory."),
+        (("TOKEN", "--file", "nowhere"), "The value cannot be read from nowhere: No such file or directory."),
+        (("TOKEN", "--value", ""), "The value is empty."),
+        (("TOKEN", "--value", "x", "--ttl", "20d"), "--ttl 20d: it must be 1d to 14d."),
+        (("TOKEN", "--value", "x", "--ttl", "1h"), "--ttl 1h: it must be 1d to 14d."),
         (("TOKEN",), "The value is empty."),
         (("NOT-A-NAME", "--value", "x"), "NOT-A-NAME cannot be a variable's name."),
         (("TOKEN", "--value", "x", "--ttl", "soon"), "--ttl soon: that is no duration."),

@@ -111,6 +111,14 @@ def test_only_a_replica_of_the_failed_revision_can_tell_why() -> None:
     assert follow(deployment(status="Failed", replica_events=older | own)).failed_replica == "r-new"
 
 
+def test_a_replica_that_had_ended_before_is_none_of_this_rollout() -> None:
+    ended = {"replica_status": "Terminated", "revision_id": "rev-2"}
+    known = follow(deployment(WAITING, replica_events={"r-0": ended, "r-1": {**WAITING, "revision_id": "rev-2"}}))
+    assert [replica.id for replica in known.replicas] == ["r-1"]
+    after = follow(deployment(replica_events={"r-1": ended}), known=known)
+    assert [(replica.id, replica.status) for replica in after.replicas] == [("r-1", "Terminated")]
+
+
 def test_the_whole_has_an_end() -> None:
     tracking = follow(deployment(), deployment(status_message="Waiting for a GPU."), step=601.0)
     assert tracking.verdict is Verdict.FAILED

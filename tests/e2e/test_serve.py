@@ -150,17 +150,17 @@ def test_doctor_looks_at_the_port_that_it_is_told(own_platform: PlatformProcess)
 def test_a_wrong_command_line_ends_with_2(tmp_path: Path) -> None:
     platform = PlatformProcess(tmp_path)
     for words in (["keys", "lst"], ["doctor", "--port", "many"], ["keys", "create", "--name", "x", "--scope", "god"]):
-        assert platform.machineshop(*words).returncode == 2, words
+        finished = platform.machineshop(*words)
+        assert finished.returncode == 2, words
+        assert finished.stderr.startswith("machineshop: "), finished.stderr
 
 
 def test_a_list_in_a_pipe_is_not_cut(own_platform: PlatformProcess) -> None:
     name = "a-name-of-exactly-sixty-three-characters-" + "x" * 22
     own_platform.machineshop("keys", "create", "--name", name, "--data-dir", own_platform.data_dir)
-    (line,) = (
-        line
-        for line in own_platform.machineshop("keys", "list", "--data-dir", own_platform.data_dir).stdout.splitlines()
-        if name in line
-    )
+    lines = own_platform.machineshop("keys", "list", "--data-dir", own_platform.data_dir).stdout.splitlines()
+    (line,) = (line for line in lines if name in line)
+    assert lines == [line.rstrip() for line in lines]
     assert re.search(r"msk_\w+… .* valid +[0-9a-f-]{36}", line)
 
 

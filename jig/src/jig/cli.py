@@ -189,7 +189,8 @@ def usage_error(error: CycloptsError) -> UsageError:
     if isinstance(error, UnusedCliTokensError) and error.unused_tokens:
         message, hint = left_over(tuple(error.command_chain or ()), error.unused_tokens)
         return UsageError(message, hint=hint)
-    return UsageError(str(error), hint="See `jig --help`.")
+    command = " ".join(("jig", *(error.command_chain or ())))
+    return UsageError(str(error), hint=f"See `{command} --help`.")
 
 
 def unexpected(error: Exception) -> JigError:

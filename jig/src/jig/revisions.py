@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
@@ -71,7 +72,7 @@ def revision_text(revision: Mapping[str, Any], now: datetime) -> str:
 
 
 def diff_text(old: Mapping[str, Any], new: Mapping[str, Any]) -> str:
-    """What differs, a line for each side; empty where nothing does."""
+    """What differs, under the two revisions' numbers, a line for each side; empty where nothing does."""
     before, after = flat(old), flat(new)
     lines = []
     for key in sorted({*before, *after}):
@@ -79,7 +80,8 @@ def diff_text(old: Mapping[str, Any], new: Mapping[str, Any]) -> str:
             continue
         lines += [f"- {key}: {before[key]}"] if key in before else []
         lines += [f"+ {key}: {after[key]}"] if key in after else []
-    return "\n".join(lines)
+    head = [f"--- revision {old.get('revision_number')}", f"+++ revision {new.get('revision_number')}"]
+    return "\n".join([*head, *lines]) if lines else ""
 
 
 def flat(revision: Mapping[str, Any]) -> dict[str, str]:
@@ -89,7 +91,7 @@ def flat(revision: Mapping[str, Any]) -> dict[str, str]:
         if key == "environment_variables":
             found |= {f"environment.{each['name']}": variable(each) for each in value}
         elif key not in NO_CONFIG and value not in (None, "", [], {}):
-            found[key] = str(value)
+            found[key] = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
     return found
 
 

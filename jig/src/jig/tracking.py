@@ -108,8 +108,14 @@ def track(known: Tracking, deployment: Mapping[str, Any], now: float) -> Trackin
             return known.failed(reason, deployment["last_failure"].get("replica_id"))
         return known.failed("Another deploy has replaced this one.")
     events = deployment.get("replica_events") or {}
-    own = {key: event for key, event in events.items() if known.revision in (None, event.get("revision_id"))}
     earlier = {replica.id: replica for replica in known.replicas}
+    # What had ended before the first look ran at an earlier time, where a rollback runs a revision again.
+    own = {
+        key: event
+        for key, event in events.items()
+        if known.revision in (None, event.get("revision_id"))
+        and (key in earlier or event.get("replica_status") != "Terminated")
+    }
     replicas = tuple(look(key, event, earlier.get(key), now) for key, event in sorted(own.items()))
     seen = replace(known, replicas=replicas, older=len(events) - len(own))
     return decide(seen, deployment, now)

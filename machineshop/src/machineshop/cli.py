@@ -68,8 +68,10 @@ def add_commands(app: App, commands: tuple[tuple[str, str, str], ...]) -> None:
 def main() -> None:
     """Run the command line; every error is one sentence and a status: 2 where the command line is wrong, else 1."""
     try:
-        build_app()(exit_on_error=False)
-    except CycloptsError:  # it has said what is wrong
+        build_app()(exit_on_error=False, print_error=False)
+    except CycloptsError as error:
+        command = " ".join(("machineshop", *(error.command_chain or ())))
+        print(f"machineshop: {error}\nSee `{command} --help`.", file=sys.stderr)
         sys.exit(EXIT_USAGE)
     except InvalidRequest as error:
         print(f"machineshop: {error.message}", file=sys.stderr)

@@ -15,6 +15,11 @@ from jig.errors import BundleError
 
 FILES_MAX = 20_000  # the platform unpacks no more
 
+NOTHING_HINT = (
+    "Write a worker, as `jig init` does, or run an image that is there: `jig deploy --image REFERENCE`, or image under "
+    "deploy in the config."
+)
+
 
 @dataclass(frozen=True, order=True)
 class Entry:
@@ -60,7 +65,8 @@ def collect(folder: Path, image: ImageConfig, left_out: Sequence[str] = ()) -> l
             if len(found) > FILES_MAX:
                 raise too_many_files(found)
     if not any(entry.is_file for entry in found.values()):
-        raise BundleError(f"There is nothing to deploy in {folder}.")
+        message = f"There is nothing to deploy in {folder} but the config and what is always left out."
+        raise BundleError(message, hint=NOTHING_HINT)
     return sorted(with_parents(folder, found).values())
 
 

@@ -19,9 +19,10 @@ from jig.secrets import SECRETS, full_name, kept_secrets, shown_time
 from jig.session import Session
 from jig.state import State
 from jig.tables import columns
-from jig.units import duration_seconds, moment
+from jig.units import SECONDS_PER_DAY, duration_seconds, moment
 
 STDIN = Path("-")
+MIN_TTL_DAYS, MAX_TTL_DAYS = 1, 14  # what the platform takes
 VARIABLE_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 VALUE = "The value. Others on this machine can read it here."
 FILE = "Read the value from this file; - is standard input."
@@ -49,7 +50,7 @@ def set_secret(
         "name": full_name(config.name, name),
         "value": read_value(name, value, file),
         "description": description,
-        "ttl_seconds": None if ttl is None else int(duration_seconds(ttl, "--ttl")),
+        "ttl_seconds": None if ttl is None else read_ttl(ttl),
         "redeploy": redeploy,
     }
     secret, verb = put(session, {key: given for key, given in body.items() if given is not None})
@@ -133,8 +134,10 @@ def read_value(name: str, value: str | None, file: Path | None) -> str:
     """
     if value is not None and file is not None:
         raise UsageError("--value and --file exclude each other.")
-    if value is not None:
+    if value:
         return value
+    if value is not None:
+        raise empty(name)
     try:
         if file is not None and file != STDIN:
             text = file.read_text(encoding="utf-8")
@@ -143,13 +146,30 @@ def read_value(name: str, value: str | None, file: Path | None) -> str:
         else:
             text = sys.stdin.read()
     except (OSError, UnicodeDecodeError) as error:
-        raise UsageError(
-            f"The value cannot be read: {getattr(error, 'strerror', None) or 'it is no UTF-8 text'}."
-        ) from error
+        source = "standard input" if file in (None, STDIN) else file
+        why = getattr(error, "strerror", None) or "it is no UTF-8 text"
+        raise UsageError(f"The value cannot be read from {source}: {why}.") from error
     text = text.removesuffix("\n").removesuffix("\r")  # `echo` and editors end with a line's end that nobody means
     if not text:
-        raise UsageError("The value is empty.", hint=f'Pipe it in: printf %s "$VALUE" | jig secrets set {name}')
+        raise empty(name)
     return text
+
+
+def empty(name: str) -> UsageError:
+    """The error for a value without a character."""
+    return UsageError("The value is empty.", hint=f'Pipe it in: printf %s "$VALUE" | jig secrets set {name}')
+
+
+def read_ttl(ttl: str) -> int:
+    """The seconds of `--ttl`.
+
+    Raises:
+        UsageError: it is no duration, or the platform takes none so short or so long.
+    """
+    seconds = int(duration_seconds(ttl, "--ttl"))
+    if not MIN_TTL_DAYS <= seconds / SECONDS_PER_DAY <= MAX_TTL_DAYS:
+        raise UsageError(f"--ttl {ttl}: it must be {MIN_TTL_DAYS}d to {MAX_TTL_DAYS}d.")
+    return seconds
 
 
 def put(session: Session, body: dict[str, Any]) -> tuple[dict[str, Any], str]:

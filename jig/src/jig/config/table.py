@@ -20,13 +20,16 @@ class Table:
         values: its keys and values.
         file: the file's name, for errors.
         prefix: the table's full name, `tool.jig.deploy` say; empty for the top of a file.
+
+    `known` are the keys that have been asked for.
     """
 
     def __init__(self, values: Mapping[str, object], file: str, prefix: str = "") -> None:
         self._values = values
         self._file = file
         self._prefix = prefix
-        self._known: set[str] = set()
+        self.known: set[str] = set()
+        self._below: list[Table] = []
 
     def __contains__(self, key: str) -> bool:
         return key in self._values
@@ -68,7 +71,9 @@ class Table:
 
     def table(self, key: str) -> Table:
         """A table below this one; empty where the key is absent."""
-        return Table(self.mapping(key), self._file, self.full_name(key))
+        below = Table(self.mapping(key), self._file, self.full_name(key))
+        self._below.append(below)
+        return below
 
     def tables(self, key: str) -> tuple[Table, ...]:
         """A list of tables; empty where the key is absent."""
@@ -82,7 +87,7 @@ class Table:
             ConfigError: it is not.
         """
         if key not in self._values:
-            for near in difflib.get_close_matches(key, self._values.keys() - self._known, n=1):
+            for near in difflib.get_close_matches(key, self._values.keys() - self.known, n=1):
                 raise ConfigError(
                     f"{self._file}: there is no key {self.full_name(near)}.", hint=f"Did you mean `{key}`?"
                 )
@@ -96,10 +101,16 @@ class Table:
             ConfigError: there is one that nobody asked for.
         """
         for key in self._values:
-            if key not in self._known:
-                near = difflib.get_close_matches(key, sorted(self._known), n=1)
-                hint = f"Did you mean `{near[0]}`?" if near else f"Known keys: {', '.join(sorted(self._known))}."
+            if key not in self.known:
+                names = self._names()
+                near = difflib.get_close_matches(key, sorted(names), n=1)
+                hint = f"Did you mean `{names[near[0]]}`?" if near else f"Known keys: {', '.join(sorted(self.known))}."
                 raise ConfigError(f"{self._file}: there is no key {self.full_name(key)}.", hint=hint)
+
+    def _names(self) -> dict[str, str]:
+        """The known keys as they are to be written here: this table's own, and those of the tables right below."""
+        names = {key: below.full_name(key) for below in self._below for key in below.known}
+        return names | {key: key for key in self.known}
 
     def wrong(self, key: str, expected: str, hint: str | None = None) -> ConfigError:
         """The error for a key whose value is not what was expected; a string is seen to be one."""
@@ -116,7 +127,7 @@ class Table:
         return f"{self._prefix}.{key}" if self._prefix else key
 
     def _read(self, key: str, default: object, fits: Callable[[object], bool], expected: str) -> Any:
-        self._known.add(key)
+        self.known.add(key)
         if key not in self._values:
             return default
         value = self._values[key]

@@ -5,6 +5,7 @@ It is made once, at the start, from the routes that the application really has.
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from http import HTTPStatus
 from typing import Any
 
 import msgspec
@@ -176,7 +177,7 @@ def _parameter(query: Query, where: str, types: _Types) -> dict[str, Any]:
 
 def _responses(route: DescribedRoute, method: str, operation: Operation, types: _Types) -> dict[str, Any]:
     body = {} if operation.answer is None else types.schema(operation.answer)
-    answer: dict[str, Any] = {"description": operation.about}
+    answer: dict[str, Any] = {"description": HTTPStatus(operation.status).phrase}
     if method != "HEAD":
         answer["content"] = {media: {"schema": body} if media == _JSON else {} for media in operation.media}
     if operation.links:

@@ -24,8 +24,14 @@ JsonOption = Annotated[bool, Parameter(name="--json", negative=(), help="Print J
 
 
 def print_table(table: Table) -> None:
-    """What goes to a program or a file is not cut to the width of a terminal."""
-    Console(width=None if sys.stdout.isatty() else WIDE).print(table)
+    """What goes to a program or a file is not cut to the width of a terminal, and has no blanks at its lines' ends."""
+    if sys.stdout.isatty():
+        Console().print(table)
+        return
+    console = Console(width=WIDE)
+    with console.capture() as captured:
+        console.print(table)
+    print("\n".join(line.rstrip() for line in captured.get().splitlines()))
 
 
 def path_of(text: str | None) -> Path | None:

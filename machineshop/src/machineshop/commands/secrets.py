@@ -32,7 +32,8 @@ def rotate(*, data_dir: DataDirOption = None, storage_dir: Path | None = None, a
     if as_json:
         print(json.dumps(msgspec.to_builtins(rotated)))
         return
-    print(f"secrets are sealed with the key {rotated.key_id} now; {rotated.sealed_anew} were sealed anew")
+    anew = "1 was" if rotated.sealed_anew == 1 else f"{rotated.sealed_anew} were"
+    print(f"secrets are sealed with the key {rotated.key_id} now; {anew} sealed anew")
     if keys.is_given:
         print("Take the other keys out of MACHINESHOP_SECRETS_KEY, and start the servers again.")
     else:
