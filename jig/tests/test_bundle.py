@@ -212,8 +212,9 @@ def test_a_layer_over_the_limit_names_the_largest_files(
 def test_a_project_of_nothing_is_an_error(tmp_path: Path, config: ReadConfig) -> None:
     empty = tmp_path / "empty"
     empty.mkdir()
-    with pytest.raises(BundleError, match="nothing to deploy"):
+    with pytest.raises(BundleError, match="nothing to deploy") as caught:
         collect(empty, config().image)
+    assert "jig deploy --image REFERENCE" in (caught.value.hint or "")
 
 
 def test_times_owners_and_order_do_not_change_the_digest(project: Path, config: ReadConfig) -> None:

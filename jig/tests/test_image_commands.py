@@ -212,6 +212,14 @@ def test_a_push_pushes_what_was_built_and_prints_its_reference(
     assert "jig auth login" in finished.err
 
 
+def test_a_viewer_is_refused_before_a_push(image_jig: Jig, builder: FakeBuilder, images: FakePlatform) -> None:
+    images.scope = "viewer"
+    finished = image_jig("push")
+    assert finished.code == 1
+    assert "it needs the scope admin or developer, and has viewer." in finished.err
+    assert builder.commands("docker push") == []
+
+
 def test_a_push_takes_the_tag_that_the_last_build_was_given(
     image_jig: Jig, builder: FakeBuilder, images: FakePlatform
 ) -> None:

@@ -12,6 +12,7 @@ from jig.image.prepare import DOCKERIGNORE, dockerfile_path
 from jig.image.work import Wishes, build, built_here, prepare_image, push
 from jig.live import Steps
 from jig.options import PROJECT_DEFAULTS, ProjectGlobals
+from jig.rights import check_may_change
 from jig.session import Session
 from jig.units import elapsed
 
@@ -64,6 +65,7 @@ def push_command(*, tag: Tag = None, builder: BuilderName = None, options: Proje
     refuse_fixed_image(session)
     wishes = Wishes(tag, builder)
     wishes.check()
+    check_may_change(session.client)
     steps = Steps(session.output)
     built = built_here(session, wishes)
     pushed = push(session, steps, replace(wishes, tag=tag or built.chosen_tag), built)
