@@ -91,7 +91,7 @@ def view(platform: FakePlatform, name: str, number: int | None = None) -> JsonOb
     history = {str(each): told(platform, name, each) for each in range(current)}
     for each in history.values():
         each["content"] = {
-            key: each["content"][key] for key in each["content"] if not key.startswith(("files", "size"))
+            key: each["content"][key] for key in each["content"] if key not in ("files", "files_truncated")
         }
     return {
         "object": "volume",
@@ -99,6 +99,7 @@ def view(platform: FakePlatform, name: str, number: int | None = None) -> JsonOb
         "name": name,
         "type": "readOnly",
         "current_version": current,
+        "mounts_count": sum(len(each.mounted_by) for each in platform.volumes.versions[name]),
         **told(platform, name, current if number is None else number),
         "version_history": history,
         "created_at": NOW,

@@ -88,6 +88,13 @@ def test_a_wrong_field_is_named(change: dict[str, Any], param: str) -> None:
     assert refused.value.message
 
 
+@pytest.mark.parametrize(("inner", "said"), [("/w", "both mounted at '/w'"), ("/w/a", "one within the other")])
+def test_volumes_are_mounted_beside_each_other(inner: str, said: str) -> None:
+    volumes = [{"name": "words", "mount_path": "/w"}, {"name": "weights", "mount_path": inner}]
+    with pytest.raises(InvalidRequest, match=said):
+        parse({**GOOD, "volumes": volumes})
+
+
 @pytest.mark.parametrize("missing", list(GOOD))
 def test_a_missing_field_is_named(missing: str) -> None:
     with pytest.raises(InvalidRequest, match=missing):

@@ -46,6 +46,7 @@ async def test_each_version_is_what_was_uploaded_for_it(team: Volumes) -> None:
     before = seen["version_history"]["0"]
     assert (before["version"], before["status"], before["content"]["source_prefix"]) == (0, "ready", "weights/0")
     assert before["sealed_at"] is not None, "a newer version seals"
+    assert (before["content"]["files_count"], before["content"]["size"], "files" in before["content"]) == (2, 7, False)
     older = await team.describe(number=0)
     assert [file["name"] for file in older["content"]["files"]] == ["a", "gone"]
     assert (older["current_version"], older["version"]) == (1, 0)
@@ -198,6 +199,12 @@ async def test_a_mount_pins_the_version(team: Volumes) -> None:
     newer = await service.update(project_id, "user", {"volumes": [{**MOUNT, "version": 2}]})
     assert (newer.config.volumes[0].version, newer.revision_number) == (2, 2)
     assert (await team.describe())["version_history"]["1"]["mounted_by"] == []
+    await team.update("weights", 3, a=b"3")
+    await team.mount("another", MOUNT)
+    await team.mount("third", MOUNT)
+    (listed,) = (await team.answer("GET", VOLUMES))["data"]
+    assert (len(listed["mounted_by"]), listed["mounts_count"]) == (2, 3), "the second counts all versions"
+    assert (await team.describe(number=0))["mounts_count"] == 3
     back = await service.rollback(project_id, "user", "1")
     assert back.config.volumes[0].version == 1
 

@@ -23,7 +23,7 @@ def listing(volumes: Sequence[Volume], now: datetime) -> str:
             str(each["current_version"]),
             state_of(each),
             *amount(each),
-            str(len(each.get("mounted_by") or [])),
+            str(each.get("mounts_count", len(each.get("mounted_by") or []))),
             age(each.get("updated_at"), now),
         )
         for each in volumes
@@ -84,7 +84,7 @@ def source(volume: Volume) -> str:
 
 
 def amount(volume: Volume) -> tuple[str, str]:
-    """How many files, and how large they are together; of earlier versions that is not told."""
+    """How many files, and how large they are together; some platforms do not tell that of earlier versions."""
     content = volume.get("content") or {}
     if "files_count" not in content:
         return "-", "-"

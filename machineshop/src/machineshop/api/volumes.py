@@ -97,9 +97,7 @@ def _view(seen: SeenVolume) -> dict[str, Any]:
     content = {
         **_content_view(volume.name, shown),
         "files": [_file_view(file) for file in seen.files],
-        "files_count": seen.contents.count,
-        "files_truncated": len(seen.files) < seen.contents.count,
-        "size": seen.contents.size,
+        "files_truncated": len(seen.files) < shown.contents.count,
     }
     return {
         "object": "volume",
@@ -107,6 +105,7 @@ def _view(seen: SeenVolume) -> dict[str, Any]:
         "name": volume.name,
         "type": "readOnly",
         "current_version": volume.current_version,
+        "mounts_count": seen.mounts_count,
         **_version_view(shown),
         "content": content,
         "version_history": {
@@ -131,7 +130,7 @@ def _version_view(seen: SeenVersion) -> dict[str, Any]:
 
 def _content_view(name: str, seen: SeenVersion) -> dict[str, Any]:
     """A version has either a prefix or an origin, as clients know it; where its files lie is the same for both."""
-    view: dict[str, Any] = {"type": "files"}
+    view: dict[str, Any] = {"type": "files", "files_count": seen.contents.count, "size": seen.contents.size}
     if seen.version.origin is None:
         view["source_prefix"] = prefix_of(name, seen.version.number).rstrip("/")
     else:
@@ -153,8 +152,6 @@ def _recorded(seen: SeenVolume) -> dict[str, Any]:
     return {
         "current_version": seen.volume.current_version,
         "content": _content_view(seen.volume.name, seen.shown),
-        "files": seen.contents.count,
-        "size": seen.contents.size,
     }
 
 

@@ -148,7 +148,7 @@ def check_mounts(mounts: Sequence[VolumeMount]) -> None:
     """Refuse places where volumes cannot be.
 
     Raises:
-        VolumeUnusable: A path is none, is the system's, or is within another one's.
+        VolumeUnusable: A path is none, is the system's, or is another one's or within it.
     """
     paths = []
     for mount in mounts:
@@ -156,6 +156,10 @@ def check_mounts(mounts: Sequence[VolumeMount]) -> None:
         paths.append((PurePosixPath(mount.mount_path), mount.name))
     paths.sort()
     for (path, name), (other, other_name) in itertools.pairwise(paths):
+        if other == path:
+            raise VolumeUnusable(
+                f"The volumes '{name}' and '{other_name}' are both mounted at '{path}': give each a path of its own."
+            )
         if other.is_relative_to(path):
             raise VolumeUnusable(
                 f"The volumes '{name}' and '{other_name}' are mounted at '{path}' and '{other}', one within the other: "

@@ -26,6 +26,8 @@ SHOWN_FILES = 20_000
 MAX_PAGE = 10_000
 # So many at a time keep the store's writer from others for some milliseconds.
 LINKED_AT_A_TIME = 250
+# Versions whose files need not be counted again: some megabytes of memory.
+MAX_COUNTED = 20_000
 
 
 class SeenVersion(msgspec.Struct, frozen=True):
@@ -34,13 +36,13 @@ class SeenVersion(msgspec.Struct, frozen=True):
     version: VolumeVersion
     mounted_by: list[str]
     """The ids of deployments."""
-    has_files: bool = True
+    contents: Contents
 
     @property
     def status(self) -> str:
         """In the words that clients know: what is open counts as ready as soon as it has a file."""
         if self.version.state is VolumeState.OPEN:
-            return VolumeState.READY if self.has_files else VolumeState.PENDING
+            return VolumeState.READY if self.contents.count else VolumeState.PENDING
         return self.version.state
 
 
@@ -50,7 +52,8 @@ class SeenVolume(msgspec.Struct, frozen=True):
     volume: Volume
     shown: SeenVersion
     versions: list[SeenVersion]
-    contents: Contents
+    mounts_count: int
+    """How many deployments mount any version."""
     files: list[StoredFile]
     """Some of them, where there are very many."""
 
@@ -77,6 +80,7 @@ class VolumeService:
         self._leftovers = leftovers
         self._check_origin = check_origin
         self._clock = clock
+        self._counted: dict[tuple[str, int], Contents] = {}
 
     async def create(self, project_id: str, fields: VolumeFields) -> SeenVolume:
         """A new volume with a version 0, open for uploads or about to be copied.
@@ -100,12 +104,13 @@ class VolumeService:
         """A project's volumes by name, without their files and older versions."""
         found = []
         users = await self._users(project_id)
+        users_of: defaultdict[str, set[str]] = defaultdict(set)
+        for (volume_id, _), ids in users.items():
+            users_of[volume_id].update(ids)
         for volume in await self._database.read(store.list_all, project_id):
             version = await self._database.read(store.version, volume.id, volume.current_version)
             if version is not None:  # else it was deleted meanwhile
-                seen = await self._seen(version, users)
-                contents = await self._database.read(volume_files.contents, volume.id, version.number)
-                found.append(SeenVolume(volume, seen, [], contents, []))
+                found.append(SeenVolume(volume, await self._seen(version, users), [], len(users_of[volume.id]), []))
         return found
 
     async def describe(self, project_id: str, name_or_id: str, number: int | None = None) -> SeenVolume:
@@ -127,9 +132,9 @@ class VolumeService:
         shown = next((each for each in seen if each.version.number == wanted), None)
         if shown is None:
             raise NotFound(what="version", id=str(wanted), where=f" of the volume '{volume.name}'")
-        contents = await self._database.read(volume_files.contents, volume.id, wanted)
+        mounts_count = len({user for each in seen for user in each.mounted_by})
         files = await self._database.read(volume_files.list_files, volume.id, wanted, "", SHOWN_FILES)
-        return SeenVolume(volume, shown, seen, contents, files)
+        return SeenVolume(volume, shown, seen, mounts_count, files)
 
     async def get(self, project_id: str, name_or_id: str) -> Volume:
         """What is known of a volume itself.
@@ -241,10 +246,20 @@ class VolumeService:
         return held
 
     async def _seen(self, version: VolumeVersion, users: dict[tuple[str, int], list[str]]) -> SeenVersion:
-        has_files = version.state is not VolumeState.OPEN or await self._database.read(
-            volume_files.has_files, version.volume_id, version.number
-        )
-        return SeenVersion(version, users.get((version.volume_id, version.number), []), has_files)
+        mounted_by = users.get((version.volume_id, version.number), [])
+        return SeenVersion(version, mounted_by, await self._contents(version))
+
+    async def _contents(self, version: VolumeVersion) -> Contents:
+        """How much a version has; of one that is ready that is counted once, as it never changes."""
+        key = (version.volume_id, version.number)
+        if key in self._counted:
+            return self._counted[key]
+        contents = await self._database.read(volume_files.contents, *key)
+        if version.state is VolumeState.READY:
+            if len(self._counted) >= MAX_COUNTED:
+                self._counted.clear()
+            self._counted[key] = contents
+        return contents
 
     async def _users(self, project_id: str) -> dict[tuple[str, int], list[str]]:
         """The ids of the deployments that mount each version of each volume."""

@@ -26,9 +26,11 @@ class OriginShown(msgspec.Struct):
 
 
 class ContentShown(msgspec.Struct, kw_only=True):
-    """Where the files of a version come from."""
+    """Where the files of a version come from, and how many they are."""
 
     type: Literal["files"]
+    files_count: int
+    size: int
     source_prefix: str | UnsetType = UNSET
     origin: OriginShown | UnsetType = UNSET
 
@@ -46,9 +48,7 @@ class FullContentShown(ContentShown, kw_only=True):
     """Where the files of a version come from, and which they are."""
 
     files: list[VolumeFileShown]
-    files_count: int
     files_truncated: bool
-    size: int
 
 
 class _VersionState(msgspec.Struct, kw_only=True):
@@ -75,6 +75,7 @@ class VolumeShown(_VersionState, kw_only=True):
     name: str
     type: Literal["readOnly"]
     current_version: int
+    mounts_count: int
     content: FullContentShown
     version_history: dict[str, VersionShown]
     created_at: Time
