@@ -56,6 +56,21 @@ def test_a_port_that_is_none_is_refused(bare_jig: Jig) -> None:
     assert bare_jig("dev", "--port", "99999").code == 2
 
 
+@pytest.mark.parametrize(
+    ("word", "said"),
+    [
+        ("words", "--volume must be NAME=FOLDER, not words."),
+        ("words=nowhere", "--volume words=nowhere names no folder that there is."),
+        ("words=", "--volume words= names no folder that there is."),
+        ("a b=.", "cannot be a volume's name."),
+    ],
+)
+def test_a_volume_is_a_name_and_a_folder(bare_jig: Jig, project: Path, word: str, said: str) -> None:
+    finished = bare_jig("dev", "--volume", word)
+    assert finished.code == 2
+    assert said in finished.err
+
+
 def test_without_machineshop_that_is_said(project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "executable", str(tmp_path / "bin" / "python"))
     monkeypatch.setenv("PATH", str(tmp_path))

@@ -263,6 +263,26 @@ def test_a_large_file_goes_in_parts_and_an_interrupted_one_goes_on(
     assert not list((cache / "jig" / "uploads").iterdir())
 
 
+@pytest.mark.parametrize("end", ["delete", "seal"])
+def test_nothing_is_remembered_of_a_volume_that_is_complete_or_gone(
+    jig: Jig, platform: FakePlatform, tmp_path: Path, cache: Path, end: str
+) -> None:
+    large = tmp_path / "large"
+    write(large / "model.bin", b"begin")
+    os.truncate(large / "model.bin", 130 * MIB)
+    platform.failures.append(("/signed/part/upload-0/3", 413))
+    assert jig("volumes", "create", "model", str(large)).code == 1
+    others = cache / "jig" / "uploads" / "of-another-volume.jsonl"
+    others.write_text("")
+    assert len(list(others.parent.iterdir())) == 2
+    if end == "delete":
+        assert jig("volumes", "delete", "model", "--yes").code == 0
+    else:  # it has arrived in another way
+        platform.files["model/0/model.bin"] = (large / "model.bin").read_bytes()
+        assert jig("volumes", "create", "model", str(large)).code == 0
+    assert list(others.parent.iterdir()) == [others]
+
+
 def test_ctrl_c_says_how_to_go_on(jig: Jig, platform: FakePlatform, source: Path) -> None:
     with socket.socket() as silent:  # takes the bytes of a file, and answers nothing
         silent.bind(("127.0.0.1", 0))
@@ -334,13 +354,13 @@ def test_volumes_are_listed_and_described(jig: Jig, platform: FakePlatform) -> N
     platform.volumes.versions["words"][0].mounted_by = ["dep-ocr"]
     listed = jig("volumes", "list").out.splitlines()
     assert listed[0].split() == ["NAME", "VERSION", "STATUS", "FILES", "SIZE", "MOUNTS", "UPDATED"]
-    assert listed[1].split()[:6] == ["words", "1", "ready", "30", "60.0", "KiB"]
+    assert listed[1].split()[:7] == ["words", "1", "ready", "30", "60.0", "KiB", "1"]
     described = jig("volumes", "describe", "words").out
     assert "Version  1, the latest" in described
     assert "file-19" in described
     assert "file-20" not in described
     assert "... and 10 more files" in described
-    assert described.splitlines()[-1].split()[:4] == ["0", "ready", "-", "-"]
+    assert described.splitlines()[-1].split()[:5] == ["0", "ready", "1", "1", "B"]
     assert described.splitlines()[-1].split()[-1] == "ocr"
     earlier = jig("volumes", "describe", "words", "--volume-version", "0").out
     assert "Version     0, of 0 to 1" in earlier

@@ -151,3 +151,32 @@ def test_a_port_that_is_taken_is_told(tmp_path: Path) -> None:
             assert "jig: The platform did not start:" in dev.said
             assert "cannot listen on 127.0.0.1" in dev.said
             dev.left_nothing()
+
+
+READER = """
+import pathlib, sprocket
+
+class Worker(sprocket.Sprocket):
+    def predict(self, args):
+        return {{"words": pathlib.Path("{place}/words.txt").read_text()}}
+"""
+
+
+@pytest.mark.timeout(180)
+def test_volumes_are_made_of_folders(tmp_path: Path) -> None:
+    place, source = tmp_path / "mounted", tmp_path / "words"
+    source.mkdir()
+    (source / "words.txt").write_text("one two")
+    with started(tmp_path, READER.format(place=place), "--volume", f"words={source}") as dev:
+        dev.says("hello is ready after")
+        config = dev.folder / "jig.toml"
+        before, mount = config.read_text(), f'mount_path = "{place}"\nversion = 7\n'
+        config.write_text(f'{before}[[deploy.volume_mounts]]\nname = "wrods"\n{mount}')
+        dev.says("There is no volume wrods on the platform of `jig dev`")
+        dev.says("jig dev --volume wrods=FOLDER")
+        config.write_text(f'{before}[[deploy.volume_mounts]]\nname = "words"\n{mount}')
+        dev.says("hello is ready after", times=2)
+        assert dev.result(dev.submit({})) == {"words": "one two"}
+        dev.process.send_signal(signal.SIGINT)
+        assert dev.process.wait(timeout=60) == 130
+        dev.left_nothing()

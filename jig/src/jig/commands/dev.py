@@ -21,6 +21,7 @@ from jig.contexts import Target
 from jig.deployment import revision_of
 from jig.dev.files import Snapshot, changes, check_syntax, look
 from jig.dev.throwaway import Throwaway, throwaway_platform
+from jig.dev.volumes import mounted_here, read_folders
 from jig.errors import DevError, JigError, UsageError
 from jig.live import Steps
 from jig.options import PROJECT_DEFAULTS, ProjectGlobals
@@ -29,6 +30,7 @@ from jig.session import Session
 from jig.tracking import Tracking, Verdict, goes_on_serving, track
 from jig.trial.process import chosen_variables, missing_secrets
 from jig.units import count, elapsed
+from jig.volumes.publish import Publisher
 
 LOOK_SECONDS = 0.2
 LOOK_SHARE = 0.1  # looking at many files takes no more of a core than this
@@ -36,16 +38,19 @@ RECONNECT_SECONDS = 0.5
 NAMES_SHOWN = 3
 
 PORT = "Where the platform listens; 0 for any free port."
+VOLUME = "NAME=FOLDER: make this volume there of that folder, for the config to mount; may be said again."
 
 
 def dev(
     *,
     port: Annotated[int, Parameter(help=PORT)] = 0,
+    volume: Annotated[list[str] | None, Parameter(negative=(), help=VOLUME)] = None,
     options: ProjectGlobals = PROJECT_DEFAULTS,
 ) -> None:
     """Run this project on a throw-away platform, and deploy it again when a file changes, until Ctrl-C."""
     if not 0 <= port <= 65535:
         raise UsageError(f"--port must be a number from 0 to 65535, not {port}.")
+    folders = read_folders(volume or [])
     session = Session(options)
     config, output = session.config, session.output  # without a config there is nothing to start a platform for
     output.note(f"Starting a platform for {config.name}, until Ctrl-C")
@@ -57,6 +62,8 @@ def dev(
             output.warn("TOGETHER_BASE_URL is set, and wins over the context: unset it where you submit jobs.")
         try:
             with Client(target) as client:
+                for volume_name, folder in folders.items():
+                    Publisher(client, output, volume_name).create(folder)
                 DevLoop(platform, client, output, session.chosen_config).run()
         finally:
             output.note("Stopping: jobs in hand get 10 s, then all of it is removed.")
@@ -133,7 +140,7 @@ class DevLoop:
         self._rollout = self._deploy(self._for_here(config), now)
 
     def _for_here(self, config: Config) -> Config:
-        """The config as it can be had on this machine: one replica, the GPUs that there are, secrets from here."""
+        """The config as it can be had on this machine: one replica, the GPUs and volumes of here, secrets from here."""
         for name in missing_secrets(config, os.environ):
             self._warn_once(f"{name} is a secret of the platform; set a variable of that name to give it a value here.")
         values = chosen_variables(config, os.environ)
@@ -144,6 +151,7 @@ class DevLoop:
             max_replicas=1,
             autoscaling={},
             image=None,
+            volume_mounts=mounted_here(self._client, config.deploy.volume_mounts),
         )
         if config.deploy.image:
             self._warn_once("deploy.image is left aside: what runs here is the project's own code.")

@@ -140,6 +140,9 @@ def run_trial(session: Session, trial: Path, asked: Asked) -> int:
     config, output = session.config, session.output
     for name in missing_secrets(config, os.environ):
         output.warn(f"{name} is a secret of the platform; set a variable of that name to give it a value here.")
+    for mount in config.deploy.volume_mounts:
+        if not Path(mount.mount_path).is_dir():
+            output.warn(f"`jig run` mounts no volumes, and there is no {mount.mount_path} here for {mount.name}.")
     prefix = None if asked.python else environment_of(config, output)
     python = asked.python.absolute() if asked.python else (prefix or Path()) / "bin" / "python"
     if not python.exists():

@@ -18,6 +18,7 @@ from jig.units import count, size
 from jig.volumes import remote
 from jig.volumes.publish import Publisher
 from jig.volumes.s3 import SCHEME, follow
+from jig.volumes.upload import forget_uploads
 from jig.volumes.view import description, listing, version_of
 
 FILES_SHOWN = 20
@@ -89,6 +90,7 @@ def delete(name: VolumeName, *, yes: Yes = False, options: ProjectGlobals = PROJ
     versions = count(int(volume["current_version"]) + 1, "version")
     session.confirm(f"Delete {name} with its {versions}?", yes=yes)
     answer = session.client.delete(remote.path_of(name))
+    forget_uploads(session.client, str(volume["id"]))
     session.output.result(answer, f"{name} is deleted.")
 
 

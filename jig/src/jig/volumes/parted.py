@@ -10,7 +10,7 @@ from pathlib import Path
 from jig.errors import PlatformError
 from jig.volumes.crew import PATIENCE_SECONDS, Unit
 from jig.volumes.digests import HashedFile
-from jig.volumes.parts import Journal, PartedUpload, part_bytes_of
+from jig.volumes.parts import Journal, PartedUpload, part_bytes_of, volume_key
 from jig.volumes.remote import Version
 from jig.volumes.transfer import Transfer
 
@@ -99,4 +99,4 @@ class PartedFile:
 
 def journal_of(folder: Path, base_url: str, volume_id: str, version: Version, hashed: HashedFile) -> Journal:
     """Where one file's upload is remembered."""
-    return Journal(folder, base_url, volume_id, str(version.number), hashed.file.name, hashed.sha256)
+    return Journal(folder, volume_key(base_url, volume_id), str(version.number), hashed.file.name, hashed.sha256)

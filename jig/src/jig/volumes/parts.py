@@ -58,11 +58,12 @@ class Journal:
 
     Args:
         folder: where journals are.
-        key: all that the upload is about: platform, volume, version, file and its SHA-256.
+        volume: which volume of which platform the upload is for.
+        key: all else that it is about: version, file and its SHA-256.
     """
 
-    def __init__(self, folder: Path, *key: str) -> None:
-        self._path = folder / f"{hashlib.sha256(json.dumps(key).encode()).hexdigest()}.jsonl"
+    def __init__(self, folder: Path, volume: str, *key: str) -> None:
+        self._path = folder / f"{digest_of(volume)}-{digest_of(*key)}.jsonl"
 
     def read(self, now: float) -> PartedUpload | None:
         """The upload as far as it has come; None where there is none, or it is too old."""
@@ -100,6 +101,23 @@ class Journal:
         """The file is there, or its upload is no longer known."""
         with contextlib.suppress(OSError):
             self._path.unlink(missing_ok=True)
+
+
+def digest_of(*key: str) -> str:
+    """A file's name, or half of one, for what may hold any character."""
+    return hashlib.sha256(json.dumps(key).encode()).hexdigest()
+
+
+def volume_key(base_url: str, volume_id: str) -> str:
+    """What journals call a volume."""
+    return f"{base_url} {volume_id}"
+
+
+def remove_journals(folder: Path, volume: str) -> None:
+    """Forget all uploads for a volume: they are complete, or it is gone."""
+    with contextlib.suppress(OSError):
+        for path in folder.glob(f"{digest_of(volume)}-*.jsonl"):
+            path.unlink(missing_ok=True)
 
 
 def remove_old_journals(folder: Path) -> None:

@@ -16,6 +16,7 @@ from jig.volumes import remote
 from jig.volumes.digests import HashedFile
 from jig.volumes.fill import Filled, fill, is_same, read_folder, some, strangers
 from jig.volumes.remote import Version, Volume
+from jig.volumes.upload import forget_uploads
 
 FIRST = 0
 
@@ -129,6 +130,7 @@ class Publisher:
         if changed:
             self._steps.done("sealed", f"version {version.number}, {count(len(files), 'file')}")
         volume = remote.get(self._client, self._name, version.number)
+        forget_uploads(self._client, str(volume["id"]))
         return {"volume": volume, "changed": changed, **filled.document(), "seconds": self._steps.rounded()}
 
     @contextmanager

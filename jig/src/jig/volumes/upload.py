@@ -12,7 +12,7 @@ from jig.errors import VolumeError
 from jig.volumes.crew import Crew, Unit
 from jig.volumes.digests import HashedFile
 from jig.volumes.parted import PartedFile, journal_of
-from jig.volumes.parts import MIB, journals_folder, remove_old_journals
+from jig.volumes.parts import MIB, journals_folder, remove_journals, remove_old_journals, volume_key
 from jig.volumes.remote import Version
 from jig.volumes.transfer import Progress, Transfer
 
@@ -49,6 +49,11 @@ def upload(client: Client, version: Version, volume_id: str, files: Sequence[Has
 
     ordered = sorted(files, key=lambda each: -each.file.size_bytes)
     crew.run(partial(begin, hashed) for hashed in ordered)
+
+
+def forget_uploads(client: Client, volume_id: str) -> None:
+    """Remember nothing more of the uploads for a volume."""
+    remove_journals(journals_folder(os.environ), volume_key(client.target.base_url, volume_id))
 
 
 def send_whole(transfer: Transfer, version: Version, hashed: HashedFile) -> None:
