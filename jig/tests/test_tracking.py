@@ -117,6 +117,8 @@ def test_a_replica_that_had_ended_before_is_none_of_this_rollout() -> None:
     assert [replica.id for replica in known.replicas] == ["r-1"]
     after = follow(deployment(replica_events={"r-1": ended}), known=known)
     assert [(replica.id, replica.status) for replica in after.replicas] == [("r-1", "Terminated")]
+    drained = {**ended, "replica_status_reason": "Completed"}
+    assert follow(deployment(replica_events={"r-1": drained}), known=known).replicas == ()
 
 
 def test_the_whole_has_an_end() -> None:

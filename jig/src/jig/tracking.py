@@ -109,16 +109,23 @@ def track(known: Tracking, deployment: Mapping[str, Any], now: float) -> Trackin
         return known.failed("Another deploy has replaced this one.")
     events = deployment.get("replica_events") or {}
     earlier = {replica.id: replica for replica in known.replicas}
-    # What had ended before the first look ran at an earlier time, where a rollback runs a revision again.
     own = {
         key: event
         for key, event in events.items()
-        if known.revision in (None, event.get("revision_id"))
-        and (key in earlier or event.get("replica_status") != "Terminated")
+        if known.revision in (None, event.get("revision_id")) and not is_past(event, is_known=key in earlier)
     }
     replicas = tuple(look(key, event, earlier.get(key), now) for key, event in sorted(own.items()))
     seen = replace(known, replicas=replicas, older=len(events) - len(own))
     return decide(seen, deployment, now)
+
+
+def is_past(event: Mapping[str, Any], *, is_known: bool) -> bool:
+    """True for a replica that ran the revision at an earlier time, which a rollback runs again.
+
+    It had ended before the first look, or was draining then and has ended as it was asked to.
+    """
+    has_ended = event.get("replica_status") == "Terminated"
+    return has_ended and (not is_known or event.get("replica_status_reason") == "Completed")
 
 
 def rolled_back(deployment: Mapping[str, Any], revision: str) -> str | None:
