@@ -15,7 +15,7 @@ from pathlib import Path
 
 from contract.container_clients import missing, need
 
-START_SECONDS = 30.0
+START_SECONDS = 60.0
 STOP_SECONDS = 60.0
 COMMAND_SECONDS = 120.0
 POOL = "10.214.0.0/16"

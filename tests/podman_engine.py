@@ -8,9 +8,11 @@ import tempfile
 import time
 from pathlib import Path
 
+import httpx
+
 from contract.container_clients import missing, need
 
-START_SECONDS = 30.0
+START_SECONDS = 60.0
 STOP_SECONDS = 30.0
 COMMAND_SECONDS = 60.0
 CONTAINERS = """
@@ -79,7 +81,7 @@ class PodmanEngine:
                 stdin=subprocess.DEVNULL,
             )
         deadline = time.monotonic() + START_SECONDS
-        while not (self.folder / "podman.sock").exists():
+        while not self._answers():
             assert time.monotonic() < deadline, (self.folder / "service.log").read_text()
             time.sleep(0.02)
 
@@ -102,6 +104,13 @@ class PodmanEngine:
         )
         assert finished.returncode == 0, finished.stdout + finished.stderr
         return finished.stdout
+
+    def _answers(self) -> bool:
+        with httpx.Client(transport=httpx.HTTPTransport(uds=self.endpoint.removeprefix("unix://"))) as client:
+            try:
+                return client.get("http://podman/_ping", timeout=START_SECONDS).status_code == 200
+            except httpx.TransportError:
+                return False
 
     def remove(self) -> None:
         """End it, and remove all that it has."""

@@ -158,8 +158,8 @@ def endpoint_here() -> str:
     return os.environ.get("DOCKER_HOST") or DEFAULT_ENDPOINT
 
 
-async def answers(endpoint: str, within_seconds: float = 2.0) -> bool:
-    """Whether an engine is there that serves our version of the API."""
+async def answers(endpoint: str, within_seconds: float = 10.0) -> bool:
+    """Whether an engine is there that serves our version of the API; one that a socket wakes up takes its time."""
     try:
         api = EngineApi(endpoint)
     except RuntimeUnavailable:
