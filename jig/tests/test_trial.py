@@ -210,6 +210,18 @@ def test_the_worker_sees_the_projects_variables_and_nothing_of_a_platform(scribe
     assert "TOKEN is a secret of the platform" in ran.err
 
 
+def test_a_volume_that_this_machine_has_nothing_of_is_said(scribe: Jig) -> None:
+    (scribe.folder / "here").mkdir()
+    config = scribe.folder / "jig.toml"
+    mounts = [("words", scribe.folder / "here"), ("weights", scribe.folder / "nowhere")]
+    tables = [f'[[deploy.volume_mounts]]\nname = "{name}"\nmount_path = "{path}"\n' for name, path in mounts]
+    config.write_text("\n".join([config.read_text(), *tables]))
+    ran = scribe("run", "--python", sys.executable, "--payload", "{}")
+    said = f"`jig run` mounts no volumes, and there is no {scribe.folder / 'nowhere'} here for weights."
+    assert said in ran.err
+    assert "for words" not in ran.err
+
+
 def test_a_file_of_jobs_runs_on_one_worker(scribe: Jig) -> None:
     (scribe.folder / "jobs.jsonl").write_text('{"n": 1}\n\n{"payload": {"do": "raise_"}, "priority": 3}\n{"n": 3}\n')
     ran = scribe("run", "--python", sys.executable, "--file", "jobs.jsonl", "--output", "results.jsonl")

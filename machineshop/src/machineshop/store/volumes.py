@@ -136,7 +136,7 @@ def mount(conn: Connection, project_id: str, mounts: Sequence[VolumeMount], now:
             volume = _locked(conn, project_id, each.volume_id or "")
         except NotFound:
             raise VolumeUnusable(
-                f"The volume '{each.name}' was deleted, and one of that name that is there now is another: go back to "
+                f"The volume '{each.name}' was deleted, and a new one of that name is not the same: go back to "
                 "another revision, or deploy with a volume that there is (`jig volumes list`)."
             ) from None
         number = each.version or 0
