@@ -76,6 +76,23 @@ def test_patience_has_an_end() -> None:
         Crew(1).patiently(call, patience_seconds=0.1)
 
 
+@pytest.mark.parametrize(("silence_seconds", "times"), [(0.0, 1), (60.0, 0)])
+def test_a_platform_that_is_waited_for_is_said_once(
+    monkeypatch: pytest.MonkeyPatch, silence_seconds: float, times: int
+) -> None:
+    monkeypatch.setattr("jig.volumes.crew.SILENCE_SECONDS", silence_seconds)
+    said: list[str] = []
+    errors = [PlatformError("It is away.", status=503) for _ in range(3)]
+
+    def call() -> str:
+        if errors:
+            raise errors.pop()
+        return "answer"
+
+    assert Crew(1, said.append).patiently(call) == "answer"
+    assert said == ["It is away. Trying again, for 120 s at most."] * times
+
+
 def test_what_is_refused_is_not_tried_again() -> None:
     calls = []
 

@@ -14,6 +14,7 @@ from jig.errors import PlatformError
 
 PASSING_STATUSES = frozenset({None, 408, 429, 500, 502, 503, 504})  # None: no answer came
 PATIENCE_SECONDS = 120.0  # a platform that is away for longer is not just being restarted
+SILENCE_SECONDS = 3.0  # what takes longer is said; a hiccup is not
 END_SECONDS = 2.0  # a thread that hears of the end notices within a chunk; none is worth waiting longer for
 
 T = TypeVar("T")
@@ -30,10 +31,12 @@ class Crew:
 
     Args:
         size: how many work at once.
+        said: called with a sentence, once, where the platform is waited for.
     """
 
-    def __init__(self, size: int) -> None:
+    def __init__(self, size: int, said: Callable[[str], None] | None = None) -> None:
         self._size = size
+        self._said = said
         self._changed = threading.Condition()
         self._waiting: deque[Unit] = deque()
         self._busy = 0
@@ -80,14 +83,23 @@ class Crew:
         failed_at, attempt = None, 0
         while True:
             self.check()
+            began_at = time.monotonic()
             try:
                 return call()
             except PlatformError as error:
                 failed_at = failed_at or time.monotonic()
                 if error.status not in PASSING_STATUSES or time.monotonic() - failed_at > patience_seconds:
                     raise
+                if time.monotonic() - min(began_at, failed_at) > SILENCE_SECONDS:
+                    self._say(f"{error.message} Trying again, for {patience_seconds:.0f} s at most.")
             attempt += 1
             self._stopped.wait(pause_seconds(attempt, None, random.random()))  # noqa: S311  jitter is no secret
+
+    def _say(self, text: str) -> None:
+        with self._changed:
+            said, self._said = self._said, None
+        if said is not None:
+            said(text)
 
     def _work(self) -> None:
         while (unit := self._next()) is not None:

@@ -103,7 +103,7 @@ def fill(
         sent = list({each.sha256: each for each in missing}.values())
         sent_bytes = sum(each.file.size_bytes for each in sent)
         with transfer_bar(output, "upload", sent_bytes) as progress:
-            upload(client, version, str(volume["id"]), sent, progress)
+            upload(client, version, str(volume["id"]), sent, progress, output.note)
         done = replace(done, sent_files=done.sent_files + len(sent), sent_bytes=done.sent_bytes + sent_bytes)
         states |= version.compare(missing)
         done = replace(done, linked_files=count_of(states, LINKED))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 
 from jig.client import Client
@@ -21,7 +21,14 @@ PARTED_FROM_BYTES = 128 * MIB  # of a smaller one, little is lost when its uploa
 SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
-def upload(client: Client, version: Version, volume_id: str, files: Sequence[HashedFile], progress: Progress) -> None:
+def upload(
+    client: Client,
+    version: Version,
+    volume_id: str,
+    files: Sequence[HashedFile],
+    progress: Progress,
+    said: Callable[[str], None],
+) -> None:
     """Upload files into a version, the large ones first.
 
     Args:
@@ -30,6 +37,7 @@ def upload(client: Client, version: Version, volume_id: str, files: Sequence[Has
         volume_id: of its volume, which no other volume ever has.
         files: what to upload.
         progress: told of the bytes.
+        said: called with a sentence where the platform is waited for.
 
     Raises:
         PlatformError: the platform refuses one, or is away for too long.
@@ -37,7 +45,7 @@ def upload(client: Client, version: Version, volume_id: str, files: Sequence[Has
     """
     journals = journals_folder(os.environ)
     remove_old_journals(journals)
-    crew = Crew(THREADS)
+    crew = Crew(THREADS, said)
     transfer = Transfer(client, crew, progress)
 
     def begin(hashed: HashedFile) -> tuple[Unit, ...]:
