@@ -1,7 +1,7 @@
 """A project that has volumes, on a socket, on each database."""
 
 import hashlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,11 @@ from machineshop.models import Deployment
 from machineshop.services.deployments import DeploymentService
 from machineshop.services.identity import IdentityService
 from machineshop.services.queue import QueueService
+from machineshop.services.secrets import SecretService
 from machineshop.store.database import Database
+from object_storage import ObjectStorage
+from volumes.elsewhere import Elsewhere
+from volumes.fake_s3 import Server, fake_s3
 
 VOLUMES = "/v1/deployments/storage/volumes"
 
@@ -32,10 +36,13 @@ class Volumes:
     async def create(self, name: str = "weights", **files: bytes) -> dict[str, Any]:
         """A volume with these files in its version 0, open."""
         content = {"type": "files", "source_prefix": f"{name}/0"}
-        made = await self.answer("POST", VOLUMES, {"name": name, "type": "readOnly", "content": content})
+        made = await self.create_of(content, name)
         for path, data in files.items():
             await self.upload(f"{name}/0/{path}", data)
         return made
+
+    async def create_of(self, content: dict[str, Any], name: str = "weights") -> dict[str, Any]:
+        return await self.answer("POST", VOLUMES, {"name": name, "type": "readOnly", "content": content})
 
     async def update(self, name: str, number: int, **files: bytes) -> dict[str, Any]:
         """Files for the next version, and the version of them."""
@@ -124,3 +131,18 @@ async def shop(
 @pytest.fixture
 def team(shop: Shop, deployments: DeploymentService, deployment: Deployment) -> Volumes:
     return Volumes(shop, deployments, deployment.project_id)
+
+
+@pytest.fixture
+async def elsewhere(
+    team: Volumes, objects: ObjectStorage, secrets: SecretService, clock: Clock
+) -> AsyncIterator[Elsewhere]:
+    place = Elsewhere(team, objects, secrets, clock)
+    yield place
+    await place.sync.close()
+
+
+@pytest.fixture
+def origin() -> Iterator[Server]:
+    with fake_s3() as server:
+        yield server

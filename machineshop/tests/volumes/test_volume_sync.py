@@ -9,11 +9,9 @@ from typing import Any
 import msgspec
 import pytest
 
-from factory import Clock
 from machineshop.blobs.origin import Address, OriginKeys, OriginTrouble
 from machineshop.blobs.s3_origin import S3Origin
 from machineshop.config import StorageUrl
-from machineshop.control import volume_sync
 from machineshop.control.volume_sync import VolumeSync
 from machineshop.errors import InvalidRequest
 from machineshop.models import VolumeOrigin
@@ -23,72 +21,7 @@ from machineshop.services.targets import Targets
 from machineshop.services.volume_origins import VolumeOrigins, parse_uri
 from object_storage import ObjectStorage
 from volumes.conftest import VOLUMES, Volumes, refusal
-
-KEYS = {"access_key_id": "AKIAIOSFODNN7EXAMPLE", "secret_access_key": "canary-of-the-keys"}
-
-
-class Elsewhere:
-    """A place in an object storage of other people, the project's keys to it, and the loop that copies from there."""
-
-    def __init__(self, team: Volumes, objects: ObjectStorage, secrets: SecretService, clock: Clock) -> None:
-        self.team = team
-        self.objects = objects
-        self.secrets = secrets
-        self.url = objects.make_place()
-        self.clock = clock
-        self.allowed = {objects.port}
-        self.origins = VolumeOrigins(secrets, self._allows)
-        self.sync = self.new_sync()
-
-    def new_sync(self) -> VolumeSync:
-        """As another start of the server makes one."""
-        return VolumeSync(self.team.shop.database, self.team.shop.files, self.origins.open, self.clock)
-
-    def put(self, **objects: bytes) -> None:
-        for path, data in objects.items():
-            self.objects.client.put_object(Bucket=self.url.bucket, Key=self.url.prefix + path, Body=data)
-
-    async def give_keys(self, name: str = "s3-keys", **more: Any) -> None:
-        value = json.dumps(KEYS | {"endpoint_url": self.objects.endpoint} | more)
-        await self.secrets.create(self.team.project_id, SecretFields(name=name, value=value), "key-1")
-
-    def content(self, secret: str = "s3-keys") -> dict[str, Any]:
-        return {"type": "files", "origin": {"s3": {"uri": str(self.url), "role_arn": f"secret:{secret}"}}}
-
-    async def create(self, name: str = "weights") -> dict[str, Any]:
-        return await self.team.answer("POST", VOLUMES, {"name": name, "type": "readOnly", "content": self.content()})
-
-    async def pass_until(self, status: str, name: str = "weights") -> dict[str, Any]:
-        """Passes of the loop, each after all waits are over, until the volume is so."""
-        async with asyncio.timeout(60):
-            while (seen := await self.team.describe(name))["status"] != status:
-                assert seen["status"] in {"pending", "syncing"}, seen
-                self.clock.now += volume_sync.MAX_PAUSE_SECONDS
-                await self.sync.run_once(self.clock.now)
-                await self.settled()
-        return seen
-
-    async def settled(self) -> None:
-        """Until no copy is under way."""
-        async with asyncio.timeout(60):
-            while self.sync.busy:
-                await asyncio.sleep(0.005)
-
-    def _allows(self, _: Address, port: int) -> bool:
-        return port in self.allowed
-
-
-@pytest.fixture
-async def elsewhere(
-    team: Volumes, objects: ObjectStorage, secrets: SecretService, clock: Clock
-) -> AsyncIterator[Elsewhere]:
-    place = Elsewhere(team, objects, secrets, clock)
-    yield place
-    await place.sync.close()
-
-
-def files_of(volume: dict[str, Any]) -> dict[str, int]:
-    return {file["name"]: file["size"] for file in volume["content"]["files"]}
+from volumes.elsewhere import KEYS, Elsewhere, files_of
 
 
 async def test_everything_under_the_prefix_is_copied(elsewhere: Elsewhere) -> None:

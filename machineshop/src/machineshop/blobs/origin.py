@@ -53,7 +53,7 @@ class OriginObject(msgspec.Struct, frozen=True):
 
 
 class Origin(Protocol):
-    """A folder elsewhere. Every call blocks, and belongs in a thread; each may raise `OriginTrouble`."""
+    """A folder elsewhere. Calls block, but for `break_off`, and belong in a thread; each may raise `OriginTrouble`."""
 
     def objects(self) -> Iterator[list[OriginObject]]:
         """All objects in it, a page at a time; those that only stand for folders are left out."""
@@ -65,6 +65,10 @@ class Origin(Protocol):
 
     def read(self, body: Any, size: int) -> bytes:
         """The next bytes, `size` at most; empty at the end."""
+        ...
+
+    def break_off(self) -> None:
+        """End the calls that are under way in other threads, and all later ones, with trouble; does not block."""
         ...
 
     def close(self) -> None:

@@ -1,35 +1,25 @@
 """Other people's object storages as origins of volumes: what lies under a prefix, and its bytes.
 
-Who asks for it names the address, the keys, or a role; so a connection is made only where that may go, each time that
-one is made: a name may resolve to another address by then. Every call blocks, and belongs in a thread.
+Who asks for it names the address, the keys, or a role; with keys of their own, connections are those of `guarded_http`.
+Every call but `break_off` blocks, and belongs in a thread.
 """
 
-import ipaddress
-import socket
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import botocore.session
 from botocore import UNSIGNED
-from botocore.awsrequest import (
-    AWSHTTPConnection,
-    AWSHTTPConnectionPool,
-    AWSHTTPSConnection,
-    AWSHTTPSConnectionPool,
-    AWSPreparedRequest,
-)
+from botocore.awsrequest import AWSPreparedRequest
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError, PartialCredentialsError
-from botocore.httpsession import URLLib3Session
 from urllib3.exceptions import HTTPError
-from urllib3.util.connection import create_connection
 
+from machineshop.blobs.guarded_http import Lines, Refused, guarded_session
 from machineshop.blobs.origin import Allows, OriginKeys, OriginObject, OriginRole, OriginTrouble
 from machineshop.config import StorageUrl
 
 DEFAULT_REGION = "us-east-1"
 CONNECT_SECONDS = 5
-# Also how long a server that is stopped may wait for an origin that says nothing.
 READ_SECONDS = 20
 TRIES = 3
 CONNECTIONS = 8
@@ -52,8 +42,9 @@ class S3Origin:
 
     def __init__(self, url: StorageUrl, access: OriginKeys | OriginRole | None, allows: Allows) -> None:
         self._url = url
+        self._lines = Lines()
         try:
-            self._client = _client(access, allows)
+            self._client = _client(access, allows, self._lines)
         except (BotoCoreError, ClientError, HTTPError, ValueError, OSError) as error:
             raise _trouble(error, url) from error
 
@@ -85,9 +76,14 @@ class S3Origin:
         data: bytes = self._guarded(lambda: body.read(size))
         return data
 
+    def break_off(self) -> None:
+        """See `Origin`; what is read with the machine's own rights ends by the timeouts."""
+        self._lines.break_off()
+
     def close(self) -> None:
         """See `Origin`."""
         self._client.close()
+        self._lines.close()
 
     def _guarded(self, work: Callable[[], Any]) -> Any:
         try:
@@ -96,47 +92,7 @@ class S3Origin:
             raise _trouble(error, self._url) from error
 
 
-class _Refused(OSError):
-    """A connection that may not be made."""
-
-
-class _Guarded:
-    """Makes the connections of one of urllib3's, where `allows` lets it."""
-
-    allows: Allows
-    host: str
-    port: int
-    socket_options: Any
-
-    def _new_conn(self) -> socket.socket:
-        # Each address is looked at, and then connected to by itself: nobody resolves the name in between.
-        error: OSError = _Refused("its host has no address")
-        for *_, where in socket.getaddrinfo(self.host.strip("[]"), self.port, type=socket.SOCK_STREAM):
-            address = ipaddress.ip_address(str(where[0]).partition("%")[0])
-            if not type(self).allows(address, int(where[1])):
-                # Not the address: who names a host need not know what names stand for in here.
-                error = _Refused("its host resolves to an address that volumes may not be copied from")
-                continue
-            try:
-                return create_connection((str(address), self.port), CONNECT_SECONDS, socket_options=self.socket_options)
-            except OSError as failed:
-                error = failed
-        raise error
-
-
-def _guarded_session(allows: Allows) -> URLLib3Session:
-    """Sends requests where that may go, without a proxy in between, which would go anywhere."""
-    plain = type("_GuardedHTTP", (_Guarded, AWSHTTPConnection), {"allows": staticmethod(allows)})
-    secure = type("_GuardedHTTPS", (_Guarded, AWSHTTPSConnection), {"allows": staticmethod(allows)})
-    session = URLLib3Session(verify=True, timeout=(CONNECT_SECONDS, READ_SECONDS), max_pool_connections=CONNECTIONS)
-    session._manager.pool_classes_by_scheme = {  # noqa: SLF001 - botocore has no other way to bring one's own
-        "http": type("_PlainPool", (AWSHTTPConnectionPool,), {"ConnectionCls": plain}),
-        "https": type("_SecurePool", (AWSHTTPSConnectionPool,), {"ConnectionCls": secure}),
-    }
-    return session
-
-
-def _client(access: OriginKeys | OriginRole | None, allows: Allows) -> Any:
+def _client(access: OriginKeys | OriginRole | None, allows: Allows, lines: Lines) -> Any:
     session = botocore.session.Session()
     if access is None:
         return session.create_client("s3", region_name=_region(session), config=_config())
@@ -153,7 +109,7 @@ def _client(access: OriginKeys | OriginRole | None, allows: Allows) -> Any:
         aws_secret_access_key=access.secret_access_key,
         aws_session_token=access.session_token,
     )
-    http = _guarded_session(allows)
+    http = guarded_session(allows, lines, (CONNECT_SECONDS, READ_SECONDS), CONNECTIONS)
 
     def send(request: AWSPreparedRequest, **_: Any) -> Any:
         return http.send(request)
@@ -222,12 +178,12 @@ def _trouble(error: Exception, url: StorageUrl) -> OriginTrouble:
     return OriginTrouble(f"{where} cannot be reached: {type(error).__name__}.", is_final=False)
 
 
-def _refusal_in(error: BaseException | None) -> _Refused | None:
+def _refusal_in(error: BaseException | None) -> Refused | None:
     """The refused connection that an error comes from, however it was wrapped."""
     seen: set[int] = set()
     while error is not None and id(error) not in seen:
         seen.add(id(error))
-        if isinstance(error, _Refused):
+        if isinstance(error, Refused):
             return error
         wrapped = getattr(error, "kwargs", {}).get("error") if isinstance(error, BotoCoreError) else None
         error = wrapped or error.__cause__ or error.__context__

@@ -7,6 +7,7 @@ cuts off goes on with the files that are not there yet. Trouble that may pass is
 
 import asyncio
 import contextlib
+import itertools
 import logging
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -17,6 +18,7 @@ import msgspec
 
 from machineshop.blobs.base import CHUNK_BYTES
 from machineshop.blobs.origin import Origin, OriginObject, OriginTrouble
+from machineshop.control.sync_turns import MAX_VERSIONS_AT_ONCE, next_up
 from machineshop.errors import Conflict, InvalidRequest, MachineshopError, NotFound, PayloadTooLarge, Unavailable
 from machineshop.models import Volume, VolumeOrigin, VolumeVersion
 from machineshop.services.file_names import check_file_name
@@ -31,12 +33,17 @@ log = logging.getLogger(__name__)
 P = ParamSpec("P")
 T = TypeVar("T")
 
-MAX_VERSIONS_AT_ONCE = 4
 MAX_FILES_AT_ONCE = 4
 # Trouble in a row, without a file in between, that comes to half an hour.
 MAX_TRIES = 12
 FIRST_PAUSE_SECONDS = 2.0
 MAX_PAUSE_SECONDS = 300.0
+# One answer, or a chunk of a file: slower than this (about 9 kB/s) is as good as nothing.
+CALL_SECONDS = 120.0
+# The largest volume's takes minutes.
+LISTING_SECONDS = 1800.0
+# Those with no more than markers of folders, or with what an earlier one had. As many as the largest volume has.
+MAX_BARREN_PAGES = 200
 
 # Opens the origin of a version of a project.
 Opener = Callable[[str, VolumeOrigin], Awaitable[Origin]]
@@ -61,6 +68,13 @@ class Tries(msgspec.Struct):
         self.count += 1
 
 
+class Copy(NamedTuple):
+    """A version that is being copied."""
+
+    task: asyncio.Task[None]
+    project_id: str
+
+
 class VolumeSync:
     """The loop's pass, and the copies that are under way between passes.
 
@@ -79,40 +93,57 @@ class VolumeSync:
         self._open_origin = open_origin
         self._clock = clock
         self._threads = ThreadPoolExecutor(MAX_VERSIONS_AT_ONCE * MAX_FILES_AT_ONCE, thread_name_prefix="volume-sync")
-        self._tasks: dict[Key, asyncio.Task[None]] = {}
+        self._copies: dict[Key, Copy] = {}
+        self._turns: dict[str, int] = {}
+        self._turn_numbers = itertools.count()
         self._tries: dict[Key, Tries] = {}
 
     async def run_once(self, now: float) -> int:
-        """Begin to copy what is to be copied, as far as there is room; returns how many versions have begun."""
+        """Begin to copy what is to be copied, as far as there is room; returns how many versions have begun.
+
+        What is copied and is not there any more ends.
+        """
         found = await self._database.read(volumes.copied)
         keys = {Key(version.volume_id, version.number) for _, version in found}
         self._tries = {key: tries for key, tries in self._tries.items() if key in keys}
-        begun = 0
+        for key in self._copies.keys() - keys:  # deleted
+            self._copies[key].task.cancel()
+        waiting = {}
         for volume, version in found:
             key = Key(version.volume_id, version.number)
             waits = key in self._tries and self._tries[key].not_before > now
-            if len(self._tasks) < MAX_VERSIONS_AT_ONCE and key not in self._tasks and not waits:
-                self._begin(key, volume, version)
-                begun += 1
+            if key not in self._copies and not waits:
+                waiting[key] = (volume, version)
+        begun = 0
+        while (chosen := self._next_of(waiting)) is not None:
+            self._begin(chosen, *waiting.pop(chosen))
+            begun += 1
         return begun
 
     @property
-    def busy(self) -> bool:
-        """Whether something is being copied."""
-        return bool(self._tasks)
+    def busy(self) -> int:
+        """How many versions are being copied."""
+        return len(self._copies)
 
     async def close(self) -> None:
         """Break off what is under way; the next start goes on with it."""
-        tasks = list(self._tasks.values())
+        tasks = [copy.task for copy in self._copies.values()]
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
         self._threads.shutdown(wait=False)
 
+    def _next_of(self, waiting: dict[Key, tuple[Volume, VolumeVersion]]) -> Key | None:
+        under_way = [copy.project_id for copy in self._copies.values()]
+        projects = [volume.project_id for volume, _ in waiting.values()]
+        at = next_up(projects, under_way, self._turns)
+        return None if at is None else list(waiting)[at]
+
     def _begin(self, key: Key, volume: Volume, version: VolumeVersion) -> None:
         task = asyncio.create_task(self._sync(key, volume, version), name=f"sync-{volume.name}-{version.number}")
-        self._tasks[key] = task
-        task.add_done_callback(lambda _: self._tasks.pop(key, None))
+        self._copies[key] = Copy(task, volume.project_id)
+        self._turns[volume.project_id] = next(self._turn_numbers)
+        task.add_done_callback(lambda _: self._copies.pop(key, None))
 
     async def _sync(self, key: Key, volume: Volume, version: VolumeVersion) -> None:
         """Copy one version; whatever goes wrong is written down with it, or tried again."""
@@ -157,15 +188,29 @@ class VolumeSync:
         """
         prefix = volume_files.prefix_of(volume.name, version.number)
         found: dict[str, OriginObject] = {}
+        uri = "" if version.origin is None else version.origin.uri
         pages = origin.objects()
-        while page := await self._run(next, pages, None):
-            for each in page:
-                _check(prefix, each)
-                found[prefix + each.path] = each
-            if len(found) > volume_files.MAX_FILES:
-                break
+        barren = 0
+        try:
+            async with asyncio.timeout(LISTING_SECONDS):
+                while (page := await self._ask(origin, next, pages, None)) is not None:
+                    known = len(found)
+                    for each in page:
+                        _check(prefix, each)
+                        found[prefix + each.path] = each
+                    barren += len(found) == known
+                    if barren > MAX_BARREN_PAGES:
+                        raise OriginTrouble(
+                            f"The list of the objects under {uri} has more than {MAX_BARREN_PAGES} pages with nothing "
+                            "new in them.",
+                            is_final=True,
+                        )
+                    if len(found) > volume_files.MAX_FILES:
+                        break
+        except TimeoutError:
+            text = f"The list of the objects under {uri} took more than {LISTING_SECONDS:.0f} s."
+            raise OriginTrouble(text, is_final=False) from None
         if not found:
-            uri = "" if version.origin is None else version.origin.uri
             raise OriginTrouble(f"There is no object under {uri}.", is_final=True)
         if trouble := volume_files.trouble_in([each.path for each in found.values()]):
             raise InvalidRequest(trouble)
@@ -207,7 +252,7 @@ class VolumeSync:
             raise failed.exceptions[0] from failed
 
     async def _copy(self, origin: Origin, volume: Volume, name: str, found: OriginObject) -> None:
-        body = await self._run(origin.open, found)
+        body = await self._ask(origin, origin.open, found)
         try:
             await self._files.copy(volume, name, self._chunks(origin, body, found), found.size)
         finally:
@@ -215,7 +260,7 @@ class VolumeSync:
 
     async def _chunks(self, origin: Origin, body: Any, found: OriginObject) -> AsyncIterator[bytes]:
         size = 0
-        while data := await self._run(origin.read, body, CHUNK_BYTES):
+        while data := await self._ask(origin, origin.read, body, CHUNK_BYTES):
             size += len(data)
             yield data
         if size != found.size:
@@ -232,6 +277,19 @@ class VolumeSync:
         if is_final or tries.count >= MAX_TRIES:
             with contextlib.suppress(Unavailable):  # then it is tried, and fails, again
                 await self._database.write(volumes.move, *key, VolumeState.FAILED, now, message)
+
+    async def _ask(self, origin: Origin, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """One call to an origin; where it takes too long or is given up, so are all others, and no thread waits on."""
+        try:
+            async with asyncio.timeout(CALL_SECONDS):
+                return await self._run(function, *args, **kwargs)
+        except asyncio.CancelledError:
+            origin.break_off()
+            raise
+        except TimeoutError:
+            origin.break_off()
+            text = f"Its object storage sends too little: not one list or {CHUNK_BYTES} bytes in {CALL_SECONDS:.0f} s."
+            raise OriginTrouble(text, is_final=False) from None
 
     async def _run(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._threads, lambda: function(*args, **kwargs))

@@ -1,0 +1,133 @@
+"""Object storages that answer wrongly, slowly or without end: each ends with a reason, and takes nobody else's turn."""
+
+import asyncio
+import time
+from typing import Any
+
+import msgspec
+import pytest
+
+from machineshop.control import volume_sync
+from machineshop.control.sync_turns import MAX_OF_A_PROJECT, MAX_VERSIONS_AT_ONCE, next_up
+from machineshop.services.identity import IdentityService
+from machineshop.services.secret_rules import SecretFields
+from machineshop.services.volume_rules import VolumeContent, VolumeFields
+from volumes.elsewhere import KEYS, Elsewhere, files_of
+from volumes.fake_s3 import Request, Server, entry, listing
+
+
+@pytest.fixture
+async def wrong(elsewhere: Elsewhere, origin: Server) -> Elsewhere:
+    """An origin that answers as the test's script says."""
+    elsewhere.allowed.add(origin.port)
+    await elsewhere.give_keys(endpoint_url=origin.endpoint)
+    return elsewhere
+
+
+async def test_a_page_of_folder_markers_is_not_the_end(wrong: Elsewhere, origin: Server) -> None:
+    prefix = wrong.url.prefix
+    pages = {
+        None: listing(entry(f"{prefix}a/", 0), token="1"),
+        "1": listing(entry(f"{prefix}a/b"), token="2"),
+        "2": listing(entry(f"{prefix}c/", 0), token="3"),
+        "3": listing(entry(f"{prefix}d")),
+    }
+    origin.script = lambda request: request.answer(
+        pages[request.query.get("continuation-token")] if request.is_list else "x"
+    )
+    await wrong.create()
+    assert files_of(await wrong.pass_until("ready")) == {"a/b": 1, "d": 1}
+
+
+async def test_a_list_that_says_the_same_for_ever_ends(wrong: Elsewhere, origin: Server) -> None:
+    def script(request: Request) -> None:
+        request.answer(listing(entry(f"{wrong.url.prefix}a"), token=str(len(origin.seen))))
+
+    origin.script = script
+    await wrong.create()
+    assert "pages with nothing new" in (await wrong.pass_until("failed"))["status_message"]
+    assert len(origin.seen) == volume_sync.MAX_BARREN_PAGES + 2
+
+
+def trickled_list(request: Request) -> None:
+    request.begin(10**6)
+    request.trickle(b" ")
+
+
+def trickled_head(request: Request) -> None:
+    request.wfile.write(b"HTTP/1.1 200 OK\r\nX: ")
+    request.trickle(b"x")
+
+
+def trickled_object(request: Request) -> None:
+    if request.is_list:
+        request.answer(listing(entry(f"{request.query['prefix']}a", 10**6)))
+    else:
+        request.begin(10**6)
+        request.trickle(b"x")
+
+
+TRICKLES = [trickled_list, trickled_head, trickled_object]
+
+
+@pytest.mark.parametrize("script", TRICKLES)
+async def test_what_comes_too_slowly_fails_after_so_many_tries(
+    wrong: Elsewhere, origin: Server, script: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(volume_sync, "CALL_SECONDS", 0.3)
+    monkeypatch.setattr(volume_sync, "MAX_TRIES", 2)
+    origin.script = script
+    await wrong.create()
+    assert "sends too little" in (await wrong.pass_until("failed"))["status_message"]
+    assert wrong.team.shop.blobs() == set()
+
+
+@pytest.mark.parametrize("script", TRICKLES)
+async def test_a_stop_and_a_deletion_wait_for_nobody(wrong: Elsewhere, origin: Server, script: Any) -> None:
+    origin.script = script
+    for name in ("one", "two"):
+        await wrong.create(name)
+    await wrong.sync.run_once(wrong.clock.now)
+    await until(lambda: len(origin.seen) >= (4 if script is trickled_object else 2))
+    began = time.monotonic()
+    await wrong.team.shop.volumes.delete(wrong.team.project_id, "one")
+    await wrong.sync.run_once(wrong.clock.now)
+    await until(lambda: wrong.sync.busy == 1)
+    await wrong.sync.close()
+    assert time.monotonic() - began < 10, "neither by a timeout"
+
+
+async def test_one_project_leaves_room_for_another(wrong: Elsewhere, origin: Server, identity: IdentityService) -> None:
+    origin.script = trickled_list
+    for number in range(MAX_VERSIONS_AT_ONCE + 1):
+        await wrong.create(f"slow-{number}")
+    assert await wrong.sync.run_once(wrong.clock.now) == MAX_OF_A_PROJECT
+
+    wrong.put(a=b"alpha")
+    project, _ = await identity.create_project("other")
+    other = project.id
+    keys = msgspec.json.encode(KEYS | {"endpoint_url": wrong.objects.endpoint}).decode()
+    await wrong.secrets.create(other, SecretFields(name="s3-keys", value=keys), "key-1")
+    content = msgspec.convert(wrong.content(), VolumeContent)
+    await wrong.team.shop.volumes.create(other, VolumeFields(name="theirs", type="readOnly", content=content))
+    assert await wrong.sync.run_once(wrong.clock.now) == 1
+    async with asyncio.timeout(60):
+        while (await wrong.team.shop.volumes.describe(other, "theirs")).shown.status != "ready":
+            await asyncio.sleep(0.01)
+
+
+def test_projects_take_turns() -> None:
+    waiting, turns = ["a"] * 5 + ["b", "c", "b"], {"c": 0}
+    begun: list[str] = []
+    while (at := next_up(waiting, begun[-1:], turns)) is not None:
+        begun.append(waiting.pop(at))
+        turns[begun[-1]] = len(begun)
+    assert "".join(begun) == "abcabaaa"
+    assert next_up(["a"], ["a", "a"], {}) is None
+    assert next_up(["a"], ["b", "b", "c", "c"], {}) is None
+
+
+async def until(condition: Any) -> None:
+    async with asyncio.timeout(60):
+        while not condition():
+            await asyncio.sleep(0.005)
