@@ -8,7 +8,7 @@ from sqlalchemy import Connection, text
 
 from factory import Clock
 from machineshop.app import Platform
-from machineshop.errors import AlreadyExists, Conflict, NotFound
+from machineshop.errors import AlreadyExists, Conflict, InvalidRequest, NotFound
 from machineshop.models import Identity, Scope
 from machineshop.services.deployments import DeploymentService
 from machineshop.services.identity import IdentityService
@@ -94,6 +94,24 @@ async def test_what_cannot_go_stays(
     with pytest.raises(AlreadyExists, match=r"A project named 'team' already exists\."):
         await identity.create_project("team")
     assert other.id in {project.id for project, _ in await identity.list_projects(organization.id)}
+
+
+async def test_no_project_is_called_like_the_id_of_another(
+    projects: ProjectService, identity: IdentityService, database: Database, admin: Identity
+) -> None:
+    victim, _ = await identity.create_project("victim")
+    for slug, organization in ((victim.id, None), ("mine", victim.id)):
+        with pytest.raises(InvalidRequest, match="looks like the id of one"):
+            await identity.create_project(slug, organization_slug=organization)
+    with pytest.raises(InvalidRequest, match="looks like the id of one"):
+        await identity.create_key(victim.id, "somebody", Scope.DEVELOPER)
+    # One from before that was refused is what its slug says.
+    other, _ = await identity.create_project("other")
+    renamed = text("UPDATE projects SET slug = :slug WHERE id = :id")
+    await database.write(lambda conn: conn.execute(renamed, {"slug": victim.id, "id": other.id}))
+    assert (await projects.rename(victim.id, "Other")).id == other.id
+    assert (await projects.delete(victim.id)).id == other.id
+    assert (await projects.delete(victim.id)).id == victim.id, "nobody's slug, so it is the id"
 
 
 async def test_repositories_go_with_the_last_project_of_their_organization(

@@ -2,6 +2,7 @@
 
 import os
 import time
+import uuid
 
 _LOW_12, _LOW_62 = (1 << 12) - 1, (1 << 62) - 1
 
@@ -9,6 +10,14 @@ _LOW_12, _LOW_62 = (1 << 12) - 1, (1 << 62) - 1
 def new_id() -> str:
     """A fresh UUIDv7 (RFC 9562): 48 bits of Unix milliseconds, then random bits."""
     return _id_of(time.time_ns() // 1_000_000, os.urandom(10))
+
+
+def is_id(text: str) -> bool:
+    """Whether this could be one of our ids: then it is safe as the name of a file, and nothing may be called so."""
+    try:
+        return str(uuid.UUID(text)) == text
+    except ValueError:
+        return False
 
 
 def new_ids(count: int) -> list[str]:

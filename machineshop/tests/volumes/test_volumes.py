@@ -4,9 +4,10 @@ import asyncio
 import hashlib
 
 import pytest
+from sqlalchemy import text
 
 from files.shop import Shop
-from machineshop.errors import ArtifactMissing, NotFound, VolumeUnusable
+from machineshop.errors import ArtifactMissing, InvalidRequest, NotFound, VolumeUnusable
 from machineshop.models import Scope, VolumeMount
 from machineshop.store import revisions
 from machineshop.store.database import Database
@@ -66,6 +67,25 @@ async def test_names_that_cannot_be(team: Volumes, name: str) -> None:
     status, _, message = await team.refused("POST", VOLUMES, body)
     assert status == 400
     assert "cannot be a volume's name" in message
+
+
+async def test_a_volume_does_not_take_the_place_of_another_by_its_id(team: Volumes, database: Database) -> None:
+    weights = await team.create(a=b"0")
+    body = {"name": weights["id"], "type": "readOnly", "content": {"source_prefix": f"{weights['id']}/0"}}
+    status, _, message = await team.refused("POST", VOLUMES, body)
+    assert (status, "looks like the id of one" in message) == (400, True)
+    with pytest.raises(InvalidRequest, match="looks like the id of one"):
+        await team.mount(weights["id"])
+    # One from before that was refused has its name, and the other one its id.
+    other = await team.create("other")
+    called = text("UPDATE volumes SET name = :name WHERE id = :id")
+    await database.write(lambda conn: conn.execute(called, {"name": weights["id"], "id": other["id"]}))
+    deployment = await team.mount("user", MOUNT)
+    assert deployment.config.volumes[0].volume_id == weights["id"]
+    assert (await team.describe(number=0))["sealed_at"] is not None, "what is mounted is sealed"
+    made = await team.update("weights", 1, a=b"1")
+    assert (made["id"], made["current_version"]) == (weights["id"], 1)
+    assert (await team.describe(weights["id"]))["id"] == other["id"]
 
 
 @pytest.mark.parametrize(

@@ -25,7 +25,6 @@ In a bucket, where bytes are given their key before their digest is known:
 """
 
 import re
-import uuid
 
 from machineshop.ids import new_id
 
@@ -46,14 +45,6 @@ def is_digest(text: str) -> bool:
 def algorithm_of(digest: str) -> str:
     """The hash that a digest was taken with, by its name in `hashlib`."""
     return digest.partition(":")[0]
-
-
-def is_id(text: str) -> bool:
-    """Whether this could be one of our ids, and so is safe as the name of a file."""
-    try:
-        return str(uuid.UUID(text)) == text
-    except ValueError:
-        return False
 
 
 def new_registry_key(digest: str) -> str:

@@ -52,7 +52,7 @@ def rename_project(project: str, name: str, *, data_dir: DataDirOption = None) -
         name: The new name.
     """
     renamed = on_store(data_dir, lambda database: ProjectService(database).rename(project, name))
-    print(f"{renamed.slug} is called {renamed.name} now")
+    print(f"{renamed.slug} (id {renamed.id}) is called {renamed.name} now")
 
 
 def delete_project(project: str, *, data_dir: DataDirOption = None) -> None:
@@ -70,7 +70,8 @@ def delete_project(project: str, *, data_dir: DataDirOption = None) -> None:
         await projects.purge(0.0)
         return gone
 
-    print(f"{on_store(data_dir, delete).slug} is deleted")
+    gone = on_store(data_dir, delete)
+    print(f"{gone.slug} (id {gone.id}) is deleted")
 
 
 def _project_view(project: Project, organization: Organization) -> dict[str, Any]:

@@ -7,6 +7,7 @@ from typing import Any
 import msgspec
 
 from machineshop.errors import InsufficientCapacity, InvalidRequest
+from machineshop.ids import is_id
 from machineshop.models import DeploymentConfig
 from machineshop.services import scaling_policy
 from machineshop.services.malformed import malformed
@@ -133,6 +134,10 @@ def _check_name(name: str) -> None:
         )
     if name in RESERVED_NAMES:
         raise InvalidRequest(f"'{name}' cannot be a deployment's name: a part of the API is called that.", param="name")
+    if is_id(name):
+        raise InvalidRequest(
+            f"'{name}' cannot be a deployment's name: it looks like the id of one. Call it otherwise.", param="name"
+        )
 
 
 def _check_gpu(config: DeploymentConfig) -> None:

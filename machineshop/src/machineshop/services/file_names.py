@@ -2,8 +2,8 @@
 
 import unicodedata
 
-from machineshop.blobs.layout import is_id
 from machineshop.errors import InvalidRequest, NotPermitted
+from machineshop.ids import is_id
 from machineshop.models import Scope
 
 MAX_NAME_LENGTH = 512

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 from sqlalchemy import Connection
 
 from machineshop.errors import AlreadyExists, InvalidRequest, NotFound
-from machineshop.ids import new_id
+from machineshop.ids import is_id, new_id
 from machineshop.lifetimes import check_lifetime
 from machineshop.models import Actor, ApiKey, Organization, Project, Scope
 from machineshop.services.audit import make_event
@@ -49,6 +49,10 @@ def check_slug(slug: str, param: str) -> None:
             f"'{slug[:MAX_NAME_LENGTH]}' cannot be a project: use at most 63 lowercase letters, digits "
             "and hyphens, with a letter or digit at both ends.",
             param=param,
+        )
+    if is_id(slug):
+        raise InvalidRequest(
+            f"'{slug}' cannot be a project: it looks like the id of one. Call it otherwise.", param=param
         )
 
 

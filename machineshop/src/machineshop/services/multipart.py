@@ -14,9 +14,9 @@ import msgspec
 
 from machineshop.blobs import Storage
 from machineshop.blobs.base import Part, PartMissing, UploadHeld
-from machineshop.blobs.layout import MULTIPART, is_id
+from machineshop.blobs.layout import MULTIPART
 from machineshop.errors import InvalidRequest, NotFound, PayloadTooLarge, StaleAttempt, Unavailable
-from machineshop.ids import new_id
+from machineshop.ids import is_id, new_id
 from machineshop.models import ApiKey, Scope, StoredFile
 from machineshop.services.files import FILE_LIMIT_BYTES, FileService
 from machineshop.services.signatures import check_part_signature, signed_part_path

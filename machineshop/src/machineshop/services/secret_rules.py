@@ -5,6 +5,7 @@ import re
 import msgspec
 
 from machineshop.errors import InvalidRequest
+from machineshop.ids import is_id
 
 NAME = re.compile(r"[A-Za-z0-9_./-]{1,100}")
 MAX_DESCRIPTION_LENGTH = 500
@@ -40,6 +41,10 @@ def check(fields: SecretFields) -> None:
             f"'{fields.name[:100]}' cannot be a secret's name: use 1 to 100 letters, digits and the characters _ - / . "
             "(no '.' or '..' alone between slashes, and no slash at an end).",
             param="name",
+        )
+    if isinstance(fields.name, str) and is_id(fields.name):
+        raise InvalidRequest(
+            f"'{fields.name}' cannot be a secret's name: it looks like the id of one. Call it otherwise.", param="name"
         )
     if isinstance(fields.description, str) and len(fields.description) > MAX_DESCRIPTION_LENGTH:
         raise InvalidRequest(

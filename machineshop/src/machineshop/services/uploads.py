@@ -10,9 +10,9 @@ from contextlib import asynccontextmanager, contextmanager
 
 from machineshop.blobs import Storage
 from machineshop.blobs.base import DigestDiffers, Upload, UploadHeld
-from machineshop.blobs.layout import REGISTRY, algorithm_of, is_digest, is_id, new_registry_key
+from machineshop.blobs.layout import REGISTRY, algorithm_of, is_digest, new_registry_key
 from machineshop.errors import DiskFull
-from machineshop.ids import new_id
+from machineshop.ids import is_id, new_id
 from machineshop.services.registry_errors import ChunkOutOfOrder, DigestInvalid, UploadBusy, UploadUnknown
 from machineshop.store import registry_blobs as store
 from machineshop.store.database import Database

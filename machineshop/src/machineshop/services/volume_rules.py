@@ -10,6 +10,7 @@ import msgspec
 from msgspec import UNSET, Meta, UnsetType
 
 from machineshop.errors import InvalidRequest, MalformedBody, VolumeUnusable
+from machineshop.ids import is_id
 from machineshop.models import VolumeMount, VolumeOrigin
 from machineshop.services.file_names import RESERVED_FOLDER, check_file_name
 
@@ -80,6 +81,10 @@ def check_name(name: str) -> None:
             f"'{name[:100]}' cannot be a volume's name: use 1 to 100 letters, digits, '_', '.' and '-', and neither "
             f"'.', '..' nor '{RESERVED_FOLDER}'.",
             param="name",
+        )
+    if is_id(name):
+        raise InvalidRequest(
+            f"'{name}' cannot be a volume's name: it looks like the id of one. Call it otherwise.", param="name"
         )
 
 

@@ -98,7 +98,7 @@ class VolumeService:
             id=new_id(), project_id=project_id, name=name, current_version=0, created_at=now, updated_at=now
         )
         await self._database.write(store.insert, volume, _new_version(volume.id, 0, origin, now))
-        return await self.describe(project_id, volume.id)
+        return await self.describe(project_id, volume.name)
 
     async def list_all(self, project_id: str) -> list[SeenVolume]:
         """A project's volumes by name, without their files and older versions."""
@@ -170,7 +170,7 @@ class VolumeService:
             added = _new_version(volume.id, number, origin, now)
             unneeded = await self._database.write(store.add_version, project_id, added, now)
             await self._leftovers.remove(unneeded)
-        return await self.describe(project_id, volume.id)
+        return await self.describe(project_id, volume.name)
 
     async def seal(self, project_id: str, name_or_id: str) -> Volume:
         """Let the current version's files be what they are: it is about to be brought to where replicas run.

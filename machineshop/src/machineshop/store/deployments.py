@@ -3,7 +3,7 @@
 from typing import Any
 
 import msgspec
-from sqlalchemy import Connection, and_, or_, select
+from sqlalchemy import Connection, and_, select
 from sqlalchemy.exc import IntegrityError
 
 from machineshop.errors import AlreadyExists, ChangedMeanwhile, NotFound
@@ -11,6 +11,7 @@ from machineshop.models import Deployment
 from machineshop.store import projects, queues, revisions, volumes, withdrawals
 from machineshop.store.announcements import announce
 from machineshop.store.deployment_rows import DEPLOYMENTS, decode_config, encode_config
+from machineshop.store.naming import named
 from machineshop.store.tables import deployments
 
 _LIVE = deployments.c.deleted_at.is_(None)
@@ -38,9 +39,11 @@ def insert(conn: Connection, deployment: Deployment) -> None:
 
 def get(conn: Connection, project_id: str, name_or_id: str, *, deleted: bool = False) -> Deployment | None:
     """A deployment by its name or id; with `deleted`, also one that is on its way out, by id."""
-    named = and_(_LIVE, or_(deployments.c.name == name_or_id, deployments.c.id == name_or_id))
-    condition = deployments.c.id == name_or_id if deleted else named
-    query = select(deployments).where(deployments.c.project_id == project_id, condition)
+    query = select(deployments).where(deployments.c.project_id == project_id)
+    if deleted:
+        query = query.where(deployments.c.id == name_or_id)
+    else:
+        query = named(query.where(_LIVE), deployments.c.name, deployments.c.id, name_or_id)
     row = conn.execute(query).mappings().first()
     return None if row is None else _deployment(row)
 

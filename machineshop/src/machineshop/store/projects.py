@@ -7,6 +7,7 @@ from sqlalchemy import ColumnElement, Connection, Table, delete, exists, select
 
 from machineshop.errors import NotFound
 from machineshop.models import Project
+from machineshop.store.naming import named
 from machineshop.store.tables import (
     api_keys,
     deployments,
@@ -35,9 +36,8 @@ _OF_REPOSITORIES = (tags, manifest_references, manifests, repository_blobs)
 
 
 def find(conn: Connection, name_or_id: str, organization_id: str | None = None) -> Project | None:
-    """A project by its slug or id; of an organization, where one is given. Nobody else changes it meanwhile."""
-    named = (projects.c.slug == name_or_id) | (projects.c.id == name_or_id)
-    query = select(projects).where(named, projects.c.deleted_at.is_(None))
+    """A project by its slug, else by its id; of an organization, if one is given. Nobody else changes it meanwhile."""
+    query = named(select(projects), projects.c.slug, projects.c.id, name_or_id).where(projects.c.deleted_at.is_(None))
     if organization_id is not None:
         query = query.where(projects.c.organization_id == organization_id)
     row = conn.execute(query.with_for_update()).mappings().first()

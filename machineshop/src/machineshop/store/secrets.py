@@ -13,6 +13,7 @@ from sqlalchemy.exc import IntegrityError
 
 from machineshop.errors import AlreadyExists, Conflict, InvalidRequest, NotFound
 from machineshop.models import SealedValue, Secret
+from machineshop.store.naming import named
 from machineshop.store.tables import secrets, settings, webhook_signing
 
 # The setting with the id of the key that new values are sealed with.
@@ -50,7 +51,8 @@ def insert(conn: Connection, secret: Secret, sealed: SealedValue) -> None:
 
 def get(conn: Connection, project_id: str, name_or_id: str, now: float) -> Secret | None:
     """A secret by its name or id; one that has expired is none."""
-    row = conn.execute(select(*_KNOWN).where(_named(project_id, name_or_id), _lives(now))).mappings().first()
+    query = select(*_KNOWN).where(secrets.c.project_id == project_id, _lives(now))
+    row = conn.execute(named(query, secrets.c.name, secrets.c.id, name_or_id)).mappings().first()
     return None if row is None else Secret(**row)
 
 
@@ -157,10 +159,6 @@ def check_key(conn: Connection, sealed: SealedValue) -> None:
     current = select(settings.c.value).where(settings.c.name == SEALING_KEY).with_for_update(read=True)
     if conn.execute(current).scalar() != sealed.key_id:
         raise KeyReplaced(key_id=sealed.key_id)
-
-
-def _named(project_id: str, name_or_id: str) -> ColumnElement[bool]:
-    return and_(secrets.c.project_id == project_id, or_(secrets.c.name == name_or_id, secrets.c.id == name_or_id))
 
 
 def _lives(now: float) -> ColumnElement[bool]:

@@ -13,6 +13,7 @@ from machineshop.states import VOLUME_MOVES, VolumeState
 from machineshop.store import volume_files
 from machineshop.store.announcements import announce
 from machineshop.store.deployment_rows import decode_config
+from machineshop.store.naming import named
 from machineshop.store.revisions import last_that_worked
 from machineshop.store.tables import deployments, files, revisions, volume_versions, volumes
 
@@ -77,7 +78,7 @@ def add_version(conn: Connection, project_id: str, added: VolumeVersion, now: fl
         NotFound: The volume is gone.
         InvalidRequest: It is not the next version, or there are as many as there may be.
     """
-    volume = _locked(conn, project_id, added.volume_id)
+    volume = _locked(conn, project_id, id_=added.volume_id)
     if added.number != volume.current_version + 1:
         raise InvalidRequest(
             f"The next version of the volume '{volume.name}' is {volume.current_version + 1}, not {added.number}: "
@@ -133,7 +134,7 @@ def mount(conn: Connection, project_id: str, mounts: Sequence[VolumeMount], now:
     """
     for each in sorted(mounts, key=lambda mounted: mounted.volume_id or ""):  # in one order, or two could wait in turn
         try:
-            volume = _locked(conn, project_id, each.volume_id or "")
+            volume = _locked(conn, project_id, id_=each.volume_id or "")
         except NotFound:
             raise VolumeUnusable(
                 f"The volume '{each.name}' was deleted, and a new one of that name is not the same: go back to "
@@ -238,18 +239,18 @@ def _begin(conn: Connection, volume: Volume, begun: VolumeVersion) -> None:
         announce(conn, VOLUMES)
 
 
-def _locked(conn: Connection, project_id: str, name_or_id: str) -> Volume:
-    row = conn.execute(_named(project_id, name_or_id).with_for_update()).mappings().first()
+def _locked(conn: Connection, project_id: str, name_or_id: str = "", *, id_: str = "") -> Volume:
+    by_id = select(volumes).where(volumes.c.project_id == project_id, volumes.c.id == id_)
+    query = by_id if id_ else _named(project_id, name_or_id)
+    row = conn.execute(query.with_for_update()).mappings().first()
     if row is None:
-        raise NotFound(what="volume", id=name_or_id)
+        raise NotFound(what="volume", id=id_ or name_or_id)
     return Volume(**row)
 
 
 def _named(project_id: str, name_or_id: str) -> Select[Any]:
-    """By its name first: it may look like another one's id."""
-    named = or_(volumes.c.name == name_or_id, volumes.c.id == name_or_id)
-    by_name_first = (volumes.c.name == name_or_id).desc()
-    return select(volumes).where(volumes.c.project_id == project_id, named).order_by(by_name_first).limit(1)
+    query = select(volumes).where(volumes.c.project_id == project_id)
+    return named(query, volumes.c.name, volumes.c.id, name_or_id)
 
 
 def _is(volume_id: str, number: int) -> ColumnElement[bool]:
