@@ -13,11 +13,11 @@ import pytest
 
 from machineshop.blobs import Storage
 from machineshop.blobs.base import BlobMissing, Upload
-from machineshop.blobs.layout import is_digest, is_id, new_file_key, new_registry_key
+from machineshop.blobs.layout import is_digest, new_file_key, new_registry_key
 from machineshop.blobs.ranges import ByteRange
 from machineshop.blobs.uploads import LocalUpload
 from machineshop.errors import DiskFull, PayloadTooLarge
-from machineshop.ids import new_id
+from machineshop.ids import is_id, new_id
 
 MIB = 1024 * 1024
 

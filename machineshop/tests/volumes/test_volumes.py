@@ -2,6 +2,7 @@
 
 import asyncio
 import hashlib
+import time
 
 import pytest
 from sqlalchemy import text
@@ -194,13 +195,52 @@ async def test_files_that_make_no_folder_fail_their_version(team: Volumes) -> No
         (("x/" + "y" * 256,), "255 bytes"),
         (("x/" + "ä" * 128,), "255 bytes"),
         (("y" * 255,), ""),
+        (("x" * 256 + "/y",), "255 bytes"),
+        (("a/" * 31 + "b",), ""),
+        (("a/" * 32 + "b",), "more than 32 parts"),
+        (("a", "a-b", "a/b"), "'a' is a file and the folder of 'a/b'"),
+        (tuple(f"{number}/{'a/' * 30}b" for number in range(6_450)), ""),
+        (tuple(f"{number}/{'a/' * 30}b" for number in range(6_500)), "more than 200000 folders"),
     ],
-    ids=["none", "good", "file-and-folder", "long", "long-in-bytes", "longest"],
+    ids=[
+        *("none", "good", "file-and-folder", "long", "long-in-bytes", "longest", "long-folder"),
+        *("deepest", "too-deep", "between", "most-folders", "too-many-folders"),
+    ],
 )
 def test_trouble_is_found_in_paths(paths: tuple[str, ...], says: str) -> None:
     found = trouble_in(paths)
     assert says in found
     assert bool(says) == bool(found)
+
+
+async def test_a_path_that_is_too_deep_is_refused_however_it_comes(team: Volumes) -> None:
+    await team.create(a=b"x")
+    deep, deepest = "d/" * 32 + "a", "d/" * 31 + "a"
+    told = [
+        ("POST", f"{VOLUMES}/weights/versions/0/files", {"files": [claimed(deep, b"x")]}),
+        ("POST", "/v1/storage/upload-request", {"filename": f"weights/0/{deep}"}),
+        ("POST", "/v1/storage/multipart/init", {"filename": f"weights/0/{deep}", "parts_count": 1}),
+    ]
+    for method, path, body in told:
+        status, _, message = await team.refused(method, path, body)
+        assert (status, "fewer folders" in message) == (400, True), path
+    assert await team.claim(0, {deepest: b"x"}) == {deepest: "linked"}
+    await team.seal()
+
+
+async def test_bytes_that_very_many_files_have_are_found_at_once(team: Volumes, database: Database) -> None:
+    """Each batch of claims looks at one of them, not at all."""
+    made = await team.create(a=b"x")
+    more = text(
+        "INSERT INTO files (project_id, name, blob_key, size, etag, created_at, digest, volume_id, volume_version) "
+        "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 60000) "
+        "SELECT project_id, 'weights/0/many/' || i, blob_key, size, etag, created_at, digest, volume_id, 0 "
+        "FROM files, n WHERE volume_id = :volume"
+    )
+    await database.write(lambda conn: conn.execute(more, {"volume": made["id"]}))
+    began = time.process_time()
+    assert set((await team.claim(0, {f"b{number}": b"x" for number in range(2500)})).values()) == {"linked"}
+    assert time.process_time() - began < 5, "a second or so of work, and eight where all of them are looked at"
 
 
 async def test_a_mount_pins_the_version(team: Volumes) -> None:

@@ -5,8 +5,11 @@ import unicodedata
 from machineshop.errors import InvalidRequest, NotPermitted
 from machineshop.ids import is_id
 from machineshop.models import Scope
+from machineshop.store.volume_files import MAX_DEPTH
 
 MAX_NAME_LENGTH = 512
+# `<volume>/<version>/`, and the path within it.
+MAX_PARTS = 2 + MAX_DEPTH
 # `/v1/storage/volumes/...` are volumes, and no files.
 RESERVED_FOLDER = "volumes"
 # Control characters, separators of lines and paragraphs, and what is no character.
@@ -24,7 +27,7 @@ def check_file_name(name: str) -> None:
     """Refuse what cannot be a file's name.
 
     Raises:
-        InvalidRequest: It is empty or too long, or clients and proxies would read another path from it.
+        InvalidRequest: It is empty, too long or too deep, or clients and proxies would read another path from it.
     """
     if not 1 <= len(name) <= MAX_NAME_LENGTH:
         raise InvalidRequest(f"A file's name has 1 to {MAX_NAME_LENGTH} characters, not {len(name)}.", param="filename")
@@ -33,6 +36,12 @@ def check_file_name(name: str) -> None:
     if any(part in ("", ".", "..") for part in name.split("/")):
         raise InvalidRequest(
             "A file's name neither begins nor ends with '/', and no part of it is empty, '.' or '..'.", param="filename"
+        )
+    if name.count("/") >= MAX_PARTS:
+        raise InvalidRequest(
+            f"A file's name has {MAX_PARTS} parts between '/' at most, the volume and the version of a volume's file "
+            "among them: put it into fewer folders.",
+            param="filename",
         )
     if name.split("/", 1)[0] == RESERVED_FOLDER:
         raise InvalidRequest(

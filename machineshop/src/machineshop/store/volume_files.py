@@ -5,6 +5,7 @@ that number until the version is made. Who stores or removes such a file holds t
 seals a version holds it for writing: on whichever server the two meet, one of them is first.
 """
 
+import itertools
 import re
 from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
@@ -18,6 +19,9 @@ from machineshop.store.tables import files, volume_versions, volumes
 
 # A replica's folder is made of them one by one, and a seal looks at each.
 MAX_FILES = 200_000
+# How many parts a path may have, and in how many folders a version's files may lie: each is made on every machine.
+MAX_DEPTH = 32
+MAX_FOLDERS = 200_000
 # What a file system takes as one name.
 MAX_COMPONENT_BYTES = 255
 
@@ -151,13 +155,26 @@ def trouble_in(paths: Sequence[str]) -> str:
         return "It has no file."
     if len(paths) > MAX_FILES:
         return f"It has more than {MAX_FILES} files: pack some of them together."
-    known = set(paths)
+    folders: set[str] = set()
     for path in paths:
-        if any(len(part.encode()) > MAX_COMPONENT_BYTES for part in path.split("/")):
+        if path.count("/") >= MAX_DEPTH:
+            return f"'{path}' has more than {MAX_DEPTH} parts between '/': put it into fewer folders."
+        folder = path.rpartition("/")[0]
+        while folder and folder not in folders:  # those above a known one are known
+            folders.add(folder)
+            folder = folder.rpartition("/")[0]
+        if len(folders) > MAX_FOLDERS:
+            return f"Its files lie in more than {MAX_FOLDERS} folders: put them into fewer."
+    return _trouble_between(paths, folders)
+
+
+def _trouble_between(paths: Sequence[str], folders: set[str]) -> str:
+    for path in itertools.chain(paths, folders):
+        if len(path.rpartition("/")[2].encode()) > MAX_COMPONENT_BYTES:
             return f"A part of '{path}' has more than {MAX_COMPONENT_BYTES} bytes, which no file system takes."
-        for parent in _parents(path):
-            if parent in known:
-                return f"'{parent}' is a file and the folder of '{path}' at once."
+    if both := min(folders.intersection(paths), default=""):
+        within = next(path for path in paths if path.startswith(f"{both}/"))
+        return f"'{both}' is a file and the folder of '{within}' at once."
     return ""
 
 
@@ -175,7 +192,10 @@ def note_digest(conn: Connection, blob_key: str, digest: str) -> None:
 
 def with_digests(conn: Connection, volume_id: str, digests: Iterable[str]) -> dict[str, Any]:
     """For each of these digests that a file of the volume has, one such file's row; it stays so long as it is used."""
-    query = select(files).where(files.c.volume_id == volume_id, files.c.digest.in_(sorted(set(digests))))
+    # The rows alone that are needed: very many may have the same bytes.
+    wanted = (files.c.volume_id == volume_id) & files.c.digest.in_(sorted(set(digests)))
+    names = select(func.min(files.c.name)).where(wanted).group_by(files.c.digest)
+    query = select(files).where(files.c.volume_id == volume_id, files.c.name.in_(names))
     # Held for reading: whoever removes the row in the meantime waits, and so does the removal of its blob.
     return {row["digest"]: row for row in conn.execute(query.with_for_update(read=True)).mappings()}
 
@@ -184,7 +204,3 @@ def named(conn: Connection, project_id: str, names: Sequence[str]) -> dict[str, 
     """The rows of those of these files that there are, by name; nobody changes them until the transaction ends."""
     query = select(files).where(files.c.project_id == project_id, files.c.name.in_(names)).order_by(files.c.name)
     return {row["name"]: row for row in conn.execute(query.with_for_update()).mappings()}
-
-
-def _parents(path: str) -> list[str]:
-    return [path[:at] for at, character in enumerate(path) if character == "/"]

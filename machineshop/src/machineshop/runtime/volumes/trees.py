@@ -11,7 +11,7 @@ import os
 import re
 import shutil
 from collections.abc import Iterable
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import NamedTuple
 
 import msgspec
@@ -135,8 +135,10 @@ def folders_of(files: Iterable[VolumeFile]) -> list[str]:
         if file.path in seen:
             raise UnsafePath(name=file.path, why="it is there twice")
         seen.add(file.path)
-        folders.update(str(parent) for parent in PurePosixPath(file.path).parents)
-    folders.discard(".")
+        folder = file.path.rpartition("/")[0]
+        while folder and folder not in folders:  # those above a known one are known
+            folders.add(folder)
+            folder = folder.rpartition("/")[0]
     for path in sorted(folders & seen):
         raise UnsafePath(name=path, why="it is a folder of others, too")
     return sorted(folders)
