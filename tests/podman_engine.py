@@ -3,12 +3,11 @@
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import tempfile
 import time
 from pathlib import Path
-
-import httpx
 
 from contract.container_clients import missing, need
 
@@ -106,10 +105,13 @@ class PodmanEngine:
         return finished.stdout
 
     def _answers(self) -> bool:
-        with httpx.Client(transport=httpx.HTTPTransport(uds=self.endpoint.removeprefix("unix://"))) as client:
+        with socket.socket(socket.AF_UNIX) as connection:
+            connection.settimeout(START_SECONDS)
             try:
-                return client.get("http://podman/_ping", timeout=START_SECONDS).status_code == 200
-            except httpx.TransportError:
+                connection.connect(self.endpoint.removeprefix("unix://"))
+                connection.sendall(b"GET /_ping HTTP/1.0\r\nHost: podman\r\n\r\n")
+                return b" 200 " in connection.recv(64)
+            except OSError:
                 return False
 
     def remove(self) -> None:

@@ -49,8 +49,9 @@ def build(folder: Path, source: str = WORKER) -> str:
     for wheel in (ROOT / "machineshop/src/machineshop/wheels").glob("sprocket-*.whl"):
         (folder / wheel.name).write_bytes(wheel.read_bytes())
     (folder / "worker.py").write_text(source)
-    (folder / "Dockerfile").write_text(DOCKERFILE)
     name = f"machineshop-test-worker:{uuid4().hex[:12]}"
+    # An image of its own: others are built of the same at the same time, and each is removed by its id.
+    (folder / "Dockerfile").write_text(f"{DOCKERFILE}LABEL name={name}\n")
     docker("build", "--quiet", "--network", "host", "--tag", name, ".", folder=folder)
     return name
 
