@@ -5,6 +5,7 @@ import os
 import random
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
@@ -267,6 +268,38 @@ async def test_a_preload_that_a_kill_interrupted_goes_on_with_the_next_server(ma
     assert len(successor.shelf.opened) == 18
     assert list((machine.folder / "new").iterdir()) == []
     await successor.cache.close()
+
+
+async def test_a_server_that_ends_does_not_wait_for_a_tree_that_it_removes(
+    machine: Machine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    files = {f"folder{number}/file{other}": b"x" for number in range(100) for other in range(10)}
+    await machine.make(machine.shelf.put(files))
+    machine.shelf.versions.clear()
+    half, unlink, removed = threading.Event(), Path.unlink, list[Path]()
+
+    def noted(self: Path, missing_ok: bool = False) -> None:
+        unlink(self, missing_ok=missing_ok)
+        removed.append(self)
+        if len(removed) == 500:
+            half.set()
+            assert machine.cache._trees.stopping.wait(60)
+
+    monkeypatch.setattr(Path, "unlink", noted)
+    sweep = asyncio.create_task(machine.cache.sweep())
+    assert await asyncio.to_thread(half.wait, 60)
+    await machine.cache.close()
+    await asyncio.gather(sweep, return_exceptions=True)
+    assert len(removed) == 500
+    monkeypatch.undo()
+
+    again = Machine(machine.folder, Shelf())
+    (key,) = again.cache._trees.known()
+    assert again.cache._trees.made(key) is None, "what is left does not look complete"
+    await again.start()
+    await again.cache.sweep()
+    assert again.here() == []
+    await again.cache.close()
 
 
 async def test_after_a_restart_of_the_machine_what_was_not_complete_is_brought_anew(machine: Machine) -> None:

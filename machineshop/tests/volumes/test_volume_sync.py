@@ -53,6 +53,21 @@ async def test_nobody_else_fills_it_meanwhile(elsewhere: Elsewhere) -> None:
         await elsewhere.team.mount("user", {"name": "weights", "mount_path": "/m"})
 
 
+async def test_what_was_uploaded_before_a_version_that_is_copied_goes(elsewhere: Elsewhere) -> None:
+    elsewhere.put(a=b"theirs")
+    await elsewhere.give_keys()
+    names = ["weights/0/early", "weights/1/early", "weights/1/a"]
+    for name in names:  # there is no such volume yet
+        await elsewhere.team.upload(name, b"mine")
+    await elsewhere.create()
+    assert await elsewhere.team.read(names[0]) is None
+    await elsewhere.pass_until("ready")
+    await elsewhere.team.answer("PATCH", f"{VOLUMES}/weights", {"content": elsewhere.content()})
+    assert [await elsewhere.team.read(name) for name in names] == [None, None, None]
+    await elsewhere.pass_until("ready")
+    assert await elsewhere.team.read(names[2]) == b"theirs"
+
+
 async def test_a_version_may_come_from_elsewhere_and_the_next_one_not(elsewhere: Elsewhere) -> None:
     elsewhere.put(a=b"theirs")
     await elsewhere.give_keys()

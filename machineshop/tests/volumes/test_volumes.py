@@ -280,6 +280,22 @@ async def test_what_is_not_there_is_not_mounted(team: Volumes) -> None:
     assert deployment.config.volumes[0].volume_id == (await team.describe())["id"]
 
 
+async def test_versions_are_not_deleted_one_by_one(team: Volumes) -> None:
+    await team.create(a=b"0")
+    status, _, message = await team.refused("DELETE", f"{VOLUMES}/weights?version=0")
+    assert (status, "not deleted one by one" in message) == (400, True)
+    assert (await team.describe())["content"]["files_count"] == 1
+
+
+async def test_a_deleted_project_takes_no_bytes(team: Volumes, database: Database) -> None:
+    url = await team.url("late")
+    gone = text("UPDATE projects SET deleted_at = 1 WHERE id = :id")
+    await database.write(lambda conn: conn.execute(gone, {"id": team.project_id}))
+    answer = await team.shop.client(None).put(url, content=b"late")
+    assert (answer.status_code, "no project" in refusal(answer)[2]) == (404, True)
+    assert team.shop.blobs() == set()
+
+
 async def test_a_mounted_volume_is_not_deleted(team: Volumes) -> None:
     await team.create(a=b"0")
     await team.mount("user", MOUNT)

@@ -67,6 +67,11 @@ class _Volumes:
         return json_response(_view(made))
 
     async def delete(self, call: Call) -> Response:
+        if "version" in call.query:
+            raise InvalidRequest(
+                "Versions are not deleted one by one: leave 'version' out to delete the volume with all that it has.",
+                param="version",
+            )
         gone = await self._volumes.delete(call.project_id, call.path["volume"])
         call.changed(gone.name, before={"current_version": gone.current_version})
         return json_response({"object": "volume", "id": gone.id, "name": gone.name, "deleted": True})

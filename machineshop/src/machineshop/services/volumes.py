@@ -97,7 +97,8 @@ class VolumeService:
         volume = Volume(
             id=new_id(), project_id=project_id, name=name, current_version=0, created_at=now, updated_at=now
         )
-        await self._database.write(store.insert, volume, _new_version(volume.id, 0, origin, now))
+        unneeded = await self._database.write(store.insert, volume, _new_version(volume.id, 0, origin, now))
+        await self._leftovers.remove(unneeded)
         return await self.describe(project_id, volume.name)
 
     async def list_all(self, project_id: str) -> list[SeenVolume]:

@@ -17,7 +17,7 @@ from sqlalchemy import ColumnElement, Connection, and_, delete, or_, select, uni
 from machineshop.errors import InvalidRequest, NotFound, StaleAttempt
 from machineshop.models import StoredFile
 from machineshop.states import JobState
-from machineshop.store import settings, volume_files
+from machineshop.store import projects, settings, volume_files
 from machineshop.store.statement import Statement
 from machineshop.store.tables import attempt_files, files, jobs
 from machineshop.store.volume_files import Place
@@ -60,9 +60,10 @@ def put_file(conn: Connection, record: FileRecord, copied_into: str | None = Non
 
     Raises:
         VolumeSealed: It belongs to a version of a volume whose files do not change like this.
-        NotFound: The volume into which it is copied is gone.
+        NotFound: The volume into which it is copied is gone, or the project is.
     """
     file = record.file
+    projects.hold(conn, file.project_id)
     place = volume_files.place_of(conn, file.project_id, file.name)
     if copied_into is not None and (place is None or place.volume_id != copied_into):
         raise NotFound(what="volume", id=copied_into)

@@ -28,8 +28,10 @@ _UNTRIED = revisions.c.ready_at.is_(None).label("untried")
 _FINAL = {state for state, moves in VOLUME_MOVES.items() if not moves}
 
 
-def insert(conn: Connection, volume: Volume, version: VolumeVersion) -> None:
-    """Add a volume with its first version, which has what is stored under its prefix already.
+def insert(conn: Connection, volume: Volume, version: VolumeVersion) -> list[str]:
+    """Add a volume with its first version, which has what is stored under its prefix already, unless it is copied.
+
+    Returns the keys of blobs that nobody may need now: what was uploaded for a version that is copied instead.
 
     Raises:
         AlreadyExists: The project has one of this name.
@@ -42,7 +44,7 @@ def insert(conn: Connection, volume: Volume, version: VolumeVersion) -> None:
         conn.execute(volumes.insert().values(**msgspec.structs.asdict(volume)))
     except IntegrityError as error:
         raise AlreadyExists(what="volume", name=volume.name) from error
-    _begin(conn, volume, version)
+    return _begin(conn, volume, version)
 
 
 def get(conn: Connection, project_id: str, name_or_id: str) -> Volume | None:
@@ -91,13 +93,9 @@ def add_version(conn: Connection, project_id: str, added: VolumeVersion, now: fl
             param="content",
         )
     seal(conn, volume, volume.current_version, now)
-    unneeded = []
-    if added.origin is not None:
-        unneeded = volume_files.remove(conn, volume_files.in_version(volume.id, added.number))
     values = {"current_version": added.number, "updated_at": now}
     conn.execute(volumes.update().where(volumes.c.id == volume.id).values(**values))
-    _begin(conn, volume, added)
-    return unneeded
+    return _begin(conn, volume, added)
 
 
 def seal_current(conn: Connection, project_id: str, name_or_id: str, now: float) -> tuple[Volume, VolumeVersion]:
@@ -219,7 +217,7 @@ def finish_copy(conn: Connection, volume: Volume, number: int, now: float) -> bo
     return move(conn, volume.id, number, target, now, trouble) and not trouble
 
 
-def _begin(conn: Connection, volume: Volume, begun: VolumeVersion) -> None:
+def _begin(conn: Connection, volume: Volume, begun: VolumeVersion) -> list[str]:
     origin = begun.origin
     conn.execute(
         volume_versions.insert().values(
@@ -233,10 +231,11 @@ def _begin(conn: Connection, volume: Volume, begun: VolumeVersion) -> None:
             created_at=begun.created_at,
         )
     )
+    volume_files.adopt(conn, volume.project_id, volume.id, volume.name, begun.number)
     if origin is None:
-        volume_files.adopt(conn, volume.project_id, volume.id, volume.name, begun.number)
-    else:
-        announce(conn, VOLUMES)
+        return []
+    announce(conn, VOLUMES)
+    return volume_files.remove(conn, volume_files.in_version(volume.id, begun.number))
 
 
 def _locked(conn: Connection, project_id: str, name_or_id: str = "", *, id_: str = "") -> Volume:

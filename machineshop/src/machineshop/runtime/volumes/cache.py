@@ -70,6 +70,7 @@ class VolumeCache:
 
     async def close(self) -> None:
         """See `Volumes`."""
+        self._trees.stopping.set()
         sweeper, self._sweeper = self._sweeper, None
         if sweeper is not None:
             sweeper.cancel()

@@ -9,7 +9,7 @@ Place in the flow: `cache.py` makes one and hands its folder to an engine. On di
 
 import os
 import re
-import shutil
+import threading
 from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
@@ -39,6 +39,10 @@ class UnsafePath(MachineshopError):
     """It has a file {name!r}, which cannot be made here: {why}."""
 
 
+class BrokenOff(MachineshopError):
+    """The server ends; what is left of a volume here is removed after its next start."""
+
+
 class Made(msgspec.Struct, frozen=True):
     """What is written down of a tree that is complete."""
 
@@ -55,6 +59,8 @@ class Trees:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
+        self.stopping = threading.Event()
+        """Breaks off what removes a tree, so that a server that ends does not wait for it."""
 
     def files(self, key: TreeKey) -> Path:
         """What a replica sees."""
@@ -96,12 +102,20 @@ class Trees:
         written.replace(self._marker(key))
 
     def remove(self, key: TreeKey) -> None:
-        """Remove a tree, complete or not."""
+        """Remove a tree, complete or not; what is left of one where that is broken off is not complete.
+
+        Raises:
+            BrokenOff: We are told to stop.
+        """
         self._marker(key).unlink(missing_ok=True)
         for folder, _, _ in os.walk(self.files(key)):
+            self._go_on()
             Path(folder).chmod(0o700)
-        if self._of(key).exists():
-            shutil.rmtree(self._of(key))
+        for folder, _, names in os.walk(self._of(key), topdown=False):
+            for name in names:
+                self._go_on()
+                Path(folder, name).unlink()
+            Path(folder).rmdir()
 
     def known(self) -> list[TreeKey]:
         """All of them, the least recently used first; before these, those that are not complete."""
@@ -111,6 +125,10 @@ class Trees:
                 key = TreeKey(found[1], found[2], int(found[3]))
                 used_at[key] = 0.0 if self.made(key) is None else self._marker(key).stat().st_mtime
         return sorted(used_at, key=lambda key: used_at[key])
+
+    def _go_on(self) -> None:
+        if self.stopping.is_set():
+            raise BrokenOff
 
     def _marker(self, key: TreeKey) -> Path:
         return self._of(key) / "ready.json"
