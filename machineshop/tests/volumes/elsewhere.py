@@ -60,6 +60,14 @@ class Elsewhere:
                 await self.settled()
         return seen
 
+    async def pass_once(self, status: str) -> dict[str, Any]:
+        """One pass, after which it is so."""
+        await self.sync.run_once(self.clock.now)
+        await self.settled()
+        seen = await self.team.describe()
+        assert seen["status"] == status, seen
+        return seen
+
     async def settled(self) -> None:
         """Until no copy is under way."""
         async with asyncio.timeout(60):

@@ -70,6 +70,106 @@ def trickled_object(request: Request) -> None:
 TRICKLES = [trickled_list, trickled_head, trickled_object]
 
 
+def endless_list(request: Request) -> None:
+    request.begin(10**12)
+    while True:
+        request.wfile.write(b" " * 65536)
+
+
+def endless_error(request: Request) -> None:
+    if request.is_list:
+        request.answer(listing(entry(f"{request.query['prefix']}a")))
+    else:
+        request.begin(10**12, 403)
+        while True:
+            request.wfile.write(b" " * 65536)
+
+
+@pytest.mark.parametrize("script", [endless_list, endless_error])
+async def test_an_answer_without_end_is_not_kept(wrong: Elsewhere, origin: Server, script: Any) -> None:
+    origin.script = script
+    await wrong.create()
+    assert "more than 8 MiB" in (await wrong.pass_once("failed"))["status_message"]
+
+
+BOMB = '<!DOCTYPE x [<!ENTITY a "aaaaaaaaaa">]>' + listing(entry("&a;"))
+
+
+@pytest.mark.parametrize(
+    ("body", "says"),
+    [
+        (listing(entry("{prefix}a", size="")), "without its Size"),
+        (listing(entry("{prefix}a", modified="")), "without its LastModified"),
+        (listing(entry("{prefix}a", size="many")), "malformed"),
+        (listing(entry("{prefix}a", size=-1)), "Size below 0"),
+        (listing(entry("{prefix}a", modified="yesterday")), "malformed"),
+        (listing(entry("{prefix}a", etag="a&#10;X: b")), "an ETag that is none"),
+        (listing(entry("elsewhere")), "were not asked for"),
+        (listing(entry("{prefix}a", size=10**15)), "larger than"),
+        (BOMB, "defines entities"),
+    ],
+    ids=["no-size", "no-time", "size", "negative", "time", "etag", "place", "large", "bomb"],
+)
+async def test_a_wrong_list_fails_the_version_at_once(wrong: Elsewhere, origin: Server, body: str, says: str) -> None:
+    origin.script = lambda request: request.answer(body.replace("{prefix}", wrong.url.prefix))
+    await wrong.create()
+    assert says in (await wrong.pass_once("failed"))["status_message"]
+
+
+@pytest.mark.parametrize("status", [301, 302, 307, 308])
+async def test_a_redirect_fails_the_version_at_once(wrong: Elsewhere, origin: Server, status: int) -> None:
+    origin.script = lambda request: request.answer("", status, Location="http://127.0.0.1:9/x")
+    await wrong.create()
+    assert f"answers {status}, a redirect" in (await wrong.pass_once("failed"))["status_message"]
+    assert len(origin.seen) == 1
+
+
+async def test_what_an_origin_says_of_its_error_is_shown_without_control_characters(
+    wrong: Elsewhere, origin: Server
+) -> None:
+    said = "no\x85such\N{RIGHT-TO-LEFT OVERRIDE}thing\N{LINE SEPARATOR}" + "x" * 5000
+    origin.script = lambda request: request.answer(
+        f"<Error><Code>{'Denied' * 1000}</Code><Message>{said}</Message></Error>", 403
+    )
+    await wrong.create()
+    message = (await wrong.pass_once("failed"))["status_message"]
+    assert "such" in message
+    assert message.isprintable()
+    assert len(message) < 1000
+
+
+CANARY = "canary-in-the-secret"
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("region", f"{CANARY} x"),
+        ("region", f"{CANARY}.example.com/#"),
+        ("region", f"-{CANARY}"),
+        ("region", "1"),
+        ("endpoint_url", f"http://{CANARY}:x"),
+        ("endpoint_url", f"http://{CANARY}:99999"),
+        ("endpoint_url", f"ftp://{CANARY}"),
+        ("endpoint_url", f"http://{CANARY} x/"),
+        ("endpoint_url", f"http://{CANARY}_/"),
+        ("endpoint_url", f"http://[{CANARY}]/"),
+        ("endpoint_url", f"http://{CANARY * 10}/"),
+        ("endpoint_url", f"http://{CANARY}..x/"),
+        ("access_key_id", f"{CANARY}\nX: y"),
+        ("access_key_id", ""),
+        ("secret_access_key", f"{CANARY}\n"),
+        ("session_token", f"{CANARY}\r\nX: y"),
+    ],
+)
+async def test_nothing_of_a_secret_is_quoted(elsewhere: Elsewhere, field: str, value: str) -> None:
+    await elsewhere.give_keys(**{field: value})
+    await elsewhere.create()
+    seen = await elsewhere.pass_once("failed")
+    assert f"'{field}'" in seen["status_message"]
+    assert "canary" not in seen["status_message"]
+
+
 @pytest.mark.parametrize("script", TRICKLES)
 async def test_what_comes_too_slowly_fails_after_so_many_tries(
     wrong: Elsewhere, origin: Server, script: Any, monkeypatch: pytest.MonkeyPatch

@@ -11,10 +11,17 @@ import botocore.session
 from botocore import UNSIGNED
 from botocore.awsrequest import AWSPreparedRequest
 from botocore.config import Config
-from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError, PartialCredentialsError
+from botocore.exceptions import (
+    BotoCoreError,
+    ClientError,
+    NoCredentialsError,
+    ParamValidationError,
+    PartialCredentialsError,
+)
+from botocore.parsers import ResponseParserError
 from urllib3.exceptions import HTTPError
 
-from machineshop.blobs.guarded_http import Lines, Refused, guarded_session
+from machineshop.blobs.guarded_http import GuardedHTTP, Refused, WrongAnswer
 from machineshop.blobs.origin import Allows, OriginKeys, OriginObject, OriginRole, OriginTrouble
 from machineshop.config import StorageUrl
 
@@ -26,9 +33,14 @@ CONNECTIONS = 8
 ROLE_SECONDS = 3600
 
 # What asking again changes nothing about.
-_FINAL_STATUSES = {400, 401, 403, 404, 405}
-# But for an object that was deleted since it was listed, and a role whose hour is over.
+_FINAL_STATUSES = range(300, 500)
+# But for what is a matter of time. 412: an object was changed since it was listed.
+_PASSING_STATUSES = {408, 409, 412, 425, 429}
+# And but for an object that was deleted since it was listed, and a role whose hour is over.
 _PASSING_CODES = {"NoSuchKey", "ExpiredToken", "RequestTimeout"}
+
+# What botocore raises where an answer is not of the form that it knows.
+_UNREADABLE = (ResponseParserError, ValueError, TypeError, LookupError, AttributeError, OverflowError, RecursionError)
 
 
 class S3Origin:
@@ -42,10 +54,15 @@ class S3Origin:
 
     def __init__(self, url: StorageUrl, access: OriginKeys | OriginRole | None, allows: Allows) -> None:
         self._url = url
-        self._lines = Lines()
+        self._http: GuardedHTTP | None = None
+        if isinstance(access, OriginKeys):
+            self._http = GuardedHTTP(allows, (CONNECT_SECONDS, READ_SECONDS), CONNECTIONS)
         try:
-            self._client = _client(access, allows, self._lines)
-        except (BotoCoreError, ClientError, HTTPError, ValueError, OSError) as error:
+            self._client = _client(access, self._http)
+        except ValueError as error:  # which quotes them
+            text = f"{_named(url)} cannot be read: 'endpoint_url' or 'region' of its keys cannot be used."
+            raise OriginTrouble(text, is_final=True) from error
+        except (BotoCoreError, ClientError, HTTPError, OSError) as error:
             raise _trouble(error, url) from error
 
     def objects(self) -> Iterator[list[OriginObject]]:
@@ -53,16 +70,9 @@ class S3Origin:
         paginator = self._client.get_paginator("list_objects_v2")
         pages = iter(paginator.paginate(Bucket=self._url.bucket, Prefix=self._url.prefix))
         while (page := self._guarded(lambda: next(pages, None))) is not None:
-            yield [
-                OriginObject(
-                    path=each["Key"].removeprefix(self._url.prefix),
-                    size=each["Size"],
-                    etag=each["ETag"],
-                    modified_at=each["LastModified"].timestamp(),
-                )
-                for each in page.get("Contents", ())
-                if not each["Key"].endswith("/")
-            ]
+            yield self._guarded(
+                lambda: [_object(each, self._url.prefix) for each in page.get("Contents", ()) if not _is_folder(each)]
+            )
 
     def open(self, found: OriginObject) -> Any:
         """See `Origin`."""
@@ -78,21 +88,46 @@ class S3Origin:
 
     def break_off(self) -> None:
         """See `Origin`; what is read with the machine's own rights ends by the timeouts."""
-        self._lines.break_off()
+        if self._http is not None:
+            self._http.break_off()
 
     def close(self) -> None:
         """See `Origin`."""
         self._client.close()
-        self._lines.close()
+        if self._http is not None:
+            self._http.close()
 
     def _guarded(self, work: Callable[[], Any]) -> Any:
         try:
             return work()
-        except (BotoCoreError, ClientError, HTTPError, OSError) as error:
+        except (BotoCoreError, ClientError, HTTPError, OSError, WrongAnswer, *_UNREADABLE) as error:
             raise _trouble(error, self._url) from error
 
 
-def _client(access: OriginKeys | OriginRole | None, allows: Allows, lines: Lines) -> Any:
+def _is_folder(listed: dict[str, Any]) -> bool:
+    return str(listed.get("Key", "")).endswith("/")
+
+
+def _object(listed: dict[str, Any], prefix: str) -> OriginObject:
+    """An entry of a list.
+
+    Raises:
+        WrongAnswer: Something is not there, or cannot be.
+    """
+    for name in ("Key", "Size", "ETag", "LastModified"):
+        if name not in listed:
+            raise WrongAnswer(f"lists an object without its {name}")
+    key, size, etag = listed["Key"], listed["Size"], listed["ETag"]
+    if not key.startswith(prefix):
+        raise WrongAnswer("lists objects that were not asked for")
+    if size < 0:
+        raise WrongAnswer("lists an object with a Size below 0")
+    if not (etag.isascii() and etag.isprintable()):  # it goes into a header
+        raise WrongAnswer("lists an object with an ETag that is none")
+    return OriginObject(key.removeprefix(prefix), size, etag, listed["LastModified"].timestamp())
+
+
+def _client(access: OriginKeys | OriginRole | None, http: GuardedHTTP | None) -> Any:
     session = botocore.session.Session()
     if access is None:
         return session.create_client("s3", region_name=_region(session), config=_config())
@@ -109,12 +144,11 @@ def _client(access: OriginKeys | OriginRole | None, allows: Allows, lines: Lines
         aws_secret_access_key=access.secret_access_key,
         aws_session_token=access.session_token,
     )
-    http = guarded_session(allows, lines, (CONNECT_SECONDS, READ_SECONDS), CONNECTIONS)
 
-    def send(request: AWSPreparedRequest, **_: Any) -> Any:
-        return http.send(request)
+    def before_send(request: AWSPreparedRequest, **_: Any) -> Any:
+        return None if http is None else http.send(request)
 
-    client.meta.events.register("before-send.s3", send)
+    client.meta.events.register("before-send.s3", before_send)
     return client
 
 
@@ -160,22 +194,31 @@ def _region(session: Any) -> str:
 
 
 def _trouble(error: Exception, url: StorageUrl) -> OriginTrouble:
-    where = str(url).rstrip("/")
+    where = _named(url)
     if isinstance(error, ClientError):
         said = error.response.get("Error", {})
-        code = str(said.get("Code", ""))
+        code = str(said.get("Code", ""))[:100]
         status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
         text = f"{where} answers {code} ({str(said.get('Message', '')).rstrip('.')[:300]})."
-        # 412: an object was changed since it was listed.
-        return OriginTrouble(text, is_final=status in _FINAL_STATUSES and code not in _PASSING_CODES)
+        is_final = status in _FINAL_STATUSES and status not in _PASSING_STATUSES and code not in _PASSING_CODES
+        return OriginTrouble(text, is_final=is_final)
     if isinstance(error, (NoCredentialsError, PartialCredentialsError)):
         return OriginTrouble("The machine has no credentials for object storages.", is_final=True)
     refused = _refusal_in(error)
     if refused is not None:
         return OriginTrouble(f"{where} may not be read: {refused}.", is_final=True)
-    if isinstance(error, ValueError):
-        return OriginTrouble(f"{where} cannot be read: {str(error).rstrip('.')[:300]}.", is_final=True)
+    if isinstance(error, WrongAnswer):
+        return OriginTrouble(f"{where} cannot be read: its object storage {error}.", is_final=True)
+    if isinstance(error, (ParamValidationError, *_UNREADABLE)):
+        return OriginTrouble(
+            f"{where} cannot be read: its object storage has an address, or gives an answer, that is malformed.",
+            is_final=True,
+        )
     return OriginTrouble(f"{where} cannot be reached: {type(error).__name__}.", is_final=False)
+
+
+def _named(url: StorageUrl) -> str:
+    return str(url).rstrip("/")
 
 
 def _refusal_in(error: BaseException | None) -> Refused | None:

@@ -38,6 +38,7 @@ MAX_FILES_AT_ONCE = 4
 MAX_TRIES = 12
 FIRST_PAUSE_SECONDS = 2.0
 MAX_PAUSE_SECONDS = 300.0
+MAX_MESSAGE_LENGTH = 1000
 # One answer, or a chunk of a file: slower than this (about 9 kB/s) is as good as nothing.
 CALL_SECONDS = 120.0
 # The largest volume's takes minutes.
@@ -268,6 +269,7 @@ class VolumeSync:
 
     async def _troubled(self, key: Key, volume: Volume, message: str, *, is_final: bool) -> None:
         now = self._clock()
+        message = _shown(message)
         tries = self._tries.setdefault(key, Tries())
         tries.failed(now)
         log.warning(
@@ -293,6 +295,11 @@ class VolumeSync:
 
     async def _run(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._threads, lambda: function(*args, **kwargs))
+
+
+def _shown(message: str) -> str:
+    """Without what an origin put into it that is not for people to read."""
+    return "".join(each if each.isprintable() else "\N{REPLACEMENT CHARACTER}" for each in message[:MAX_MESSAGE_LENGTH])
 
 
 def _check(prefix: str, found: OriginObject) -> None:

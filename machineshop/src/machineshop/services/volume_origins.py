@@ -22,6 +22,7 @@ PARAM = "content.origin.s3"
 
 _URI = re.compile(r"s3://([a-z0-9][a-z0-9.-]{1,61}[a-z0-9])(?:/(.*))?")
 _ARN = re.compile(r"arn:[a-z0-9-]+:iam::[0-9]{12}:role/[\w+=,.@/-]{1,576}", re.ASCII)
+_REGION = re.compile(r"(?=.*[A-Za-z])[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?")
 _FORM = (
     'a JSON object such as {"access_key_id": "...", "secret_access_key": "..."}, with "session_token", "region" and '
     '"endpoint_url" where they are needed'
@@ -114,7 +115,7 @@ class VolumeOrigins:
             keys = msgspec.json.decode(found["keys"], type=OriginKeys)
         except (msgspec.DecodeError, UnicodeError):
             raise InvalidRequest(f"The secret '{name}' holds no keys to an object storage: {_FORM}.", PARAM) from None
-        _check_endpoint(name, keys.endpoint_url)
+        _check_keys(name, keys)
         return keys
 
 
@@ -125,10 +126,21 @@ def _opened(url: StorageUrl, access: OriginKeys | OriginRole | None, allows: All
     return S3Origin(url, access, allows)
 
 
-def _check_endpoint(secret: str, url: str | None) -> None:
-    try:
-        is_url = url is None or (urlsplit(url).scheme in {"http", "https"} and bool(urlsplit(url).hostname))
-    except ValueError:
-        is_url = False
-    if not is_url:
+def _check_keys(secret: str, keys: OriginKeys) -> None:
+    """Refuse what no client can be made of; none of it is quoted."""
+    for field in ("access_key_id", "secret_access_key", "session_token"):
+        value = getattr(keys, field)
+        if value is not None and not (value and value.isascii() and value.isprintable()):
+            raise InvalidRequest(f"'{field}' in the secret '{secret}' is empty or holds other than ASCII.", PARAM)
+    if keys.region is not None and _REGION.fullmatch(keys.region) is None:
+        raise InvalidRequest(f"'region' in the secret '{secret}' is no region, such as us-east-1.", PARAM)
+    if keys.endpoint_url is not None and not _is_endpoint(keys.endpoint_url):
         raise InvalidRequest(f"'endpoint_url' in the secret '{secret}' is no http:// or https:// URL.", PARAM)
+
+
+def _is_endpoint(url: str) -> bool:
+    try:
+        parts = urlsplit(url)
+        return parts.scheme in {"http", "https"} and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        return False
