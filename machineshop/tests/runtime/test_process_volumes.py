@@ -220,3 +220,35 @@ async def test_without_views_a_path_leads_to_one_version_at_a_time(machine: Proc
     await ready(machine.runtime, 0)
     (new,) = await started(machine, second, revision="r2")
     assert await machine.read(new, "model.txt", str(path)) == "the second"
+
+
+@pytest.mark.usefixtures("no_views")
+async def test_without_views_one_place_by_two_paths_is_one(machine: ProcessWorld, tmp_path: Path) -> None:
+    (tmp_path / "real").mkdir()
+    (tmp_path / "alias").symlink_to(tmp_path / "real")
+    (old,) = await started(machine, at(machine.volume(0), tmp_path / "real" / "models"))
+    second = at(machine.volume(1, {"model.txt": b"the second"}), tmp_path / "alias" / "models")
+    await machine.runtime.apply(machine.spec("r2", volumes=(second,)), 1)
+    failed = await one(machine.runtime, lambda r: r.revision_id == "r2" and r.reason == "FailedMount")
+    assert "they must end first" in (failed.message or "")
+    assert await machine.read(old, "model.txt", str(tmp_path / "real" / "models")) == "the first"
+
+
+@pytest.mark.usefixtures("no_views")
+async def test_without_views_nothing_is_mounted_in_another_volume(machine: ProcessWorld, tmp_path: Path) -> None:
+    await started(machine, at(machine.volume(0), tmp_path / "models"))
+    within = at(machine.volume(1, {"model.txt": b"the second"}), tmp_path / "models" / "more" / "here")
+    await machine.runtime.apply(machine.spec("r2", volumes=(within,)), 1)
+    failed = await one(machine.runtime, lambda r: r.revision_id == "r2" and r.reason == "FailedMount")
+    assert "lies in another volume" in (failed.message or "")
+    assert not (tmp_path / "models" / "more" / "here").exists()
+
+
+@pytest.mark.usefixtures("views")
+async def test_paths_that_meet_through_a_link_are_refused(machine: ProcessWorld, tmp_path: Path) -> None:
+    (tmp_path / "real").mkdir()
+    (tmp_path / "alias").symlink_to(tmp_path / "real")
+    paths = [tmp_path / "real" / "models", tmp_path / "alias" / "models" / "more"]
+    await machine.runtime.apply(machine.spec(volumes=tuple(at(machine.volume(), path) for path in paths)), 1)
+    failed = await one(machine.runtime, lambda r: r.reason == "FailedMount")
+    assert f"at or below {paths[0]}: mount them beside each other" in (failed.message or "")

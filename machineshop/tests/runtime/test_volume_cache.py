@@ -329,8 +329,15 @@ async def test_copies_are_a_bounded_number_of_names(machine: Machine, monkeypatc
         names[inode] += 1
 
     monkeypatch.setattr(Path, "hardlink_to", counted)
-    files = {f"package{number}/__init__.py": b"" for number in range(20)}
-    assert read(await machine.make(machine.shelf.put(files))) == files
+    files = {f"package{number}/__init__.py": b"same" for number in range(20)}
+    tree = await machine.make(machine.shelf.put(files))
+    assert read(tree) == files
+    taken = {path.stat().st_ino: path.stat().st_size for path in tree.rglob("*.py")}
+    assert len(taken) == 5
+    assert machine.cache._copies.used_bytes() == machine.copied_bytes() == sum(taken.values())
+    machine.shelf.versions.clear()
+    await machine.cache.sweep()
+    assert machine.copied_bytes() == 0
 
 
 @pytest.fixture

@@ -6,12 +6,13 @@ time; what stands at the path already is never touched.
 """
 
 import asyncio
+import itertools
 import json
 import logging
 import os
 import subprocess
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -70,6 +71,7 @@ class Views:
         if not mounts:
             return command
         why_not = await self._why_no_namespaces()
+        _check_apart(mounts, os.path.realpath if why_not is None else _place)
         if why_not is None:
             await asyncio.to_thread(folder.mkdir, exist_ok=True)
             return view_command(mounts, folder, command)
@@ -85,6 +87,8 @@ class Views:
 
     def _link(self, mount: Mount, why_not: str) -> None:
         path = Path(mount.path)
+        if Path(_place(mount.path)).is_relative_to(self._own_folders.resolve()):
+            raise _failed(f"{path} lies in another volume, and {why_not}. {MEND}")
         if path.is_symlink() and path.readlink() == mount.folder:
             return
         if os.path.lexists(path):
@@ -105,10 +109,27 @@ class Views:
     def _shown_at(self, path: str) -> set[tuple[str, int]]:
         """What running replicas see there, or should, by volume and version: those that are about to start too."""
         volumes = [volume for record in self._running.values() for volume in record.spec.volumes]
-        return {(volume.volume_id, volume.version) for volume in volumes if volume.mount_path == path}
+        place = _place(path)
+        return {(volume.volume_id, volume.version) for volume in volumes if _place(volume.mount_path) == place}
 
     def _is_ours(self, path: Path) -> bool:
         return path.is_symlink() and path.readlink().is_relative_to(self._own_folders)
+
+
+def _check_apart(mounts: Iterable[Mount], place_of: Callable[[str], str]) -> None:
+    """Refuse paths of which one leads into another; as texts they do not, but there may be links on this machine."""
+    places = sorted((Path(place_of(mount.path)), mount.path) for mount in mounts)
+    for (place, path), (other, other_path) in itertools.pairwise(places):
+        if other.is_relative_to(place):
+            raise _failed(
+                f"{other_path} is {other} on this machine, which is at or below {path}: mount them beside each other."
+            )
+
+
+def _place(path: str) -> str:
+    """Where a path leads, except that its last part may be a link itself."""
+    folder, name = os.path.split(path)
+    return str(Path(os.path.realpath(folder), name))
 
 
 def view_command(mounts: Iterable[Mount], staging: Path, command: Sequence[str]) -> list[str]:

@@ -3,9 +3,11 @@
 Place in the flow: `cache.py` admits what it has fetched and verified, and gives it its names in trees. A copy that no
 tree has a name for any more is removed by `sweep`. Below the cache's folder:
 
-    copies/<2 hex>/<64 hex>     named by the SHA-256 of the bytes
+    copies/<2 hex>/<64 hex>             named by the SHA-256 of the bytes
+    copies/<2 hex>/<64 hex>.<inode>     an older one, which has as many names as a file may have
 """
 
+import contextlib
 import errno
 import os
 import shutil
@@ -52,12 +54,13 @@ class Copies:
 
     def used_bytes(self) -> int:
         """How much space all of them take."""
-        return sum(entry.stat().st_size for entry in self._entries())
+        with self._lock:
+            return sum(entry.stat().st_size for entry in self._entries())
 
     def sweep(self) -> None:
         """Remove those that are in no tree."""
         for entry in self._entries():
-            with self._lock:
+            with self._lock, contextlib.suppress(FileNotFoundError):  # another sweep has removed it
                 if entry.stat().st_nlink == 1:
                     Path(entry.path).unlink()
 
@@ -70,12 +73,15 @@ class Copies:
         except OSError as error:
             if error.errno != errno.EMLINK:
                 raise
-            # A file system bounds the names of one file: from here on it is another file with the same bytes.
+            # A file system bounds the names of one file: from here on it is another file with the same bytes. The
+            # older one stays here under another name, since it takes its space as long as a tree has it.
             again = copy.with_suffix(".new")
+            again.unlink(missing_ok=True)
             shutil.copyfile(copy, again)
             again.chmod(FILE_MODE)
-            target.hardlink_to(again)
+            copy.replace(copy.with_suffix(f".{copy.stat().st_ino}"))
             again.replace(copy)
+            target.hardlink_to(copy)
         return True
 
     def _of(self, digest: str) -> Path:
