@@ -12,7 +12,7 @@ import pytest
 from machineshop.blobs.origin import Address, OriginKeys, OriginTrouble
 from machineshop.blobs.s3_origin import S3Origin
 from machineshop.config import StorageUrl
-from machineshop.control.volume_sync import VolumeSync
+from machineshop.control.origin_calls import OriginCalls
 from machineshop.errors import InvalidRequest
 from machineshop.models import VolumeOrigin
 from machineshop.services.secret_rules import SecretFields
@@ -296,15 +296,15 @@ async def test_a_volume_that_is_deleted_meanwhile_gets_nothing(
     await elsewhere.give_keys()
     await elsewhere.create()
     go_on, reading = asyncio.Event(), asyncio.Event()
-    chunks = VolumeSync._chunks
+    chunks = OriginCalls.chunks
 
-    async def slow(self: VolumeSync, *arguments: Any) -> AsyncIterator[bytes]:
-        async for chunk in chunks(self, *arguments):
+    async def slow(self: OriginCalls, found: Any) -> AsyncIterator[bytes]:
+        async for chunk in chunks(self, found):
             yield chunk
         reading.set()
         await go_on.wait()
 
-    monkeypatch.setattr(VolumeSync, "_chunks", slow)
+    monkeypatch.setattr(OriginCalls, "chunks", slow)
     await elsewhere.sync.run_once(elsewhere.clock.now)
     async with asyncio.timeout(60):
         await reading.wait()

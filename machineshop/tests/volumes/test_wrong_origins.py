@@ -7,7 +7,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from machineshop.control import volume_sync
+from machineshop.control import origin_calls, volume_sync
 from machineshop.control.sync_turns import MAX_OF_A_PROJECT, MAX_VERSIONS_AT_ONCE, next_up
 from machineshop.services.identity import IdentityService
 from machineshop.services.secret_rules import SecretFields
@@ -174,12 +174,22 @@ async def test_nothing_of_a_secret_is_quoted(elsewhere: Elsewhere, field: str, v
 async def test_what_comes_too_slowly_fails_after_so_many_tries(
     wrong: Elsewhere, origin: Server, script: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(volume_sync, "CALL_SECONDS", 0.3)
+    monkeypatch.setattr(origin_calls, "CALL_SECONDS", 0.3)
     monkeypatch.setattr(volume_sync, "MAX_TRIES", 2)
     origin.script = script
     await wrong.create()
     assert "sends too little" in (await wrong.pass_until("failed"))["status_message"]
     assert wrong.team.shop.blobs() == set()
+
+
+async def test_the_last_trouble_is_shown_while_it_is_tried_again(wrong: Elsewhere, origin: Server) -> None:
+    origin.script = lambda request: request.answer("", 503)
+    await wrong.create()
+    seen = await wrong.pass_once("syncing")
+    assert "answers 503" in seen["status_message"]
+    assert "tried again (1 of 12 tries)" in seen["status_message"]
+    origin.script = lambda request: request.answer(listing(entry(f"{wrong.url.prefix}a")) if request.is_list else "x")
+    assert (await wrong.pass_until("ready"))["status_message"] == ""
 
 
 @pytest.mark.parametrize("script", TRICKLES)

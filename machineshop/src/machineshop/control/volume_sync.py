@@ -10,14 +10,14 @@ import contextlib
 import itertools
 import logging
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, NamedTuple, ParamSpec, TypeVar
+from typing import NamedTuple
 
 import msgspec
 
-from machineshop.blobs.base import CHUNK_BYTES
 from machineshop.blobs.origin import Origin, OriginObject, OriginTrouble
+from machineshop.control.origin_calls import OriginCalls
 from machineshop.control.sync_turns import MAX_VERSIONS_AT_ONCE, next_up
 from machineshop.errors import Conflict, InvalidRequest, MachineshopError, NotFound, PayloadTooLarge, Unavailable
 from machineshop.models import Volume, VolumeOrigin, VolumeVersion
@@ -30,17 +30,12 @@ from machineshop.store.database import Database
 
 log = logging.getLogger(__name__)
 
-P = ParamSpec("P")
-T = TypeVar("T")
-
 MAX_FILES_AT_ONCE = 4
 # Trouble in a row, without a file in between, that comes to half an hour.
 MAX_TRIES = 12
 FIRST_PAUSE_SECONDS = 2.0
 MAX_PAUSE_SECONDS = 300.0
 MAX_MESSAGE_LENGTH = 1000
-# One answer, or a chunk of a file: slower than this (about 9 kB/s) is as good as nothing.
-CALL_SECONDS = 120.0
 # The largest volume's takes minutes.
 LISTING_SECONDS = 1800.0
 # Those with no more than markers of folders, or with what an earlier one had. As many as the largest volume has.
@@ -170,17 +165,17 @@ class VolumeSync:
             if not await self._database.write(volumes.move, *key, VolumeState.SYNCING, now):
                 return
             log.info("volumes.sync_begun volume_id=%s version=%d uri=%s", *key, version.origin.uri)
-        origin = await self._open_origin(volume.project_id, version.origin)
+        origin = OriginCalls(await self._open_origin(volume.project_id, version.origin), self._threads)
         try:
             wanted = await self._listed(origin, volume, version)
             todo = await self._missing(volume, version, wanted)
             await self._copy_all(key, origin, volume, todo)
         finally:
-            await self._run(origin.close)
+            await origin.close()
         if await self._database.write(volumes.finish_copy, volume, version.number, self._clock()):
             log.info("volumes.synced volume_id=%s version=%d files=%d", *key, len(wanted))
 
-    async def _listed(self, origin: Origin, volume: Volume, version: VolumeVersion) -> dict[str, OriginObject]:
+    async def _listed(self, origin: OriginCalls, volume: Volume, version: VolumeVersion) -> dict[str, OriginObject]:
         """What there is to copy, by the names that the files will have.
 
         Raises:
@@ -190,11 +185,10 @@ class VolumeSync:
         prefix = volume_files.prefix_of(volume.name, version.number)
         found: dict[str, OriginObject] = {}
         uri = "" if version.origin is None else version.origin.uri
-        pages = origin.objects()
         barren = 0
         try:
             async with asyncio.timeout(LISTING_SECONDS):
-                while (page := await self._ask(origin, next, pages, None)) is not None:
+                async for page in origin.pages():
                     known = len(found)
                     for each in page:
                         _check(prefix, each)
@@ -237,7 +231,7 @@ class VolumeSync:
         }
         return {name: each for name, each in wanted.items() if name not in current}
 
-    async def _copy_all(self, key: Key, origin: Origin, volume: Volume, todo: dict[str, OriginObject]) -> None:
+    async def _copy_all(self, key: Key, origin: OriginCalls, volume: Volume, todo: dict[str, OriginObject]) -> None:
         left = iter(todo.items())
 
         async def copy_next() -> None:
@@ -252,20 +246,9 @@ class VolumeSync:
         except ExceptionGroup as failed:
             raise failed.exceptions[0] from failed
 
-    async def _copy(self, origin: Origin, volume: Volume, name: str, found: OriginObject) -> None:
-        body = await self._ask(origin, origin.open, found)
-        try:
-            await self._files.copy(volume, name, self._chunks(origin, body, found), found.size)
-        finally:
-            await self._run(body.close)
-
-    async def _chunks(self, origin: Origin, body: Any, found: OriginObject) -> AsyncIterator[bytes]:
-        size = 0
-        while data := await self._ask(origin, origin.read, body, CHUNK_BYTES):
-            size += len(data)
-            yield data
-        if size != found.size:
-            raise OriginTrouble(f"'{found.path}' broke off after {size} of {found.size} bytes.", is_final=False)
+    async def _copy(self, origin: OriginCalls, volume: Volume, name: str, found: OriginObject) -> None:
+        async with contextlib.aclosing(origin.chunks(found)) as chunks:
+            await self._files.copy(volume, name, chunks, found.size)
 
     async def _troubled(self, key: Key, volume: Volume, message: str, *, is_final: bool) -> None:
         now = self._clock()
@@ -277,24 +260,12 @@ class VolumeSync:
             *(*key, volume.project_id, tries.count, message),
         )
         if is_final or tries.count >= MAX_TRIES:
-            with contextlib.suppress(Unavailable):  # then it is tried, and fails, again
-                await self._database.write(volumes.move, *key, VolumeState.FAILED, now, message)
-
-    async def _ask(self, origin: Origin, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-        """One call to an origin; where it takes too long or is given up, so are all others, and no thread waits on."""
-        try:
-            async with asyncio.timeout(CALL_SECONDS):
-                return await self._run(function, *args, **kwargs)
-        except asyncio.CancelledError:
-            origin.break_off()
-            raise
-        except TimeoutError:
-            origin.break_off()
-            text = f"Its object storage sends too little: not one list or {CHUNK_BYTES} bytes in {CALL_SECONDS:.0f} s."
-            raise OriginTrouble(text, is_final=False) from None
-
-    async def _run(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-        return await asyncio.get_running_loop().run_in_executor(self._threads, lambda: function(*args, **kwargs))
+            done = self._database.write(volumes.move, *key, VolumeState.FAILED, now, message)
+        else:
+            text = f"{message} It is tried again ({tries.count} of {MAX_TRIES} tries)."
+            done = self._database.write(volumes.note_trouble, *key, text)
+        with contextlib.suppress(Unavailable):  # then it is tried, and fails, again
+            await done
 
 
 def _shown(message: str) -> str:

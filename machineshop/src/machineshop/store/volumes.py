@@ -210,6 +210,12 @@ def move(conn: Connection, volume_id: str, number: int, target: VolumeState, now
     return conn.execute(volume_versions.update().where(copied_one).values(**values)).rowcount == 1
 
 
+def note_trouble(conn: Connection, volume_id: str, number: int, message: str) -> bool:
+    """Say what hinders a version that is being copied; False where it is not any more."""
+    syncing = and_(_is(volume_id, number), volume_versions.c.state == str(VolumeState.SYNCING))
+    return conn.execute(volume_versions.update().where(syncing).values(message=message)).rowcount == 1
+
+
 def finish_copy(conn: Connection, volume: Volume, number: int, now: float) -> bool:
     """Seal a version whose files have all been copied; False where it is gone, or failed by that."""
     trouble = volume_files.trouble_of(conn, volume.name, volume.id, number)
