@@ -159,10 +159,10 @@ def trouble_in(paths: Sequence[str]) -> str:
     for path in paths:
         if path.count("/") >= MAX_DEPTH:
             return f"'{path}' has more than {MAX_DEPTH} parts between '/': put it into fewer folders."
-        folder = path.rpartition("/")[0]
-        while folder and folder not in folders:  # those above a known one are known
+        at = path.rfind("/")
+        while at > 0 and (folder := path[:at]) not in folders:  # those above a known one are known
             folders.add(folder)
-            folder = folder.rpartition("/")[0]
+            at = path.rfind("/", 0, at)
         if len(folders) > MAX_FOLDERS:
             return f"Its files lie in more than {MAX_FOLDERS} folders: put them into fewer."
     return _trouble_between(paths, folders)
@@ -170,7 +170,8 @@ def trouble_in(paths: Sequence[str]) -> str:
 
 def _trouble_between(paths: Sequence[str], folders: set[str]) -> str:
     for path in itertools.chain(paths, folders):
-        if len(path.rpartition("/")[2].encode()) > MAX_COMPONENT_BYTES:
+        length = len(path) - path.rfind("/") - 1
+        if 4 * length > MAX_COMPONENT_BYTES and len(path[-length:].encode()) > MAX_COMPONENT_BYTES:
             return f"A part of '{path}' has more than {MAX_COMPONENT_BYTES} bytes, which no file system takes."
     if both := min(folders.intersection(paths), default=""):
         within = next(path for path in paths if path.startswith(f"{both}/"))
