@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
-from sqlalchemy import ColumnElement, Connection, and_, case, delete, exists, func, select, update
+from sqlalchemy import ColumnElement, Connection, RowMapping, and_, case, delete, exists, func, select, update
 
 from machineshop.errors import VolumeSealed
 from machineshop.models import Contents, StoredFile
@@ -112,7 +112,7 @@ def with_blobs(conn: Connection, project_id: str, volume_id: str, number: int) -
     """A version's files with the keys of their blobs, by name."""
     query = select(*FILE_COLUMNS, files.c.blob_key).where(in_version(volume_id, number))
     rows = conn.execute(query.where(files.c.project_id == project_id).order_by(files.c.name)).mappings()
-    return [(StoredFile(**{column.name: row[column.name] for column in FILE_COLUMNS}), row["blob_key"]) for row in rows]
+    return [_with_key(row) for row in rows]
 
 
 def contents(conn: Connection, volume_id: str, number: int) -> Contents:
@@ -124,8 +124,7 @@ def contents(conn: Connection, volume_id: str, number: int) -> Contents:
 
 def has_files(conn: Connection, volume_id: str, number: int) -> bool:
     """Whether a version has any."""
-    found: bool = conn.execute(select(exists().where(in_version(volume_id, number)))).scalar_one()
-    return bool(found)
+    return bool(conn.execute(select(exists().where(in_version(volume_id, number)))).scalar_one())
 
 
 def remove(conn: Connection, condition: ColumnElement[bool]) -> list[str]:
@@ -183,7 +182,7 @@ def unhashed(conn: Connection, limit: int) -> list[tuple[StoredFile, str]]:
     """Files of any volume whose digest is not known, the oldest first, with the keys of their blobs."""
     query = select(*FILE_COLUMNS, files.c.blob_key).where(files.c.volume_id.is_not(None), files.c.digest.is_(None))
     rows = conn.execute(query.order_by(files.c.created_at).limit(limit)).mappings()
-    return [(StoredFile(**{column.name: row[column.name] for column in FILE_COLUMNS}), row["blob_key"]) for row in rows]
+    return [_with_key(row) for row in rows]
 
 
 def note_digest(conn: Connection, blob_key: str, digest: str) -> None:
@@ -205,3 +204,7 @@ def named(conn: Connection, project_id: str, names: Sequence[str]) -> dict[str, 
     """The rows of those of these files that there are, by name; nobody changes them until the transaction ends."""
     query = select(files).where(files.c.project_id == project_id, files.c.name.in_(names)).order_by(files.c.name)
     return {row["name"]: row for row in conn.execute(query.with_for_update()).mappings()}
+
+
+def _with_key(row: RowMapping) -> tuple[StoredFile, str]:
+    return StoredFile(**{column.name: row[column.name] for column in FILE_COLUMNS}), row["blob_key"]
