@@ -226,6 +226,26 @@ async def test_an_engine_that_goes_away_is_waited_for(dock: DockerWorld, tmp_pat
     await dock.runtime.start()
 
 
+async def test_what_an_engine_cannot_remove_is_removed_once_it_can(dock: DockerWorld, tmp_path: Path) -> None:
+    await dock.runtime.close()
+    async with flaky(tmp_path / "engine.sock", dock.endpoint.removeprefix("unix://")) as proxy:
+        world = DockerWorld(dock.data_dir, f"unix://{proxy.path}")
+        await world.runtime.start()
+        try:
+            for what in ("container", "network"):
+                await started(world)
+                proxy.breaks_off_at = f"DELETE /v1.41/{what}s/".encode()
+                await world.runtime.delete("dep-1")
+                await proxy.has_broken_off(2)
+                assert ours(world, what)
+                proxy.breaks_off_at, proxy.broken_off = None, 0
+                await nothing_left(world)
+        finally:
+            await world.close()
+    dock.runtime = dock._runtime()
+    await dock.runtime.start()
+
+
 async def test_without_an_engine_it_says_what_to_do(tmp_path: Path) -> None:
     world = DockerWorld(tmp_path / "data", f"unix://{tmp_path}/no.sock")
     with pytest.raises(RuntimeUnavailable, match=r"Start the engine, set DOCKER_HOST, or use --runtime process"):
@@ -235,10 +255,12 @@ async def test_without_an_engine_it_says_what_to_do(tmp_path: Path) -> None:
 
 
 class Proxy:
-    """A socket in front of the engine's, which can be taken away."""
+    """A socket in front of the engine's, which can be taken away, or break off at requests that begin in some way."""
 
     def __init__(self, path: Path, engine: str) -> None:
         self.path, self._engine = path, engine
+        self.breaks_off_at: bytes | None = None
+        self.broken_off = 0
         self._open: set[asyncio.StreamWriter] = set()
         self._server: asyncio.Server | None = None
 
@@ -252,13 +274,33 @@ class Proxy:
         for writer in self._open:
             writer.transport.abort()
 
+    async def has_broken_off(self, times: int) -> None:
+        async def so_often() -> bool:
+            return self.broken_off >= times
+
+        await eventually(so_often)
+
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         onwards = await asyncio.open_unix_connection(self._engine)
         self._open |= {writer, onwards[1]}
-        await asyncio.gather(_pass_on(reader, onwards[1]), _pass_on(onwards[0], writer))
+        await asyncio.gather(self._pass_on(reader, onwards[1]), self._pass_on(onwards[0], writer))
         self._open -= {writer, onwards[1]}
         writer.close()
         onwards[1].close()
+
+    async def _pass_on(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            while chunk := await reader.read(64 * 1024):
+                if self.breaks_off_at is not None and chunk.startswith(self.breaks_off_at):
+                    self.broken_off += 1
+                    writer.transport.abort()
+                    return
+                writer.write(chunk)
+                await writer.drain()
+            if writer.can_write_eof():
+                writer.write_eof()
+        except OSError:
+            pass
 
 
 @asynccontextmanager
@@ -267,17 +309,6 @@ async def flaky(path: Path, engine: str) -> AsyncIterator[Proxy]:
     await proxy.come_back()
     yield proxy
     await proxy.break_off()
-
-
-async def _pass_on(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    try:
-        while chunk := await reader.read(64 * 1024):
-            writer.write(chunk)
-            await writer.drain()
-        if writer.can_write_eof():
-            writer.write_eof()
-    except OSError:
-        pass
 
 
 async def test_containers_share_a_volume_that_not_even_root_in_them_can_write_to(dock: DockerWorld) -> None:

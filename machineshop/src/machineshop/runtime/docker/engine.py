@@ -25,6 +25,7 @@ from machineshop.runtime.docker import ends
 from machineshop.runtime.docker.api import EngineApi, EngineAway, EngineError
 from machineshop.runtime.docker.body import (
     INSTANCE_LABEL,
+    PROJECT_LABEL,
     PUBLISHED_AT,
     RECORD_LABEL,
     REPLICA_LABEL,
@@ -33,6 +34,7 @@ from machineshop.runtime.docker.body import (
     Machine,
     container,
 )
+from machineshop.runtime.docker.clearing import Clearing
 from machineshop.runtime.docker.follower import CopiedLog, Follower
 from machineshop.runtime.docker.images import Image, Images, architecture
 from machineshop.runtime.docker.networks import Networks
@@ -50,8 +52,6 @@ AWAY_RETRY_SECONDS = 0.5
 """How long to wait before an engine that does not answer is asked again."""
 WAIT_SECONDS = 300.0
 """How long one call waits for a container's end; then it is looked at again, should the engine have forgotten."""
-CLEAR_SECONDS = 15.0
-"""How long a server that ends waits until its ended containers are removed."""
 GONE = "Its container is gone: somebody removed it, or the engine has lost it."
 IMPROPER = "container state improper"
 """Podman's word for what cannot be done to a container that has ended."""
@@ -104,7 +104,6 @@ class DockerEngine:
         self._architectures: dict[str, str] = {}
         """Of the images of replicas that this server has started."""
         self._errands: set[asyncio.Task[None]] = set()
-        self._clearing: set[asyncio.Task[None]] = set()
 
     async def open(self) -> list[Record]:
         """Ask the engine what it can do, and find the replicas of earlier."""
@@ -112,22 +111,24 @@ class DockerEngine:
         try:
             self._machine = await self._look_around()
             self._networks = Networks(self._api, self._machine.instance)
-            records = await self._find_replicas()
+            self._clearing = Clearing(self._api, self._networks)
+            records, leftover = await self._find_replicas()
             await self._networks.sweep()
-            self._send(self._prune(), self._errands)
         except (EngineError, EngineAway) as error:
             await self._api.close()
             raise RuntimeUnavailable(
                 message=f"The docker runtime cannot start: {error}. Start the engine, set DOCKER_HOST, or use "
                 "--runtime process, which needs none."
             ) from error
+        for found in leftover:
+            self._clearing.clear(found["Id"], found["Labels"].get(PROJECT_LABEL))
+        self._send(self._prune())
         return records
 
     async def close(self) -> None:
         """Look away; containers go on running."""
-        if self._clearing:
-            await asyncio.wait(self._clearing, timeout=CLEAR_SECONDS)
-        errands = [*self._errands, *self._clearing]
+        await self._clearing.close()
+        errands = list(self._errands)
         for task in errands:
             task.cancel()
         await asyncio.gather(*errands, return_exceptions=True)
@@ -170,7 +171,7 @@ class DockerEngine:
                 final=True,
             )
         await self._images.fetch(spec.project_id, spec.image)
-        self._send(self._prune(), self._errands)
+        self._send(self._prune())
 
     async def launch(self, record: Record, spec: RevisionSpec, key: str, mounts: Sequence[Mount]) -> None:
         """Create and start the container of this run."""
@@ -179,7 +180,7 @@ class DockerEngine:
         try:
             await self._start(record, spec, image, key, mounts)
         except EngineError as error:
-            await self._clear_away(record)
+            self._clear_away(record)
             raise ends.why_not_started(error.message, record, self._architectures_of(record)) from error
 
     async def wait(self, record: Record) -> Exit:
@@ -193,7 +194,7 @@ class DockerEngine:
                 continue
             if end is not None:
                 self._asked.discard((record.id, record.runs))
-                self._send(self._clear_away(record), self._clearing)
+                self._clear_away(record)
                 return end
 
     async def probe(self, record: Record) -> health.Probe:
@@ -204,17 +205,17 @@ class DockerEngine:
         """Send SIGTERM, or what the image wants in its place; the engine kills the container a grace period later."""
         run = (record.id, record.runs)
         if run in self._asked:
-            self._send(self._tell(record, "kill", signal="SIGTERM"), self._errands)
+            self._send(self._tell(record, "kill", signal="SIGTERM"))
         else:
             self._asked.add(run)
-            self._send(self._tell(record, "stop", t=record.spec.grace_period_seconds), self._errands)
+            self._send(self._tell(record, "stop", t=record.spec.grace_period_seconds))
 
     def kill(self, record: Record) -> None:
         """Kill everything in the container."""
         run = (record.id, record.runs)
         if run not in self._killing:
             self._killing.add(run)
-            self._send(self._kill(record), self._errands)
+            self._send(self._kill(record))
 
     def save(self, record: Record) -> None:
         """Write the record down, without the variables of its environment, which hold secrets."""
@@ -224,7 +225,7 @@ class DockerEngine:
         """Remove the replica's folder, and what a run may have left that could not be seen to its end."""
         self._folders.remove(record.id)
         self._architectures.pop(record.id, None)
-        self._send(self._clear_away(record), self._clearing)
+        self._clear_away(record)
 
     def log(self, replica_id: str) -> FileLog:
         """A reader of the replica's log."""
@@ -259,19 +260,20 @@ class DockerEngine:
         except OSError as error:
             raise RuntimeUnavailable(message=f"The file {path} cannot be used: {error}.") from error
 
-    async def _find_replicas(self) -> list[Record]:
-        """Those written down and those whose containers run; what belongs to none of them is removed."""
+    async def _find_replicas(self) -> tuple[list[Record], list[dict[str, Any]]]:
+        """Those written down and those whose containers run; and the containers that belong to none of them."""
         records = {record.id: record for record in self._folders.load()}
         filters = {"label": [f"{INSTANCE_LABEL}={self._machine.instance}"]}
+        leftover = []
         for found in await self._api.get("/containers/json", all=True, filters=filters):
             told = found["Labels"]
             record = records.get(told.get(REPLICA_LABEL)) or _record_of(told)
             if record is None or not _is_under_way(record, told):
-                await self._remove(found["Id"])
+                leftover.append(found)
                 continue
             records[record.id] = record
             self._networks.adopt(record.spec.project_id, _name(record))
-        return list(records.values())
+        return list(records.values()), leftover
 
     async def _start(self, record: Record, spec: RevisionSpec, image: Image, key: str, mounts: Sequence[Mount]) -> None:
         network = await self._networks.join(spec.project_id, _name(record))
@@ -284,7 +286,7 @@ class DockerEngine:
             except EngineError as error:
                 if not self._does_without(error.message):
                     raise
-                await self._remove(_name(record))
+                await self._clearing.remove(_name(record))
         self._follow(record)
 
     def _does_without(self, words: str) -> bool:
@@ -328,22 +330,10 @@ class DockerEngine:
         self._follow(record)
         return await self._followers.pop(record.id).finish()
 
-    async def _clear_away(self, record: Record) -> None:
-        """Remove what a run leaves behind; a later start of the server does it where the engine is away."""
+    def _clear_away(self, record: Record) -> None:
+        """Have what a run leaves behind removed."""
         self._killing.discard((record.id, record.runs))
-        try:
-            await self._remove(_name(record))
-        except (EngineError, EngineAway) as error:
-            logger.warning("container not removed: replica=%s error=%s", record.id, error)
-        await self._networks.leave(record.spec.project_id, _name(record))
-
-    async def _remove(self, name: str) -> None:
-        """Remove a container of ours with its nameless volumes; one that is gone is let be."""
-        try:
-            await self._api.delete(f"/containers/{name}", force=True, v=True)
-        except EngineError as error:
-            if error.status not in {404, 409}:  # 409: its removal is under way
-                raise
+        self._clearing.clear(_name(record), record.spec.project_id)
 
     async def _prune(self) -> None:
         await self._pulled.prune(time.time())
@@ -368,10 +358,10 @@ class DockerEngine:
         finally:
             self._killing.discard((record.id, record.runs))
 
-    def _send(self, work: Coroutine[Any, Any, None], among: set[asyncio.Task[None]]) -> None:
-        task = asyncio.create_task(work)
-        among.add(task)
-        task.add_done_callback(among.discard)
+    def _send(self, errand: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.create_task(errand)
+        self._errands.add(task)
+        task.add_done_callback(self._errands.discard)
 
     def _architectures_of(self, record: Record) -> tuple[str, str]:
         return self._architectures.get(record.id, ""), self._machine.architecture

@@ -5,7 +5,7 @@ import hashlib
 import ipaddress
 import logging
 
-from machineshop.runtime.docker.api import EngineApi, EngineAway, EngineError
+from machineshop.runtime.docker.api import EngineApi, EngineError
 from machineshop.runtime.docker.body import HOST_GATEWAY, INSTANCE_LABEL, PROJECT_LABEL, Network
 
 logger = logging.getLogger(__name__)
@@ -43,7 +43,12 @@ class Networks:
         return Network(name, next((address for address in addresses if address is not None), HOST_GATEWAY))
 
     async def leave(self, project_id: str, container: str) -> None:
-        """The container is gone; the last one takes the network with it."""
+        """The container is gone; the last one takes the network with it.
+
+        Raises:
+            EngineError: The engine cannot remove it; asking again does no harm.
+            EngineAway: The engine is not there.
+        """
         async with self._lock:
             members = self._members.get(project_id, set())
             members.discard(container)
@@ -54,9 +59,7 @@ class Networks:
                 await self._api.delete(f"/networks/{self._name(project_id)}")
             except EngineError as error:
                 if error.status != 404:
-                    logger.warning("network not removed: project=%s error=%s", project_id, error)
-            except EngineAway as error:
-                logger.warning("network not removed: project=%s error=%s", project_id, error)
+                    raise
 
     def adopt(self, project_id: str, container: str) -> None:
         """A container of earlier is in its network."""
