@@ -9,6 +9,7 @@ import botocore.session
 import pytest
 
 from factory import ADMIN_KEY, AnyArtifact, Clock, Jobs, empty_database
+from files.shop import Shop, open_shop
 from machineshop.app import Platform
 from machineshop.blobs import Storage
 from machineshop.blobs import bucket as buckets
@@ -142,3 +143,17 @@ def bucket(objects: ObjectStorage, monkeypatch: pytest.MonkeyPatch) -> StorageUr
 def _client_of(endpoint: str | None) -> object:
     """botocore takes half a second to make one."""
     return make_client(botocore.session.get_session(), endpoint)
+
+
+@pytest.fixture
+async def shop(
+    tmp_path: Path,
+    clock: Clock,
+    database: Database,
+    identity: IdentityService,
+    deployment: Deployment,
+    queue: QueueService,
+) -> AsyncIterator[Shop]:
+    """Files and queue on a socket, on each database."""
+    async with open_shop(tmp_path, clock, database, identity, deployment, queue) as shop:
+        yield shop

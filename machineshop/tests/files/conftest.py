@@ -7,11 +7,6 @@ import httpx
 import pytest
 
 from factory import Clock
-from files.shop import Shop, open_shop
-from machineshop.models import Deployment
-from machineshop.services.identity import IdentityService
-from machineshop.services.queue import QueueService
-from machineshop.store.database import Database
 from storage_server import StorageServer, storage_server
 
 LIMIT_BYTES = 8 * 1024 * 1024
@@ -35,17 +30,3 @@ async def stranger(server: StorageServer) -> AsyncIterator[httpx.AsyncClient]:
     """Without a key."""
     async with server.client(None) as client:
         yield client
-
-
-@pytest.fixture
-async def shop(
-    tmp_path: Path,
-    clock: Clock,
-    database: Database,
-    identity: IdentityService,
-    deployment: Deployment,
-    queue: QueueService,
-) -> AsyncIterator[Shop]:
-    """Files and queue on a socket, on each database."""
-    async with open_shop(tmp_path, clock, database, identity, deployment, queue) as shop:
-        yield shop

@@ -2,20 +2,16 @@
 
 import hashlib
 from collections.abc import AsyncIterator, Iterator
-from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 
 from factory import Clock
-from files.shop import Shop, open_shop
+from files.shop import Shop
 from machineshop.models import Deployment
 from machineshop.services.deployments import DeploymentService
-from machineshop.services.identity import IdentityService
-from machineshop.services.queue import QueueService
 from machineshop.services.secrets import SecretService
-from machineshop.store.database import Database
 from object_storage import ObjectStorage
 from volumes.elsewhere import Elsewhere
 from volumes.fake_s3 import Server, fake_s3
@@ -113,19 +109,6 @@ def refusal(answer: httpx.Response) -> tuple[int, str, str]:
 
 def claimed(path: str, data: bytes) -> dict[str, Any]:
     return {"path": path, "size": len(data), "sha256": hashlib.sha256(data).hexdigest()}
-
-
-@pytest.fixture
-async def shop(
-    tmp_path: Path,
-    clock: Clock,
-    database: Database,
-    identity: IdentityService,
-    deployment: Deployment,
-    queue: QueueService,
-) -> AsyncIterator[Shop]:
-    async with open_shop(tmp_path, clock, database, identity, deployment, queue) as shop:
-        yield shop
 
 
 @pytest.fixture

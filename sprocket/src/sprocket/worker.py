@@ -8,21 +8,13 @@ from typing import Any
 from .processor import InputOutputProcessor
 
 
-class Sprocket:
-    """A model with a plain, synchronous `predict`.
-
-    `setup`, every `predict` and `shutdown` run in one and the same thread, which belongs to the model alone: what is
-    bound to a thread (a CUDA context, a database connection) stays valid from the first call to the last. Health,
-    heartbeats and cancels are served from another thread, so `predict` may block for as long as it needs.
-
-    Example:
-        class Upper(sprocket.Sprocket):
-            def predict(self, args):
-                return {"text": args["text"].upper()}
+class Settings:
+    """What every kind of model may set, as attributes of its class.
 
     Attributes:
-        concurrency: how many jobs the worker has in hand at once, 1 to 1000. Above 1 there are that many threads, and
-            `predict` runs in all of them at a time: it must be safe for that. `setup` and `shutdown` still run once.
+        concurrency: how many jobs the worker has in hand at once, 1 to 1000. A `predict` that is a `def` runs in
+            that many threads at a time, and must be safe for that; one that is an `async def` in as many tasks of one
+            event loop. `setup` and `shutdown` still run once.
         warmup_inputs: payloads that go through `predict` when `setup` is through, before any job does; a list of dicts,
             or a property that gives one. A file among them is a local path: nothing is downloaded.
         nested_inputs: whether files are fetched also for addresses inside of lists and objects of the payload.
@@ -45,6 +37,21 @@ class Sprocket:
     process: bool = False
     use_torchrun: bool = False
     time_limit_seconds: float | None = None
+
+
+class Sprocket(Settings):
+    """A model with a plain, synchronous `predict`.
+
+    `setup`, every `predict` and `shutdown` run in one and the same thread, which belongs to the model alone: what is
+    bound to a thread (a CUDA context, a database connection) stays valid from the first call to the last. Health,
+    heartbeats and cancels are served from another thread, so `predict` may block for as long as it needs. `Settings`
+    describes what its class may set.
+
+    Example:
+        class Upper(sprocket.Sprocket):
+            def predict(self, args):
+                return {"text": args["text"].upper()}
+    """
 
     def setup(self) -> None:
         """Load the model. Called once, before the first `predict`.
@@ -79,30 +86,12 @@ class Sprocket:
         """Let go of what `setup` took. Called once, after the last `predict`, when the worker is asked to stop."""
 
 
-class AsyncSprocket:
+class AsyncSprocket(Settings):
     """A model with an `async def predict`.
 
     It runs on an event loop of its own in the model's thread: a predict that blocks delays nobody's health check.
     A cancelled job is seen as `asyncio.CancelledError` at the next `await`.
-
-    Attributes:
-        concurrency: how many jobs the worker has in hand at once, 1 to 1000; each is a task on the model's event loop.
-        warmup_inputs: see `Sprocket`.
-        nested_inputs: see `Sprocket`.
-        processor: see `Sprocket`.
-        process: whether the model gets a process of its own. See `Sprocket`.
-        time_limit_seconds: see `Sprocket`.
     """
-
-    concurrency: int = 1
-    batch_size: int = 8
-    batch_wait_seconds: float = 0.01
-    warmup_inputs: Sequence[dict[str, Any]] = ()
-    nested_inputs: bool = False
-    processor: type[InputOutputProcessor] = InputOutputProcessor
-    process: bool = False
-    use_torchrun: bool = False
-    time_limit_seconds: float | None = None
 
     def setup(self) -> Awaitable[None] | None:
         """Load the model; may be `def` or `async def`. See `Sprocket.setup`."""
@@ -122,30 +111,11 @@ class AsyncSprocket:
         return None
 
 
-class SprocketWorker:
+class SprocketWorker(Settings):
     """A model whose `predict` gets the whole request: input, id, priority, info and headers.
 
     Its methods may be `def` or `async def`. Started with `python -m sprocket module:Class`.
-
-    Attributes:
-        concurrency: how many jobs the worker has in hand at once, 1 to 1000: threads where `predict` is a `def`, tasks
-            where it is an `async def`. See `Sprocket` and `AsyncSprocket`.
-        warmup_inputs: see `Sprocket`.
-        nested_inputs: see `Sprocket`.
-        processor: see `Sprocket`.
-        process: whether the model gets a process of its own. See `Sprocket`.
-        time_limit_seconds: see `Sprocket`.
     """
-
-    concurrency: int = 1
-    batch_size: int = 8
-    batch_wait_seconds: float = 0.01
-    warmup_inputs: Sequence[dict[str, Any]] = ()
-    nested_inputs: bool = False
-    processor: type[InputOutputProcessor] = InputOutputProcessor
-    process: bool = False
-    use_torchrun: bool = False
-    time_limit_seconds: float | None = None
 
     def setup(self) -> Awaitable[None] | None:
         """Load the model. See `Sprocket.setup`."""
