@@ -277,10 +277,11 @@ def create(handler: Handler, request: Request) -> None:
 
 def get_deployment(handler: Handler, request: Request, name: str) -> None:
     platform = handler.platform
-    if name in platform.deployments and platform.deployments[name].get("is_going"):
+    if name.startswith("dep-") and request.query.get("deleted") == "true" and platform.looks_until_gone > 1:
         platform.looks_until_gone -= 1
-        if platform.looks_until_gone <= 0:
-            del platform.deployments[name]
+        draining = f"Replicas that drain: {platform.looks_until_gone}."
+        handler.answer(200, {"object": "deployment", "id": name, "status": "Scaling", "status_message": draining})
+        return
     if name not in platform.deployments:
         handler.answer(404, error(f"There is no deployment {name}.", "not_found_error"))
         return
@@ -307,7 +308,7 @@ def is_scaling_alone(before: JsonObject, values: JsonObject) -> bool:
 
 
 def delete(handler: Handler, request: Request, name: str) -> None:
-    handler.platform.deployments[name]["is_going"] = True
+    del handler.platform.deployments[name]
     handler.answer(200, {"object": "deployment", "deleted": True})
 
 

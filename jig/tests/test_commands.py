@@ -8,7 +8,7 @@ import threading
 from pathlib import Path
 
 import pytest
-from fake_platform import KEY, READY, FakePlatform
+from fake_platform import KEY, READY, SECONDS_MAX, FakePlatform
 from jig_process import INTERNAL_ERROR, Jig, finish
 
 from jig import cli
@@ -186,13 +186,32 @@ def test_queue_commands(jig: Jig, deployed: FakePlatform) -> None:
     assert jig("queue-clear", "--yes").out == "3 jobs canceled.\n"
 
 
-def test_destroy_asks_first_and_waits_until_it_is_gone(jig: Jig, deployed: FakePlatform) -> None:
+def test_destroy_asks_first_and_waits_until_the_last_replica_has_ended(jig: Jig, deployed: FakePlatform) -> None:
+    deployed.looks_until_gone = 3
     assert jig("destroy").code == 2
     assert "hello" in deployed.deployments
     finished = jig("destroy", "--yes")
     assert finished.code == 0, finished.err
     assert finished.out == "hello is gone.\n"
     assert "hello" not in deployed.deployments
+    assert deployed.looks_until_gone == 1, "it has asked until no replica was left"
+    assert finished.err.splitlines() == [
+        "Waiting until hello is gone.",
+        "Replicas that drain: 2.",
+        "Replicas that drain: 1.",
+    ]
+
+
+def test_ctrl_c_while_a_deployment_ends_says_that_it_goes_on(jig: Jig, deployed: FakePlatform) -> None:
+    deployed.looks_until_gone = 1000
+    with jig.start("destroy", "--yes") as process:
+        assert process.stderr is not None
+        assert "Waiting until hello is gone." in process.stderr.readline()
+        assert "Replicas that drain" in process.stderr.readline()
+        process.send_signal(signal.SIGINT)
+        _, errors = process.communicate(timeout=SECONDS_MAX)
+    assert process.returncode == 130
+    assert "hello is deleted; its replicas still end, by themselves." in errors
 
 
 def test_destroy_detached_does_not_wait(jig: Jig, deployed: FakePlatform) -> None:

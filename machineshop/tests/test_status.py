@@ -66,6 +66,15 @@ def test_status(wanted: int, replicas: list[Replica], status: DeploymentStatus) 
     assert (state.message is None) == (status is DeploymentStatus.READY)
 
 
+@pytest.mark.parametrize(
+    ("replicas", "message"),
+    [([READY], "1 replica is draining."), ([READY, STARTING], "2 replicas are draining.")],
+    ids=["one", "two"],
+)
+def test_the_message_says_how_many_drain(replicas: list[Replica], message: str) -> None:
+    assert standing(a_deployment(0), replicas, NOW).message == message
+
+
 def test_the_message_says_what_is_missing() -> None:
     failed = standing(a_deployment(), [CRASHING], NOW)
     assert "CrashLoopBackOff: exit code 1" in (failed.message or "")

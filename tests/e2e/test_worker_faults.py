@@ -1,5 +1,6 @@
 """Workers that misbehave: each fault is named to the user, and loses nothing of the others."""
 
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -158,7 +159,19 @@ def test_replicas_drain_when_a_deployment_is_destroyed(platform: PlatformProcess
     platform.deploy(folder)
     job_id = platform.submit("drains", {})
     wait_for(Path(f"{gate}.started").exists, "the job is in hand")
-    platform.jig("destroy", "--yes", "--detach", cwd=folder)
-    assert platform.job("drains", job_id)["status"] == "running"
-    gate.touch()
+    deployment_id = platform.deployment("drains")["id"]
+    with ThreadPoolExecutor() as pool, platform.client() as client:
+        destroying = pool.submit(platform.jig, "destroy", "--yes", cwd=folder)
+        wait_for(lambda: client.get("/v1/deployments/drains").status_code == 404, "it is deleted")
+        assert platform.job("drains", job_id)["status"] == "running"
+        going = client.get(f"/v1/deployments/{deployment_id}", params={"deleted": "true"}).json()
+        assert (going["status"], going["status_message"]) == ("Scaling", "1 replica is draining.")
+        assert client.get(f"/v1/deployments/{deployment_id}").status_code == 404
+        assert not destroying.done(), "it waits for the replica"
+        gate.touch()
+        destroyed = destroying.result()
+        gone = client.get(f"/v1/deployments/{deployment_id}", params={"deleted": "true"})
+    assert (gone.status_code, gone.json()["error"]["type"]) == (404, "not_found_error")
+    assert destroyed.stdout == "drains is gone.\n"
+    assert "1 replica is draining.\n" in destroyed.stderr
     assert platform.finished("drains", job_id)["status"] == "done"

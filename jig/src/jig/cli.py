@@ -39,7 +39,7 @@ COMMANDS = (
     ("queue-clear", "queue:queue_clear", "Cancel all jobs of a deployment that wait."),
     ("queue-settings", "queue:queue_settings", "Show a queue's limits and fair keys, or change them."),
     ("download", "download:download", "Fetch a file from the platform's storage."),
-    ("destroy", "deployments:destroy", "Stop a deployment's replicas and delete it."),
+    ("destroy", "deployments:destroy", "Delete a deployment, and wait until its last replica has ended."),
     ("doctor", "doctor:doctor", "Check what a deploy needs, and name the mend for what is missing."),
     ("audit", "audit:audit", "Show who changed what."),
 )

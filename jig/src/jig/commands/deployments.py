@@ -9,7 +9,6 @@ from typing import Annotated, Any
 
 from cyclopts import Parameter
 
-from jig.client import Client
 from jig.deployment import REVISION_VARIABLE
 from jig.errors import DeployError, NotFoundError, WatchInterruptedError
 from jig.options import DEFAULTS, PROJECT_DEFAULTS, Globals, Name, ProjectGlobals, Yes
@@ -58,7 +57,7 @@ def destroy(
     detach: Annotated[bool, Parameter(negative=(), show_default=False, help="Do not wait until it is gone.")] = False,
     options: ProjectGlobals = PROJECT_DEFAULTS,
 ) -> None:
-    """Stop a deployment's replicas and delete it."""
+    """Delete a deployment, and wait until its last replica has ended."""
     session = Session(options)
     name = session.deployment_name(name)
     path = f"/v1/deployments/{name}"
@@ -67,31 +66,38 @@ def destroy(
     session.client.delete(path)
     if not detach:
         session.output.note(f"Waiting until {name} is gone.")
-        limit_seconds = (deployment.get("termination_grace_period_seconds") or 0) + DESTROY_MARGIN_SECONDS
-        wait_until_gone(session.client, name, limit_seconds)
-    state = "is being destroyed" if detach else "is gone"
+        wait_until_gone(session, deployment)
+    state = "is deleted, and its replicas end by themselves" if detach else "is gone"
     session.output.result({"name": name, "destroyed": not detach}, f"{name} {state}.")
 
 
-def wait_until_gone(client: Client, name: str, limit_seconds: float) -> None:
-    """Wait for the platform to forget the deployment.
+def wait_until_gone(session: Session, deployment: Mapping[str, Any]) -> None:
+    """Wait for the last replica of a deleted deployment to end, and say how many there are.
+
+    Args:
+        session: where to ask and what to tell.
+        deployment: as it was before.
 
     Raises:
-        DeployError: it is still there at the limit.
+        DeployError: one is still there some time after the grace period.
         WatchInterruptedError: Ctrl-C; the platform goes on.
     """
+    name, message = deployment["name"], None
+    limit_seconds = (deployment.get("termination_grace_period_seconds") or 0) + DESTROY_MARGIN_SECONDS
     deadline = time.monotonic() + limit_seconds
     try:
         while time.monotonic() < deadline:
-            client.get(f"/v1/deployments/{name}")
+            answer = session.client.get(f"/v1/deployments/{deployment['id']}", deleted="true")
+            if answer.get("status_message") not in (None, message):
+                message = answer["status_message"]
+                session.output.note(str(message))
             time.sleep(POLL_SECONDS)
     except NotFoundError:
         return
     except KeyboardInterrupt as error:
-        raise WatchInterruptedError(
-            f"{name} is still being destroyed.", hint=f"See how it goes: jig status {name}"
-        ) from error
-    raise DeployError(f"{name} is still there after {limit_seconds:.0f} s.", hint=f"See why: jig status {name}")
+        raise WatchInterruptedError(f"{name} is deleted; its replicas still end, by themselves.") from error
+    hint = "It gets no job and no request any more. What keeps its replicas is in the log of `machineshop serve`."
+    raise DeployError(f"{name} is deleted, and after {limit_seconds:.0f} s a replica is still there.", hint=hint)
 
 
 def listing(deployments: list[Mapping[str, Any]], now: datetime) -> str:

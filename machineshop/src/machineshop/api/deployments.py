@@ -12,10 +12,10 @@ from starlette.routing import Route
 from machineshop.api.described import deployments as described
 from machineshop.api.durations import parse_duration, parse_time
 from machineshop.api.endpoint import Api, Call, iso
-from machineshop.errors import InvalidRequest, RegistryAway
+from machineshop.errors import InvalidRequest, NotFound, RegistryAway
 from machineshop.http import json_response
 from machineshop.models import Deployment, DeploymentConfig, RevisionEvent, RevisionFailure
-from machineshop.runtime.base import ArtifactKind, LogLine, Replica, Runtime, VolumeVersion
+from machineshop.runtime.base import ArtifactKind, LogLine, Replica, ReplicaStatus, Runtime, VolumeVersion
 from machineshop.runtime.logs import in_batches
 from machineshop.services.audit import config_values
 from machineshop.services.deployment_rules import secrets_of
@@ -183,7 +183,13 @@ class _Deployments:
         return json_response(await self._view(deployment))
 
     async def get(self, call: Call) -> Response:
-        return json_response(await self._whole_view(await self._find(call)))
+        try:
+            deployment = await self._find(call)
+        except NotFound:
+            if not _is_true(call, "deleted"):
+                raise
+            deployment = await self._find_ending(call)
+        return json_response(await self._whole_view(deployment))
 
     async def rollback(self, call: Call) -> Response:
         identifier = str(call.body.revision_identifier)
@@ -216,7 +222,7 @@ class _Deployments:
         deployment = await self._find(call)
         # The same header with another value only asks the client itself for the raw response.
         streamed = call.headers.get("x-stainless-raw-response") == "stream"
-        follow = streamed or call.query.get("follow", "").lower() in {"1", "true"}
+        follow = streamed or _is_true(call, "follow")
         since = call.query.get("since")
         lines = self._runtime.logs(
             deployment.id,
@@ -248,6 +254,15 @@ class _Deployments:
 
     async def _find(self, call: Call) -> Deployment:
         return await self._deployments.get(call.project_id, call.path["deployment"])
+
+    async def _find_ending(self, call: Call) -> Deployment:
+        """One that was deleted, by its id, as long as replicas of it run: none of them is wanted any more."""
+        deployment = await self._deployments.get_even_deleted(call.project_id, call.path["deployment"])
+        replicas = await self._replicas(deployment.id)
+        if all(replica.status is ReplicaStatus.TERMINATED for replica in replicas):
+            raise NotFound(what="deployment", id=deployment.id)
+        config = msgspec.structs.replace(deployment.config, min_replicas=0)
+        return msgspec.structs.replace(deployment, config=config, desired_replicas=0)
 
     async def _replicas(self, deployment_id: str) -> list[Replica]:
         return await self._runtime.observe(deployment_id)
@@ -356,6 +371,10 @@ def _is_version(image: str, version: str) -> bool:
 def _moment(text: str, now: float) -> float:
     """Seconds since the epoch of a time, or of so long ago."""
     return parse_time(text, "since") if "-" in text else now - parse_duration(text, "since")
+
+
+def _is_true(call: Call, name: str) -> bool:
+    return call.query.get(name, "").lower() in {"1", "true"}
 
 
 def _number(call: Call, name: str, default: int | None) -> int | None:

@@ -44,7 +44,8 @@ def _judge(
     if desired == 0:
         if not live:
             return DeploymentStatus.SCALED_TO_ZERO, "No replica is asked for: max_replicas is 0."
-        return DeploymentStatus.SCALING, f"{len(live)} replicas are draining."
+        draining = "1 replica is draining" if len(live) == 1 else f"{len(live)} replicas are draining"
+        return DeploymentStatus.SCALING, f"{draining}."
     if ready >= desired:
         return DeploymentStatus.READY, None
     broken = next((replica for replica in current if replica.reason in BROKEN_REASONS), None)

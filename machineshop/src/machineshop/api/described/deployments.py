@@ -260,7 +260,11 @@ PREWARM = Operation(
 CREATE = Operation(
     about="Make a deployment.", body=NewDeployment, answer=DeploymentListed, errors={409: None}, links=_NEXT
 )
-GET = Operation(about="A deployment, its status and its replicas.", answer=DeploymentShown)
+GET = Operation(
+    about="A deployment, its status and its replicas.",
+    answer=DeploymentShown,
+    query=(Query("deleted", "Also one that was deleted, by its id, as long as replicas of it drain.", bool),),
+)
 UPDATE = Operation(about="Change a deployment.", body=DeploymentChanges, answer=DeploymentShown, errors={409: None})
 DELETE = Operation(about="Delete a deployment: pending jobs are canceled, replicas drain.", answer=DeploymentDeleted)
 ROLLBACK = Operation(about="Run an earlier revision again.", answer=DeploymentShown, errors={409: None})
