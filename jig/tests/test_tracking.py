@@ -121,6 +121,14 @@ def test_a_replica_that_had_ended_before_is_none_of_this_rollout() -> None:
     assert follow(deployment(replica_events={"r-1": drained}), known=known).replicas == ()
 
 
+def test_a_replica_that_drains_is_none_of_a_rollout_that_goes_back_to_its_revision() -> None:
+    draining = {**RUNNING, "replica_status_reason": "Draining", "revision_id": "rev-2"}
+    new = {**WAITING, "revision_id": "rev-2"}
+    tracking = follow(*[deployment(replica_events={"r-old": draining, "r-new": new})] * 2, step=200.0)
+    assert [replica.id for replica in tracking.replicas] == ["r-new"]
+    assert (tracking.verdict, tracking.older) == (Verdict.WAITING, 1)
+
+
 def test_the_whole_has_an_end() -> None:
     tracking = follow(deployment(), deployment(status_message="Waiting for a GPU."), step=601.0)
     assert tracking.verdict is Verdict.FAILED

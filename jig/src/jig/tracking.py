@@ -18,6 +18,7 @@ READY_TIMEOUT_SECONDS = 120.0  # a replica that runs gets ready within this, or 
 PREPARE_SECONDS = 480.0  # fetching an image or making an environment, before any replica runs
 # The registry may be slow to answer a first pull; a reference that is wrong stays wrong.
 IMAGE_PULL_TIMEOUT_SECONDS = 30.0
+DRAINING = "Draining"
 CRASH_REASONS = frozenset({"CrashLoopBackOff"})
 REVISION_SHOWN = 8
 IMAGE_REASONS = frozenset({"ImagePullBackOff", "ErrImagePull", "InvalidImageName"})
@@ -122,8 +123,10 @@ def track(known: Tracking, deployment: Mapping[str, Any], now: float) -> Trackin
 def is_past(event: Mapping[str, Any], *, is_known: bool) -> bool:
     """True for a replica that ran the revision at an earlier time, which a rollback runs again.
 
-    It had ended before the first look, or was draining then and has ended as it was asked to.
+    It drains, had ended before the first look, or has ended as it was asked to.
     """
+    if event.get("replica_status_reason") == DRAINING:
+        return True
     has_ended = event.get("replica_status") == "Terminated"
     return has_ended and (not is_known or event.get("replica_status_reason") == "Completed")
 

@@ -177,7 +177,7 @@ async def test_a_replica_that_served_gets_nothing_new_for_a_moment_before_it_is_
     (replica,) = await ready(world.runtime, 1)
     await world.runtime.apply(world.spec(), 0)
     leaving = await one(world.runtime, lambda r: r.draining)
-    assert (leaving.status, leaving.ready_since) == (ReplicaStatus.RUNNING, None)
+    assert (leaving.status, leaving.ready_since, leaving.reason) == (ReplicaStatus.RUNNING, None, "Draining")
     assert world.watcher.left == [replica.id]
     await world.restart_server()
     await one(world.runtime, lambda r: r.status is ReplicaStatus.TERMINATED and r.reason == "Completed")

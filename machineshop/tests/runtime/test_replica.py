@@ -105,6 +105,17 @@ def test_draining_a_replica_that_does_not_run_ends_it() -> None:
     assert replica.observed(running, prepared=True).kill_at == 135.0
 
 
+def test_a_replica_that_drains_says_so_until_it_has_ended() -> None:
+    draining = replica.draining(replica.ready(started(), 101.0), 105.0)
+    for record in (draining, replica.running(draining), replica.exited(draining)):
+        seen = replica.view(record)
+        assert (seen.reason, seen.message) == ("Draining", "It finishes what it has in hand, and ends.")
+    hurried = replica.view(replica.draining(draining, 106.0, within_seconds=1, why="The machine goes away."))
+    assert (hurried.reason, hurried.message) == ("Draining", "The machine goes away.")
+    ended = replica.view(replica.settled(replica.exited(draining), Exit(at=106.0, code=0)))
+    assert (ended.reason, ended.message) == ("Completed", "It was asked to end, and did.")
+
+
 def test_a_drained_replica_that_obeyed_is_completed_and_one_that_did_not_is_not() -> None:
     draining = replica.draining(started(), 105.0)
     for end in (Exit(at=106.0, code=0), Exit(at=106.0, signal=15)):

@@ -17,6 +17,7 @@ LONGEST_BACK_OFF_SECONDS = 300.0
 STEADY_RUN_SECONDS = 600.0
 """After a run of this length a crash counts as the first one again."""
 CRASH_LOOP = "CrashLoopBackOff"
+DRAINING = "Draining"
 ENDED_SHOWN_SECONDS = 600.0
 ENDED_SHOWN_COUNT = 5
 ENDED_KEPT_SECONDS = 24 * 3600.0
@@ -356,7 +357,13 @@ _STATUSES = {
 def view(
     record: Record, *, reason: str | None = None, message: str | None = None, preload_failed: bool = False
 ) -> Replica:
-    """The replica as clients see it; `reason` and `message` override the record's own."""
+    """The replica as clients see it; `reason` and `message` override the record's own.
+
+    One that drains says so: it runs and is not ready, as one that starts is, and may be of the revision that starts.
+    """
+    if record.draining_since is not None and record.phase is not Phase.ENDED:
+        reason = DRAINING
+        message = record.draining_because or "It finishes what it has in hand, and ends."
     return Replica(
         id=record.id,
         deployment_id=record.spec.deployment_id,
