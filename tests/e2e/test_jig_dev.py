@@ -7,7 +7,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -163,6 +163,30 @@ class Worker(sprocket.Sprocket):
 
 
 @pytest.mark.timeout(180)
+def test_ctrl_c_while_a_volume_is_sent_says_that_it_begins_anew(tmp_path: Path) -> None:
+    source = tmp_path / "words"
+    source.mkdir()
+    with (source / "large.bin").open("wb") as large:
+        large.truncate(768 * 1024**2)
+    with started(tmp_path, WORKER.format(version=1), "--volume", f"words={source}") as dev:
+        data = Path(dev.env["TMPDIR"])
+        wait_for(lambda: stored_bytes(data) > 16 * 1024**2, "some of it has arrived")
+        dev.process.send_signal(signal.SIGINT)
+        assert dev.process.wait(60) == 130
+        dev.says("the same command sends all files again")
+        assert "is not sent again" not in dev.said
+        dev.left_nothing()
+
+
+def stored_bytes(folder: Path) -> int:
+    """The size of what a throw-away platform has, which may go meanwhile."""
+    sizes = []
+    for path in folder.glob("jig-dev-*/**/*"):
+        with suppress(FileNotFoundError):
+            sizes.append(path.stat().st_size)
+    return sum(sizes)
+
+
 def test_volumes_are_made_of_folders(tmp_path: Path) -> None:
     place, source = tmp_path / "mounted", tmp_path / "words"
     source.mkdir()

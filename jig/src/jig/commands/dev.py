@@ -36,6 +36,7 @@ LOOK_SECONDS = 0.2
 LOOK_SHARE = 0.1  # looking at many files takes no more of a core than this
 RECONNECT_SECONDS = 0.5
 NAMES_SHOWN = 3
+BEGINS_ANEW = "The platform of `jig dev` goes, and what has arrived with it: the same command sends all files again."
 
 PORT = "Where the platform listens; 0 for any free port."
 VOLUME = "NAME=FOLDER: make this volume there of that folder, for the config to mount; may be said again."
@@ -63,7 +64,7 @@ def dev(
         try:
             with Client(target) as client:
                 for volume_name, folder in folders.items():
-                    Publisher(client, output, volume_name).create(folder)
+                    Publisher(client, output, volume_name, BEGINS_ANEW).create(folder)
                 DevLoop(platform, client, output, session.chosen_config).run()
         finally:
             output.note("Stopping: jobs in hand get 10 s, then all of it is removed.")

@@ -19,6 +19,7 @@ from jig.volumes.remote import Version, Volume
 from jig.volumes.upload import forget_uploads
 
 FIRST = 0
+GOES_ON = "To go on, run the same command again: what has arrived is not sent again."
 
 
 class Publisher:
@@ -28,12 +29,14 @@ class Publisher:
         client: the platform.
         output: where it is said how it goes.
         name: the volume's.
+        way_on: what to do where an upload ends too early.
     """
 
-    def __init__(self, client: Client, output: Output, name: str) -> None:
+    def __init__(self, client: Client, output: Output, name: str, way_on: str = GOES_ON) -> None:
         self._client = client
         self._output = output
         self._name = name
+        self._way_on = way_on
         self._steps = Steps(output)
 
     def create(self, folder: Path) -> dict[str, Any]:
@@ -136,14 +139,13 @@ class Publisher:
     @contextmanager
     def _may_go_on(self) -> Iterator[None]:
         """Whatever ends this block too early says how to go on."""
-        way_on = "To go on, run the same command again: what has arrived is not sent again."
         try:
             yield
         except KeyboardInterrupt as error:
-            raise WatchInterruptedError("Interrupted.", hint=way_on) from error
+            raise WatchInterruptedError("Interrupted.", hint=self._way_on) from error
         except JigError as error:
             if not isinstance(error, ConflictError):  # a version that somebody has sealed takes nothing any more
-                error.hint = error.hint or way_on
+                error.hint = error.hint or self._way_on
             raise
 
 
