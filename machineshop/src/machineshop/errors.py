@@ -211,7 +211,7 @@ class VolumeSealed(Conflict):
 
 
 class VolumeMounted(Conflict):
-    """The volume '{name}' is mounted by {deployments}: deploy without it, or destroy them, and delete it then."""
+    """The volume '{name}' is mounted by {deployments}: delete it once that is ready without it, or destroyed."""
 
 
 class QueueFull(MachineshopError):

@@ -330,7 +330,10 @@ async def test_what_still_serves_mounts_its_volume_until_the_next_revision_has_b
 
     assert (await team.describe())["mounted_by"] == [first.id], "its replicas go on until the new ones are ready"
     assert (await team.describe("other"))["mounted_by"] == [first.id], "two revisions count once"
-    assert (await team.refused("DELETE", f"{VOLUMES}/weights"))[:2] == (409, "volume_mounted")
+    status, code, message = await team.refused("DELETE", f"{VOLUMES}/weights")
+    assert (status, code) == (409, "volume_mounted")
+    assert "is mounted by 'user' (revision 1 serves until revision 3 has been ready): delete it once" in message
+    assert "'user': delete it once" in (await team.refused("DELETE", f"{VOLUMES}/other"))[2], "the active one mounts it"
     await team.update("weights", 1, a=b"1")
     assert (await team.describe())["version_history"]["0"]["mounted_by"] == [first.id]
 

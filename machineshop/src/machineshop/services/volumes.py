@@ -265,8 +265,8 @@ class VolumeService:
     async def _users(self, project_id: str) -> dict[tuple[str, int], list[str]]:
         """The ids of the deployments that mount each version of each volume."""
         found: defaultdict[tuple[str, int], list[str]] = defaultdict(list)
-        for deployment_id, _, mount in await self._database.read(store.mounts_of, project_id):
-            found[mount.volume_id or "", mount.version or 0].append(deployment_id)
+        for each in await self._database.read(store.mounts_of, project_id):
+            found[each.mount.volume_id or "", each.mount.version or 0].append(each.deployment_id)
         return dict(found)
 
 

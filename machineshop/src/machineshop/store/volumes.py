@@ -154,23 +154,48 @@ def delete_volume(conn: Connection, project_id: str, name_or_id: str) -> tuple[V
         VolumeMounted: A deployment mounts it.
     """
     volume = _locked(conn, project_id, name_or_id)
-    users = sorted({name for _, name, each in mounts_of(conn, project_id) if each.volume_id == volume.id})
+    users = {str(each): each for each in mounts_of(conn, project_id) if each.mount.volume_id == volume.id}
     if users:
-        raise VolumeMounted(name=volume.name, deployments=", ".join(f"'{name}'" for name in users[:10]))
+        raise VolumeMounted(name=volume.name, deployments=", ".join(sorted(users)[:10]))
     keys = volume_files.remove(conn, files.c.volume_id == volume.id)
     conn.execute(delete(volume_versions).where(volume_versions.c.volume_id == volume.id))
     conn.execute(delete(volumes).where(volumes.c.id == volume.id))
     return volume, keys
 
 
-def mounts_of(conn: Connection, project_id: str) -> list[tuple[str, str, VolumeMount]]:
-    """What the deployments of a project mount: the deployment's id and name, and each volume version once.
+class Mounting(msgspec.Struct, frozen=True):
+    """A version of a volume that a deployment mounts."""
+
+    deployment_id: str
+    deployment_name: str
+    revision_number: int
+    """Of the active revision."""
+    mount: VolumeMount
+    serving_number: int | None = None
+    """Of the revision that mounts it where the active one does not: the last that has been ready."""
+
+    def __str__(self) -> str:
+        if self.serving_number is None:
+            return f"'{self.deployment_name}'"
+        until = f"revision {self.serving_number} serves until revision {self.revision_number} has been ready"
+        return f"'{self.deployment_name}' ({until})"
+
+
+def mounts_of(conn: Connection, project_id: str) -> list[Mounting]:
+    """What the deployments of a project mount: of each deployment every volume version once.
 
     That is what the active revision mounts, and until that has been ready also what the last one did that was: its
     replicas serve meanwhile, and a rollback leads to it.
     """
     query = (
-        select(deployments.c.id, deployments.c.name, deployments.c.revision_id, deployments.c.config, _UNTRIED)
+        select(
+            deployments.c.id,
+            deployments.c.name,
+            deployments.c.revision_id,
+            deployments.c.revision_number,
+            deployments.c.config,
+            _UNTRIED,
+        )
         .join(revisions, revisions.c.id == deployments.c.revision_id)
         .where(
             deployments.c.project_id == project_id,
@@ -179,13 +204,18 @@ def mounts_of(conn: Connection, project_id: str) -> list[tuple[str, str, VolumeM
             or_(deployments.c.config.contains(_HAS_MOUNTS), _UNTRIED),
         )
     )
-    found = []
+    found: list[Mounting] = []
     for row in conn.execute(query).all():
-        mounts = decode_config(row.config).volumes
         serving = last_that_worked(conn, row.id, row.revision_id) if row.untried else None
-        mounts += () if serving is None else serving.config.volumes
-        versions = {(mount.volume_id, mount.version): mount for mount in mounts}
-        found += [(row.id, row.name, mount) for mount in versions.values()]
+        mounts: list[tuple[VolumeMount, int | None]] = []
+        if serving is not None:
+            mounts += [(mount, serving.number) for mount in serving.config.volumes]
+        mounts += [(mount, None) for mount in decode_config(row.config).volumes]  # the active one's word is the last
+        versions = {
+            (mount.volume_id, mount.version): Mounting(row.id, row.name, row.revision_number, mount, number)
+            for mount, number in mounts
+        }
+        found += versions.values()
     return found
 
 
