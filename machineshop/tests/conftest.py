@@ -8,7 +8,7 @@ from pathlib import Path
 import botocore.session
 import pytest
 
-from factory import ADMIN_KEY, AnyArtifact, Clock, Jobs, empty_database
+from factory import ADMIN_KEY, AnyArtifact, Clock, Jobs
 from files.shop import Shop, open_shop
 from machineshop.app import Platform
 from machineshop.blobs import Storage
@@ -24,7 +24,7 @@ from machineshop.services.queue import QueueService
 from machineshop.services.secrets import SecretService
 from machineshop.services.volumes import VolumeService
 from machineshop.store.database import Database
-from machineshop.store.schema import migrate
+from migrated import migrated_database
 from object_storage import ObjectStorage, make_object_storage
 from postgres_cluster import PostgresCluster, make_cluster
 
@@ -46,13 +46,12 @@ def postgres() -> Iterator[PostgresCluster]:
 
 @pytest.fixture(params=["sqlite", "postgres"])
 def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    """An empty database of each kind."""
-    return empty_database(request.param, request, tmp_path)
+    """A database of each kind, without rows."""
+    return migrated_database(request.param, request, tmp_path)
 
 
 @pytest.fixture
 async def database(database_url: str) -> AsyncIterator[Database]:
-    migrate(database_url)
     database = Database(database_url)
     database.start()
     yield database

@@ -4,32 +4,20 @@ import asyncio
 import itertools
 import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import httpx
 import msgspec
-import pytest
 
 from machineshop.app import Platform
 from machineshop.models import Claim, Deployment, Job, Worker
 from machineshop.services.queue import QueueService, Submission
 from machineshop.states import JobState, JobVerb
 from machineshop.store.attempts import Holder
-from machineshop.store.database import sqlite_url
 from machineshop.store.turns import Told, Update
-from postgres_cluster import PostgresCluster
 
 ADMIN_KEY = "a-key-that-only-tests-use"
 WORKER = Worker(hostname="host-1", claim_timeout_seconds=90)
-
-
-def empty_database(kind: str, request: pytest.FixtureRequest, folder: Path) -> str:
-    """The URL of a new database, `sqlite` or `postgres`."""
-    if kind == "sqlite":
-        return sqlite_url(folder / "machineshop.db")
-    cluster: PostgresCluster = request.getfixturevalue("postgres")
-    return cluster.create_database()
 
 
 class Clock:

@@ -63,7 +63,12 @@ class PostgresCluster:
 
     def start(self) -> None:
         """Start the server and wait until it answers."""
-        settings = [f"port={self.port}", "listen_addresses=127.0.0.1", f"unix_socket_directories={self._folder}"]
+        settings = [
+            f"port={self.port}",
+            "listen_addresses=127.0.0.1",
+            f"unix_socket_directories={self._folder}",
+            "fsync=off",  # tests kill it, but never the machine below it
+        ]
         arguments = [str(self._binaries / "postgres"), "-D", str(self._data)]
         for setting in settings:
             arguments += ["-c", setting]
@@ -93,11 +98,11 @@ class PostgresCluster:
         self.stop()
         shutil.rmtree(self._folder, ignore_errors=True)
 
-    def create_database(self) -> str:
-        """A new empty database; returns its URL."""
+    def create_database(self, template: str = "template1") -> str:
+        """A new database, as empty as its template; returns its URL."""
         name = f"test_{uuid.uuid4().hex}"
         with psycopg.connect(self.admin_url, autocommit=True) as conn:
-            conn.execute(f'CREATE DATABASE "{name}"')
+            conn.execute(f'CREATE DATABASE "{name}" TEMPLATE "{template}" STRATEGY FILE_COPY')
         return f"postgresql://postgres@127.0.0.1:{self.port}/{name}"
 
     def _run(self, command: str, *arguments: str) -> None:

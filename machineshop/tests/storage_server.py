@@ -1,10 +1,8 @@
 """A platform of registry and files alone, on a real socket, for the tests of both."""
 
 import asyncio
-import functools
 import socket
 import sys
-import tempfile
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -26,20 +24,11 @@ from machineshop.services.files import FileService
 from machineshop.services.identity import IdentityService
 from machineshop.services.registry import RegistryService
 from machineshop.services.registry_access import RegistryAccess
-from machineshop.store.database import Database, sqlite_url
-from machineshop.store.schema import migrate
+from machineshop.store.database import Database
+from migrated import migrated_sqlite
 
 START_SECONDS = 90  # of a process, on a machine that does much else
 FILE_LIMIT_BYTES = 1024 * 1024 * 1024
-
-
-@functools.cache
-def _empty_database() -> bytes:
-    """A migrated database: made once, because the migrations take longer than most tests."""
-    with tempfile.TemporaryDirectory() as directory:
-        path = Path(directory, "machineshop.db")
-        migrate(sqlite_url(path))
-        return path.read_bytes()
 
 
 class StorageServer:
@@ -48,13 +37,9 @@ class StorageServer:
     def __init__(
         self, data_directory: Path, clock: Callable[[], float], file_limit_bytes: int, storage: Storage | None = None
     ) -> None:
-        path = data_directory / "machineshop.db"
-        if not path.exists():
-            path.write_bytes(_empty_database())
-        url = sqlite_url(path)
         self.data_directory = data_directory
         self.host = ""
-        self.database = Database(url)
+        self.database = Database(migrated_sqlite(data_directory))
         self.identity = IdentityService(self.database)
         self.storage = storage or Storage(data_directory)
         self.registry = RegistryService(self.database, self.storage, lambda: self.base_url, clock)

@@ -27,7 +27,7 @@ from machineshop.services.deployments import DeploymentService
 from machineshop.services.identity import IdentityService
 from machineshop.services.secrets import SecretService
 from machineshop.services.volumes import VolumeService
-from machineshop.store.database import sqlite_url
+from migrated import migrated_sqlite
 from runtime.harness import Watcher
 
 
@@ -66,7 +66,7 @@ class OneLog(FakeRuntime):
 @pytest.fixture
 def database_url(tmp_path: Path) -> str:
     """One kind of database is enough: it only tells who calls."""
-    return sqlite_url(tmp_path / "machineshop.db")
+    return migrated_sqlite(tmp_path)
 
 
 @pytest.fixture

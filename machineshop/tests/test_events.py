@@ -33,10 +33,10 @@ from machineshop.states import TERMINAL_STATES, JobState, JobVerb
 from machineshop.store import deployments as store_deployments
 from machineshop.store.attempts import Holder
 from machineshop.store.chunks import Chunks
-from machineshop.store.database import Database, sqlite_url
+from machineshop.store.database import Database
 from machineshop.store.jobs import JobFilter
 from machineshop.store.turns import Update
-from postgres_cluster import PostgresCluster
+from migrated import migrated_database
 
 TERMINAL = {str(state) for state in TERMINAL_STATES}
 PATH = "/v1/queue/events"
@@ -114,10 +114,7 @@ class Server:
 @pytest.fixture
 def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     """SQLite, unless a test asks for both."""
-    if getattr(request, "param", "sqlite") == "sqlite":
-        return sqlite_url(tmp_path / "machineshop.db")
-    cluster: PostgresCluster = request.getfixturevalue("postgres")
-    return cluster.create_database()
+    return migrated_database(getattr(request, "param", "sqlite"), request, tmp_path)
 
 
 @pytest.fixture

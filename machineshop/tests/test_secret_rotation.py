@@ -8,7 +8,6 @@ from pathlib import Path
 
 import pytest
 
-from factory import empty_database
 from machineshop.errors import InvalidRequest
 from machineshop.models import Identity
 from machineshop.services.deployments import DeploymentService
@@ -18,6 +17,7 @@ from machineshop.services.secret_rules import SecretFields
 from machineshop.services.secrets import SecretService
 from machineshop.store import secrets as store
 from machineshop.store.database import Database
+from migrated import migrated_database
 
 NAMES = [f"secret-{number}" for number in range(5)]
 
@@ -28,7 +28,7 @@ on_both = pytest.mark.parametrize("database_url", ["sqlite", "postgres"], indire
 @pytest.fixture
 def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     """SQLite, and Postgres too for what rests on its rows and locks."""
-    return empty_database(getattr(request, "param", "sqlite"), request, tmp_path)
+    return migrated_database(getattr(request, "param", "sqlite"), request, tmp_path)
 
 
 class Cut(Exception):

@@ -9,7 +9,7 @@ import msgspec
 import pytest
 from sqlalchemy import Connection, select
 
-from factory import Clock, empty_database
+from factory import Clock
 from machineshop.errors import (
     AlreadyExists,
     InvalidRequest,
@@ -29,6 +29,7 @@ from machineshop.store import secrets as store
 from machineshop.store.database import Database
 from machineshop.store.tables import metadata
 from machineshop.store.tables import secrets as table
+from migrated import migrated_database
 
 DAY = 86_400
 CANARY = "canary-d41d8cd98f00b204"
@@ -44,7 +45,7 @@ on_both = pytest.mark.parametrize("database_url", ["sqlite", "postgres"], indire
 @pytest.fixture
 def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     """SQLite, and Postgres too for what rests on its rows and locks."""
-    return empty_database(getattr(request, "param", "sqlite"), request, tmp_path)
+    return migrated_database(getattr(request, "param", "sqlite"), request, tmp_path)
 
 
 @pytest.fixture

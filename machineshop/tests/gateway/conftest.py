@@ -20,13 +20,13 @@ from machineshop.protocol import BoundedHttpProtocol
 from machineshop.services.deployments import DeploymentService
 from machineshop.services.identity import IdentityService
 from machineshop.services.traffic import Traffic
-from machineshop.store.database import sqlite_url
+from migrated import migrated_sqlite
 
 
 @pytest.fixture
 def database_url(tmp_path: Path) -> str:
     """One kind of database is enough: the gateway only asks it who calls, and for what."""
-    return sqlite_url(tmp_path / "machineshop.db")
+    return migrated_sqlite(tmp_path)
 
 
 @pytest.fixture

@@ -25,7 +25,8 @@ from machineshop.services.outside_registry import OutsideRegistry
 from machineshop.services.references import parse_reference
 from machineshop.services.registry import RegistryService
 from machineshop.services.registry_access import RegistryAccess
-from machineshop.store.database import Database, sqlite_url
+from machineshop.store.database import Database
+from migrated import migrated_sqlite
 from pusher import Pusher
 from storage_server import StorageServer, storage_server
 
@@ -35,7 +36,7 @@ BUNDLES = frozenset({ArtifactKind.BUNDLE})
 
 @pytest.fixture
 def database_url(tmp_path: Path) -> str:
-    return sqlite_url(tmp_path / "machineshop.db")
+    return migrated_sqlite(tmp_path)
 
 
 @pytest.fixture
