@@ -61,13 +61,13 @@ class FakePlatform:
     """What the server knows, and what it should do next.
 
     `rollout` holds the replica's event at each look at a deployment, `job_states` the job's state at each look at it;
-    the last of each stays. `failures` are pairs (end of a path, status): the next request for such a path gets that
-    status instead of an answer. `told_upload_url` is where files are to be put instead of here. `told` is what a
-    deployment's answer says besides, or instead, and `registry` what that says which names the registry. Followed logs
-    end when `is_quiet` is set: as they should, or with `is_stopping` as those of a server that goes away.
-    `missing_bytes` is how many bytes too early a download ends. `projects` holds the keys, each with its project's
-    name; all are of `scope`. `queue` holds the jobs but for the one of `job_states`; where `is_old`, there are none of
-    its routes.
+    the last of each stays. `failures` are pairs (end of a path, or a method and a path, and status): the next such
+    request gets that status instead of an answer. `told_upload_url` is where files are to be put instead of here.
+    `told` is what a deployment's answer says besides, or instead, and `registry` what that says which names the
+    registry. Followed logs end when `is_quiet` is set: as they should, or with `is_stopping` as those of a server
+    that goes away. `missing_bytes` is how many bytes too early a download ends. `projects` holds the keys, each with
+    its project's name; all are of `scope`. `queue` holds the jobs but for the one of `job_states`; where `is_old`,
+    there are none of its routes.
     """
 
     url: str = ""
@@ -160,7 +160,7 @@ class Handler(BaseHTTPRequestHandler):
         request = Request(self.command, parts.path, query, dict(self.headers), body)
         self.platform.requests.append(request)
         for failure in self.platform.failures:
-            if parts.path.endswith(failure[0]):
+            if f"{self.command} {parts.path}".endswith(failure[0]):
                 self.platform.failures.remove(failure)
                 self.answer(failure[1], error("The platform is unwell."))
                 return

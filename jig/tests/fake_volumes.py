@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote
@@ -107,10 +108,10 @@ def view(platform: FakePlatform, name: str, number: int | None = None) -> JsonOb
     }
 
 
-def refuse(handler: Handler, status: int, message: str) -> None:
+def refuse(handler: Handler, status: int, message: str, code: str | None = None) -> None:
     kinds = {404: "not_found_error", 409: "conflict_error"}
     kind = kinds.get(status, "invalid_request_error")
-    handler.answer(status, {"error": {"message": message, "type": kind, "param": None, "code": None}})
+    handler.answer(status, {"error": {"message": message, "type": kind, "param": None, "code": code}})
 
 
 def missing(handler: Handler, name: str) -> bool:
@@ -215,6 +216,30 @@ def compare(handler: Handler, request: Request, name: str, number: str) -> None:
     handler.answer(200, {"object": "list", "version": int(number), "data": data})
 
 
+def batch_of(request: Request) -> dict[str, tuple[str, bytes]]:
+    """The files of a batch by their paths: the digest that is said of each, and its bytes."""
+    line, _, data = request.body.partition(b"\n")
+    files, at = {}, 0
+    for each in json.loads(line)["files"]:
+        files[each["path"]] = each["sha256"], data[at : at + each["size"]]
+        at += each["size"]
+    assert at == len(data)
+    return files
+
+
+def put_batch(handler: Handler, request: Request, name: str, number: str) -> None:
+    if missing(handler, name):
+        return
+    batch = batch_of(request)
+    for path, (said, content) in batch.items():
+        if digest(content) != said:
+            refuse(handler, 400, f"The bytes of '{path}' have another SHA-256 than is said of them.", "digest_mismatch")
+            return
+    for path, (_, content) in batch.items():
+        handler.platform.files[f"{name}/{number}/{path}"] = content
+    handler.answer(200, {"object": "file_batch", "version": int(number)})
+
+
 def files(handler: Handler, request: Request, name: str, number: str) -> None:
     if missing(handler, name):
         return
@@ -268,6 +293,7 @@ ROUTES = (
     ("DELETE", rf"{VOLUMES}/([\w.-]+)", delete),
     ("POST", rf"{VOLUMES}/([\w.-]+)/versions/(\d+)/files", compare),
     ("GET", rf"{VOLUMES}/([\w.-]+)/versions/(\d+)/files", files),
+    ("PUT", rf"{VOLUMES}/([\w.-]+)/versions/(\d+)/files", put_batch),
     ("POST", "/v1/storage/multipart/init", init),
     ("POST", "/v1/storage/multipart/complete", complete),
     ("PUT", r"/signed/part/([\w-]+)/(\d+)", put_part),

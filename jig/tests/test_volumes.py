@@ -12,12 +12,15 @@ from fake_platform import FakePlatform
 from jig_process import Jig, finish, wait_until
 
 MIB = 1024 * 1024
+# What goes alone.
+LARGER = b"y" * MIB
+BATCH = f"PUT {fake_volumes.VOLUMES}/words/versions/0/files"
 FILES = {"words.txt": b"one\ntwo\n", "deep/er/a b.bin": b"x" * 300_000, "empty": b""}
 
 
 @pytest.fixture
 def source(tmp_path: Path) -> Path:
-    """A folder of files."""
+    """A folder of small files."""
     folder = tmp_path / "source"
     for name, content in FILES.items():
         write(folder / name, content)
@@ -44,7 +47,9 @@ def write(place: Path, content: bytes) -> None:
 
 def sent(platform: FakePlatform) -> list[str]:
     """The names of what was uploaded, each as often as it was."""
-    return sorted(each.path.rpartition("/")[2] for each in platform.sent("PUT", "/signed/"))
+    alone = [each.path.rpartition("/")[2] for each in platform.sent("PUT", "/signed/")]
+    together = [name for each in platform.sent("PUT", fake_volumes.VOLUMES) for name in fake_volumes.batch_of(each)]
+    return sorted([*alone, *(name.rpartition("/")[2] for name in together)])
 
 
 def stored(platform: FakePlatform, name: str, version: int) -> dict[str, bytes]:
@@ -165,7 +170,7 @@ def test_a_create_goes_on_where_it_was_interrupted(jig: Jig, platform: FakePlatf
     finished = jig("volumes", "create", "words", str(source))
     assert finished.code == 0, finished.err
     assert "its upload goes on" in finished.err
-    assert sent(platform) == ["a%20b.bin", "empty"]
+    assert sent(platform) == ["a b.bin", "empty"]
     assert stored(platform, "words", 0) == FILES
 
 
@@ -222,19 +227,26 @@ def test_a_later_version_that_was_not_sealed_is_sealed_by_an_update(
 
 
 def test_a_platform_that_is_unwell_for_a_moment_is_asked_again(jig: Jig, platform: FakePlatform, source: Path) -> None:
-    platform.failures += [("words.txt", 503), ("words.txt", 500), ("upload-request", 502), ("/files", 503)]
+    write(source / "larger.bin", LARGER)
+    platform.failures += [("larger.bin", 503), ("larger.bin", 500), ("upload-request", 502)]
+    platform.failures += [(BATCH, 503), (BATCH, 408), ("/files", 503)]
     finished = jig("volumes", "create", "words", str(source))
     assert finished.code == 0, finished.err
-    assert stored(platform, "words", 0) == FILES
+    assert not platform.failures
+    assert stored(platform, "words", 0) == {**FILES, "larger.bin": LARGER}
 
 
-def test_what_the_platform_refuses_is_not_tried_again(jig: Jig, platform: FakePlatform, source: Path) -> None:
-    platform.failures.append(("words.txt", 413))
+@pytest.mark.parametrize(("refused", "name"), [("larger.bin", "larger.bin"), (BATCH, "words.txt")], ids=["one", "many"])
+def test_what_the_platform_refuses_is_not_tried_again(
+    jig: Jig, platform: FakePlatform, source: Path, refused: str, name: str
+) -> None:
+    write(source / "larger.bin", LARGER)
+    platform.failures.append((refused, 413))
     finished = jig("volumes", "create", "words", str(source))
     assert finished.code == 1
     assert "The platform is unwell." in finished.err
     assert "To go on, run the same command again" in finished.err
-    assert sent(platform).count("words.txt") == 1
+    assert sent(platform).count(name) == 1
     assert not platform.volumes.versions["words"][0].sealed_at
 
 
@@ -289,6 +301,7 @@ def test_ctrl_c_says_how_to_go_on(jig: Jig, platform: FakePlatform, source: Path
         silent.listen()
         url = f"http://127.0.0.1:{silent.getsockname()[1]}"
         platform.told_upload_url = url
+        write(source / "larger.bin", LARGER)
         with jig.start("volumes", "create", "words", str(source)) as process:
             wait_until(process, lambda: platform.sent("POST", "/v1/storage/upload-request"), "an upload begins")
             process.send_signal(signal.SIGINT)
@@ -297,7 +310,7 @@ def test_ctrl_c_says_how_to_go_on(jig: Jig, platform: FakePlatform, source: Path
     assert "To go on, run the same command again" in finished.err
     platform.told_upload_url = None
     assert jig("volumes", "create", "words", str(source)).code == 0
-    assert stored(platform, "words", 0) == FILES
+    assert stored(platform, "words", 0) == {**FILES, "larger.bin": LARGER}
 
 
 @pytest.mark.parametrize("words", [("--watch",), ("--aws-oidc-role-arn", "arn:x"), ("--credentials-secret", "s")])

@@ -70,6 +70,7 @@ TABLE = [
             ("PATCH", "", {"content": {"type": "files", "source_prefix": "mine/1"}}),
             ("DELETE", "", None),
             ("GET", "/versions/{version}/files", None),
+            ("PUT", "/versions/{version}/files", None),
             (
                 "POST",
                 "/versions/{version}/files",

@@ -222,9 +222,12 @@ def _fuzz(target: Target, operation: AnyOperation, mode: GenerationMode) -> None
 
 
 def _has_rules(operation: AnyOperation) -> bool:
-    """Whether something can be sent that is not as described: of a path any text is one, and of some queries."""
+    """Whether something can be sent that is not as described: of a path, some queries and some bodies anything is."""
     queries = [each for each in operation.definition.raw["parameters"] if each["in"] == "query"]
-    return bool(operation.body) or any(each["required"] or each["schema"] != {"type": "string"} for each in queries)
+    bodies = operation.definition.raw.get("requestBody", {}).get("content", {}).values()
+    return any("schema" in each for each in bodies) or any(
+        each["required"] or each["schema"] != {"type": "string"} for each in queries
+    )
 
 
 def _links(operation: AnyOperation) -> dict[str, Any]:

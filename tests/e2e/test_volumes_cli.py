@@ -13,6 +13,7 @@ import pytest
 from platform_process import BIN, PlatformProcess, wait_for
 
 FILES = 400
+FILE_BYTES = 64 * 1024
 MIB = 1024 * 1024
 # What whoever comes second is told: there is a volume; it holds other files; files go; it is complete.
 REFUSALS = ("The volume words already exists", "still not in words as they are here", "takes no change of its files")
@@ -20,10 +21,10 @@ REFUSALS = ("The volume words already exists", "still not in words as they are h
 
 @pytest.fixture
 def source(tmp_path: Path) -> Path:
-    """A folder of many small files."""
+    """A folder of small files, of which a dozen requests bring all."""
     folder = tmp_path / "source"
     for number in range(FILES):
-        write(folder / f"{number % 10}" / f"{number:04}.bin", os.urandom(2048))
+        write(folder / f"{number % 10}" / f"{number:04}.bin", os.urandom(FILE_BYTES))
     return folder
 
 
@@ -158,7 +159,7 @@ def test_two_clients_with_one_folder_make_one_volume(platform: PlatformProcess, 
 def test_two_clients_with_two_folders_make_no_mixture(platform: PlatformProcess, source: Path, tmp_path: Path) -> None:
     other = tmp_path / "other"
     for number in range(FILES):
-        write(other / f"{number % 10}" / f"{number:04}.txt", os.urandom(2048))
+        write(other / f"{number % 10}" / f"{number:04}.txt", os.urandom(FILE_BYTES))
     both = [start(platform, "volumes", "create", "words", folder) for folder in (source, other)]
     ended = [end(jig) for jig in both]
     whole = [digests(source), digests(other)]
@@ -193,7 +194,7 @@ def test_an_update_sends_what_is_new_alone(platform: PlatformProcess, source: Pa
 
 def test_a_volume_is_described_and_deleted(platform: PlatformProcess, source: Path) -> None:
     create(platform, "words", source)
-    assert "400, 800.0 KiB" in platform.jig("volumes", "describe", "words", cwd=platform.folder).stdout
+    assert "400, 25.0 MiB" in platform.jig("volumes", "describe", "words", cwd=platform.folder).stdout
     assert "words" in platform.jig("volumes", "list", cwd=platform.folder).stdout
     refused = platform.jig("volumes", "create", "words", source, cwd=platform.folder, check=False)
     assert refused.returncode == 1

@@ -93,6 +93,7 @@ from machineshop.services.targets import targets_of
 from machineshop.services.traffic import Traffic
 from machineshop.services.volume_files import VolumeContents
 from machineshop.services.volume_origins import VolumeOrigins
+from machineshop.services.volume_uploads import VolumeUploads
 from machineshop.services.volumes import VolumeService
 from machineshop.services.webhooks import WebhookService
 from machineshop.store import leases
@@ -326,6 +327,7 @@ class Platform:
             own_bucket=own,
         )
         self.volumes = VolumeService(self.database, self.files.leftovers, origins.check)
+        self.volume_uploads = VolumeUploads(self.database, self.storage.blobs, self.files.leftovers)
         self.volume_sync = VolumeSync(self.database, self.files, origins.open)
 
     def _loops(self, watcher: PlatformWatcher) -> list[Loop]:
@@ -379,7 +381,7 @@ class Platform:
             gateway,
             *registry_app.routes(self.registry, self.registry_access, lambda: self.base_url, self.audit),
             *multipart_api.routes(api, self.multipart),
-            *volumes_api.routes(api, self.volumes),
+            *volumes_api.routes(api, self.volumes, self.volume_uploads),
             *files_api.routes(api, self.files),
             *secrets_api.routes(api, self.secrets),
             *self._where_the_replicas_are(

@@ -5,6 +5,7 @@
     │   ├── MalformedBody
     │   ├── InsufficientCapacity
     │   ├── BodyTooSlow           408
+    │   ├── DigestMismatch
     │   ├── SecretMissing
     │   ├── VolumeUnusable
     │   └── RangeNotSatisfiable   416
@@ -94,6 +95,15 @@ class BodyTooSlow(InvalidRequest):
 
     def __init__(self, seconds: float) -> None:
         MachineshopError.__init__(self, seconds=seconds)
+
+
+class DigestMismatch(InvalidRequest):
+    """The bytes of '{path}' have another SHA-256 than is said of them. Nothing of this was stored: read it anew."""
+
+    param = "files"
+
+    def __init__(self, path: str) -> None:
+        MachineshopError.__init__(self, path=path)
 
 
 class SecretMissing(InvalidRequest):

@@ -12,7 +12,7 @@ import pytest
 from machineshop.blobs import Storage, streams
 from machineshop.blobs.base import BlobMissing, DigestDiffers, Part, PartMissing, Upload
 from machineshop.blobs.bucket_storage import BucketStorage
-from machineshop.blobs.layout import new_file_key, new_registry_key
+from machineshop.blobs.layout import new_file_key, new_file_keys, new_registry_key
 from machineshop.blobs.ranges import ByteRange
 from machineshop.errors import PayloadTooLarge
 from machineshop.ids import new_id
@@ -97,6 +97,14 @@ async def test_what_goes_in_comes_out(storage: Storage, group: str, size: int) -
     assert await read(storage, key) == content
     assert b"".join([bytes(part) async for part in (await storage.blobs.open(key)).windows()]) == content
     assert [entry.key for entry in await storage.blobs.entries(key.partition("/")[0])] == [key]
+
+
+async def test_many_small_ones_are_stored_together(storage: Storage) -> None:
+    contents = {key: CONTENT[at : at + at % 5000] for at, key in enumerate(new_file_keys(100))}
+    contents[new_file_key()] = b"of another folder"
+    await storage.blobs.put_all({key: memoryview(content) for key, content in contents.items()})
+    assert {key: await read(storage, key) for key in contents} == contents
+    assert {entry.key for entry in await storage.blobs.entries("files")} == set(contents)
 
 
 async def test_ranges(storage: Storage) -> None:

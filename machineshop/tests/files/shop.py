@@ -26,6 +26,7 @@ from machineshop.services.identity import IdentityService
 from machineshop.services.multipart import MultipartService
 from machineshop.services.queue import QueueService
 from machineshop.services.volume_files import VolumeContents
+from machineshop.services.volume_uploads import VolumeUploads
 from machineshop.services.volumes import VolumeService
 from machineshop.states import JobVerb
 from machineshop.store.attempts import Holder
@@ -63,11 +64,12 @@ class Shop:
         )
         self.volumes = VolumeService(database, self.files.leftovers, lambda _: None, clock)
         self.contents = VolumeContents(database, self.storage.blobs)
+        uploads = VolumeUploads(database, self.storage.blobs, self.files.leftovers, clock)
         api = Api(identity)
         self.application = Starlette(
             routes=[
                 *multipart_api.routes(api, self.multipart),
-                *volumes_api.routes(api, self.volumes),
+                *volumes_api.routes(api, self.volumes, uploads),
                 *files_api.routes(api, self.files),
             ]
         )

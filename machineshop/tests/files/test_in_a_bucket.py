@@ -21,6 +21,7 @@ from machineshop.services.queue import QueueService
 from machineshop.states import JobVerb
 from machineshop.store.database import Database
 from object_storage import ObjectStorage
+from volumes.conftest import VOLUMES, batch_path, batched
 
 MIB = 1024 * 1024
 PARTS = [random.Random(number).randbytes(size) for number, size in enumerate((5 * MIB, 5 * MIB + 1, 17))]
@@ -167,6 +168,29 @@ async def test_without_redirects_the_bytes_come_from_us(shop: Shop, bucket: Stor
     shop.storage.blobs.signs = False
     answer = await shop.client().get("/v1/storage/a.txt", headers={"range": "bytes=2-"})
     assert (answer.status_code, answer.content) == (206, b"tes")
+
+
+async def test_many_files_of_a_volume_come_by_one_request(
+    shop: Shop, objects: ObjectStorage, bucket: StorageUrl
+) -> None:
+    client, files = shop.client(), {f"{number % 7}/{number}": b"%d" % number for number in range(100)}
+    made = {"name": "weights", "type": "readOnly", "content": {"type": "files", "source_prefix": "weights/0"}}
+    assert (await client.post(VOLUMES, json=made)).status_code == 200
+    for _ in range(2):
+        assert (await client.put(batch_path(0), content=batched(files))).status_code == 200
+    assert (await read(shop, "weights/0/3/94")).content == b"94"
+    shop.clock.now += DOUBT_SECONDS + 1
+    await shop.clean()
+    assert len(objects.keys(bucket)) == 100, "those of the first time go when nobody reads them any more"
+    broken = shop.client()
+    objects.stop()
+    try:
+        refused(await broken.put(batch_path(1), content=batched({"a": b"a"})), 503, "storage_unavailable")
+    finally:
+        objects.restart()
+    assert (await client.put(batch_path(1), content=batched({"a": b"a"}))).status_code == 200
+    assert (await client.delete(f"{VOLUMES}/weights")).status_code == 200
+    assert objects.keys(bucket) == set()
 
 
 async def test_an_outage_is_said_and_heals_by_itself(shop: Shop, objects: ObjectStorage) -> None:

@@ -1,6 +1,7 @@
 """A project that has volumes, on a socket, on each database."""
 
 import hashlib
+import json
 from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
@@ -59,6 +60,10 @@ class Volumes:
         answer = await self.answer("POST", f"{VOLUMES}/{name}/versions/{number}/files", body)
         return {each["path"]: each["status"] for each in answer["data"]}
 
+    async def batch(self, number: int, files: dict[str, bytes], name: str = "weights") -> httpx.Response:
+        """Files in one request."""
+        return await self.client.put(batch_path(number, name), content=batched(files))
+
     async def mount(self, deployment: str, *mounts: dict[str, Any]) -> Deployment:
         """A deployment that mounts these."""
         fields = {"name": deployment, "image": "registry/ns/hello@sha256:1", "gpu_type": "none", "volumes": mounts}
@@ -109,6 +114,16 @@ def refusal(answer: httpx.Response) -> tuple[int, str, str]:
 
 def claimed(path: str, data: bytes) -> dict[str, Any]:
     return {"path": path, "size": len(data), "sha256": hashlib.sha256(data).hexdigest()}
+
+
+def batched(files: dict[str, bytes]) -> bytes:
+    """The body of a batch."""
+    line = json.dumps({"files": [claimed(path, data) for path, data in files.items()]})
+    return line.encode() + b"\n" + b"".join(files.values())
+
+
+def batch_path(number: int, name: str = "weights") -> str:
+    return f"{VOLUMES}/{name}/versions/{number}/files"
 
 
 @pytest.fixture

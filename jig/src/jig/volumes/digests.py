@@ -50,6 +50,12 @@ def hash_files(files: Sequence[SourceFile], progress: Callable[[int], None]) -> 
     return [HashedFile(file, digests[file.name]) for file in files]
 
 
+def changed(file: SourceFile) -> VolumeError:
+    """The error for a file that is not what it was when its digest was taken."""
+    hint = "Run the same command again when nothing writes to the folder any more."
+    return VolumeError(f"{file.place} has changed since it was read.", hint=hint)
+
+
 def read(file: SourceFile, start: int, end: int) -> Iterator[bytes]:
     """The file's bytes from one place to another, in pieces; the file is the same before and after.
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from jig.errors import PlatformError
 from jig.volumes.crew import PATIENCE_SECONDS, Unit
-from jig.volumes.digests import HashedFile
+from jig.volumes.digests import HashedFile, read
 from jig.volumes.parts import Journal, PartedUpload, part_bytes_of, volume_key
 from jig.volumes.remote import Version
 from jig.volumes.transfer import Transfer
@@ -61,7 +61,9 @@ class PartedFile:
 
     def _send(self, number: int) -> tuple[Unit, ...]:
         try:
-            etag = self._transfer.put(self._upload.urls[number - 1], self._file, *self._range(number))
+            start, end = self._range(number)
+            pieces = partial(read, self._file, start, end)
+            etag = self._transfer.put(self._upload.urls[number - 1], pieces, end - start)
         except PlatformError as error:
             raise self._judged(error) from error
         with self._lock:

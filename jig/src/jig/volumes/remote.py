@@ -161,7 +161,7 @@ class Version:
         self._client = client
         self.name = name
         self.number = number
-        self._files = f"{path_of(name)}/versions/{number}/files"
+        self.files_path = f"{path_of(name)}/versions/{number}/files"
 
     def stored_name(self, file: str) -> str:
         """What a file of it is called in the platform's storage."""
@@ -192,7 +192,7 @@ class Version:
         """All files that it has, by name."""
         after: str | None = None
         while True:
-            answer = self._client.get(self._files, limit=LISTED_AT_ONCE, after=after)
+            answer = self._client.get(self.files_path, limit=LISTED_AT_ONCE, after=after)
             for each in answer["data"]:
                 yield StoredFile(str(each["name"]), int(each["size"]), each.get("sha256"))
             if not answer.get("has_more") or not answer["data"]:
@@ -211,6 +211,6 @@ class Version:
         for start in range(0, len(files), COMPARED_AT_ONCE):
             batch = files[start : start + COMPARED_AT_ONCE]
             asked = [{"path": f.file.name, "size": f.file.size_bytes, "sha256": f.sha256} for f in batch]
-            answer = self._client.post(self._files, {"files": asked}, is_repeatable=True)
+            answer = self._client.post(self.files_path, {"files": asked}, is_repeatable=True)
             answered |= {str(each["path"]): str(each["status"]) for each in answer["data"]}
         return answered

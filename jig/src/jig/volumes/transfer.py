@@ -1,4 +1,4 @@
-"""One piece of a file to a signed URL, and the bytes of it that have gone out so far."""
+"""One request that brings bytes, and how many of them have gone out so far."""
 
 from __future__ import annotations
 
@@ -8,8 +8,6 @@ from typing import Any
 
 from jig.client import Client
 from jig.volumes.crew import Crew
-from jig.volumes.digests import read
-from jig.volumes.source import SourceFile
 
 Progress = Callable[[int], None]
 """Called with the number of bytes that have just gone out; a negative number takes them back."""
@@ -29,38 +27,44 @@ class Transfer:
     crew: Crew
     progress: Progress
 
-    def put(self, target: Mapping[str, Any], file: SourceFile, start: int, end: int) -> str:
-        """Send the bytes from one place to another, again if need be; return the ETag of the answer.
+    def put(
+        self, target: Mapping[str, Any], pieces: Callable[[], Iterator[bytes]], length: int, *, head: bytes = b""
+    ) -> str:
+        """Send bytes, again if need be; return the ETag of the answer.
 
         Args:
             target: where to: `url`, `method` and perhaps `headers`.
-            file: where from.
-            start: the first byte's place.
-            end: the place behind the last one.
+            pieces: gives the bytes, from the first one each time.
+            length: how many they are.
+            head: what goes before them; it is none of the progress.
 
         Raises:
             PlatformError: the receiver refuses, or is away for too long.
-            VolumeError: the file cannot be read, or has changed.
+            VolumeError: a file cannot be read, or has changed.
         """
-        return self.crew.patiently(lambda: self._put_once(target, file, start, end))
+        return self.crew.patiently(lambda: self._put_once(target, pieces, length, head))
 
-    def _put_once(self, target: Mapping[str, Any], file: SourceFile, start: int, end: int) -> str:
+    def _put_once(
+        self, target: Mapping[str, Any], pieces: Callable[[], Iterator[bytes]], length: int, head: bytes
+    ) -> str:
         sent_bytes = 0
 
         def chunks() -> Iterator[bytes]:
             nonlocal sent_bytes
-            for chunk in read(file, start, end):
+            if head:
+                yield head
+            for piece in pieces():
                 self.crew.check()
-                yield chunk
-                sent_bytes += len(chunk)
-                self.progress(len(chunk))
+                yield piece
+                sent_bytes += len(piece)
+                self.progress(len(piece))
 
         try:
             response = self.client.send(
                 target.get("method") or "PUT",
                 target["url"],
                 chunks(),
-                length=end - start,
+                length=len(head) + length,
                 key=target["url"].startswith("/"),
                 headers=target.get("headers"),
             )

@@ -1,4 +1,4 @@
-"""The bytes of files into an open version: small files whole, large ones in parts, several requests at a time."""
+"""The bytes of files into an open version: small files in batches, large ones in parts, several requests at a time."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from collections.abc import Callable, Sequence
 from functools import partial
 
 from jig.client import Client
-from jig.errors import VolumeError
+from jig.volumes.batches import SMALL_BELOW_BYTES, batches_of, send_batch
 from jig.volumes.crew import Crew, Unit
-from jig.volumes.digests import HashedFile
+from jig.volumes.digests import HashedFile, changed, read
 from jig.volumes.parted import PartedFile, journal_of
 from jig.volumes.parts import MIB, journals_folder, remove_journals, remove_old_journals, volume_key
 from jig.volumes.remote import Version
@@ -55,8 +55,14 @@ def upload(
         journal = journal_of(journals, client.target.base_url, volume_id, version, hashed)
         return PartedFile(transfer, version, hashed, journal).begin()
 
-    ordered = sorted(files, key=lambda each: -each.file.size_bytes)
-    crew.run(partial(begin, hashed) for hashed in ordered)
+    def send(batch: Sequence[HashedFile]) -> tuple[Unit, ...]:
+        send_batch(transfer, version, batch)
+        return ()
+
+    large = [each for each in files if each.file.size_bytes >= SMALL_BELOW_BYTES]
+    small = [each for each in files if each.file.size_bytes < SMALL_BELOW_BYTES]
+    large.sort(key=lambda each: -each.file.size_bytes)
+    crew.run([*(partial(begin, each) for each in large), *(partial(send, batch) for batch in batches_of(small))])
 
 
 def forget_uploads(client: Client, volume_id: str) -> None:
@@ -69,9 +75,6 @@ def send_whole(transfer: Transfer, version: Version, hashed: HashedFile) -> None
     file = hashed.file
     body = {"filename": version.stored_name(file.name)}
     answer = transfer.crew.patiently(lambda: transfer.client.post("/v1/storage/upload-request", body))
-    etag = transfer.put(answer["upload_url"], file, 0, file.size_bytes)
+    etag = transfer.put(answer["upload_url"], partial(read, file, 0, file.size_bytes), file.size_bytes)
     if SHA256.fullmatch(etag) and etag != hashed.sha256:  # an object storage's ETag is of another kind
-        raise VolumeError(
-            f"{file.place} has changed since it was read.",
-            hint="Run the same command again when nothing writes to the folder any more.",
-        )
+        raise changed(file)

@@ -109,6 +109,10 @@ class Call:
             raise InvalidRequest(f"The query parameter '{name}' is missing.", param=name)
         return value
 
+    async def read(self, limit_bytes: int, mend: str) -> bytes:
+        """The body as it is, of a route that takes no JSON; arguments and errors are those of `read_body`."""
+        return await read_body(self._scope, self._receive, limit_bytes, mend=mend)
+
     async def disconnected(self) -> None:
         """Return once the client has closed the connection; the body must have been read."""
         while (await self.request.receive())["type"] != "http.disconnect":

@@ -152,8 +152,15 @@ def _operation(route: DescribedRoute, method: str, operation: Operation, types: 
         described["description"] = f"Keys: {', '.join(sorted(route.scopes))}."
         described["security"] = [{"key": []}]
     if route.body is not None:
-        described["requestBody"] = {"required": True, "content": {_JSON: {"schema": types.schema(route.body)}}}
+        described["requestBody"] = _request_body(route, operation, types)
     return described
+
+
+def _request_body(route: DescribedRoute, operation: Operation, types: _Types) -> dict[str, Any]:
+    is_json = operation.body_media == _JSON
+    about = {"description": operation.body_about} if operation.body_about else {}
+    content = {operation.body_media: {"schema": types.schema(route.body)} if is_json else {}}
+    return {"required": True, "content": content, **about}
 
 
 _NAME = {"type": "string", "minLength": 1}

@@ -48,6 +48,10 @@ class Operation(msgspec.Struct, frozen=True, kw_only=True):
     """Errors beside those that every such route has; a type where the answer has more than errors have."""
     body: Any = None
     """The type of its body, where the one that decodes it says less; it goes before that."""
+    body_media: str = "application/json"
+    """What its body is; of another than JSON, `body` is the type of what `body_about` says."""
+    body_about: str = ""
+    """What else there is to say of the body; a sentence or two."""
     links: Sequence[Link] = ()
     head: bool = False
     """Whether HEAD is a way to ask of its own."""

@@ -2,26 +2,31 @@
 
 from typing import Any
 
+import msgspec
 from starlette.responses import Response
 from starlette.routing import Route
 
 from machineshop.api.described import volumes as described
-from machineshop.api.endpoint import Api, Call, iso
-from machineshop.errors import InvalidRequest
+from machineshop.api.endpoint import Api, Call, decode, iso
+from machineshop.errors import InvalidRequest, MalformedBody
 from machineshop.http import json_response
 from machineshop.models import StoredFile
-from machineshop.services.volume_rules import Claims, VolumeFields, as_builtins
+from machineshop.services.volume_rules import Batch, Claims, VolumeFields, as_builtins
+from machineshop.services.volume_uploads import VolumeUploads
 from machineshop.services.volumes import MAX_PAGE, SeenVersion, SeenVolume, VolumeService
 from machineshop.store.volume_files import prefix_of
 
 DEFAULT_PAGE = 1000
 # `MAX_CLAIMS` of the longest paths, with every character escaped, come to more: who has such sends fewer at a time.
 CLAIMS_LIMIT_BYTES = 8 * 1024 * 1024
+# A batch is held in memory: of larger files a request for each costs little beside their bytes.
+BATCH_LIMIT_BYTES = 8 * 1024 * 1024
+_BATCH = msgspec.json.Decoder(Batch)
 
 
-def routes(api: Api, volumes: VolumeService) -> list[Route]:
+def routes(api: Api, volumes: VolumeService, uploads: VolumeUploads) -> list[Route]:
     """All routes of this module; they come before those of files, which would take them for one's name."""
-    pages = _Volumes(volumes)
+    pages = _Volumes(volumes, uploads)
     written: dict[str, Any] = {"body": VolumeFields}
     claimed: dict[str, Any] = {"body": Claims, "body_limit_bytes": CLAIMS_LIMIT_BYTES}
     found: list[Route] = []
@@ -37,6 +42,7 @@ def routes(api: Api, volumes: VolumeService) -> list[Route]:
             api.route("DELETE", one, pages.delete, action="volume.delete", operation=say["DELETE"]),
             api.route("GET", files, pages.list_files, operation=say["FILES"]),
             api.route("POST", files, pages.claim, **claimed, operation=say["CLAIM"]),
+            api.route("PUT", files, pages.put_files, operation=say["BATCH"]),
         ]
     return found
 
@@ -44,8 +50,9 @@ def routes(api: Api, volumes: VolumeService) -> list[Route]:
 class _Volumes:
     """The handlers."""
 
-    def __init__(self, volumes: VolumeService) -> None:
+    def __init__(self, volumes: VolumeService, uploads: VolumeUploads) -> None:
         self._volumes = volumes
+        self._uploads = uploads
 
     async def list_all(self, call: Call) -> Response:
         found = await self._volumes.list_all(call.project_id)
@@ -95,6 +102,20 @@ class _Volumes:
         held = await self._volumes.claim(call.project_id, call.path["volume"], number, claims)
         data = [{"path": claim.path, "status": each} for claim, each in zip(claims, held, strict=True)]
         return json_response({"object": "list", "version": number, "data": data})
+
+    async def put_files(self, call: Call) -> Response:
+        """Many small files at once."""
+        number = _number(call.path["version"], "version")
+        volume = await self._volumes.get(call.project_id, call.path["volume"])
+        body = await call.read(BATCH_LIMIT_BYTES, "Send fewer files at a time, and a large one by itself.")
+        end = body.find(b"\n")
+        if end < 0:
+            raise MalformedBody("The body has no line feed: it is a line of JSON and the files' bytes behind that.")
+        batch = decode(body[:end], _BATCH)
+        data = memoryview(body)[end + 1 :]
+        await self._uploads.put(volume, number, batch.files, data)
+        count = {"files_count": len(batch.files), "size": len(data)}
+        return json_response({"object": "file_batch", "version": number, **count})
 
 
 def _view(seen: SeenVolume) -> dict[str, Any]:

@@ -4,7 +4,7 @@
 object storage. One suite of tests holds both to what is said here.
 """
 
-from collections.abc import AsyncIterable, AsyncIterator, Sequence
+from collections.abc import AsyncIterable, AsyncIterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 from typing import NamedTuple, Protocol
@@ -83,6 +83,16 @@ class BlobStore(Protocol):
 
     signs: bool
     """Whether readers are sent to where the bytes are, by `signed_url`."""
+
+    async def put_all(self, contents: Mapping[str, memoryview]) -> None:
+        """Store small blobs whose bytes are all here, durably; for less than one after the other as uploads.
+
+        Arguments:
+            contents: The bytes by key. Nobody knows the keys yet: after an error some of them may be there.
+
+        Raises:
+            DiskFull: There is no room for all of them.
+        """
 
     async def open(self, key: str) -> Blob:
         """Open a blob.

@@ -54,7 +54,7 @@ def full_disk_is_an_answer() -> Iterator[None]:
         raise
 
 
-def write_all(file: FileIO, data: bytes) -> None:
+def write_all(file: FileIO, data: bytes | memoryview) -> None:
     """Write all of `data`; the system may take it in pieces."""
     rest = memoryview(data)
     while rest:

@@ -26,7 +26,7 @@ In a bucket, where bytes are given their key before their digest is known:
 
 import re
 
-from machineshop.ids import new_id
+from machineshop.ids import new_id, new_ids
 
 REGISTRY = "registry"
 FILES = "files"
@@ -73,5 +73,11 @@ def ended_path(group: str, name: str) -> str:
 
 def new_file_key() -> str:
     """A key for one upload of a file."""
-    name = new_id()
-    return f"{FILES}/{name[-2:]}/{name}"
+    (key,) = new_file_keys(1)
+    return key
+
+
+def new_file_keys(count: int) -> list[str]:
+    """Keys for files that come together: all in one folder, so that putting it on disk is done once."""
+    names = new_ids(count)
+    return [f"{FILES}/{names[0][-2:]}/{name}" for name in names]

@@ -1,6 +1,7 @@
 """Whole blobs as objects in a bucket."""
 
-from collections.abc import AsyncIterator
+import asyncio
+from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,15 @@ class BucketBlobs:
         self.signs = signs
         self._bucket = bucket
         self._threads = threads
+
+    async def put_all(self, contents: Mapping[str, memoryview]) -> None:
+        """See `BlobStore`: as many at a time as there are threads."""
+        putting = [self._threads.submit(self._put, key, data) for key, data in contents.items()]
+        try:
+            await asyncio.gather(*putting)
+        finally:
+            for each in putting:
+                each.cancel()
 
     async def open(self, key: str) -> "BucketBlob":
         """See `BlobStore`."""
@@ -57,6 +67,9 @@ class BucketBlobs:
     async def entries(self, prefix: str) -> list[BlobEntry]:
         """See `BlobStore`."""
         return await self._threads.run(self._bucket.entries, f"{prefix}/")
+
+    def _put(self, key: str, data: memoryview) -> None:
+        self._bucket.put(key, bytes(data))
 
 
 class BucketBlob:

@@ -12,7 +12,7 @@ from urllib.parse import quote
 from machineshop.blobs import Storage
 from machineshop.blobs.base import Blob, BlobMissing
 from machineshop.blobs.layout import FILES, new_file_key
-from machineshop.errors import InvalidRequest, MachineshopError, NotFound, PayloadTooLarge, Unavailable
+from machineshop.errors import InvalidRequest, MachineshopError, NotFound, PayloadTooLarge
 from machineshop.ids import new_id
 from machineshop.models import ApiKey, StoredFile, Volume
 from machineshop.services.file_names import MAX_NAME_LENGTH, NotAJobsFile, check_file_name, job_of_upload
@@ -212,19 +212,12 @@ class FileService:
             DiskFull: There is no room.
         """
         blob_key = key or new_file_key()
-        with self.leftovers.in_flight(blob_key):
-            try:
-                await publish(blob_key)
-                replaced = await self._store(FileRecord(file, blob_key), attempt, copied_into)
-            except BaseException as error:
-                refused = isinstance(error, MachineshopError) and not isinstance(error, Unavailable)
-                if refused and key is None:
-                    await self._blobs.delete(blob_key)
-                else:  # the store may have it all the same, or another request may have stored the same
-                    self.leftovers.doubt(blob_key)
-                raise
-        if replaced not in (None, blob_key):
-            await self.leftovers.discard(replaced)
+        # Where there is no choice of the key, another request may have stored the same.
+        async with self.leftovers.in_flight([blob_key], removed=key is None):
+            await publish(blob_key)
+            replaced = await self._store(FileRecord(file, blob_key), attempt, copied_into)
+        if replaced is not None and replaced != blob_key:
+            await self.leftovers.discard([replaced])
 
     async def find(self, project_id: str, name: str) -> StoredFile:
         """What is known of a file.

@@ -7,11 +7,12 @@ what another one has under way looks the same as what it has left behind, and st
 """
 
 import logging
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
 
 from machineshop.blobs import Storage
 from machineshop.blobs.layout import FILES
+from machineshop.errors import MachineshopError, Unavailable
 from machineshop.store import files as store
 from machineshop.store.database import Database
 
@@ -46,25 +47,40 @@ class Leftovers:
         self._doubtful: dict[str, float] = {}
         self._walked_to = ""
 
-    @contextmanager
-    def in_flight(self, blob_key: str) -> Iterator[None]:
-        """Leave a blob alone that no row names yet."""
-        self._in_flight.add(blob_key)
+    @asynccontextmanager
+    async def in_flight(self, blob_keys: Sequence[str], *, removed: bool = True) -> AsyncIterator[None]:
+        """Leave blobs alone that no row names yet; the block stores them and the rows.
+
+        Arguments:
+            blob_keys: The blobs' keys.
+            removed: Remove them where the rows are refused. Otherwise, and where it is not known whether they were
+                stored, they are looked at later.
+        """
+        self._in_flight.update(blob_keys)
         try:
             yield
+        except BaseException as error:
+            refused = isinstance(error, MachineshopError) and not isinstance(error, Unavailable)
+            if refused and removed:
+                await self._delete(blob_keys)
+            else:
+                for key in blob_keys:
+                    self.doubt(key)
+            raise
         finally:
-            self._in_flight.discard(blob_key)
+            self._in_flight.difference_update(blob_keys)
 
     def doubt(self, blob_key: str) -> None:
         """Look at a blob again later: it is not known whether the row that names it was stored."""
         self._doubtful[blob_key] = self._clock()
 
-    async def discard(self, blob_key: str) -> None:
-        """Remove a blob that a row names no longer, unless others do; later, where readers are sent to its address."""
-        if self._blobs.signs:
-            self.doubt(blob_key)
-        else:
-            await self.remove([blob_key])
+    async def discard(self, blob_keys: list[str]) -> None:
+        """Remove blobs that rows name no longer, unless others do; later, where readers are sent to their addresses."""
+        if not self._blobs.signs:
+            await self.remove(blob_keys)
+            return
+        for key in blob_keys:
+            self.doubt(key)
 
     async def remove(self, blob_keys: list[str]) -> int:
         """Remove those of these blobs that no row names; returns how many."""
@@ -135,6 +151,6 @@ class Leftovers:
             removed += len(unused)
         return removed
 
-    async def _delete(self, blob_keys: list[str]) -> None:
+    async def _delete(self, blob_keys: Sequence[str]) -> None:
         for key in blob_keys:
             await self._blobs.delete(key)

@@ -17,6 +17,8 @@ from machineshop.services.file_names import RESERVED_FOLDER, check_file_name
 NAME = re.compile(r"[A-Za-z0-9_.-]{1,100}")
 # As many as one call may tell the hashes of.
 MAX_CLAIMS = 5000
+# As many files as one request may bring: their rows keep the store's writer from others for some milliseconds.
+MAX_BATCH = 500
 DIGEST_PATTERN = "^[0-9a-f]{64}$"
 KEYS_PREFIX = "secret:"
 MAX_PATH_LENGTH = 1024
@@ -68,6 +70,12 @@ class Claims(msgspec.Struct, frozen=True):
     """The body that asks which of a client's files need not be uploaded."""
 
     files: Annotated[list[Claim], Meta(min_length=1, max_length=MAX_CLAIMS)]
+
+
+class Batch(msgspec.Struct, frozen=True):
+    """What a batch of files says before their bytes."""
+
+    files: Annotated[list[Claim], Meta(min_length=1, max_length=MAX_BATCH)]
 
 
 def check_name(name: str) -> None:

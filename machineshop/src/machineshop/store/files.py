@@ -75,6 +75,23 @@ def put_file(conn: Connection, record: FileRecord, copied_into: str | None = Non
     return replaced
 
 
+def put_batch(
+    conn: Connection, project_id: str, volume_name: str, number: int, records: Sequence[FileRecord]
+) -> list[str]:
+    """Keep files of a version of a volume; returns the blob keys of those of their names, which need them no longer.
+
+    Raises:
+        VolumeSealed: The version's files are settled.
+        InvalidRequest: There is no such version, nor is it the next one.
+        NotFound: The project is gone.
+    """
+    projects.hold(conn, project_id)
+    place = volume_files.open_place(conn, project_id, volume_name, number)
+    replaced = volume_files.named(conn, project_id, [record.file.name for record in records])
+    put_files(conn, records, place)
+    return [row["blob_key"] for row in replaced.values()]
+
+
 def put_files(conn: Connection, records: Sequence[FileRecord], place: Place) -> None:
     """Keep files of a version of a volume, which is open, in the place of those of their names."""
     if records:

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 from sqlalchemy import ColumnElement, Connection, RowMapping, and_, case, delete, exists, func, select, update
 
-from machineshop.errors import VolumeSealed
+from machineshop.errors import InvalidRequest, VolumeSealed
 from machineshop.models import Contents, StoredFile
 from machineshop.states import VolumeState
 from machineshop.store.tables import files, volume_versions, volumes
@@ -65,6 +65,24 @@ def place_of(conn: Connection, project_id: str, name: str) -> Place | None:
         volume_versions.c.volume_id == volume.id, volume_versions.c.number == number
     )
     return Place(volume.id, volume_name, number, VolumeState(conn.execute(state).scalar_one()))
+
+
+def open_place(conn: Connection, project_id: str, volume_name: str, number: int) -> Place:
+    """The version of a volume that files are to be put into; it stays open until the end of the transaction.
+
+    Raises:
+        VolumeSealed: The version's files are settled.
+        InvalidRequest: There is no such version, nor is it the next one.
+    """
+    place = place_of(conn, project_id, f"{prefix_of(volume_name, number)}-")
+    if place is None:
+        raise InvalidRequest(
+            f"{number} is no version of the volume '{volume_name}' that could be filled: it is its current one, or the "
+            "one after that.",
+            param="version",
+        )
+    check_open(place)
+    return place
 
 
 def check_open(place: Place, *, is_copied: bool = False) -> None:

@@ -6,7 +6,6 @@ from typing import Any
 
 from sqlalchemy import Connection
 
-from machineshop.errors import InvalidRequest
 from machineshop.models import StoredFile
 from machineshop.store import files, volume_files
 from machineshop.store.files import FileRecord
@@ -46,14 +45,7 @@ def link(
         InvalidRequest: There is no such version, nor is it the next one.
     """
     prefix = volume_files.prefix_of(volume_name, number)
-    place = volume_files.place_of(conn, project_id, f"{prefix}-")
-    if place is None:
-        raise InvalidRequest(
-            f"{number} is no version of the volume '{volume_name}' that could be filled: it is its current one, or the "
-            "one after that.",
-            param="version",
-        )
-    volume_files.check_open(place)
+    place = volume_files.open_place(conn, project_id, volume_name, number)
     there = volume_files.named(conn, project_id, [prefix + path for path, _, _ in wanted])
     known = volume_files.with_digests(conn, place.volume_id, [digest for _, _, digest in wanted])
     held: list[Held] = []

@@ -7,7 +7,7 @@ from msgspec import UNSET, Meta, UnsetType
 
 from machineshop.api.described.shapes import Id, Listed, Time
 from machineshop.api.operation import Link, Operation, Query
-from machineshop.services.volume_rules import NAME, VolumeContent
+from machineshop.services.volume_rules import MAX_BATCH, NAME, Batch, VolumeContent
 from machineshop.store.volume_links import Held
 
 
@@ -107,6 +107,15 @@ class ClaimShown(msgspec.Struct):
     status: Held
 
 
+class BatchShown(msgspec.Struct):
+    """What a version has got."""
+
+    object: Literal["file_batch"]
+    version: int
+    files_count: int
+    size: int
+
+
 class ClaimsShown(msgspec.Struct):
     """What a version has of the files that were asked for, in their order."""
 
@@ -132,11 +141,12 @@ class VolumeChanges(msgspec.Struct):
     content: VolumeContent | UnsetType = UNSET
 
 
+BATCH_MEDIA = "application/octet-stream"
 _OF_IT = {"volume": "$response.body#/name"}
 
 
 def operations(base: str) -> dict[str, Operation]:
-    """By method, for the volumes below a path; `LIST` is its list, `FILES` and `CLAIM` are of a version's files."""
+    """By method, for the volumes below a path; `LIST` is its list; the last three are of a version's files."""
     one = f"{base}/{{volume}}"
     return {
         "LIST": Operation(about="The project's volumes, by name.", answer=Listed[VolumeShown]),
@@ -163,5 +173,14 @@ def operations(base: str) -> dict[str, Operation]:
         ),
         "CLAIM": Operation(
             about="Which of a client's files need not be uploaded.", answer=ClaimsShown, errors={409: None}
+        ),
+        "BATCH": Operation(
+            about="Upload many small files at once: all of them or none.",
+            body=Batch,
+            body_media=BATCH_MEDIA,
+            body_about=f"A line of JSON, as the schema Batch describes it, of 1 to {MAX_BATCH} files. Behind the line "
+            "feed that ends it follow the bytes of these files, in their order, with nothing between them.",
+            answer=BatchShown,
+            errors={409: None, 507: None},
         ),
     }
