@@ -10,9 +10,9 @@ from sqlalchemy import text
 from files.shop import Shop
 from machineshop.errors import ArtifactMissing, InvalidRequest, NotFound, VolumeUnusable
 from machineshop.models import Scope, VolumeMount
+from machineshop.services.volume_paths import trouble_in
 from machineshop.store import revisions
 from machineshop.store.database import Database
-from machineshop.store.volume_files import trouble_in
 from volumes.conftest import VOLUMES, Volumes, claimed, refusal
 
 MOUNT = {"name": "weights", "mount_path": "/models"}

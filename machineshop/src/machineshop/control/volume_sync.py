@@ -24,6 +24,8 @@ from machineshop.models import Volume, VolumeOrigin, VolumeVersion
 from machineshop.services.file_names import check_file_name
 from machineshop.services.files import FileService
 from machineshop.services.multipart import MULTIPART_LIMIT_BYTES
+from machineshop.services.volume_checks import VolumeChecks
+from machineshop.services.volume_paths import MAX_FILES, trouble_in
 from machineshop.states import VolumeState
 from machineshop.store import volume_files, volumes
 from machineshop.store.database import Database
@@ -88,6 +90,7 @@ class VolumeSync:
         self._files = files
         self._open_origin = open_origin
         self._clock = clock
+        self._checks = VolumeChecks(database)
         self._threads = ThreadPoolExecutor(MAX_VERSIONS_AT_ONCE * MAX_FILES_AT_ONCE, thread_name_prefix="volume-sync")
         self._copies: dict[Key, Copy] = {}
         self._turns: dict[str, int] = {}
@@ -172,7 +175,9 @@ class VolumeSync:
             await self._copy_all(key, origin, volume, todo)
         finally:
             await origin.close()
-        if await self._database.write(volumes.finish_copy, volume, version.number, self._clock()):
+        if await self._checks.sealing(
+            lambda: self._database.write(volumes.finish_copy, volume, version.number, self._clock())
+        ):
             log.info("volumes.synced volume_id=%s version=%d files=%d", *key, len(wanted))
 
     async def _listed(self, origin: OriginCalls, volume: Volume, version: VolumeVersion) -> dict[str, OriginObject]:
@@ -200,14 +205,14 @@ class VolumeSync:
                             "new in them.",
                             is_final=True,
                         )
-                    if len(found) > volume_files.MAX_FILES:
+                    if len(found) > MAX_FILES:
                         break
         except TimeoutError:
             text = f"The list of the objects under {uri} took more than {LISTING_SECONDS:.0f} s."
             raise OriginTrouble(text, is_final=False) from None
         if not found:
             raise OriginTrouble(f"There is no object under {uri}.", is_final=True)
-        if trouble := volume_files.trouble_in([each.path for each in found.values()]):
+        if trouble := await asyncio.to_thread(trouble_in, [each.path for each in found.values()]):
             raise InvalidRequest(trouble)
         return found
 

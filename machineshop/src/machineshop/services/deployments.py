@@ -18,6 +18,7 @@ from machineshop.ids import new_id
 from machineshop.models import Deployment, DeploymentConfig, Revision, RevisionEvent, RevisionFailure
 from machineshop.runtime.base import ArtifactKind, Capacity
 from machineshop.services import deployment_rules as rules
+from machineshop.services.volume_checks import VolumeChecks
 from machineshop.store import deployments, revisions, secrets, volumes
 from machineshop.store.database import Database
 
@@ -58,6 +59,7 @@ class DeploymentService:
         self._capacity = capacity
         self._accepts = accepts
         self._clock = clock
+        self._checks = VolumeChecks(database)
         self._cache: dict[tuple[str, str], tuple[float, Deployment]] = {}
         self._listeners: list[Callable[[], None]] = []
 
@@ -93,7 +95,7 @@ class DeploymentService:
             created_at=now,
             updated_at=now,
         )
-        await self._database.write(deployments.insert, deployment)
+        await self._checks.sealing(lambda: self._database.write(deployments.insert, deployment))
         self.changed()
         return deployment
 
@@ -251,16 +253,12 @@ class DeploymentService:
             revision_number=revision.number,
             updated_at=self._clock(),
         )
-        await self._database.write(deployments.update, new, old, action if revision.id != old.revision_id else None)
-        self.changed()
-        return new
+        return await self._put(new, old, action if revision.id != old.revision_id else None)
 
     async def _restart(self, project_id: str, name_or_id: str) -> Deployment:
         old = await self._fresh(project_id, name_or_id)
         new = await self._with_next_revision(msgspec.structs.replace(old, updated_at=self._clock()))
-        await self._database.write(deployments.update, new, old, "system")
-        self.changed()
-        return new
+        return await self._put(new, old, "system")
 
     async def _update(self, project_id: str, name_or_id: str, changes: dict[str, Any]) -> Deployment:
         old = await self._fresh(project_id, name_or_id)
@@ -278,7 +276,10 @@ class DeploymentService:
         if rules.makes_revision(old.config, config):
             action = "update"
             new = await self._with_next_revision(new)
-        await self._database.write(deployments.update, new, old, action)
+        return await self._put(new, old, action)
+
+    async def _put(self, new: Deployment, old: Deployment, action: str | None) -> Deployment:
+        await self._checks.sealing(lambda: self._database.write(deployments.update, new, old, action))
         self.changed()
         return new
 

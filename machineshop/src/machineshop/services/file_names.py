@@ -5,7 +5,7 @@ import unicodedata
 from machineshop.errors import InvalidRequest, NotPermitted
 from machineshop.ids import is_id
 from machineshop.models import Scope
-from machineshop.store.volume_files import MAX_DEPTH
+from machineshop.services.volume_paths import MAX_DEPTH
 
 MAX_NAME_LENGTH = 512
 # `<volume>/<version>/`, and the path within it.

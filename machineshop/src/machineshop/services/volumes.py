@@ -14,6 +14,7 @@ from machineshop.errors import Conflict, InvalidRequest, NotFound
 from machineshop.ids import new_id
 from machineshop.models import Contents, StoredFile, Volume, VolumeOrigin, VolumeVersion
 from machineshop.services.leftovers import Leftovers
+from machineshop.services.volume_checks import VolumeChecks
 from machineshop.services.volume_rules import Claim, VolumeFields, check_claims, origin_of, required
 from machineshop.states import VolumeState
 from machineshop.store import volume_files, volume_links
@@ -80,6 +81,7 @@ class VolumeService:
         self._leftovers = leftovers
         self._check_origin = check_origin
         self._clock = clock
+        self._checks = VolumeChecks(database)
         self._counted: dict[tuple[str, int], Contents] = {}
 
     async def create(self, project_id: str, fields: VolumeFields) -> SeenVolume:
@@ -154,6 +156,7 @@ class VolumeService:
         Raises:
             NotFound: The project has no such volume.
             InvalidRequest: A field is wrong; `param` names it.
+            Conflict: Files of the current version, which is sealed by that, come and go all the time.
         """
         volume = await self.get(project_id, name_or_id)
         if fields.name not in {volume.name, msgspec.UNSET}:
@@ -169,7 +172,9 @@ class VolumeService:
                 self._check_origin(origin)
             now = self._clock()
             added = _new_version(volume.id, number, origin, now)
-            unneeded = await self._database.write(store.add_version, project_id, added, now)
+            unneeded = await self._checks.sealing(
+                lambda: self._database.write(store.add_version, project_id, added, now)
+            )
             await self._leftovers.remove(unneeded)
         return await self.describe(project_id, volume.name)
 
@@ -178,9 +183,11 @@ class VolumeService:
 
         Raises:
             NotFound: The project has no such volume.
-            Conflict: The version is not ready by that.
+            Conflict: The version is not ready by that, or its files come and go all the time.
         """
-        volume, version = await self._database.write(store.seal_current, project_id, name_or_id, self._clock())
+        volume, version = await self._checks.sealing(
+            lambda: self._database.write(store.seal_current, project_id, name_or_id, self._clock())
+        )
         if version.state is not VolumeState.READY:
             why = version.message or "it has no file yet, or they are still copied."
             raise Conflict(message=f"Version {version.number} of the volume '{volume.name}' is not ready: {why}")

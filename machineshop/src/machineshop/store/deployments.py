@@ -23,6 +23,7 @@ def insert(conn: Connection, deployment: Deployment) -> None:
     Raises:
         AlreadyExists: The project has a deployment of this name.
         VolumeUnusable: A volume that it mounts is gone, or not ready.
+        Unchecked: Nobody has looked at the paths of a version that it mounts and that is still open.
         NotFound: Its project is gone.
     """
     projects.hold(conn, deployment.project_id)
@@ -65,6 +66,7 @@ def update(conn: Connection, deployment: Deployment, old: Deployment, action: st
     Raises:
         ChangedMeanwhile: It was changed or deleted since it was read.
         VolumeUnusable: A volume that it mounts is gone, or not ready.
+        Unchecked: Nobody has looked at the paths of a version that it mounts and that is still open.
     """
     # Compared as values: what an earlier version has written down may lack fields that this one knows.
     query = select(deployments).where(deployments.c.id == old.id, _LIVE).with_for_update()

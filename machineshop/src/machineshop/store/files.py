@@ -68,7 +68,7 @@ def put_file(conn: Connection, record: FileRecord, copied_into: str | None = Non
     if copied_into is not None and (place is None or place.volume_id != copied_into):
         raise NotFound(what="volume", id=copied_into)
     if place is not None:
-        volume_files.check_open(place, is_copied=copied_into is not None)
+        volume_files.begin_change(conn, place, is_copied=copied_into is not None)
     mine = _is(file.project_id, file.name)
     replaced: str | None = conn.execute(select(files.c.blob_key).where(mine).with_for_update()).scalar()
     _PUT.run(conn, _placed(record, place))
@@ -106,7 +106,7 @@ def remove_file(conn: Connection, project_id: str, name: str) -> str | None:
     """
     place = volume_files.place_of(conn, project_id, name)
     if place is not None:
-        volume_files.check_open(place)
+        volume_files.begin_change(conn, place)
     return conn.execute(delete(files).where(_is(project_id, name)).returning(files.c.blob_key)).scalar()
 
 

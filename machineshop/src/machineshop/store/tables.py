@@ -536,6 +536,9 @@ volume_versions = Table(
     Column("origin_secret", String),
     Column("created_at", Timestamp, nullable=False),
     Column("sealed_at", Timestamp),
+    # A look at its files' paths since whose beginning no file has come or gone, and what it has found, once it is over.
+    Column("check_id", String),
+    Column("paths_trouble", Text),
     CheckConstraint("state IN ('open', 'pending', 'syncing', 'ready', 'failed')", name="state"),
     CheckConstraint("(state IN ('ready', 'failed')) = (sealed_at IS NOT NULL)", name="sealed_has_time"),
     CheckConstraint("state NOT IN ('pending', 'syncing') OR origin_uri IS NOT NULL", name="copied_has_origin"),

@@ -5,7 +5,6 @@ that number until the version is made. Who stores or removes such a file holds t
 seals a version holds it for writing: on whichever server the two meet, one of them is first.
 """
 
-import itertools
 import re
 from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
@@ -16,14 +15,6 @@ from machineshop.errors import InvalidRequest, VolumeSealed
 from machineshop.models import Contents, StoredFile
 from machineshop.states import VolumeState
 from machineshop.store.tables import files, volume_versions, volumes
-
-# A replica's folder is made of them one by one, and a seal looks at each.
-MAX_FILES = 200_000
-# How many parts a path may have, and in how many folders a version's files may lie: each is made on every machine.
-MAX_DEPTH = 32
-MAX_FOLDERS = 200_000
-# What a file system takes as one name.
-MAX_COMPONENT_BYTES = 255
 
 # Databases bound how many values one statement has.
 _NAMES_AT_A_TIME = 500
@@ -45,6 +36,8 @@ class Place(NamedTuple):
     number: int
     state: VolumeState
     """Open, where it is not made yet."""
+    is_checked: bool = False
+    """Whether somebody has looked at its paths, or is about to (`volume_checks`)."""
 
 
 def place_of(conn: Connection, project_id: str, name: str) -> Place | None:
@@ -61,10 +54,11 @@ def place_of(conn: Connection, project_id: str, name: str) -> Place | None:
         return None
     if number == volume.current_version + 1:
         return Place(volume.id, volume_name, number, VolumeState.OPEN)
-    state = select(volume_versions.c.state).where(
+    query = select(volume_versions.c.state, volume_versions.c.check_id).where(
         volume_versions.c.volume_id == volume.id, volume_versions.c.number == number
     )
-    return Place(volume.id, volume_name, number, VolumeState(conn.execute(state).scalar_one()))
+    version = conn.execute(query).one()
+    return Place(volume.id, volume_name, number, VolumeState(version.state), version.check_id is not None)
 
 
 def open_place(conn: Connection, project_id: str, volume_name: str, number: int) -> Place:
@@ -81,18 +75,26 @@ def open_place(conn: Connection, project_id: str, volume_name: str, number: int)
             "one after that.",
             param="version",
         )
-    check_open(place)
+    begin_change(conn, place)
     return place
 
 
-def check_open(place: Place, *, is_copied: bool = False) -> None:
-    """Refuse to change the files of a version that has its final ones.
+def begin_change(conn: Connection, place: Place, *, is_copied: bool = False) -> None:
+    """Refuse to change the files of a version that has its final ones; what is known of its paths is so no more.
 
     Raises:
         VolumeSealed: It has, or somebody else fills it.
     """
     if place.state is not (VolumeState.SYNCING if is_copied else VolumeState.OPEN):
         raise VolumeSealed(name=place.volume_name, version=place.number, why=_WHYS.get(place.state, "it is open"))
+    if place.is_checked:
+        forget_check(conn, place.volume_id, place.number)
+
+
+def forget_check(conn: Connection, volume_id: str, number: int) -> None:
+    """Take back the look at a version's paths: a file comes or goes."""
+    version = and_(volume_versions.c.volume_id == volume_id, volume_versions.c.number == number)
+    conn.execute(update(volume_versions).where(version).values(check_id=None, paths_trouble=None))
 
 
 def prefix_of(volume_name: str, number: int) -> str:
@@ -153,47 +155,11 @@ def remove(conn: Connection, condition: ColumnElement[bool]) -> list[str]:
 def remove_named(conn: Connection, volume_id: str, number: int, names: Sequence[str]) -> list[str]:
     """Remove some files of a version that is being copied; returns the keys of their blobs."""
     found: list[str] = []
+    forget_check(conn, volume_id, number)
     for at in range(0, len(names), _NAMES_AT_A_TIME):
         some = files.c.name.in_(names[at : at + _NAMES_AT_A_TIME])
         found += remove(conn, and_(in_version(volume_id, number), some))
     return found
-
-
-def trouble_of(conn: Connection, volume_name: str, volume_id: str, number: int) -> str:
-    """Why the files of a version are none that a folder could be made of; empty: they are."""
-    names = conn.execute(select(files.c.name).where(in_version(volume_id, number)).limit(MAX_FILES + 1)).scalars().all()
-    start = len(prefix_of(volume_name, number))
-    return trouble_in([name[start:] for name in names])
-
-
-def trouble_in(paths: Sequence[str]) -> str:
-    """The same, of the paths alone. Pure."""
-    if not paths:
-        return "It has no file."
-    if len(paths) > MAX_FILES:
-        return f"It has more than {MAX_FILES} files: pack some of them together."
-    folders: set[str] = set()
-    for path in paths:
-        if path.count("/") >= MAX_DEPTH:
-            return f"'{path}' has more than {MAX_DEPTH} parts between '/': put it into fewer folders."
-        at = path.rfind("/")
-        while at > 0 and (folder := path[:at]) not in folders:  # those above a known one are known
-            folders.add(folder)
-            at = path.rfind("/", 0, at)
-        if len(folders) > MAX_FOLDERS:
-            return f"Its files lie in more than {MAX_FOLDERS} folders: put them into fewer."
-    return _trouble_between(paths, folders)
-
-
-def _trouble_between(paths: Sequence[str], folders: set[str]) -> str:
-    for path in itertools.chain(paths, folders):
-        length = len(path) - path.rfind("/") - 1
-        if 4 * length > MAX_COMPONENT_BYTES and len(path[-length:].encode()) > MAX_COMPONENT_BYTES:
-            return f"A part of '{path}' has more than {MAX_COMPONENT_BYTES} bytes, which no file system takes."
-    if both := min(folders.intersection(paths), default=""):
-        within = next(path for path in paths if path.startswith(f"{both}/"))
-        return f"'{both}' is a file and the folder of '{within}' at once."
-    return ""
 
 
 def unhashed(conn: Connection, limit: int) -> list[tuple[StoredFile, str]]:

@@ -10,7 +10,7 @@ from sqlalchemy.exc import IntegrityError
 from machineshop.errors import AlreadyExists, InvalidRequest, NotFound, VolumeMounted, VolumeUnusable
 from machineshop.models import Volume, VolumeMount, VolumeOrigin, VolumeVersion
 from machineshop.states import VOLUME_MOVES, VolumeState
-from machineshop.store import volume_files
+from machineshop.store import volume_checks, volume_files
 from machineshop.store.announcements import announce
 from machineshop.store.deployment_rows import decode_config
 from machineshop.store.naming import named
@@ -79,6 +79,7 @@ def add_version(conn: Connection, project_id: str, added: VolumeVersion, now: fl
     Raises:
         NotFound: The volume is gone.
         InvalidRequest: It is not the next version, or there are as many as there may be.
+        Unchecked: Nobody has looked at the paths of the current one.
     """
     volume = _locked(conn, project_id, id_=added.volume_id)
     if added.number != volume.current_version + 1:
@@ -103,6 +104,7 @@ def seal_current(conn: Connection, project_id: str, name_or_id: str, now: float)
 
     Raises:
         NotFound: The project has no such volume.
+        Unchecked: Nobody has looked at its paths.
     """
     volume = _locked(conn, project_id, name_or_id)
     if volume_files.has_files(conn, volume.id, volume.current_version):
@@ -115,11 +117,14 @@ def seal(conn: Connection, volume: Volume, number: int, now: float) -> None:
     """Let the files of a version be what they are, where it is open; the volume's row is held.
 
     Files that no folder could be made of make it a failed one.
+
+    Raises:
+        Unchecked: Nobody has looked at its paths.
     """
     is_open = and_(_is(volume.id, number), volume_versions.c.state == str(VolumeState.OPEN))
     if conn.execute(select(volume_versions.c.number).where(is_open)).first() is None:
         return
-    trouble = volume_files.trouble_of(conn, volume.name, volume.id, number)
+    trouble = volume_checks.trouble_of(conn, volume, number)
     state = VolumeState.FAILED if trouble else VolumeState.READY
     conn.execute(volume_versions.update().where(is_open).values(state=str(state), message=trouble, sealed_at=now))
 
@@ -129,6 +134,7 @@ def mount(conn: Connection, project_id: str, mounts: Sequence[VolumeMount], now:
 
     Raises:
         VolumeUnusable: One of them is gone, or not ready.
+        Unchecked: Nobody has looked at the paths of one of them.
     """
     for each in sorted(mounts, key=lambda mounted: mounted.volume_id or ""):  # in one order, or two could wait in turn
         try:
@@ -247,8 +253,15 @@ def note_trouble(conn: Connection, volume_id: str, number: int, message: str) ->
 
 
 def finish_copy(conn: Connection, volume: Volume, number: int, now: float) -> bool:
-    """Seal a version whose files have all been copied; False where it is gone, or failed by that."""
-    trouble = volume_files.trouble_of(conn, volume.name, volume.id, number)
+    """Seal a version whose files have all been copied; False where it is gone, or failed by that.
+
+    Raises:
+        Unchecked: Nobody has looked at its paths.
+    """
+    found = version(conn, volume.id, number)
+    if found is None or found.state is not VolumeState.SYNCING:
+        return False
+    trouble = volume_checks.trouble_of(conn, volume, number)
     target = VolumeState.FAILED if trouble else VolumeState.READY
     return move(conn, volume.id, number, target, now, trouble) and not trouble
 
