@@ -30,6 +30,13 @@ class Elsewhere:
         self.clock = clock
         self.allowed = {objects.port}
         self.origins = VolumeOrigins(secrets, self._allows)
+        self.by_machine = False
+        self.sync = self.new_sync()
+
+    def give_machine_rights(self) -> None:
+        """Have what the machine may read copied from now on, where the environment says how."""
+        self.by_machine = True
+        self.origins = VolumeOrigins(self.secrets, lambda *_: False, by_machine=True)
         self.sync = self.new_sync()
 
     def new_sync(self) -> VolumeSync:
@@ -45,7 +52,8 @@ class Elsewhere:
         await self.secrets.create(self.team.project_id, SecretFields(name=name, value=value), "key-1")
 
     def content(self, secret: str = "s3-keys") -> dict[str, Any]:
-        return {"type": "files", "origin": {"s3": {"uri": str(self.url), "role_arn": f"secret:{secret}"}}}
+        rights = {} if self.by_machine else {"role_arn": f"secret:{secret}"}
+        return {"type": "files", "origin": {"s3": {"uri": str(self.url), **rights}}}
 
     async def create(self, name: str = "weights") -> dict[str, Any]:
         return await self.team.create_of(self.content(), name)

@@ -47,7 +47,8 @@ def look(monkeypatch: pytest.MonkeyPatch) -> Look:
 
 
 async def prewarm(team: Volumes) -> object:
-    return await team.seal()
+    await team.seal()
+    return None
 
 
 async def mount(team: Volumes) -> object:

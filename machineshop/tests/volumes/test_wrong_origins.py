@@ -18,10 +18,22 @@ from volumes.fake_s3 import Request, Server, entry, listing
 
 @pytest.fixture
 async def wrong(elsewhere: Elsewhere, origin: Server) -> Elsewhere:
-    """An origin that answers as the test's script says."""
+    """An origin that answers as the test's script says, read with keys of the project."""
     elsewhere.allowed.add(origin.port)
     await elsewhere.give_keys(endpoint_url=origin.endpoint)
     return elsewhere
+
+
+@pytest.fixture(params=["keys", "machine"])
+def anyones(
+    wrong: Elsewhere, origin: Server, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
+) -> Elsewhere:
+    """The same, and read with the machine's own rights."""
+    if request.param == "machine":
+        for name, value in (wrong.objects.environment | {"AWS_ENDPOINT_URL_S3": origin.endpoint}).items():
+            monkeypatch.setenv(name, value)
+        wrong.give_machine_rights()
+    return wrong
 
 
 async def test_a_page_of_folder_markers_is_not_the_end(wrong: Elsewhere, origin: Server) -> None:
@@ -86,10 +98,10 @@ def endless_error(request: Request) -> None:
 
 
 @pytest.mark.parametrize("script", [endless_list, endless_error])
-async def test_an_answer_without_end_is_not_kept(wrong: Elsewhere, origin: Server, script: Any) -> None:
+async def test_an_answer_without_end_is_not_kept(anyones: Elsewhere, origin: Server, script: Any) -> None:
     origin.script = script
-    await wrong.create()
-    assert "more than 8 MiB" in (await wrong.pass_once("failed"))["status_message"]
+    await anyones.create()
+    assert "more than 8 MiB" in (await anyones.pass_once("failed"))["status_message"]
 
 
 BOMB = '<!DOCTYPE x [<!ENTITY a "aaaaaaaaaa">]>' + listing(entry("&a;"))
@@ -107,20 +119,50 @@ BOMB = '<!DOCTYPE x [<!ENTITY a "aaaaaaaaaa">]>' + listing(entry("&a;"))
         (listing(entry("elsewhere")), "were not asked for"),
         (listing(entry("{prefix}a", size=10**15)), "larger than"),
         (BOMB, "defines entities"),
+        (listing(entry("{prefix}a"), entry("{prefix}b"))[:-90], "only the beginning"),
+        ("", "no XML"),
     ],
-    ids=["no-size", "no-time", "size", "negative", "time", "etag", "place", "large", "bomb"],
+    ids=["no-size", "no-time", "size", "negative", "time", "etag", "place", "large", "bomb", "cut", "nothing"],
 )
-async def test_a_wrong_list_fails_the_version_at_once(wrong: Elsewhere, origin: Server, body: str, says: str) -> None:
-    origin.script = lambda request: request.answer(body.replace("{prefix}", wrong.url.prefix))
-    await wrong.create()
-    assert says in (await wrong.pass_once("failed"))["status_message"]
+async def test_a_anyones_list_fails_the_version_at_once(
+    anyones: Elsewhere, origin: Server, body: str, says: str
+) -> None:
+    origin.script = lambda request: request.answer(body.replace("{prefix}", anyones.url.prefix))
+    await anyones.create()
+    assert says in (await anyones.pass_once("failed"))["status_message"]
+    assert len(origin.seen) == 1, "nobody asks again"
+
+
+async def test_a_list_that_breaks_off_is_asked_for_again(anyones: Elsewhere, origin: Server) -> None:
+    whole = listing(entry(f"{anyones.url.prefix}a"))
+
+    def script(request: Request) -> None:
+        if not request.is_list:
+            request.answer("x")
+        elif len(origin.seen) == 1:
+            request.begin(len(whole))
+            request.wfile.write(whole[:60].encode())
+            request.close_connection = True
+        else:
+            request.answer(whole)
+
+    origin.script = script
+    await anyones.create()
+    assert "cannot be reached" in (await anyones.pass_once("syncing"))["status_message"]
+    assert files_of(await anyones.pass_until("ready")) == {"a": 1}
+
+
+async def test_a_bomb_in_another_encoding_is_none(anyones: Elsewhere, origin: Server) -> None:
+    origin.script = lambda request: request.answer(f'<?xml version="1.0" encoding="UTF-16"?>{BOMB}'.encode("utf-16"))
+    await anyones.create()
+    assert "defines entities" in (await anyones.pass_once("failed"))["status_message"]
 
 
 @pytest.mark.parametrize("status", [301, 302, 307, 308])
-async def test_a_redirect_fails_the_version_at_once(wrong: Elsewhere, origin: Server, status: int) -> None:
+async def test_a_redirect_fails_the_version_at_once(anyones: Elsewhere, origin: Server, status: int) -> None:
     origin.script = lambda request: request.answer("", status, Location="http://127.0.0.1:9/x")
-    await wrong.create()
-    assert f"answers {status}, a redirect" in (await wrong.pass_once("failed"))["status_message"]
+    await anyones.create()
+    assert f"answers {status}, a redirect" in (await anyones.pass_once("failed"))["status_message"]
     assert len(origin.seen) == 1
 
 
@@ -193,17 +235,17 @@ async def test_the_last_trouble_is_shown_while_it_is_tried_again(wrong: Elsewher
 
 
 @pytest.mark.parametrize("script", TRICKLES)
-async def test_a_stop_and_a_deletion_wait_for_nobody(wrong: Elsewhere, origin: Server, script: Any) -> None:
+async def test_a_stop_and_a_deletion_wait_for_nobody(anyones: Elsewhere, origin: Server, script: Any) -> None:
     origin.script = script
     for name in ("one", "two"):
-        await wrong.create(name)
-    await wrong.sync.run_once(wrong.clock.now)
+        await anyones.create(name)
+    await anyones.sync.run_once(anyones.clock.now)
     await until(lambda: len(origin.seen) >= (4 if script is trickled_object else 2))
     began = time.monotonic()
-    await wrong.team.shop.volumes.delete(wrong.team.project_id, "one")
-    await wrong.sync.run_once(wrong.clock.now)
-    await until(lambda: wrong.sync.busy == 1)
-    await wrong.sync.close()
+    await anyones.team.shop.volumes.delete(anyones.team.project_id, "one")
+    await anyones.sync.run_once(anyones.clock.now)
+    await until(lambda: anyones.sync.busy == 1)
+    await anyones.sync.close()
     assert time.monotonic() - began < 10, "neither by a timeout"
 
 

@@ -1,7 +1,7 @@
 """HTTP connections to where other people say: only to addresses that are allowed, and broken off when that is asked.
 
 Nobody knows what is at the other end. A name may resolve to another address each time, so each connection is looked at
-when it is made; an answer that is no stream has a bound.
+when it is made; an answer that is no stream has a bound, and is whole.
 """
 
 import contextlib
@@ -11,6 +11,7 @@ import threading
 from collections.abc import Callable
 from http import HTTPStatus
 from typing import Any
+from xml.parsers import expat
 
 from botocore.awsrequest import (
     AWSHTTPConnection,
@@ -38,30 +39,30 @@ class WrongAnswer(Exception):
 
 
 class GuardedHTTP:
-    """Sends requests where that may go, without a proxy in between, which would go anywhere.
+    """Sends requests where that may go.
 
     Args:
+        session: Makes the connections, by ours; one with a proxy would go anywhere.
         allows: Says whether a connection may be made.
-        timeouts: Seconds to connect, and of silence.
-        max_connections: How many are kept.
+        connect_seconds: How long that may take.
     """
 
-    def __init__(self, allows: Allows, timeouts: tuple[int, int], max_connections: int) -> None:
+    def __init__(self, session: URLLib3Session, allows: Allows, connect_seconds: int) -> None:
         self._lines = _Lines()
-        given = {"allows": staticmethod(allows), "lines": self._lines, "connect_seconds": timeouts[0]}
+        given = {"allows": staticmethod(allows), "lines": self._lines, "connect_seconds": connect_seconds}
         plain = type("_GuardedHTTP", (_Guarded, AWSHTTPConnection), given)
         secure = type("_GuardedHTTPS", (_Guarded, AWSHTTPSConnection), given)
-        self._session = URLLib3Session(verify=True, timeout=timeouts, max_pool_connections=max_connections)
-        self._session._manager.pool_classes_by_scheme = {  # noqa: SLF001 - botocore has no other way
-            "http": type("_PlainPool", (AWSHTTPConnectionPool,), {"ConnectionCls": plain}),
-            "https": type("_SecurePool", (AWSHTTPSConnectionPool,), {"ConnectionCls": secure}),
-        }
+        self._session = session
+        self._session._pool_classes_by_scheme.update(  # noqa: SLF001 - botocore has no other way
+            http=type("_PlainPool", (AWSHTTPConnectionPool,), {"ConnectionCls": plain}),
+            https=type("_SecurePool", (AWSHTTPSConnectionPool,), {"ConnectionCls": secure}),
+        )
 
     def send(self, request: AWSPreparedRequest) -> Any:
         """Botocore's answer to a request; unless it is a stream that was asked for, its body is read.
 
         Raises:
-            WrongAnswer: It leads elsewhere, or its body is too long, or makes text of entities that it defines.
+            WrongAnswer: It leads elsewhere, or its body is too long, is no XML, or defines entities.
             OSError: It broke off.
         """
         is_stream = request.stream_output
@@ -76,10 +77,10 @@ class GuardedHTTP:
         if len(body) > MAX_BODY_BYTES:
             answer.raw.close()
             raise WrongAnswer(f"answers with more than {MAX_BODY_BYTES // 1024**2} MiB where a few kilobytes are due")
-        if b"<!ENTITY" in body:
-            raise WrongAnswer("answers with XML that defines entities")
         if answer.raw.length_remaining:
             raise OSError("broke off")
+        if not _is_xml(body) and answer.status_code < HTTPStatus.MULTIPLE_CHOICES:
+            raise WrongAnswer("answers with what is no XML, or only the beginning of some")  # botocore would ask again
         answer._content = body  # noqa: SLF001 - what botocore would have read
         return answer
 
@@ -91,6 +92,20 @@ class GuardedHTTP:
         """Close all connections."""
         self._lines.close()
         self._session.close()
+
+
+def _is_xml(body: bytes) -> bool:
+    parser = expat.ParserCreate()
+    parser.EntityDeclHandler = _refuse_entity
+    try:
+        parser.Parse(body, True)
+    except expat.ExpatError:
+        return False
+    return True
+
+
+def _refuse_entity(*_: object) -> None:
+    raise WrongAnswer("answers with XML that defines entities")
 
 
 class _Lines:

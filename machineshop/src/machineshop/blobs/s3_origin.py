@@ -1,6 +1,7 @@
 """Other people's object storages as origins of volumes: what lies under a prefix, and its bytes.
 
-Who asks for it names the address, the keys, or a role; with keys of their own, connections are those of `guarded_http`.
+Who asks for it names the address, the keys, or a role. What is answered is trusted with nobody's rights, the machine's
+own included: connections are those of `guarded_http`.
 Every call but `break_off` blocks, and belongs in a thread.
 """
 
@@ -18,6 +19,7 @@ from botocore.exceptions import (
     ParamValidationError,
     PartialCredentialsError,
 )
+from botocore.httpsession import URLLib3Session
 from botocore.parsers import ResponseParserError
 from urllib3.exceptions import HTTPError
 
@@ -54,16 +56,20 @@ class S3Origin:
 
     def __init__(self, url: StorageUrl, access: OriginKeys | OriginRole | None, allows: Allows) -> None:
         self._url = url
-        self._http: GuardedHTTP | None = None
-        if isinstance(access, OriginKeys):
-            self._http = GuardedHTTP(allows, (CONNECT_SECONDS, READ_SECONDS), CONNECTIONS)
         try:
-            self._client = _client(access, self._http)
+            self._client = _client(access)
         except ValueError as error:  # which quotes them
             text = f"{_named(url)} cannot be read: 'endpoint_url' or 'region' of its keys cannot be used."
             raise OriginTrouble(text, is_final=True) from error
         except (BotoCoreError, ClientError, HTTPError, OSError) as error:
             raise _trouble(error, url) from error
+        if isinstance(access, OriginKeys):
+            timeouts = (CONNECT_SECONDS, READ_SECONDS)
+            session = URLLib3Session(verify=True, timeout=timeouts, max_pool_connections=CONNECTIONS)
+        else:  # which has the proxy and the authorities that the machine is set up with
+            session, allows = self._client._endpoint.http_session, lambda *_: True  # noqa: SLF001
+        self._http = GuardedHTTP(session, allows, CONNECT_SECONDS)
+        self._client.meta.events.register("before-send.s3", self._send)
 
     def objects(self) -> Iterator[list[OriginObject]]:
         """See `Origin`."""
@@ -87,15 +93,16 @@ class S3Origin:
         return data
 
     def break_off(self) -> None:
-        """See `Origin`; what is read with the machine's own rights ends by the timeouts."""
-        if self._http is not None:
-            self._http.break_off()
+        """See `Origin`."""
+        self._http.break_off()
 
     def close(self) -> None:
         """See `Origin`."""
         self._client.close()
-        if self._http is not None:
-            self._http.close()
+        self._http.close()
+
+    def _send(self, request: AWSPreparedRequest, **_: Any) -> Any:
+        return self._http.send(request)
 
     def _guarded(self, work: Callable[[], Any]) -> Any:
         try:
@@ -127,14 +134,14 @@ def _object(listed: dict[str, Any], prefix: str) -> OriginObject:
     return OriginObject(key.removeprefix(prefix), size, etag, listed["LastModified"].timestamp())
 
 
-def _client(access: OriginKeys | OriginRole | None, http: GuardedHTTP | None) -> Any:
+def _client(access: OriginKeys | OriginRole | None) -> Any:
     session = botocore.session.Session()
     if access is None:
         return session.create_client("s3", region_name=_region(session), config=_config())
     if isinstance(access, OriginRole):
         keys = _assumed(session, access)
         return session.create_client("s3", region_name=_region(session), config=_config(), **keys)
-    client = session.create_client(
+    return session.create_client(
         "s3",
         region_name=access.region or DEFAULT_REGION,
         endpoint_url=access.endpoint_url,
@@ -144,12 +151,6 @@ def _client(access: OriginKeys | OriginRole | None, http: GuardedHTTP | None) ->
         aws_secret_access_key=access.secret_access_key,
         aws_session_token=access.session_token,
     )
-
-    def before_send(request: AWSPreparedRequest, **_: Any) -> Any:
-        return None if http is None else http.send(request)
-
-    client.meta.events.register("before-send.s3", before_send)
-    return client
 
 
 def _assumed(session: Any, role: OriginRole) -> dict[str, str]:
