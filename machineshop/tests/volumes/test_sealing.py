@@ -79,7 +79,7 @@ async def test_others_write_while_a_seal_looks(team: Volumes, look: Look, deed: 
 
 
 @pytest.mark.parametrize("deed", DEEDS)
-@pytest.mark.parametrize("change", ["upload", "link", "parts", "delete"])
+@pytest.mark.parametrize("change", ["upload", "batch", "link", "parts", "delete"])
 async def test_what_changes_while_a_seal_looks_is_looked_at(team: Volumes, look: Look, deed: Deed, change: str) -> None:
     """What comes makes no folder, and what goes is why none could be made."""
     await team.create(a=b"x", c=b"z")
@@ -89,6 +89,8 @@ async def test_what_changes_while_a_seal_looks_is_looked_at(team: Volumes, look:
     await look.at(1)
     if change == "upload":
         await team.upload("weights/0/a/b", b"y")
+    elif change == "batch":
+        assert (await team.batch(0, {"a/b": b"y"})).status_code == 200
     elif change == "link":
         assert await team.claim(0, {"a/b": b"z"}) == {"a/b": "linked"}
     elif change == "parts":
