@@ -128,13 +128,13 @@ def whole(answer: Answer) -> tuple[int, bytes]:
 
 
 async def get(wire: Wire, timeout_seconds: float = BOUND_SECONDS, **kwargs: Any) -> tuple[int, bytes]:
-    options = {"headers": {"x-a": "b"}, "read": whole, **kwargs}
+    options = {"headers": lambda: {"x-a": "b"}, "read": whole, **kwargs}
     result: tuple[int, bytes] = await wire.request("GET", "/path?q=1", timeout_seconds=timeout_seconds, **options)
     return result
 
 
 async def post(wire: Wire, body: bytes) -> tuple[int, bytes]:
-    return await wire.request("POST", "/path", body, headers={}, timeout_seconds=BOUND_SECONDS, read=whole)
+    return await wire.request("POST", "/path", body, headers=dict, timeout_seconds=BOUND_SECONDS, read=whole)
 
 
 async def until(condition: Callable[[], object]) -> None:

@@ -152,6 +152,25 @@ def test_a_field_that_is_missing_is_named(
     assert param in refused(api.request(method, path, json=body), 400, param)
 
 
+@pytest.mark.parametrize(
+    ("headers", "param"),
+    [
+        ({"x-turn-id": "short"}, "x-turn-id"),
+        ({"x-turn-id": "with spaces in its name"}, "x-turn-id"),
+        ({"x-turn-id": "a" * 16, "x-turn-tries": "101"}, "x-turn-tries"),
+        ({"x-turn-id": "a" * 16, "x-turn-tries": "often"}, "x-turn-tries"),
+    ],
+    ids=["short", "spaces", "too many", "no number"],
+)
+def test_a_turn_without_a_proper_name_is_refused(
+    api: httpx.Client, idle: str, headers: dict[str, str], param: str
+) -> None:
+    query = {"model": idle, "hostname": "one"}
+    refused(api.get("/internal/v1/queue/retrieve", params=query, headers=headers), 400, param)
+    body = {"model": idle, "claim": {"hostname": "one"}}
+    refused(api.post("/internal/v1/queue/updates", json=body, headers=headers), 400, param)
+
+
 @pytest.mark.parametrize("name", ["abc", "Abcd", "-abc", "ab_cd", "a b c", "abcd\n", "", "ä-name", "a" * 64])
 def test_a_name_against_the_rules_is_refused_with_the_rules(
     api: httpx.Client, fields: dict[str, Any], name: str

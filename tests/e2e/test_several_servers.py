@@ -132,6 +132,24 @@ def test_no_job_is_handed_out_twice(three: list[PlatformProcess], queue_at: "Que
     assert all(by_server)
 
 
+def test_a_claim_that_one_server_could_not_tell_of_is_told_by_another(
+    three: list[PlatformProcess], queue_at: "QueueAt"
+) -> None:
+    queue = queue_at(three[0], "told-again")
+    here, there = queue.client(three[0]), queue.client(three[1])
+    jobs = [here.post("/v1/queue/submit", json=queue.job(number)).json()["request_id"] for number in range(3)]
+    claim = {"hostname": "test", "claim_timeout": 90, "max_jobs": 2}
+    found = []
+    for client, tries in ((here, "0"), (there, "1"), (here, "2")):
+        headers = {"x-turn-id": "a-turn-of-this-test", "x-turn-tries": tries}
+        answer = client.post(
+            "/internal/v1/queue/updates", json={"model": queue.name, "claim": claim}, headers=headers
+        ).json()
+        found.append([(each["request_id"], each["attempt"]) for each in answer["data"]])
+    assert found == [[(jobs[0], 1), (jobs[1], 1)]] * 3
+    assert here.get("/v1/queue/metrics", params={"model": queue.name}).json()["messages_running"] == 2
+
+
 def test_what_needs_the_replicas_is_answered_at_any_server(three: list[PlatformProcess], tmp_path: Path) -> None:
     holder, follower, other = three
     follower.deploy(write_worker(tmp_path / "echo", "echo", ECHO))

@@ -404,6 +404,10 @@ class Worker(msgspec.Struct, frozen=True, kw_only=True):
     """Known when the worker uses the key that its replica was given."""
     claim_timeout_seconds: int | None = None
     """How long the claim holds without a renewal; None: as long as the replica lives."""
+    turn_id: str | None = None
+    """What it calls this request, where it asks again for what was not answered."""
+    turn_tries: int = 0
+    """How often it has asked before."""
 
 
 class Claim(msgspec.Struct, frozen=True):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from urllib.parse import urlencode
 
 import aiohttp
@@ -24,6 +24,7 @@ from .messages import (
     reason,
     verdicts_in,
 )
+from .turns import Turns
 from .version import __version__
 from .wire import Wire
 
@@ -53,6 +54,7 @@ class Platform:
             "x-worker-version": config.worker_version,
         }
         self._wire = Wire(config.base_url, headers)
+        self._turns = Turns(config.claim_timeout_seconds)
         query = {
             "timeout": f"{POLL_SECONDS}s",
             "model": config.deployment,
@@ -85,6 +87,7 @@ class Platform:
 
         def read(answer: Answer) -> int:
             claims = self._claims_in(answer)
+            self._turns.answered()
             if claims:
                 take(claims)
             return len(claims)
@@ -93,11 +96,14 @@ class Platform:
             return await self._wire.request(
                 "GET",
                 self._retrieve if max_jobs == 1 else f"{self._retrieve}&max_jobs={max_jobs}",
-                headers={"x-idle-time": f"{idle_seconds:.1f}"},
+                headers=lambda: {"x-idle-time": f"{idle_seconds:.1f}", **self._turns.headers()},
                 timeout_seconds=POLL_TIMEOUT_SECONDS,
                 read=read,
                 on_arrival=self._claim_arrives,
             )
+        except PlatformRefusedError:
+            self._turns.answered()
+            raise
         finally:
             self.claim_arriving = False
 
@@ -145,18 +151,25 @@ class Platform:
             check_status(answer.status, answer.body)
             content = decode_object(answer.body)
             claims = claims_in(content)
+            if max_jobs:
+                self._turns.answered()
             if claims:
                 take(claims)
             return verdicts_in(content, len(updates))
 
-        return await self._wire.request(
-            "POST",
-            UPDATES,
-            encode_batch(self.config.deployment, updates, wish if max_jobs else None),
-            headers=JSON_HEADERS,
-            timeout_seconds=UPDATE_TIMEOUT_SECONDS,
-            read=read,
-        )
+        try:
+            return await self._wire.request(
+                "POST",
+                UPDATES,
+                encode_batch(self.config.deployment, updates, wish if max_jobs else None),
+                headers=lambda: {**JSON_HEADERS, **self._turns.headers()} if max_jobs else JSON_HEADERS,
+                timeout_seconds=UPDATE_TIMEOUT_SECONDS,
+                read=read,
+            )
+        except (PlatformRefusedError, OlderPlatformError):
+            if max_jobs:
+                self._turns.answered()
+            raise
 
     async def post(self, path: str, body: bytes) -> tuple[int, bytes]:
         """Send JSON; give the answer's status and body.
@@ -168,7 +181,7 @@ class Platform:
             "POST",
             path,
             body,
-            headers=JSON_HEADERS,
+            headers=_json_headers,
             timeout_seconds=UPDATE_TIMEOUT_SECONDS,
             read=lambda answer: (answer.status, answer.body),
         )
@@ -183,6 +196,10 @@ class Platform:
         if answer.status == 204 or not answer.body:
             return []
         return claims_in(decode_object(answer.body))
+
+
+def _json_headers() -> Mapping[str, str]:
+    return JSON_HEADERS
 
 
 def describe(error: BaseException) -> str:

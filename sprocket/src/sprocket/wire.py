@@ -41,7 +41,8 @@ class _UnansweredError(PlatformAwayError):
 class Wire:
     """Speaks HTTP/1.1 to one server. Use inside a running event loop; `close` it.
 
-    Every request that goes through here may reach the server twice; polls and fenced updates stand that.
+    Every request that goes through here may reach the server twice; claims with a name (`turns.py`) and fenced updates
+    stand that.
 
     Args:
         base_url: http(s)://host[:port][/path], as `config.normalize_base_url` gives it.
@@ -72,7 +73,7 @@ class Wire:
         target: str,
         body: bytes = b"",
         *,
-        headers: Mapping[str, str],
+        headers: Callable[[], Mapping[str, str]],
         timeout_seconds: float,
         read: Callable[[Answer], Made],
         on_arrival: Callable[[], object] | None = None,
@@ -83,7 +84,7 @@ class Wire:
             method: GET or POST.
             target: the path below the base URL, with its query.
             body: the body; empty for none.
-            headers: further headers.
+            headers: gives further headers; asked once for each time that the request is sent.
             timeout_seconds: for everything but connecting.
             read: makes of the answer what is returned. It is called as soon as the answer is complete, one turn of
                 the event loop before the caller wakes; what it raises is raised here.
@@ -93,15 +94,18 @@ class Wire:
             PlatformAwayError: no connection, no answer in time, or one that is no HTTP.
         """
         length = f"Content-Length: {len(body)}\r\n" if method == "POST" else ""
-        head = f"{method} {self._path}{target} HTTP/1.1\r\n{self._headers}{_lines(headers)}{length}\r\n"
-        request = _Request(head.encode("latin-1") + body, timeout_seconds, read, on_arrival)
+
+        def request() -> _Request[Made]:
+            head = f"{method} {self._path}{target} HTTP/1.1\r\n{self._headers}{_lines(headers())}{length}\r\n"
+            return _Request(head.encode("latin-1") + body, timeout_seconds, read, on_arrival)
+
         kept = self._keeper()
         if kept is not None:
             try:
-                return await self._carry(kept, request)
+                return await self._carry(kept, request())
             except _UnansweredError:
                 pass  # The server had closed it meanwhile, as it may.
-        return await self._carry(await self._connect(), request)
+        return await self._carry(await self._connect(), request())
 
     def _keeper(self) -> _Connection | None:
         """Take a kept connection that can still be used."""

@@ -1,5 +1,6 @@
 """The queue's routes for workers: claims, and what they say of the jobs they hold."""
 
+import re
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Annotated, Any
 
@@ -27,6 +28,9 @@ MAX_POLL_SECONDS = 60.0
 MAX_CLAIM_SECONDS = 3600
 MAX_HOSTNAME_LENGTH = 253
 MAX_ERROR_LENGTH = 10_000
+# As random as a token, so that nobody has the same one by chance.
+TURN_ID = re.compile(r"[A-Za-z0-9_-]{16,64}")
+MAX_TURN_TRIES = 100
 MAX_PROGRESS_AGE_SECONDS = 366 * 86400
 RESULT_LIMIT_BYTES = 16 * 1024 * 1024
 # Of one attempt: as many as fit into what it may give, and a number that every database can hold.
@@ -116,11 +120,7 @@ def routes(api: Api, queue: QueueService, clock: Callable[[], float], addresses:
 def _retrieve(queue: QueueService, addresses: Addresses) -> Callable[[Call], Awaitable[Response]]:
     async def retrieve(call: Call) -> Response:
         deployment = await queue.worked_by(call.identity.key, call.required("model"))
-        worker = Worker(
-            hostname=call.required("hostname")[:MAX_HOSTNAME_LENGTH],
-            replica_id=call.identity.key.replica_id,
-            claim_timeout_seconds=_claim_timeout(call.query.get("claim_timeout")),
-        )
+        worker = _worker(call, call.required("hostname"), _claim_timeout(call.query.get("claim_timeout")))
         timeout_seconds = DEFAULT_POLL_SECONDS
         if "timeout" in call.query:
             timeout_seconds = min(parse_duration(call.query["timeout"], "timeout"), MAX_POLL_SECONDS)
@@ -158,7 +158,7 @@ def _take_turn(
         body: TurnRequest = call.body
         key = call.identity.key
         deployment = await queue.worked_by(key, body.model)
-        worker = None if body.claim is None else _worker(body.claim, key.replica_id)
+        worker = None if body.claim is None else _worker(call, body.claim.hostname, body.claim.claim_timeout)
         host = call.headers.get("host")
         if worker is not None and body.claim is not None and not body.updates:
             timeout_seconds = min(parse_duration(body.claim.timeout, "claim.timeout"), MAX_POLL_SECONDS)
@@ -206,9 +206,24 @@ def _holder(call: Call) -> Holder:
     return Holder(deployment_id=key.deployment_id, replica_id=key.replica_id)
 
 
-def _worker(claim: ClaimRequest, replica_id: str | None) -> Worker:
-    hostname = claim.hostname[:MAX_HOSTNAME_LENGTH]
-    return Worker(hostname=hostname, replica_id=replica_id, claim_timeout_seconds=claim.claim_timeout)
+def _worker(call: Call, hostname: str, claim_timeout_seconds: int | None) -> Worker:
+    """Who claims, and whether that is a claim which was not answered before.
+
+    Raises:
+        InvalidRequest: The headers that say so make no sense.
+    """
+    turn_id, tries = call.headers.get("x-turn-id"), 0
+    if turn_id is not None:
+        if not TURN_ID.fullmatch(turn_id):
+            raise InvalidRequest("'x-turn-id' has 16 to 64 letters, digits, '_' and '-'.", param="x-turn-id")
+        tries = parse_number(call.headers.get("x-turn-tries", "0"), "x-turn-tries", least=0, most=MAX_TURN_TRIES)
+    return Worker(
+        hostname=hostname[:MAX_HOSTNAME_LENGTH],
+        replica_id=call.identity.key.replica_id,
+        claim_timeout_seconds=claim_timeout_seconds,
+        turn_id=turn_id,
+        turn_tries=tries,
+    )
 
 
 def _try_said(request: UpdateRequest, now: float) -> Update | MachineshopError:

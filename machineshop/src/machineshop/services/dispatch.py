@@ -8,6 +8,7 @@ import asyncio
 import logging
 import os
 from collections.abc import Awaitable, Callable, Coroutine
+from hashlib import blake2b
 from typing import Any
 
 from machineshop.errors import NotFound, StaleAttempt, StoreUnavailable
@@ -26,6 +27,7 @@ from machineshop.store.turns import Update
 UNRENEWED_CLAIM_SECONDS = 24 * 3600
 # The same, of a replica: it is freed when the replica ends, so this bound only has to exist.
 REPLICA_CLAIM_SECONDS = 365 * 24 * 3600
+TOKEN_BYTES = 16
 TAKE_BACK_PAUSES_SECONDS = (0.1, 0.5, 2.0, 5.0, 10.0, 30.0)
 
 log = logging.getLogger(__name__)
@@ -66,8 +68,14 @@ class Dispatcher:
     def wanted(self, worker: Worker, max_jobs: int) -> Wanted:
         """A claim of a worker, now."""
         now = self._clock()
+        *earlier, token = tokens_of(worker)
         return Wanted(
-            worker=worker, token=new_token(), now=now, expires_at=claim_expires_at(worker, now), max_jobs=max_jobs
+            worker=worker,
+            token=token,
+            now=now,
+            expires_at=claim_expires_at(worker, now),
+            max_jobs=max_jobs,
+            earlier=tuple(earlier),
         )
 
     async def retrieve(
@@ -249,9 +257,17 @@ class Dispatcher:
         task.add_done_callback(self._tasks.discard)
 
 
-def new_token() -> str:
-    """What fences the attempts of one claim."""
-    return os.urandom(16).hex()
+def tokens_of(worker: Worker) -> list[str]:
+    """What fences the attempts of one claim; before it that of each time that the worker has asked for it already.
+
+    Every try has its own, so that what belongs to an earlier one, such as taking the jobs back since the worker has
+    hung up, does nothing to those that a later one was given.
+    """
+    if worker.turn_id is None:
+        return [os.urandom(TOKEN_BYTES).hex()]
+    turn = f"{worker.replica_id or ''} {worker.hostname} {worker.turn_id} ".encode()
+    tries = range(worker.turn_tries + 1)
+    return [blake2b(turn + str(number).encode(), digest_size=TOKEN_BYTES).hexdigest() for number in tries]
 
 
 def claim_expires_at(worker: Worker, now: float) -> float:

@@ -33,13 +33,17 @@ class Wanted(msgspec.Struct, frozen=True, kw_only=True):
     now: float
     expires_at: float
     max_jobs: int = 1
+    earlier: tuple[str, ...] = ()
+    """The tokens of the same claim, each time that it was made before and the worker got no answer."""
 
 
 def claim(conn: Connection, deployment_id: str, wanted: Wanted) -> list[Claim]:
-    """Hand the next jobs to a worker, in their order.
+    """Hand the next jobs to a worker, in their order, or those that it was handed and never heard of.
 
     A replica that never renews works on one job at a time: what it still holds when it asks again, it has lost.
     """
+    if held := _handed_before(conn, deployment_id, wanted):
+        return held
     worker = wanted.worker
     if worker.replica_id is not None and worker.claim_timeout_seconds is None:
         attempts.lose_held_unrenewed(conn, worker, wanted.now)
@@ -67,6 +71,14 @@ def claim(conn: Connection, deployment_id: str, wanted: Wanted) -> list[Claim]:
     return claims
 
 
+def _handed_before(conn: Connection, deployment_id: str, wanted: Wanted) -> list[Claim]:
+    """What earlier tries of the same claim hold, now with the token of this one."""
+    values = {"deployment_id": deployment_id, "token": wanted.token, "expires_at": wanted.expires_at}
+    rows = [row for token in wanted.earlier for row in _CLAIM_AGAIN.all(conn, {**values, "earlier": token})]
+    held = sorted((job_of(row) for row in rows), key=lambda job: job.sequence)
+    return [Claim(job, wanted.token) for job in held]
+
+
 def _in_time(conn: Connection, taken: list[Claim], now: float) -> list[Claim]:
     """Those that are not over their deadline already; the others fail, before anybody works on them."""
     late = [claim for claim in taken if claim.job.deadline_at is not None and claim.job.deadline_at <= now]
@@ -82,7 +94,12 @@ def submit_and_claim(conn: Connection, job: Job, wanted: Wanted) -> tuple[Job, l
     Where nobody waits that is this job, and it begins its life as a running one.
     """
     renews = wanted.worker.claim_timeout_seconds is not None
-    if job.idempotency_key is None and renews and (claim_of_it := _pass_through(conn, job, wanted)):
+    if (
+        job.idempotency_key is None
+        and renews
+        and not wanted.earlier
+        and (claim_of_it := _pass_through(conn, job, wanted))
+    ):
         return job, [claim_of_it]
     (stored,) = jobs.insert(conn, [job])
     return stored, claim(conn, job.deployment_id, wanted)
@@ -170,6 +187,10 @@ _UPDATE = (
     "replica_id = :replica_id, hostname = :hostname, claim_timeout_seconds = :claim_timeout_seconds, "
     "claimed_at = :now, claim_expires_at = :expires_at, progress_at = NULL, has_files = 0, "
     f"charged_seconds = :guess_seconds, change = {NEXT_CHANGE} WHERE sequence"
+)
+_CLAIM_AGAIN = Statement(
+    "UPDATE jobs SET attempt_token = :token, claim_expires_at = :expires_at WHERE deployment_id = :deployment_id "
+    f"AND state = '{_CLAIMED}' AND attempt_token = :earlier RETURNING {COLUMNS}"
 )
 _CLAIM_ONE = Statement(
     f"{_UPDATE} = ({_FIRST} 1) RETURNING {COLUMNS}",

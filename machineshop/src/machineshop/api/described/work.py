@@ -58,6 +58,10 @@ class Turn(msgspec.Struct):
 
 
 _Duration = Annotated[str, Meta(extra_json_schema={"pattern": r"^([0-9]{1,9}(\.[0-9]{1,9})?(ns|us|ms|s|m|h))+$"})]
+_TURN = (
+    Query("x-turn-id", "What the worker calls this claim.", Annotated[str, Meta(pattern=r"^[A-Za-z0-9_-]{16,64}$")]),
+    Query("x-turn-tries", "How often it has made it and got no answer.", Annotated[int, Meta(ge=0, le=100)]),
+)
 RETRIEVE = Operation(
     about="Claim the next job; wait for it where there is none.",
     answer=Retrieved,
@@ -68,6 +72,9 @@ RETRIEVE = Operation(
         Query("claim_timeout", "For how many seconds the claim holds.", Annotated[int, Meta(ge=1, le=3600)]),
         Query("max_jobs", "Claim up to so many, as a list.", Annotated[int, Meta(ge=1, le=MAX_BATCH)]),
     ),
+    headers=_TURN,
 )
-UPDATES = Operation(about="Tell of several jobs, and claim the next ones.", answer=Turn, errors={404: None})
+UPDATES = Operation(
+    about="Tell of several jobs, and claim the next ones.", answer=Turn, headers=_TURN, errors={404: None}
+)
 UPDATE = Operation(about="Tell of a job.", answer=Updated, errors={404: None, 409: None})
