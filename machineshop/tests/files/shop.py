@@ -63,7 +63,7 @@ class Shop:
             database, self.storage, self.files, lambda: f"http://{self.host}", clock=clock, limit_bytes=LIMIT_BYTES
         )
         self.volumes = VolumeService(database, self.files.leftovers, lambda _: None, clock)
-        self.contents = VolumeContents(database, self.storage.blobs)
+        self.contents = VolumeContents(database, self.storage.blobs, clock)
         uploads = VolumeUploads(database, self.storage.blobs, self.files.leftovers, clock)
         api = Api(identity)
         self.application = Starlette(

@@ -148,7 +148,7 @@ def _version_view(seen: SeenVersion) -> dict[str, Any]:
     return {
         "version": seen.version.number,
         "status": seen.status,
-        "status_message": seen.version.message,
+        "status_message": seen.message,
         "sealed_at": iso(seen.version.sealed_at),
         "mounted_by": seen.mounted_by,
     }

@@ -7,7 +7,8 @@ soon after it came, or when somebody asks for it before that.
 import asyncio
 import hashlib
 import logging
-from collections.abc import AsyncIterator
+import time
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
 from machineshop.blobs.base import BlobMissing, BlobStore
@@ -23,15 +24,18 @@ log = logging.getLogger(__name__)
 
 # Files that are hashed at once: each takes a core, or a stream from the object storage.
 HASHED_AT_ONCE = 2
+# Bytes that are not in the storage are mostly gone for good; a storage that was not there in full is, after minutes.
+HASH_AGAIN_SECONDS = 600.0
 _BATCH = 100
 
 
 class VolumeContents:
     """What versions of volumes hold, of all projects; a runtime's `VolumeSource`."""
 
-    def __init__(self, database: Database, blobs: BlobStore) -> None:
+    def __init__(self, database: Database, blobs: BlobStore, clock: Callable[[], float] = time.time) -> None:
         self._database = database
         self._blobs = blobs
+        self._clock = clock
         self._turns = asyncio.Semaphore(HASHED_AT_ONCE)
         self._hashing: dict[str, asyncio.Task[str]] = {}
 
@@ -71,13 +75,16 @@ class VolumeContents:
         except BlobMissing:
             raise ArtifactMissing(f"The file '{file.path}' is gone: its volume was deleted.") from None
 
-    async def hash_new(self, _now: float) -> int:
-        """Hash what came in parts; returns how many files. For a loop."""
-        found = await self._database.read(store.unhashed, _BATCH)
+    async def hash_new(self, now: float) -> int:
+        """Hash what came in parts; returns how many files were looked at. For a loop.
+
+        Those whose bytes are not in the storage have to wait until all others had their turn, and some minutes besides.
+        """
+        found = await self._database.read(store.unhashed, now, _BATCH)
         done = await asyncio.gather(*(self._digest(file, blob_key) for file, blob_key in found), return_exceptions=True)
         for (file, _), result in zip(found, done, strict=True):
-            if isinstance(result, ArtifactMissing):  # deleted meanwhile
-                log.info("volumes.not_hashed project_id=%s name=%s", file.project_id, file.name)
+            if isinstance(result, ArtifactMissing):
+                log.warning("volumes.not_hashed project_id=%s name=%s %s", file.project_id, file.name, result.message)
             elif isinstance(result, BaseException):
                 raise result
         return len(found)
@@ -106,6 +113,9 @@ class VolumeContents:
                 async for chunk in blob.chunks():
                     await asyncio.to_thread(hasher.update, chunk)
             except BlobMissing:
+                again_at = self._clock() + HASH_AGAIN_SECONDS
+                if await self._database.write(store.note_missing, blob_key, again_at):
+                    raise ArtifactMissing(f"The bytes of '{file.name}' are not in the platform's storage.") from None
                 raise ArtifactMissing(f"The file '{file.name}' is gone: it was deleted.") from None
             digest = hasher.hexdigest()
             await self._database.write(store.note_digest, blob_key, digest)

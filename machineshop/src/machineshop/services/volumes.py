@@ -6,7 +6,7 @@ to whoever mounts them.
 
 import time
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import msgspec
 
@@ -38,6 +38,21 @@ class SeenVersion(msgspec.Struct, frozen=True):
     mounted_by: list[str]
     """The ids of deployments."""
     contents: Contents
+    without_bytes: tuple[str, int] | None = None
+    """The name of a file whose bytes are not in the storage, and how many such files there are."""
+
+    @property
+    def message(self) -> str:
+        """Why it has failed or is not copied yet, or what is wrong with its files."""
+        if self.version.message or self.without_bytes is None:
+            return self.version.message
+        name, count = self.without_bytes
+        others = f", nor are those of {count - 1} more of its files" if count > 1 else ""
+        path = name.split("/", 2)[2]
+        return (
+            f"The bytes of '{path}' are not in the platform's storage{others}: no replica can mount this version. "
+            "Upload what is missing again, into a new version where this one is sealed."
+        )
 
     @property
     def status(self) -> str:
@@ -107,13 +122,15 @@ class VolumeService:
         """A project's volumes by name, without their files and older versions."""
         found = []
         users = await self._users(project_id)
+        without_bytes = await self._database.read(volume_files.without_bytes, project_id)
         users_of: defaultdict[str, set[str]] = defaultdict(set)
         for (volume_id, _), ids in users.items():
             users_of[volume_id].update(ids)
         for volume in await self._database.read(store.list_all, project_id):
             version = await self._database.read(store.version, volume.id, volume.current_version)
             if version is not None:  # else it was deleted meanwhile
-                found.append(SeenVolume(volume, await self._seen(version, users), [], len(users_of[volume.id]), []))
+                seen = await self._seen(version, users, without_bytes)
+                found.append(SeenVolume(volume, seen, [], len(users_of[volume.id]), []))
         return found
 
     async def describe(self, project_id: str, name_or_id: str, number: int | None = None) -> SeenVolume:
@@ -131,7 +148,8 @@ class VolumeService:
         versions = await self._database.read(store.versions, volume.id)
         wanted = volume.current_version if number is None else number
         users = await self._users(project_id)
-        seen = [await self._seen(version, users) for version in versions]
+        without_bytes = await self._database.read(volume_files.without_bytes, project_id)
+        seen = [await self._seen(version, users, without_bytes) for version in versions]
         shown = next((each for each in seen if each.version.number == wanted), None)
         if shown is None:
             raise NotFound(what="version", id=str(wanted), where=f" of the volume '{volume.name}'")
@@ -253,9 +271,14 @@ class VolumeService:
             held += some
         return held
 
-    async def _seen(self, version: VolumeVersion, users: dict[tuple[str, int], list[str]]) -> SeenVersion:
-        mounted_by = users.get((version.volume_id, version.number), [])
-        return SeenVersion(version, mounted_by, await self._contents(version))
+    async def _seen(
+        self,
+        version: VolumeVersion,
+        users: Mapping[tuple[str, int], list[str]],
+        without_bytes: Mapping[tuple[str, int], tuple[str, int]],
+    ) -> SeenVersion:
+        key = (version.volume_id, version.number)
+        return SeenVersion(version, users.get(key, []), await self._contents(version), without_bytes.get(key))
 
     async def _contents(self, version: VolumeVersion) -> Contents:
         """How much a version has; of one that is ready that is counted once, as it never changes."""

@@ -486,6 +486,8 @@ files = Table(
     # The volume and the version that it is a file of. The version may be the next one, of which there is no row yet.
     Column("volume_id", String),
     Column("volume_version", Integer),
+    # Its bytes were not in the storage when they were to be hashed: when they are looked for again.
+    Column("hash_again_at", Timestamp),
 )
 Index("ix_files_job_id", files.c.job_id)
 # Whether a blob is anybody's: files with the same bytes may share one.
@@ -508,7 +510,15 @@ Index(
     sqlite_where=_of_volume,
     postgresql_where=_of_volume,
 )
-Index("ix_files_unhashed", files.c.created_at, sqlite_where=_unhashed, postgresql_where=_unhashed)
+Index(
+    "ix_files_unhashed",
+    files.c.hash_again_at,
+    files.c.created_at,
+    sqlite_where=_unhashed,
+    postgresql_where=_unhashed,
+)
+_without_bytes = text("hash_again_at IS NOT NULL")
+Index("ix_files_without_bytes", files.c.project_id, sqlite_where=_without_bytes, postgresql_where=_without_bytes)
 
 volumes = Table(
     "volumes",

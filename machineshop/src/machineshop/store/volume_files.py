@@ -162,16 +162,37 @@ def remove_named(conn: Connection, volume_id: str, number: int, names: Sequence[
     return found
 
 
-def unhashed(conn: Connection, limit: int) -> list[tuple[StoredFile, str]]:
-    """Files of any volume whose digest is not known, the oldest first, with the keys of their blobs."""
+def unhashed(conn: Connection, now: float, limit: int) -> list[tuple[StoredFile, str]]:
+    """Files of any volume whose digest is not known, the oldest first, with the keys of their blobs.
+
+    Those whose bytes were not in the storage come last, when it is time for them.
+    """
     query = select(*FILE_COLUMNS, files.c.blob_key).where(files.c.volume_id.is_not(None), files.c.digest.is_(None))
-    rows = conn.execute(query.order_by(files.c.created_at).limit(limit)).mappings()
+    untried = query.where(files.c.hash_again_at.is_(None)).order_by(files.c.created_at)
+    again = query.where(files.c.hash_again_at <= now).order_by(files.c.hash_again_at)
+    rows = list(conn.execute(untried.limit(limit)).mappings())
+    rows += conn.execute(again.limit(limit - len(rows))).mappings()
     return [_with_key(row) for row in rows]
 
 
 def note_digest(conn: Connection, blob_key: str, digest: str) -> None:
     """Note the digest of a blob's bytes, which never change."""
-    conn.execute(update(files).where(files.c.blob_key == blob_key, files.c.digest.is_(None)).values(digest=digest))
+    unknown = and_(files.c.blob_key == blob_key, files.c.digest.is_(None))
+    conn.execute(update(files).where(unknown).values(digest=digest, hash_again_at=None))
+
+
+def note_missing(conn: Connection, blob_key: str, again_at: float) -> bool:
+    """Note that the bytes of a blob are not in the storage; False where no file without a digest has it any more."""
+    unknown = and_(files.c.blob_key == blob_key, files.c.digest.is_(None))
+    return conn.execute(update(files).where(unknown).values(hash_again_at=again_at)).rowcount > 0
+
+
+def without_bytes(conn: Connection, project_id: str) -> dict[tuple[str, int], tuple[str, int]]:
+    """Where the bytes of files were not in the storage: by volume and version the first one's name, and how many."""
+    mine = and_(files.c.project_id == project_id, files.c.hash_again_at.is_not(None), files.c.volume_id.is_not(None))
+    version = (files.c.volume_id, files.c.volume_version)
+    query = select(*version, func.min(files.c.name), func.count()).where(mine).group_by(*version)
+    return {(volume_id, number): (name, count) for volume_id, number, name, count in conn.execute(query)}
 
 
 def with_digests(conn: Connection, volume_id: str, digests: Iterable[str]) -> dict[str, Any]:

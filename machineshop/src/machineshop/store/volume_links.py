@@ -60,12 +60,17 @@ def link(
             if found is not None:
                 replaced.append(found["blob_key"])
             held.append(Held.LINKED)
-        elif found is not None and found["size"] == size and found["digest"] is None:
+        elif found is not None and found["size"] == size and _is_to_be_hashed(found):
             held.append(Held.HASHING)
         else:
             held.append(Held.MISSING)
     files.put_files(conn, linked, place)
     return held, replaced
+
+
+def _is_to_be_hashed(row: Any) -> bool:
+    """Whether its digest will be known in a moment: not where its bytes are not in the storage."""
+    return row["digest"] is None and row["hash_again_at"] is None
 
 
 def _shared(source: Any, name: str, now: float) -> FileRecord:
