@@ -14,6 +14,7 @@ import pytest
 from machineshop.blobs import Storage
 from machineshop.blobs.base import BlobMissing, Upload
 from machineshop.blobs.layout import is_digest, new_file_key, new_registry_key
+from machineshop.blobs.local import WHOLE_BYTES
 from machineshop.blobs.ranges import ByteRange
 from machineshop.blobs.uploads import LocalUpload
 from machineshop.errors import DiskFull, PayloadTooLarge
@@ -184,6 +185,20 @@ async def test_reading_leaves_no_file_open(storage: Storage) -> None:
     half_read = (await storage.blobs.open("files/00/one")).chunks()
     await anext(half_read)
     await half_read.aclose()  # type: ignore[attr-defined]
+    assert open_files() == before
+
+
+@pytest.mark.parametrize("size", [1, WHOLE_BYTES, WHOLE_BYTES + 1])
+async def test_a_small_one_is_read_as_it_is_opened(storage: Storage, size: int) -> None:
+    content = random.Random(size).randbytes(size)
+    await storage.blobs.put_all({"files/00/one": memoryview(content)})
+    before = open_files()
+    blob = await storage.blobs.open("files/00/one")
+    assert (open_files() > before) is (size > WHOLE_BYTES)
+    await storage.blobs.delete("files/00/one")
+    assert blob.size == size
+    last = ByteRange(size - 1, size)
+    assert b"".join([chunk async for chunk in blob.chunks(last)]) == content[-1:]
     assert open_files() == before
 
 

@@ -15,6 +15,7 @@ from starlette.types import Receive, Scope, Send
 
 from machineshop.api.described import files as described
 from machineshop.api.endpoint import Api, Call
+from machineshop.blobs.base import CHUNK_BYTES
 from machineshop.blobs.ranges import parse_range
 from machineshop.errors import MachineshopError, RangeNotSatisfiable
 from machineshop.http import ANY_SCOPE, WORK_SCOPES, error_response, json_response
@@ -118,10 +119,13 @@ class FileRoutes:
             response = error_response(error)
             response.headers["Content-Range"] = f"bytes */{error.size}"
             return response
-        if wanted is None:
-            return StreamingResponse(blob.chunks(), headers=headers)
-        headers |= {"Content-Length": str(wanted.size), "Content-Range": wanted.content_range(blob.size)}
-        return StreamingResponse(blob.chunks(wanted), 206, headers)
+        status = 200
+        if wanted is not None:
+            status = 206
+            headers |= {"Content-Length": str(wanted.size), "Content-Range": wanted.content_range(blob.size)}
+        if blob.size <= CHUNK_BYTES:  # it comes as one chunk, and costs less to send as one
+            return Response(b"".join([chunk async for chunk in blob.chunks(wanted)]), status, headers)
+        return StreamingResponse(blob.chunks(wanted), status, headers)
 
     async def delete(self, call: Call) -> Response:
         """Remove a file."""

@@ -19,6 +19,8 @@ from machineshop.blobs.ranges import ByteRange
 
 # What is mapped at a time: as much as a socket takes at once, so that the cost of mapping does not show.
 WINDOW_BYTES = 4 * 1024 * 1024
+# What is read while it is opened: of a small file, changing threads is most of the work.
+WHOLE_BYTES = 64 * 1024
 # Small files that are open at once on their way to the disk, in each thread: processes may have about a thousand.
 SYNCED_AT_ONCE = 32
 # Another file system, one without links, or as many links as it takes.
@@ -47,13 +49,13 @@ class LocalBlobs:
         """See `BlobStore`."""
         await self._threads.run(_put_all, self._directory, contents)
 
-    async def open(self, key: str) -> "LocalBlob":
+    async def open(self, key: str) -> "LocalBlob | WholeBlob":
         """See `BlobStore`."""
         try:
-            fd = await self._threads.run(os.open, self._directory / key, os.O_RDONLY)
+            opened = await self._threads.run(_open, self._directory / key)
         except FileNotFoundError:
             raise BlobMissing(key) from None
-        return LocalBlob(fd, self._threads)
+        return WholeBlob(opened) if isinstance(opened, bytes) else LocalBlob(opened, self._threads)
 
     async def size(self, key: str) -> int | None:
         """See `BlobStore`."""
@@ -77,6 +79,27 @@ class LocalBlobs:
     async def entries(self, prefix: str) -> list[BlobEntry]:
         """See `BlobStore`."""
         return await self._threads.run(_entries, self._directory, prefix)
+
+
+class WholeBlob:
+    """A small file, read as it was opened."""
+
+    def __init__(self, data: bytes) -> None:
+        self._data = data
+        self.size = len(data)
+
+    async def chunks(self, wanted: ByteRange | None = None) -> AsyncIterator[bytes]:
+        """See `Blob`."""
+        if self._data:
+            yield self._data if wanted is None else self._data[wanted.start : wanted.end]
+
+    async def windows(self, wanted: ByteRange | None = None) -> AsyncIterator[memoryview]:
+        """See `Blob`."""
+        async for chunk in self.chunks(wanted):
+            yield memoryview(chunk)
+
+    async def close(self) -> None:
+        """See `Blob`."""
 
 
 class LocalBlob:
@@ -130,6 +153,21 @@ class LocalBlob:
     def __del__(self) -> None:
         # A response that never began never ends its iteration either.
         self._close()
+
+
+def _open(path: Path) -> int | bytes:
+    """The descriptor of an open file, or the bytes of a small one."""
+    fd = os.open(path, os.O_RDONLY)
+    size = os.fstat(fd).st_size
+    if size > WHOLE_BYTES:
+        return fd
+    try:
+        data = os.pread(fd, size, 0)
+    finally:
+        os.close(fd)
+    if len(data) < size:
+        raise OSError("the file became shorter while it was read")
+    return data
 
 
 def _map(fd: int, start: int, size: int) -> memoryview:

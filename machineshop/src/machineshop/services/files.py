@@ -277,7 +277,7 @@ class FileService:
         return await self._database.write_in_queue(queue, store.put_attempt_file, attempt, record)
 
     async def _record(self, project_id: str, name: str) -> FileRecord:
-        record = await self._database.read(store.find_file, project_id, name)
+        record = await self._database.read_briefly(store.find_file, project_id, name)
         if record is None:
             raise NotFound(what="file", id=name[:MAX_NAME_LENGTH])
         return record

@@ -43,11 +43,11 @@ class FileRecord(msgspec.Struct, frozen=True):
 
 def find_file(conn: Connection, project_id: str, name: str) -> FileRecord | None:
     """The project's file of this name."""
-    row = conn.execute(select(files).where(_is(project_id, name))).mappings().first()
+    row = _FIND.one(conn, {"project_id": project_id, "name": name})
     if row is None:
         return None
-    file = StoredFile(**{name: row[name] for name in StoredFile.__struct_fields__})
-    return FileRecord(file, row["blob_key"], row["job_id"])
+    *fields, blob_key, job_id = row
+    return FileRecord(StoredFile(**dict(zip(StoredFile.__struct_fields__, fields, strict=True))), blob_key, job_id)
 
 
 def put_file(conn: Connection, record: FileRecord, copied_into: str | None = None) -> str | None:
@@ -261,6 +261,10 @@ def _placed(record: FileRecord, place: Place | None) -> dict[str, Any]:
     }
 
 
+_FIND = Statement(
+    f"SELECT {', '.join(StoredFile.__struct_fields__)}, blob_key, job_id FROM files "
+    "WHERE project_id = :project_id AND name = :name"
+)
 _REPLACE = "DO UPDATE SET blob_key = excluded.blob_key, size = excluded.size, etag = excluded.etag, "
 _PUT = Statement(
     "INSERT INTO files (project_id, name, blob_key, size, etag, created_at, job_id, digest, volume_id, volume_version) "
