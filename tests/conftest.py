@@ -8,6 +8,12 @@ import pytest
 from object_storage import ObjectStorage, make_object_storage
 from platform_process import PlatformProcess
 from postgres_cluster import PostgresCluster, make_cluster
+from worker_image import forget_first_layers
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    if not hasattr(session.config, "workerinput"):  # once, when all processes of the session have ended
+        forget_first_layers()
 
 
 @pytest.fixture(scope="session")

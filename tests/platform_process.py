@@ -90,8 +90,9 @@ class PlatformProcess:
 
     @property
     def verify(self) -> "ssl.SSLContext | bool":
-        """What httpx is to trust."""
-        return ssl.create_default_context(cafile=self.ca_file) if self.base_url.startswith("https") else True
+        """What httpx is to trust. Of plain HTTP nothing: it would read the machine's authorities for each client,
+        which takes as long as many a call."""
+        return ssl.create_default_context(cafile=self.ca_file) if self.base_url.startswith("https") else False
 
     def create_key(self, project: str, scope: str = "developer") -> str:
         """A key of another project."""

@@ -1,5 +1,6 @@
 """An image with a worker, as a person builds it, for tests that run it."""
 
+import shutil
 import subprocess
 from pathlib import Path
 from uuid import uuid4
@@ -25,10 +26,14 @@ class Worker(sprocket.Sprocket):
 
 sprocket.run(Worker())
 """
+# Its layers are those with which every image begins: as long as it is there they are made once.
+FIRST_LAYERS = "machineshop-test-sprocket"
 DOCKERFILE = f"""
 FROM {BASE}
 COPY *.whl /wheels/
 RUN pip install --quiet /wheels/*.whl
+"""
+REST = """
 COPY worker.py /app/worker.py
 WORKDIR /app
 CMD ["python3", "worker.py"]
@@ -48,10 +53,12 @@ def build(folder: Path, source: str = WORKER) -> str:
     """Build the image of a worker's source in an empty folder; returns its name."""
     for wheel in (ROOT / "machineshop/src/machineshop/wheels").glob("sprocket-*.whl"):
         (folder / wheel.name).write_bytes(wheel.read_bytes())
+    (folder / "Dockerfile").write_text(DOCKERFILE)
+    docker("build", "--quiet", "--network", "host", "--tag", FIRST_LAYERS, ".", folder=folder)
     (folder / "worker.py").write_text(source)
     name = f"machineshop-test-worker:{uuid4().hex[:12]}"
     # An image of its own: others are built of the same at the same time, and each is removed by its id.
-    (folder / "Dockerfile").write_text(f"{DOCKERFILE}LABEL name={name}\n")
+    (folder / "Dockerfile").write_text(f"{DOCKERFILE}{REST}LABEL name={name}\n")
     docker("build", "--quiet", "--network", "host", "--tag", name, ".", folder=folder)
     return name
 
@@ -59,6 +66,12 @@ def build(folder: Path, source: str = WORKER) -> str:
 def remove(name: str) -> None:
     """Remove it from the engine, with all its names, those of the platform's registry among them."""
     docker("image", "rm", "--force", docker("image", "inspect", "--format", "{{.Id}}", name))
+
+
+def forget_first_layers() -> None:
+    """Remove what `build` keeps for the next one, if there is any."""
+    if shutil.which("docker") is not None:
+        subprocess.run(["docker", "image", "rm", FIRST_LAYERS], capture_output=True, timeout=BUILD_SECONDS, check=False)
 
 
 def left_of(platform: PlatformProcess) -> list[str]:
