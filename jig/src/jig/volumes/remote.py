@@ -155,6 +155,8 @@ class Version:
         client: the platform.
         name: the volume's.
         number: of the version.
+
+    `files_path` is where its files are asked for, and brought many at once.
     """
 
     def __init__(self, client: Client, name: str, number: int) -> None:
