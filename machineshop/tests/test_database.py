@@ -1,6 +1,7 @@
 """The store's threads: callers share commits and nothing else, and a broken disk is said plainly."""
 
 import asyncio
+import errno
 import os
 import sqlite3
 import subprocess
@@ -231,6 +232,149 @@ async def test_a_disk_that_refuses_the_log_is_told_to_all_who_count_on_it(
     disk.refuses = False
     assert await embedded.read_briefly(names) == {"first", "second"}
     assert await embedded.write_briefly("queue", put, "third") == "third"
+
+
+class DroppingDisk:
+    """A disk whose syncs of the log fail when told to, under a kernel that takes the pages for written from then on.
+
+    So Linux does it. What a sync that failed was to put on disk is not put there by the next one, unless it is written
+    once more.
+    """
+
+    def __init__(self, log: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        self._log = log
+        self._seen = self.on_disk = log.read_bytes()
+        self._written: set[int] = set()
+        self._pwrite = os.pwrite
+        self.refusals = 0
+        monkeypatch.setattr("machineshop.store.wal.os.fdatasync", self.sync)
+        monkeypatch.setattr("machineshop.store.wal.os.pwrite", self.write)
+
+    def write(self, fd: int, data: bytes, offset: int) -> int:
+        self._written.update(range(offset, offset + len(data)))
+        return self._pwrite(fd, data, offset)
+
+    def sync(self, _fd: int) -> None:
+        now = self._log.read_bytes()
+        dirty = {at for at in range(len(now)) if now[at : at + 1] != self._seen[at : at + 1]} | self._written
+        self._seen, self._written = now, set()
+        if self.refusals:
+            self.refusals -= 1
+            raise OSError(errno.EIO, "Input/output error")
+        kept = bytearray(self.on_disk.ljust(len(now), b"\0"))
+        for at in dirty:
+            kept[at] = now[at]
+        self.on_disk = bytes(kept)
+
+    def after_a_power_failure(self, folder: Path) -> set[str]:
+        """What a machine finds that lost its power now."""
+        found = folder / "found.db"
+        found.write_bytes(self._log.with_name(self._log.name.removesuffix("-wal")).read_bytes())
+        (folder / "found.db-wal").write_bytes(self.on_disk)
+        conn = sqlite3.connect(found)
+        try:
+            return {name for (name,) in conn.execute("SELECT name FROM settings")}
+        finally:
+            conn.close()
+            for path in folder.glob("found.db*"):
+                path.unlink()
+
+
+async def test_after_a_sync_that_failed_nothing_is_acknowledged_that_is_not_on_disk(
+    embedded: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    disk = DroppingDisk(tmp_path / "embedded.db-wal", monkeypatch)
+    assert await embedded.read(names) == {"first"}, "a reader's connection, with which the log stays"
+    assert await embedded.write_briefly("queue", put, "second") == "second"
+    assert disk.after_a_power_failure(tmp_path) == {"first", "second"}
+
+    disk.refusals = 2
+    for call in (embedded.write_briefly("queue", put, "third"), embedded.read(names)):
+        with pytest.raises(StoreUnavailable, match="Input/output error"):
+            await call
+    assert await embedded.write_briefly("queue", put, "fourth") == "fourth"
+    assert {"first", "second", "fourth"} <= disk.after_a_power_failure(tmp_path)
+    assert await embedded.read(names) == disk.after_a_power_failure(tmp_path), "whatever became of the third"
+    assert await embedded.write_briefly("queue", put, "fifth") == "fifth"
+    assert "fifth" in disk.after_a_power_failure(tmp_path)
+
+
+@pytest.mark.parametrize("reading", [False, True], ids=["commit", "checkpoint"])
+async def test_what_sqlite_itself_could_not_sync_is_put_right_before_the_next_commit(
+    embedded: Database, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch, *, reading: bool
+) -> None:
+    refusal = sqlite3.OperationalError("disk I/O error")
+    refusal.sqlite_errorcode = sqlite3.SQLITE_IOERR_FSYNC
+    if reading:
+        checkpointer = embedded._writer._checkpointer
+        assert checkpointer is not None
+        with monkeypatch.context() as patch:
+            patch.setattr(checkpointer, "_engine", Refusing(refusal))
+            checkpointer._due.set()
+            while not checkpointer._log.in_doubt:
+                await asyncio.sleep(0.01)
+    else:
+        with monkeypatch.context() as patch:
+            patch.setattr(embedded._engines, "commit", Refusing(refusal).connect)
+            with pytest.raises(StoreUnavailable, match="disk I/O"):
+                await embedded.write(put, "second")
+    assert await embedded.write(put, "third") == "third"
+    assert "store.log_put_right" in caplog.text
+    assert await embedded.read(names) == {"first", "third"}
+
+
+class Refusing:
+    """Whatever is asked of it fails."""
+
+    def __init__(self, error: Exception) -> None:
+        self._error = error
+
+    def connect(self, *_: object) -> None:
+        raise self._error
+
+
+LOST_LOG = """
+import asyncio, os, sys
+from machineshop.store import wal
+from machineshop.store.database import Database, sqlite_file
+from machineshop.store.tables import settings
+
+def put(conn, name):
+    conn.execute(settings.insert().values(name=name, value="x"))
+
+def refuse(fd):
+    log = sqlite_file(sys.argv[1]).with_name("lost.db-wal")
+    with log.open("r+b") as file:  # the page is read from the disk again, where it never came to
+        file.seek(log.stat().st_size - 4096)
+        file.write(bytes(4096))
+    raise OSError(5, "Input/output error")
+
+async def main():
+    database = Database(sys.argv[1])
+    database.start()
+    await database.write(lambda conn: put(conn, "kept"))
+    os.fdatasync = refuse
+    for name in ("lost", "more"):
+        try:
+            await database.write_briefly("queue", put, name)
+        except Exception as error:
+            print(error, flush=True)
+
+asyncio.run(main())
+"""
+
+
+def test_a_log_that_the_kernel_has_dropped_ends_the_server_and_keeps_what_was_acknowledged(tmp_path: Path) -> None:
+    url = sqlite_url(tmp_path / "lost.db")
+    migrate(url)
+    ended = subprocess.run(
+        [sys.executable, "-c", LOST_LOG, url], capture_output=True, text=True, timeout=60, check=False
+    )
+    assert (ended.returncode, "Input/output error" in ended.stdout) == (74, True), ended.stderr
+    assert "lost.db-wal, and it is not what was committed any more. The server ends" in ended.stderr
+    database = Database(url)
+    assert database.read_now(names) == {"kept"}
+    database.close()
 
 
 async def test_a_database_that_cannot_be_opened_is_said_to_be_so(tmp_path: Path) -> None:

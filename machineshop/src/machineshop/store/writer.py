@@ -6,6 +6,7 @@ that fails takes back only its own work, and none is acknowledged before the tra
 
 import contextlib
 import logging
+import os
 import queue
 import threading
 import time
@@ -19,7 +20,14 @@ from machineshop.store import announcements
 from machineshop.store.engines import Engines
 from machineshop.store.failures import first_line, refused_value, unavailable
 from machineshop.store.outage import Outage
-from machineshop.store.wal import BUSY_TIMEOUT_SECONDS, Checkpointer, LogNotOnDisk
+from machineshop.store.wal import (
+    BUSY_TIMEOUT_SECONDS,
+    Checkpointer,
+    LogLost,
+    LogNotOnDisk,
+    WriteAheadLog,
+    is_disk_error,
+)
 from machineshop.store.write import Write, on_loops
 
 log = logging.getLogger(__name__)
@@ -30,6 +38,7 @@ GROUP_LIMIT = 200
 TRANSACTION_SECONDS = 20.0
 # Two servers that write the same rows in different orders: one goes first, and the other begins anew.
 DEADLOCK_TRIES = 3
+EXIT_LOG_LOST = 74  # EX_IOERR
 DEADLOCK_PAUSE_SECONDS = 0.02
 
 
@@ -55,7 +64,8 @@ class Writer:
         self._turn = threading.Lock()
         # Nobody takes what is put there any more.
         self._ended = False
-        self._checkpointer = Checkpointer(engines.engine) if engines.is_sqlite else None
+        self._log = engines.log
+        self._checkpointer = None if engines.log is None else Checkpointer(engines.engine, engines.log)
 
     def start(self) -> None:
         """Begin to take writes."""
@@ -75,7 +85,7 @@ class Writer:
         Transactions go on while the log of those before them is put on disk, and nobody changes threads for them. That
         blocks the event loop for some statements, and never for a disk or another process.
         """
-        if self._engines.log is not None and self._turn.acquire(blocking=False):
+        if self._log is not None and not self._log.in_doubt and self._turn.acquire(blocking=False):
             try:
                 self._commit_at_once(write)
             finally:
@@ -120,6 +130,9 @@ class Writer:
         # The event loop may be committing; a thread that did not end in time has the turn, and keeps it.
         has_turn = self._turn.acquire(timeout=1)
         self._ended = True
+        if has_turn and self._log is not None and self._log.in_doubt:
+            with contextlib.suppress(LogNotOnDisk):  # what was acknowledged is there
+                self._put_right(self._log)
         self._drop_connection()
         if has_turn:
             self._turn.release()
@@ -164,14 +177,42 @@ class Writer:
 
     def _sync(self, group: list[Write], seen: int) -> None:
         """Put on disk what was committed at once by now: these writes may be it, or have found it."""
-        if seen != self._synced and self._engines.log is not None:
+        if seen != self._synced and self._log is not None:
             try:
-                self._engines.log.sync()
+                self._sync_log(self._log)
             except LogNotOnDisk as error:
                 with self._turn:
                     self._fail(group, error, away=False)
             else:
                 self._synced = seen
+
+    def _sync_log(self, write_ahead_log: WriteAheadLog) -> None:
+        if write_ahead_log.in_doubt:
+            with self._turn:
+                self._put_right(write_ahead_log)
+        else:
+            write_ahead_log.sync()
+
+    def _put_right(self, write_ahead_log: WriteAheadLog) -> None:
+        """Have the log on disk after a sync that failed, or end the process at once, as where it was killed.
+
+        Raises:
+            LogNotOnDisk: That failed too.
+        """
+        try:
+            conn = self._begun(set(), waits=True)  # no other process writes either
+        except Exception as error:
+            raise LogNotOnDisk(f"The disk has refused to keep a job, and is not asked yet ({error}).") from error
+        try:
+            write_ahead_log.put_right()
+        except LogLost as error:
+            # In good order SQLite would bring the log into the database file. What was acknowledged is on disk, and
+            # the next start finds it there.
+            log.critical("store.log_lost error=%s The server ends, and is to be started again.", error)
+            logging.shutdown()
+            os._exit(EXIT_LOG_LOST)
+        finally:
+            _driver(conn).execute("ROLLBACK")
 
     def _commit(self, group: list[Write]) -> set[str]:
         """One transaction for all of them, on disk when this returns; the topics that it has announced."""
@@ -179,12 +220,16 @@ class Writer:
             return set()
         try:
             self._outage.check()
+            if self._log is not None and self._log.in_doubt:
+                self._put_right(self._log)
             topics = self._transact_to_disk(group)
         except (LogNotOnDisk, CommitUnknown) as error:
             self._fail(group, error, away=isinstance(error, CommitUnknown))
         except StoreUnavailable as error:  # nothing was tried
             _refuse(group, error)
         except Exception as error:  # noqa: BLE001 - whatever broke the transaction is every caller's answer
+            if self._log is not None and is_disk_error(error):
+                self._log.in_doubt = True
             self._fail(group, unavailable(error), away=self._engines.is_away(error))
         else:
             self._outage.over()
@@ -192,7 +237,8 @@ class Writer:
         return set()
 
     def _fail(self, group: list[Write], error: StoreUnavailable, *, away: bool) -> None:
-        self._drop_connection()
+        if self._log is None or not self._log.in_doubt:  # the last one to close would bring the log into the file
+            self._drop_connection()
         news = True
         if away:
             self._engines.lost()
@@ -202,7 +248,7 @@ class Writer:
         _refuse(group, error)
 
     def _transact_to_disk(self, group: list[Write]) -> set[str]:
-        write_ahead_log = self._engines.log
+        write_ahead_log = self._log
         if write_ahead_log is not None:
             if not all(write.hand_over for write in group):
                 with write_ahead_log.synced(self._connected()):
@@ -316,8 +362,8 @@ class Writer:
                 self._connection.invalidate()
                 self._connection.close()
             self._connection = None
-        if self._engines.log is not None:
-            self._engines.log.close()  # the next connection may make another file of that name
+        if self._log is not None:
+            self._log.close()  # the next connection may make another file of that name
 
 
 def _refuse(group: list[Write], error: StoreUnavailable) -> None:
