@@ -119,3 +119,12 @@ def test_files_in_a_bucket_are_copied_within_the_bound(bucket_platform: Platform
     assert "Volumes may take 0.001 GiB on this machine" in failed[0]["replica_status_message"]
     assert "--volume-cache-gib" in failed[0]["replica_status_message"]
     assert seen(bucket_platform)["files"] == FIRST, "the old replica serves on"
+
+
+def test_a_deleted_volume_takes_no_space_any_more(own_platform: PlatformProcess, tmp_path: Path) -> None:
+    own_platform.jig("volumes", "create", "words", write_files(tmp_path / "words", FIRST), cwd=tmp_path)
+    trees = own_platform.data_dir / "runtime/volumes/trees"
+    wait_for(lambda: list(trees.glob("*/ready.json")), "its tree is made, before anything mounts it")
+    own_platform.jig("volumes", "delete", "words", "--yes", cwd=tmp_path)
+    wait_for(lambda: not list(trees.iterdir()), "its tree is gone")
+    assert not [path for path in (own_platform.data_dir / "blobs/files").rglob("*") if path.is_file()]

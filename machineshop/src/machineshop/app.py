@@ -102,7 +102,7 @@ from machineshop.store.database import Database, sqlite_file, sqlite_url
 from machineshop.store.deployment_rows import DEPLOYMENTS
 from machineshop.store.engines import local_address
 from machineshop.store.schema import migrate
-from machineshop.store.volumes import VOLUMES
+from machineshop.store.volumes import VOLUMES, VOLUMES_GONE
 from machineshop.store.webhooks import WEBHOOKS
 from machineshop.tls import TlsKeeper, open_tls
 
@@ -313,6 +313,7 @@ class Platform:
         self.database.on_announced(DEPLOYMENTS, self.deployments.changed)
         # The followers of one that is deleted are to see its end.
         self.database.on_announced(DEPLOYMENTS, self.queue.changes.wake_all)
+        self.database.on_announced(VOLUMES_GONE, self.runtime.drop_deleted_volumes)
         self.packages = PackageIndex(read_wheels(WHEELS), self.settings.package_index)
         self.asgi = self._application()
 

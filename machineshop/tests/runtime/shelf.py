@@ -55,6 +55,9 @@ class Shelf:
             raise ArtifactMissing(f"There is no version {version} of {volume_id}.")
         return self.versions[volume_id, version]
 
+    async def has_volume(self, project_id: str, volume_id: str, version: int) -> bool:
+        return not self.lost and (volume_id, version) in self.versions and project_id == "project-1"
+
     async def open_file(self, file: VolumeFile) -> AsyncIterator[bytes]:
         if file.blob_key not in self.contents:
             raise ArtifactMissing(f"The bytes of {file.path} are gone.")

@@ -231,6 +231,30 @@ async def test_a_deleted_version_leaves_the_machine_once_no_replica_has_it(machi
     assert (machine.here(), machine.copied_bytes()) == ([], 0)
 
 
+async def test_a_deletion_that_is_told_of_frees_the_disk_at_once_or_after_the_last_replica(
+    machine: Machine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("machineshop.runtime.volumes.cache.SWEEP_AGAIN_SECONDS", 0.01)
+    mounted, idle, other = (machine.shelf.put(FILES, volume_id=f"volume-{number}") for number in range(3))
+    for volume in (mounted, idle, other):
+        await machine.make(volume)
+    machine.use(mounted)
+    for volume in (mounted, idle):
+        del machine.shelf.versions[volume.volume_id, 0]
+    machine.cache.drop_deleted()
+
+    async def only_the_mounted_one_and_the_other() -> bool:
+        return machine.here() == ["project-1.volume-0.0", "project-1.volume-2.0"]
+
+    await eventually(only_the_mounted_one_and_the_other)
+    machine.use()
+
+    async def only_the_other() -> bool:
+        return machine.here() == ["project-1.volume-2.0"]
+
+    await eventually(only_the_other)
+
+
 PRELOAD = """
 import asyncio, sys
 from pathlib import Path

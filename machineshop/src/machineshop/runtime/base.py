@@ -219,6 +219,9 @@ class Runtime(Protocol):
     def preload(self, project_id: str, volume: VolumeVersion) -> None:
         """The same for a version of a volume."""
 
+    def drop_deleted_volumes(self) -> None:
+        """Begin to take deleted versions of volumes away from where replicas run; returns at once."""
+
 
 class Bundle(msgspec.Struct, frozen=True):
     """A bundle opened for reading."""
@@ -264,6 +267,10 @@ class VolumeSource(Protocol):
         Raises:
             ArtifactMissing: There is no such version, or its files are not all there; the message says which.
         """
+        ...
+
+    async def has_volume(self, project_id: str, volume_id: str, version: int) -> bool:
+        """Whether this project has this version of a volume, whatever is in it."""
         ...
 
     async def open_file(self, file: VolumeFile) -> AsyncIterator[bytes]:

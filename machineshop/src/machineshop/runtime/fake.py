@@ -210,6 +210,9 @@ class FakeVolumes:
             raise PreparationFailed(FAILED_MOUNT, self.failures[volume.name])
         return Path("/nowhere", project_id, volume.volume_id, str(volume.version))
 
+    def drop_deleted(self) -> None:
+        """There is nothing to remove."""
+
     async def close(self) -> None:
         """Nothing is held open."""
 

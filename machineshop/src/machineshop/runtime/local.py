@@ -171,6 +171,10 @@ class LocalRuntime:
         what = (project_id, volume.volume_id, str(volume.version))
         self._prefetches.begin(what, lambda: self._volumes.make(project_id, volume))
 
+    def drop_deleted_volumes(self) -> None:
+        """Begin to take deleted versions of volumes away from this machine; those in use follow their last replica."""
+        self._volumes.drop_deleted()
+
     def logs(
         self,
         deployment_id: str,

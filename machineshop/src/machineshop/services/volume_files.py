@@ -61,6 +61,11 @@ class VolumeContents:
             for file, blob_key in files
         ]
 
+    async def has_volume(self, project_id: str, volume_id: str, version: int) -> bool:
+        """See `VolumeSource`."""
+        volume = await self._database.read(volumes.get, project_id, volume_id)
+        return volume is not None and await self._database.read(volumes.version, volume_id, version) is not None
+
     async def open_file(self, file: VolumeFile) -> AsyncIterator[bytes]:
         """See `VolumeSource`."""
         try:

@@ -7,6 +7,7 @@ from sqlalchemy import ColumnElement, Connection, Table, delete, exists, select
 
 from machineshop.errors import NotFound
 from machineshop.models import Project
+from machineshop.store.announcements import announce
 from machineshop.store.naming import named
 from machineshop.store.tables import (
     api_keys,
@@ -26,6 +27,7 @@ from machineshop.store.tables import (
     webhook_secrets,
     webhook_signing,
 )
+from machineshop.store.volumes import VOLUMES_GONE
 
 # No slug has it, so a gone one is nobody's.
 GONE = "~"
@@ -86,7 +88,9 @@ def purge(conn: Connection, limit: int) -> int:
     count = _delete_some(conn, jobs, jobs.c.project_id.in_(gone) & jobs.c.done_at.is_not(None), limit)
     count += _delete_some(conn, files, files.c.project_id.in_(gone), limit)
     of_gone = select(volumes.c.id).where(volumes.c.project_id.in_(gone))
-    count += conn.execute(delete(volume_versions).where(volume_versions.c.volume_id.in_(of_gone))).rowcount
+    if versions := conn.execute(delete(volume_versions).where(volume_versions.c.volume_id.in_(of_gone))).rowcount:
+        announce(conn, VOLUMES_GONE)
+    count += versions
     count += conn.execute(delete(volumes).where(volumes.c.project_id.in_(gone))).rowcount
     count += conn.execute(delete(secrets).where(secrets.c.project_id.in_(gone))).rowcount
     return count + _purge_organizations(conn)

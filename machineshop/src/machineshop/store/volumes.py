@@ -19,6 +19,8 @@ from machineshop.store.tables import deployments, files, revisions, volume_versi
 
 # Announced when there is something for the loop that fills volumes to do.
 VOLUMES = "volumes"
+VOLUMES_GONE = "volumes-gone"
+"""What is announced where versions are taken away: machines that have files of them may let go of these."""
 # A list shows all of them, and what is shown of one says all of its versions.
 MAX_VOLUMES = 1000
 MAX_VERSIONS = 1000
@@ -166,6 +168,7 @@ def delete_volume(conn: Connection, project_id: str, name_or_id: str) -> tuple[V
     keys = volume_files.remove(conn, files.c.volume_id == volume.id)
     conn.execute(delete(volume_versions).where(volume_versions.c.volume_id == volume.id))
     conn.execute(delete(volumes).where(volumes.c.id == volume.id))
+    announce(conn, VOLUMES_GONE)
     return volume, keys
 
 

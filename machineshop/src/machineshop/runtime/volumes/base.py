@@ -35,6 +35,9 @@ class Volumes(Protocol):
         """
         ...
 
+    def drop_deleted(self) -> None:
+        """Remove soon what has been deleted, once no replica has it mounted any more."""
+
     async def close(self) -> None:
         """Look away; what replicas have mounted stays."""
 

@@ -6,6 +6,7 @@ are copied (`copies.py`), and what the copies take is bounded.
 """
 
 import asyncio
+import contextlib
 import errno
 import logging
 import os
@@ -15,7 +16,7 @@ from collections.abc import Callable
 from pathlib import Path
 from uuid import uuid4
 
-from machineshop.errors import ArtifactMissing, MachineshopError, RuntimeUnavailable
+from machineshop.errors import MachineshopError, RuntimeUnavailable
 from machineshop.runtime.base import VolumeFile, VolumeSource, VolumeVersion
 from machineshop.runtime.engine import PreparationFailed
 from machineshop.runtime.volumes.base import FAILED_MOUNT
@@ -30,6 +31,8 @@ COPIES_AT_ONCE = 16
 """Files of one volume: as many as hide the way to a storage elsewhere; each has a piece of its bytes in memory."""
 LINKS_AT_ONCE = 8
 SWEEP_SECONDS = 600.0
+SWEEP_AGAIN_SECONDS = 5.0
+"""Where something is deleted and still mounted: by a replica that ends."""
 GIB = 1024**3
 
 logger = logging.getLogger(__name__)
@@ -58,6 +61,7 @@ class VolumeCache:
         """How many bytes have been given room and are still to come."""
         self._room = asyncio.Lock()
         self._sweeper: asyncio.Task[None] | None = None
+        self._deleted = asyncio.Event()
 
     async def start(self, in_use: Callable[[], frozenset[TreeKey]]) -> None:
         """See `Volumes`."""
@@ -90,13 +94,24 @@ class VolumeCache:
                 self._coming.pop(key, None)
         return self._trees.files(key)
 
-    async def sweep(self) -> None:
-        """Remove what was never completed and the versions that are no longer there, but for those in use."""
+    def drop_deleted(self) -> None:
+        """See `Volumes`."""
+        self._deleted.set()
+
+    async def sweep(self) -> bool:
+        """Remove what was never completed and the versions that are no longer there, but for those in use.
+
+        Returns:
+            Whether any stays that is no longer there.
+        """
+        stay = False
         for key in await asyncio.to_thread(self._trees.known):
-            if key in self._in_use():
+            is_gone = await self._is_gone(key)
+            if is_gone or await asyncio.to_thread(self._trees.made, key) is None:
+                stay |= not await self._evict(key) and is_gone
+            elif key in self._in_use():
                 await asyncio.to_thread(self._trees.use, key)
-            elif await asyncio.to_thread(self._trees.made, key) is None or await self._is_gone(key):
-                await self._evict(key)
+        return stay
 
     async def _make(self, key: TreeKey) -> None:
         files = await self._source.volume_files(*key)
@@ -175,32 +190,36 @@ class VolumeCache:
         keys = [key for key in self._trees.known() if key not in in_use]
         return [key for key in keys if (made := self._trees.made(key)) is None or made.copied_bytes]
 
-    async def _evict(self, key: TreeKey) -> None:
-        """Remove a version, unless somebody has begun to use it meanwhile."""
+    async def _evict(self, key: TreeKey) -> bool:
+        """Remove a version, unless it is made or in use; returns whether it was removed."""
         if self._locks[key].locked():
-            return
+            return False
         async with self._locks[key]:
-            if key not in self._in_use():
-                await asyncio.to_thread(self._trees.remove, key)
-                await asyncio.to_thread(self._copies.sweep)
-                logger.info("volume removed from this machine: volume=%s version=%d", key.volume_id, key.version)
+            if key in self._in_use():
+                return False
+            await asyncio.to_thread(self._trees.remove, key)
+            await asyncio.to_thread(self._copies.sweep)
+        logger.info("volume removed from this machine: volume=%s version=%d", key.volume_id, key.version)
+        return True
 
     async def _is_gone(self, key: TreeKey) -> bool:
         try:
-            await self._source.volume_files(*key)
-        except ArtifactMissing:
-            return True
+            return not await self._source.has_volume(*key)
         except MachineshopError as error:
             logger.info("not known whether a volume is still there: volume=%s error=%s", key.volume_id, error)
         return False
 
     async def _keep_sweeping(self) -> None:
         while True:
+            self._deleted.clear()
+            stay = False
             try:
-                await self.sweep()
+                stay = await self.sweep()
             except Exception:
                 logger.exception("volumes not swept; they will be")
-            await asyncio.sleep(SWEEP_SECONDS)
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(SWEEP_AGAIN_SECONDS if stay else SWEEP_SECONDS):
+                    await self._deleted.wait()
 
     def _open(self) -> None:
         for folder in (self._folder, self._folder / "trees", self._folder / "copies"):
