@@ -144,3 +144,11 @@ async def elsewhere(
 def origin() -> Iterator[Server]:
     with fake_s3() as server:
         yield server
+
+
+@pytest.fixture
+async def wrong(elsewhere: Elsewhere, origin: Server) -> Elsewhere:
+    """An origin that answers as the test's script says, read with keys of the project."""
+    elsewhere.allowed.add(origin.port)
+    await elsewhere.give_keys(endpoint_url=origin.endpoint)
+    return elsewhere

@@ -4,9 +4,9 @@ import asyncio
 import json
 from typing import TYPE_CHECKING, Any
 
-from factory import Clock
+from factory import Clock, eventually
 from machineshop.blobs.origin import Address
-from machineshop.control import volume_sync
+from machineshop.control.copies import MAX_PAUSE_SECONDS
 from machineshop.control.volume_sync import VolumeSync
 from machineshop.services.secret_rules import SecretFields
 from machineshop.services.secrets import SecretService
@@ -63,7 +63,7 @@ class Elsewhere:
         async with asyncio.timeout(60):
             while (seen := await self.team.describe(name))["status"] != status:
                 assert seen["status"] in {"pending", "syncing"}, seen
-                self.clock.now += volume_sync.MAX_PAUSE_SECONDS
+                self.clock.now += MAX_PAUSE_SECONDS
                 await self.sync.run_once(self.clock.now)
                 await self.settled()
         return seen
@@ -78,9 +78,11 @@ class Elsewhere:
 
     async def settled(self) -> None:
         """Until no copy is under way."""
-        async with asyncio.timeout(60):
-            while self.sync.busy:
-                await asyncio.sleep(0.005)
+        await self.settled_to(0)
+
+    async def settled_to(self, number: int) -> None:
+        """Until no more copies than that are under way."""
+        await eventually(lambda: self.sync.busy <= number)
 
     def _allows(self, _: Address, port: int) -> bool:
         return port in self.allowed

@@ -1,27 +1,14 @@
 """Object storages that answer wrongly, slowly or without end: each ends with a reason, and takes nobody else's turn."""
 
-import asyncio
 import time
 from typing import Any
 
-import msgspec
 import pytest
 
+from factory import eventually
 from machineshop.control import origin_calls, volume_sync
-from machineshop.control.sync_turns import MAX_OF_A_PROJECT, MAX_VERSIONS_AT_ONCE, next_up
-from machineshop.services.identity import IdentityService
-from machineshop.services.secret_rules import SecretFields
-from machineshop.services.volume_rules import VolumeContent, VolumeFields
-from volumes.elsewhere import KEYS, Elsewhere, files_of
+from volumes.elsewhere import Elsewhere, files_of
 from volumes.fake_s3 import Request, Server, entry, listing
-
-
-@pytest.fixture
-async def wrong(elsewhere: Elsewhere, origin: Server) -> Elsewhere:
-    """An origin that answers as the test's script says, read with keys of the project."""
-    elsewhere.allowed.add(origin.port)
-    await elsewhere.give_keys(endpoint_url=origin.endpoint)
-    return elsewhere
 
 
 @pytest.fixture(params=["keys", "machine"])
@@ -240,46 +227,10 @@ async def test_a_stop_and_a_deletion_wait_for_nobody(anyones: Elsewhere, origin:
     for name in ("one", "two"):
         await anyones.create(name)
     await anyones.sync.run_once(anyones.clock.now)
-    await until(lambda: len(origin.seen) >= (4 if script is trickled_object else 2))
+    await eventually(lambda: len(origin.seen) >= (4 if script is trickled_object else 2))
     began = time.monotonic()
     await anyones.team.shop.volumes.delete(anyones.team.project_id, "one")
     await anyones.sync.run_once(anyones.clock.now)
-    await until(lambda: anyones.sync.busy == 1)
+    await eventually(lambda: anyones.sync.busy == 1)
     await anyones.sync.close()
     assert time.monotonic() - began < 10, "neither by a timeout"
-
-
-async def test_one_project_leaves_room_for_another(wrong: Elsewhere, origin: Server, identity: IdentityService) -> None:
-    origin.script = trickled_list
-    for number in range(MAX_VERSIONS_AT_ONCE + 1):
-        await wrong.create(f"slow-{number}")
-    assert await wrong.sync.run_once(wrong.clock.now) == MAX_OF_A_PROJECT
-
-    wrong.put(a=b"alpha")
-    project, _ = await identity.create_project("other")
-    other = project.id
-    keys = msgspec.json.encode(KEYS | {"endpoint_url": wrong.objects.endpoint}).decode()
-    await wrong.secrets.create(other, SecretFields(name="s3-keys", value=keys), "key-1")
-    content = msgspec.convert(wrong.content(), VolumeContent)
-    await wrong.team.shop.volumes.create(other, VolumeFields(name="theirs", type="readOnly", content=content))
-    assert await wrong.sync.run_once(wrong.clock.now) == 1
-    async with asyncio.timeout(60):
-        while (await wrong.team.shop.volumes.describe(other, "theirs")).shown.status != "ready":
-            await asyncio.sleep(0.01)
-
-
-def test_projects_take_turns() -> None:
-    waiting, turns = ["a"] * 5 + ["b", "c", "b"], {"c": 0}
-    begun: list[str] = []
-    while (at := next_up(waiting, begun[-1:], turns)) is not None:
-        begun.append(waiting.pop(at))
-        turns[begun[-1]] = len(begun)
-    assert "".join(begun) == "abcabaaa"
-    assert next_up(["a"], ["a", "a"], {}) is None
-    assert next_up(["a"], ["b", "b", "c", "c"], {}) is None
-
-
-async def until(condition: Any) -> None:
-    async with asyncio.timeout(60):
-        while not condition():
-            await asyncio.sleep(0.005)

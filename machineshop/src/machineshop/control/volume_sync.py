@@ -10,15 +10,19 @@ import contextlib
 import itertools
 import logging
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
-from typing import NamedTuple
-
-import msgspec
 
 from machineshop.blobs.origin import Origin, OriginObject, OriginTrouble
+from machineshop.control.copies import Copy, Key, Tries
 from machineshop.control.origin_calls import OriginCalls
-from machineshop.control.sync_turns import MAX_VERSIONS_AT_ONCE, next_up
+from machineshop.control.sync_turns import (
+    MAX_VERSIONS_AT_ONCE,
+    UnderWay,
+    Waiting,
+    next_to_give_way,
+    next_up,
+)
 from machineshop.errors import Conflict, InvalidRequest, MachineshopError, NotFound, PayloadTooLarge, Unavailable
 from machineshop.models import Volume, VolumeOrigin, VolumeVersion
 from machineshop.services.file_names import check_file_name
@@ -35,42 +39,15 @@ log = logging.getLogger(__name__)
 MAX_FILES_AT_ONCE = 4
 # Trouble in a row, without a file in between, that comes to half an hour.
 MAX_TRIES = 12
-FIRST_PAUSE_SECONDS = 2.0
-MAX_PAUSE_SECONDS = 300.0
 MAX_MESSAGE_LENGTH = 1000
 # The largest volume's takes minutes.
 LISTING_SECONDS = 1800.0
 # Those with no more than markers of folders, or with what an earlier one had. As many as the largest volume has.
 MAX_BARREN_PAGES = 200
+TURN_OVER = "Others wait to be copied: it goes on with what is missing when it is its turn again."
 
 # Opens the origin of a version of a project.
 Opener = Callable[[str, VolumeOrigin], Awaitable[Origin]]
-
-
-class Key(NamedTuple):
-    """Which version of which volume."""
-
-    volume_id: str
-    number: int
-
-
-class Tries(msgspec.Struct):
-    """How often a version has met trouble in a row, and when it is tried again."""
-
-    count: int = 0
-    not_before: float = float("-inf")
-
-    def failed(self, now: float) -> None:
-        """Wait longer each time."""
-        self.not_before = now + min(FIRST_PAUSE_SECONDS * 2.0**self.count, MAX_PAUSE_SECONDS)
-        self.count += 1
-
-
-class Copy(NamedTuple):
-    """A version that is being copied."""
-
-    task: asyncio.Task[None]
-    project_id: str
 
 
 class VolumeSync:
@@ -94,20 +71,24 @@ class VolumeSync:
         self._threads = ThreadPoolExecutor(MAX_VERSIONS_AT_ONCE * MAX_FILES_AT_ONCE, thread_name_prefix="volume-sync")
         self._copies: dict[Key, Copy] = {}
         self._turns: dict[str, int] = {}
+        self._turns_of_versions: dict[Key, int] = {}
         self._turn_numbers = itertools.count()
         self._tries: dict[Key, Tries] = {}
 
     async def run_once(self, now: float) -> int:
         """Begin to copy what is to be copied, as far as there is room; returns how many versions have begun.
 
-        What is copied and is not there any more ends.
+        What is copied and is not there any more ends, and what has had its turn gives way to what finds no room.
         """
         found = await self._database.read(volumes.copied)
         keys = {Key(version.volume_id, version.number) for _, version in found}
         self._tries = {key: tries for key, tries in self._tries.items() if key in keys}
-        for key in self._copies.keys() - keys:  # deleted
-            self._copies[key].task.cancel()
-        waiting = {}
+        self._turns_of_versions = {key: turn for key, turn in self._turns_of_versions.items() if key in keys}
+        for key, copy in self._copies.items():
+            is_deleted = key not in keys
+            if is_deleted or copy.is_cut_off(now):
+                copy.task.cancel()
+        waiting: dict[Key, tuple[Volume, VolumeVersion]] = {}
         for volume, version in found:
             key = Key(version.volume_id, version.number)
             waits = key in self._tries and self._tries[key].not_before > now
@@ -115,8 +96,9 @@ class VolumeSync:
                 waiting[key] = (volume, version)
         begun = 0
         while (chosen := self._next_of(waiting)) is not None:
-            self._begin(chosen, *waiting.pop(chosen))
+            self._begin(chosen, *waiting.pop(chosen), now)
             begun += 1
+        await self._make_room(waiting, now)
         return begun
 
     @property
@@ -134,14 +116,28 @@ class VolumeSync:
 
     def _next_of(self, waiting: dict[Key, tuple[Volume, VolumeVersion]]) -> Key | None:
         under_way = [copy.project_id for copy in self._copies.values()]
-        projects = [volume.project_id for volume, _ in waiting.values()]
-        at = next_up(projects, under_way, self._turns)
+        at = next_up(self._waiting(waiting), under_way, self._turns)
         return None if at is None else list(waiting)[at]
 
-    def _begin(self, key: Key, volume: Volume, version: VolumeVersion) -> None:
+    def _waiting(self, waiting: dict[Key, tuple[Volume, VolumeVersion]]) -> list[Waiting]:
+        turns = self._turns_of_versions
+        return [Waiting(volume.project_id, turns.get(key, -1)) for key, (volume, _) in waiting.items()]
+
+    async def _make_room(self, waiting: dict[Key, tuple[Volume, VolumeVersion]], now: float) -> None:
+        """Have one copy that has had its turn begin no more files, where something waits for that."""
+        copies = list(self._copies.items())
+        under_way = [UnderWay(copy.project_id, copy.begun_at, copy.gives_way) for _, copy in copies]
+        at = next_to_give_way(self._waiting(waiting), under_way, self._turns, now)
+        if at is not None:
+            key, copy = copies[at]
+            copy.give_way(now)
+            log.info("volumes.sync_gives_way volume_id=%s version=%d", *key)
+            await self._database.write(volumes.note_trouble, *key, TURN_OVER)
+
+    def _begin(self, key: Key, volume: Volume, version: VolumeVersion, now: float) -> None:
         task = asyncio.create_task(self._sync(key, volume, version), name=f"sync-{volume.name}-{version.number}")
-        self._copies[key] = Copy(task, volume.project_id)
-        self._turns[volume.project_id] = next(self._turn_numbers)
+        self._copies[key] = Copy(task, volume.project_id, now)
+        self._turns[volume.project_id] = self._turns_of_versions[key] = next(self._turn_numbers)
         task.add_done_callback(lambda _: self._copies.pop(key, None))
 
     async def _sync(self, key: Key, volume: Volume, version: VolumeVersion) -> None:
@@ -168,13 +164,17 @@ class VolumeSync:
             if not await self._database.write(volumes.move, *key, VolumeState.SYNCING, now):
                 return
             log.info("volumes.sync_begun volume_id=%s version=%d uri=%s", *key, version.origin.uri)
+        elif version.message == TURN_OVER:
+            await self._database.write(volumes.note_trouble, *key, "")
         origin = OriginCalls(await self._open_origin(volume.project_id, version.origin), self._threads)
         try:
             wanted = await self._listed(origin, volume, version)
             todo = await self._missing(volume, version, wanted)
-            await self._copy_all(key, origin, volume, todo)
+            is_done = await self._copy_all(key, origin, volume, todo)
         finally:
             await origin.close()
+        if not is_done:
+            return
         if await self._checks.sealing(
             lambda: self._database.write(volumes.finish_copy, volume, version.number, self._clock())
         ):
@@ -236,12 +236,14 @@ class VolumeSync:
         }
         return {name: each for name, each in wanted.items() if name not in current}
 
-    async def _copy_all(self, key: Key, origin: OriginCalls, volume: Volume, todo: dict[str, OriginObject]) -> None:
-        left = iter(todo.items())
+    async def _copy_all(self, key: Key, origin: OriginCalls, volume: Volume, todo: dict[str, OriginObject]) -> bool:
+        """Copy files; False where the copy has given way before the last of them."""
+        left = list(reversed(todo.items()))
+        copy = self._copies[key]
 
         async def copy_next() -> None:
-            for name, each in left:
-                await self._copy(origin, volume, name, each)
+            while left and not copy.gives_way:
+                await self._copy(copy, origin, volume, *left.pop())
                 self._tries.pop(key, None)
 
         try:
@@ -250,10 +252,16 @@ class VolumeSync:
                     group.create_task(copy_next())
         except ExceptionGroup as failed:
             raise failed.exceptions[0] from failed
+        return not left
 
-    async def _copy(self, origin: OriginCalls, volume: Volume, name: str, found: OriginObject) -> None:
+    async def _copy(self, copy: Copy, origin: OriginCalls, volume: Volume, name: str, found: OriginObject) -> None:
+        async def counted(chunks: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+            async for chunk in chunks:
+                copy.received_bytes += len(chunk)
+                yield chunk
+
         async with contextlib.aclosing(origin.chunks(found)) as chunks:
-            await self._files.copy(volume, name, chunks, found.size)
+            await self._files.copy(volume, name, counted(chunks), found.size)
 
     async def _troubled(self, key: Key, volume: Volume, message: str, *, is_final: bool) -> None:
         now = self._clock()
