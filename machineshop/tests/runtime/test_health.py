@@ -82,7 +82,23 @@ async def test_an_answer_whose_end_does_not_come_is_judged_by_its_status(monkeyp
         port = server.sockets[0].getsockname()[1]
         seen = await probe("127.0.0.1", port, "/health")
         await closed.wait()
-    assert seen == Probe(Answer.UNHEALTHY, f"GET /health on port {port}: status 503")
+    assert seen.answer is Answer.UNHEALTHY
+    assert f"GET /health on port {port}: status 503" in seen.detail
+
+
+async def test_a_wrong_answer_says_how_to_mend_it_with_the_port_that_the_user_knows() -> None:
+    async with listening(b"HTTP/1.1 404 Not Found\r\n\r\n") as port:
+        wrong = await probe("127.0.0.1", port, "/health", known_port=8000)
+    absent = await probe("127.0.0.1", port, "/health", known_port=8000)
+    assert wrong.detail == (
+        "GET /health on port 8000: status 404; its program must answer 200 there, "
+        "or health_check_path must name the path where it does"
+    )
+    assert absent.detail == (
+        "GET /health on port 8000: nothing listens there; its program must listen on 0.0.0.0:$PORT, where PORT is 8000"
+    )
+    why = health.is_over(absent, 0, 3.0, 2, ready=False)
+    assert why == f"It was not ready 2 s after its start (startup_timeout_seconds): {absent.detail}."
 
 
 @pytest.mark.parametrize(
@@ -100,7 +116,7 @@ def test_a_replica_that_sets_up_says_for_how_long(seconds: float, expected: str)
 
 def test_not_to_listen_is_a_normal_start_at_first_and_a_problem_later() -> None:
     unreachable = Probe(Answer.UNREACHABLE, "GET /health on port 1: nothing listens there")
-    assert describe(unreachable, Readiness(), 2.0) == "its program is starting and does not listen yet"
+    assert describe(unreachable, Readiness(), 2.0) == "its program is starting and does not listen on 0.0.0.0:$PORT yet"
     assert describe(unreachable, Readiness(), health.STARTING_SECONDS) == unreachable.detail
     assert describe(unreachable, Readiness(ready=False, failures=3), 2.0) == unreachable.detail
     assert "draining" in describe(Probe(Answer.DRAINING), Readiness(), 2.0)
@@ -127,18 +143,30 @@ def test_a_replica_with_a_job_in_hand_may_be_silent_as_long_as_it_likes() -> Non
 
 
 def test_checks_are_frequent_only_while_a_replica_may_get_ready_any_moment() -> None:
-    assert interval_seconds(Readiness(), 1.0) == 0.05
-    assert interval_seconds(Readiness(), 600.0) == 0.25
-    assert interval_seconds(Readiness(ready=True), 1.0) == health.STEADY_INTERVAL_SECONDS
-    assert interval_seconds(Readiness(failures=3), 600.0) == health.STEADY_INTERVAL_SECONDS
+    assert interval_seconds(Readiness(), 1.0, 0) == 0.05
+    assert interval_seconds(Readiness(), 600.0, 0) == 0.25
+    assert interval_seconds(Readiness(ready=True), 1.0, 0) == health.STEADY_INTERVAL_SECONDS
+    assert interval_seconds(Readiness(failures=3), 600.0, 0) == health.STEADY_INTERVAL_SECONDS
+
+
+def test_a_replica_that_answers_wrongly_is_asked_ever_less_often_until_it_answers_otherwise(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(health, "STEADY_INTERVAL_SECONDS", 1.0)
+    waits, wrong = [], 0
+    for _ in range(7):
+        wrong = health.wrong_answers(wrong, UNHEALTHY)
+        waits.append(interval_seconds(Readiness(), 1.0, wrong))
+    assert waits == [0.1, 0.2, 0.4, 0.8, 1.0, 1.0, 1.0]
+    assert interval_seconds(Readiness(), 1.0, health.wrong_answers(wrong, Probe(Answer.STARTING))) == 0.05
 
 
 SILENT, NOT_THERE, SICK = Probe(Answer.SILENT), Probe(Answer.UNREACHABLE), Probe(Answer.UNHEALTHY)
 
 
 def test_a_slow_start_is_no_failure_until_its_time_is_over() -> None:
-    assert health.is_over(0, 600.0, 1800, ready=False) is None
-    why = health.is_over(0, 1801.0, 1800, ready=False)
+    assert health.is_over(NOT_THERE, 0, 600.0, 1800, ready=False) is None
+    why = health.is_over(NOT_THERE, 0, 1801.0, 1800, ready=False)
     assert why is not None
     assert "startup_timeout_seconds" in why
 
@@ -146,8 +174,8 @@ def test_a_slow_start_is_no_failure_until_its_time_is_over() -> None:
 def test_what_leaves_many_checks_in_a_row_unanswered_is_dead_unless_it_is_busy() -> None:
     count = 0
     for _ in range(health.FAILURES_UNTIL_DEAD):
-        assert health.is_over(count, 1e6, 1800, ready=True) is None
+        assert health.is_over(SILENT, count, 1e6, 1800, ready=True) is None
         count = health.unanswered(count, SILENT if count % 2 else NOT_THERE, busy=False)
-    assert health.is_over(count, 1e6, 1800, ready=True) is not None
+    assert health.is_over(SILENT, count, 1e6, 1800, ready=True) is not None
     assert health.unanswered(count, SILENT, busy=True) == 0
     assert health.unanswered(count, SICK, busy=False) == 0, "it answers, so it lives"

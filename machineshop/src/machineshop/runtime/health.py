@@ -82,53 +82,73 @@ def unanswered(before: int, probe: Probe, *, busy: bool) -> int:
     return before + 1 if probe.answer in (Answer.SILENT, Answer.UNREACHABLE) and not busy else 0
 
 
-def is_over(unanswered: int, running_seconds: float, startup_timeout_seconds: float, *, ready: bool) -> str | None:
+def wrong_answers(before: int, probe: Probe) -> int:
+    """How many checks in a row have had an answer that is not healthy, and that names no state."""
+    return before + 1 if probe.answer is Answer.UNHEALTHY else 0
+
+
+def is_over(
+    probe: Probe, unanswered: int, running_seconds: float, startup_timeout_seconds: float, *, ready: bool
+) -> str | None:
     """Why a run must be ended and started again, as a sentence; None where it need not.
 
     Args:
+        probe: The last check.
         unanswered: Checks in a row without any answer.
         running_seconds: How long its process has been running.
         startup_timeout_seconds: How long it may take to get ready.
         ready: Whether this run has ever been ready.
     """
     if not ready and running_seconds > startup_timeout_seconds:
-        return f"It was not ready {startup_timeout_seconds:g} s after its start (startup_timeout_seconds)."
+        late = f"It was not ready {startup_timeout_seconds:g} s after its start (startup_timeout_seconds)"
+        return f"{late}: {_explain(probe, running_seconds)}."
     if ready and unanswered >= FAILURES_UNTIL_DEAD:
         return f"It had nothing in hand and left {unanswered} health checks in a row without an answer."
     return None
 
 
-def interval_seconds(readiness: Readiness, running_seconds: float) -> float:
-    """How long to wait until the next check."""
+def interval_seconds(readiness: Readiness, running_seconds: float, wrong_answers: int) -> float:
+    """How long to wait until the next check: ever longer where answers are wrong, as each may be a line of a log."""
     if readiness.ready or readiness.failures:
         return STEADY_INTERVAL_SECONDS
+    if wrong_answers:
+        return min(STEADY_INTERVAL_SECONDS, STARTING_INTERVAL_SECONDS * 2.0 ** min(wrong_answers, 30))
     if running_seconds < SLOW_STARTING_AFTER_SECONDS:
         return STARTING_INTERVAL_SECONDS
     return SLOW_STARTING_INTERVAL_SECONDS
 
 
-async def probe(host: str, port: int, path: str, *, proxied: bool = False) -> Probe:
+async def probe(host: str, port: int, path: str, *, known_port: int | None = None, proxied: bool = False) -> Probe:
     """GET `path`: any 2xx is healthy; of other answers only a worker's own JSON `{"status": "starting"}` is read.
 
     Args:
         host: Where it listens.
         port: Where it listens.
         path: What to ask for.
+        known_port: Where it listens as its user knows it, if that is another one.
         proxied: Something stands in between that takes connections also while nothing listens, and then hangs up.
     """
-    where, timeout_seconds = f"GET {path} on port {port}", PROBE_TIMEOUT_SECONDS
+    known_port = known_port or port
+    where, timeout_seconds = f"GET {path} on port {known_port}", PROBE_TIMEOUT_SECONDS
     try:
         async with asyncio.timeout(timeout_seconds):
             status, state = await _ask(host, port, path, proxied=proxied)
     except TimeoutError:
         return Probe(Answer.SILENT, f"{where}: no answer within {timeout_seconds:g} s")
     except OSError:
-        return Probe(Answer.UNREACHABLE, f"{where}: nothing listens there")
+        mend = f"its program must listen on 0.0.0.0:$PORT, where PORT is {known_port}"
+        return Probe(Answer.UNREACHABLE, f"{where}: nothing listens there; {mend}")
     except ValueError:
         return Probe(Answer.UNHEALTHY, f"{where}: the answer is not HTTP")
     if 200 <= status < 300:
         return Probe(Answer.HEALTHY)
-    return Probe(_STATES.get(state, Answer.UNHEALTHY), f"{where}: status {status}")
+    return Probe(_STATES.get(state, Answer.UNHEALTHY), f"{where}: status {status}; {_mend(status)}")
+
+
+def _mend(status: int) -> str:
+    if status >= HTTPStatus.INTERNAL_SERVER_ERROR:
+        return "its program must answer 200 there"
+    return "its program must answer 200 there, or health_check_path must name the path where it does"
 
 
 def describe(probe: Probe, readiness: Readiness, running_seconds: float) -> str:
@@ -139,13 +159,17 @@ def describe(probe: Probe, readiness: Readiness, running_seconds: float) -> str:
         readiness: What the checks add up to, with this one.
         running_seconds: How long its process has been running.
     """
+    never_answered = probe.answer is Answer.UNREACHABLE and not readiness.failures
+    if never_answered and running_seconds < STARTING_SECONDS:
+        return "its program is starting and does not listen on 0.0.0.0:$PORT yet"
+    return _explain(probe, running_seconds)
+
+
+def _explain(probe: Probe, running_seconds: float) -> str:
     if probe.answer is Answer.STARTING:
         return f"its setup() is still running{_for_so_long(running_seconds)}"
     if probe.answer is Answer.DRAINING:
         return "it is draining: it was asked to end, and not by the platform"
-    never_answered = probe.answer is Answer.UNREACHABLE and not readiness.failures
-    if never_answered and running_seconds < STARTING_SECONDS:
-        return "its program is starting and does not listen yet"
     return probe.detail
 
 

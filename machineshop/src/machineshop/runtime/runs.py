@@ -149,7 +149,7 @@ class Runs:
     async def _keep_probing(self, replica_id: str) -> None:
         record = self._ledger[replica_id]
         readiness = health.Readiness(ready=record.ready_since is not None)
-        unanswered = 0
+        unanswered = wrong_answers = 0
         while record.draining_since is None:
             probe = await self._probe(record)
             busy = self._is_busy(record)
@@ -158,12 +158,14 @@ class Runs:
             record = self._ledger[replica_id]
             running_seconds = time.time() - (record.started_at or 0.0)
             unanswered = health.unanswered(unanswered, probe, busy=busy)
+            wrong_answers = health.wrong_answers(wrong_answers, probe)
             been_ready = record.ready_run == record.runs
-            why = health.is_over(unanswered, running_seconds, record.spec.startup_timeout_seconds, ready=been_ready)
+            timeout_seconds = record.spec.startup_timeout_seconds
+            why = health.is_over(probe, unanswered, running_seconds, timeout_seconds, ready=been_ready)
             if why is not None:
                 self.condemn(record, why)
                 return
-            await asyncio.sleep(health.interval_seconds(readiness, running_seconds))
+            await asyncio.sleep(health.interval_seconds(readiness, running_seconds, wrong_answers))
 
     async def _probe(self, record: Record) -> health.Probe:
         if not record.spec.health_check_path:

@@ -199,7 +199,8 @@ class DockerEngine:
 
     async def probe(self, record: Record) -> health.Probe:
         """Ask the replica's health check once."""
-        return await health.probe(PUBLISHED_AT, record.port or 0, record.spec.health_check_path, proxied=True)
+        port, spec = record.port or 0, record.spec
+        return await health.probe(PUBLISHED_AT, port, spec.health_check_path, known_port=spec.port, proxied=True)
 
     def terminate(self, record: Record) -> None:
         """Send SIGTERM, or what the image wants in its place; the engine kills the container a grace period later."""
