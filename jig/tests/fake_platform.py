@@ -296,15 +296,15 @@ def store(handler: Handler, name: str, values: JsonObject) -> None:
     platform = handler.platform
     before = platform.deployments.get(name, {})
     number = int(before.get("revision", "rev-0")[4:])
-    revision = f"rev-{number if is_scaling_alone(before, values) else number + 1}"
+    revision = f"rev-{number if runs_the_same(before, values) else number + 1}"
     platform.deployments[name] = {**values, "revision": revision}
     platform.looks.pop(name, None)
     handler.answer(200, platform.deployment(name))
 
 
-def is_scaling_alone(before: JsonObject, values: JsonObject) -> bool:
+def runs_the_same(before: JsonObject, values: JsonObject) -> bool:
     differing = {key for key in (*before, *values) if before.get(key) != values.get(key)}
-    return bool(differing) and differing <= {"min_replicas", "max_replicas", "autoscaling"}
+    return differing <= {"min_replicas", "max_replicas", "autoscaling"}
 
 
 def delete(handler: Handler, request: Request, name: str) -> None:

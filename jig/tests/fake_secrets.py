@@ -22,6 +22,14 @@ def list_all(handler: Handler, request: Request) -> None:
     handler.answer(200, {"object": "list", "data": data})
 
 
+def get(handler: Handler, request: Request, name: str) -> None:
+    name = unquote(name)
+    if name not in handler.platform.secrets:
+        handler.answer(404, missing(name))
+        return
+    handler.answer(200, view(name, handler.platform.secrets[name]))
+
+
 def create(handler: Handler, request: Request) -> None:
     handler.platform.secrets[request.json["name"]] = request.json
     handler.answer(200, view(request.json["name"], request.json))
@@ -54,6 +62,7 @@ def missing(name: str) -> dict[str, Any]:
 ROUTES = (
     ("GET", SECRETS, list_all),
     ("POST", SECRETS, create),
+    ("GET", f"{SECRETS}/(.+)", get),
     ("PATCH", f"{SECRETS}/(.+)", update),
     ("DELETE", f"{SECRETS}/(.+)", delete),
 )

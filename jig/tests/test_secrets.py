@@ -25,7 +25,7 @@ def test_a_value_comes_from_standard_input_without_its_lines_end(
         "redeploy": False,
     }
     assert finished.out == "TOKEN is set.\n"
-    assert "from the next `jig deploy` on" in finished.err
+    assert "Replicas have it from the next `jig deploy` on." in finished.err
     assert "a value" not in finished.out + finished.err + (project / ".jig.json").read_text()
     assert kept(project) == {"TOKEN": "hello-TOKEN"}
 
@@ -64,6 +64,9 @@ def test_what_cannot_be_is_said_before_anything_is_sent(
 def test_a_change_may_replace_replicas_and_tells_of_its_end(jig: Jig, platform: FakePlatform, project: Path) -> None:
     jig("secrets", "set", "TOKEN", stdin="one")
     platform.deploy("hello")
+    changed = jig("secrets", "set", "TOKEN", stdin="one and a half")
+    assert "Replicas that start from now on have it; those that run keep what they have." in changed.err
+    assert "jig secrets set TOKEN --redeploy" in changed.err
     finished = jig("secrets", "set", "TOKEN", "--ttl", "7d", "--redeploy", stdin="two")
     assert finished.out == "TOKEN is changed.\n"
     assert "It expires at 2026-01-08 00:00 UTC" in finished.err
@@ -134,11 +137,18 @@ def test_a_name_with_a_value_and_a_secret_is_refused(jig: Jig, platform: FakePla
 def test_a_deleted_secret_is_no_longer_remembered(jig: Jig, platform: FakePlatform, project: Path) -> None:
     jig("secrets", "set", "TOKEN", stdin="x")
     platform.deploy("hello")
-    finished = jig("secrets", "delete", "TOKEN")
+    platform.deployments["hello"]["environment_variables"] = [{"name": "TOKEN", "value_from_secret": "hello-TOKEN"}]
+    platform.deploy("other")
+    refused = jig("secrets", "delete", "TOKEN")
+    assert refused.code == 2
+    assert "Delete TOKEN, used by hello? Nobody can be asked here." in refused.err
+    assert "hello-TOKEN" in platform.secrets
+    del platform.deployments["other"]
+    finished = jig("secrets", "delete", "TOKEN", "--yes")
     assert (finished.code, finished.out) == (0, "TOKEN is deleted.\n")
     assert "Replicas of hello can not be started any more" in finished.err
     assert kept(project) == {}
-    again = jig("secrets", "delete", "TOKEN")
+    again = jig("secrets", "delete", "TOKEN", "--yes")
     assert again.code == 1
     assert "There is no secret 'hello-TOKEN'" in again.err
 
@@ -160,3 +170,28 @@ def test_a_deploy_warns_of_secrets_that_end_soon(jig: Jig, platform: FakePlatfor
     }
     platform.told = {"environment_variables": [ending, {"name": "TOGETHER_DEPLOYMENT_REVISION_ID", "value": "rev-1"}]}
     assert "The secret of TOKEN expires at 2026-01-02 00:00 UTC" in jig("deploy").err
+
+
+@pytest.mark.parametrize(
+    ("secret", "mend"),
+    [
+        ("hello-TOKEN", "jig secrets set TOKEN --redeploy"),
+        ("all", 'PATCH /v1/deployments/secrets/all with {"redeploy": true}'),
+    ],
+)
+def test_a_deploy_without_a_change_tells_of_secrets_that_have_changed_since(
+    jig: Jig, platform: FakePlatform, project: Path, secret: str, mend: str
+) -> None:
+    (project / "jig.toml").write_text(
+        f'name = "hello"\nworker = "worker:Hello"\n[deploy.environment_variables]\nTOKEN = {{secret = "{secret}"}}\n'
+    )
+    platform.secrets[secret] = {"name": secret, "updated_at": "2025-12-31T00:00:00Z"}
+    assert jig("deploy").code == 0
+    before = jig("deploy")
+    assert "has changed since" not in before.err
+    platform.secrets[secret]["updated_at"] = "2026-01-02T00:00:00Z"  # replicas are ready since the day before
+    platform.rollout = platform.rollout[-1:]
+    after = jig("deploy")
+    assert after.code == 0
+    assert "TOKEN has changed since replicas started, and those go on with what they had." in after.err
+    assert mend in after.err

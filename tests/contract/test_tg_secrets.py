@@ -81,5 +81,5 @@ def test_jig_and_tg_share_what_they_remember(tg: Tg, platform: PlatformProcess) 
     listed = json.loads(platform.jig("secrets", "list", "--json", cwd=project).stdout)["data"]
     assert {each["variable"] for each in listed} == {"SHARED", "OTHER"}
     for name in ("SHARED", "OTHER"):
-        platform.jig("secrets", "delete", name, cwd=project)
+        platform.jig("secrets", "delete", name, "--yes", cwd=project)
     assert kept(tg) == {}

@@ -139,6 +139,10 @@ def test_the_value_is_in_the_replicas_environment_and_nowhere_else(
     vault.start()
     assert vault.finished("vault", vault.submit("vault", {}))["outputs"]["digest"] == digest
     given.write_text(NEW_CANARY)
+    answers.append(vault.jig("secrets", "set", "TOKEN", "--file", given, cwd=project).stdout)
+    deployed = vault.jig("deploy", cwd=project)
+    assert "TOKEN has changed since replicas started" in deployed.stderr
+    assert "jig secrets set TOKEN --redeploy" in deployed.stderr
     answers.append(vault.jig("secrets", "set", "TOKEN", "--file", given, "--redeploy", cwd=project).stdout)
     new_digest = hashlib.sha256(NEW_CANARY.encode()).hexdigest()
     wait_for(
@@ -166,7 +170,7 @@ def test_the_value_is_in_the_replicas_environment_and_nowhere_else(
     assert not holds(dump(vault))
     assert files_with_it(vault.folder) == []
     vault.jig("destroy", "--yes", cwd=project)
-    answers.append(vault.jig("secrets", "delete", "TOKEN", cwd=project).stdout)
+    answers.append(vault.jig("secrets", "delete", "TOKEN", "--yes", cwd=project).stdout)
     wait_for(lambda: not processes_with_it("environ"), "no process has it any more")
     assert files_with_it(vault.folder) == []
     assert (vault.data_dir / "secrets-key").stat().st_mode & 0o077 == 0

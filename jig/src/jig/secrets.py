@@ -13,6 +13,7 @@ from typing import Any
 
 from jig.client import Client
 from jig.config.model import Config, EnvironmentVariable
+from jig.deployment import revision_of
 from jig.errors import ConfigError, NotFoundError
 from jig.state import State
 from jig.units import moment
@@ -69,6 +70,51 @@ def expiry_warnings(deployment: Mapping[str, Any], now: datetime) -> list[str]:
         for variable in deployment.get("environment_variables") or []
         if (expires_at := moment(variable.get("value_from_secret_expires_at"))) and expires_at <= now + WARNING_WINDOW
     ]
+
+
+def late_warnings(client: Client, deployment: Mapping[str, Any]) -> list[str]:
+    """What to tell of the secrets that have changed since replicas got ready, which go on with what they had."""
+    variables = {
+        each["name"]: each["value_from_secret"]
+        for each in deployment.get("environment_variables") or []
+        if each.get("value_from_secret")
+    }
+    if not variables:
+        return []
+    changed = {each["name"]: moment(each.get("updated_at")) for each in client.get(SECRETS)["data"]}
+    return stale_values(deployment, variables, changed)
+
+
+def stale_values(
+    deployment: Mapping[str, Any], variables: Mapping[str, str], changed: Mapping[str, datetime | None]
+) -> list[str]:
+    """The warnings for variables whose secret has changed since a replica got ready.
+
+    Args:
+        deployment: as the platform tells it.
+        variables: its secrets by variable.
+        changed: when each secret was changed.
+    """
+    ready = [
+        since
+        for each in (deployment.get("replica_events") or {}).values()
+        if each.get("replica_status") == "Running"
+        and each.get("revision_id") == revision_of(deployment)  # those of an earlier one are replaced anyway
+        and (since := moment(each.get("replica_ready_since")))
+    ]
+    return [
+        f"{variable} has changed since replicas started, and those go on with what they had. {mend}"
+        for variable, secret in variables.items()
+        if (changed_at := changed.get(secret)) and any(since < changed_at for since in ready)
+        for mend in [replacing(str(deployment["name"]), variable, secret)]
+    ]
+
+
+def replacing(deployment: str, variable: str, secret: str) -> str:
+    """How replicas come to a secret's present value; one of another name is not this project's to set."""
+    if secret == full_name(deployment, variable):
+        return f"To replace them: jig secrets set {variable} --redeploy"
+    return f'To replace them: PATCH {SECRETS}/{secret} with {{"redeploy": true}}'
 
 
 def shown_time(when: datetime) -> str:

@@ -25,7 +25,7 @@ from jig.options import PROJECT_DEFAULTS, ProjectGlobals
 from jig.output import Output
 from jig.registry import Pushed, find_repository, push, reaching
 from jig.rights import check_may_change
-from jig.secrets import adopted, expiry_warnings, with_secrets
+from jig.secrets import adopted, expiry_warnings, late_warnings, with_secrets
 from jig.session import Session
 from jig.state import State
 from jig.tracking import NO_REPLICA, READY_TIMEOUT_SECONDS, Tracking, Verdict, goes_on_serving, track
@@ -75,7 +75,8 @@ def deploy(
     state = State(config.directory, config.name)
     deployment, change = apply(client, config, artifact.reference, has_command=artifact.has_command, state=state)
     steps.done("deployment", change)
-    for warning in expiry_warnings(deployment, datetime.now(UTC)):
+    late = late_warnings(client, deployment) if change in (UNCHANGED, SCALED) else []
+    for warning in (*expiry_warnings(deployment, datetime.now(UTC)), *late):
         output.warn(warning)
     if detach:
         output.result(outcome(deployment, artifact.reference, steps), f"{config.name}: {deployment['status']}")

@@ -14,7 +14,7 @@ from cyclopts import Parameter
 
 from jig.config.model import Config
 from jig.errors import NotFoundError, UsageError
-from jig.options import PROJECT_DEFAULTS, ProjectGlobals
+from jig.options import PROJECT_DEFAULTS, ProjectGlobals, Yes
 from jig.secrets import SECRETS, full_name, kept_secrets, shown_time
 from jig.session import Session
 from jig.state import State
@@ -58,7 +58,7 @@ def set_secret(
     session.output.result(secret, f"{name} is {verb}.")
     if expires_at := moment(secret.get("expires_at")):
         session.output.note(f"It expires at {shown_time(expires_at)} and is deleted then.")
-    session.output.note(what_next(secret))
+    session.output.note(what_next(name, secret, is_used=verb == "changed" and not redeploy))
 
 
 def unset(name: Variable, *, options: ProjectGlobals = PROJECT_DEFAULTS) -> None:
@@ -74,21 +74,44 @@ def unset(name: Variable, *, options: ProjectGlobals = PROJECT_DEFAULTS) -> None
     )
 
 
-def delete(name: Variable, *, options: ProjectGlobals = PROJECT_DEFAULTS) -> None:
+def delete(name: Variable, *, yes: Yes = False, options: ProjectGlobals = PROJECT_DEFAULTS) -> None:
     """Delete a secret on the platform, and leave it out of the next deploy."""
     session = Session(options)
     config = session.config
     secrets = known(session, config)
-    try:
-        answer = session.client.delete(one(secrets.get(name) or full_name(config.name, name)))
-    except NotFoundError:
-        if name not in secrets:
-            raise
-        answer = {"name": full_name(config.name, name), "deleted": False}
+    full = secrets.get(name) or full_name(config.name, name)
+    answer = delete_there(session, name, full, is_known=name in secrets, yes=yes)
     keep(session, config, {other: secret for other, secret in secrets.items() if other != name})
     session.output.result(answer, f"{name} is deleted." if answer["deleted"] else f"{name} was deleted already.")
     if users := answer.get("used_by"):
         session.output.warn(f"Replicas of {', '.join(users)} can not be started any more before the next `jig deploy`.")
+
+
+def delete_there(session: Session, name: str, full: str, *, is_known: bool, yes: bool) -> dict[str, Any]:
+    """Delete a secret on the platform, after asking; what the platform answers.
+
+    Raises:
+        NotFoundError: it is not there, and no secret of this project either.
+    """
+    try:
+        session.client.get(one(full))
+        users = [] if yes else users_of(session, full)
+        session.confirm(f"Delete {name}, used by {', '.join(users)}?" if users else f"Delete {name}?", yes=yes)
+        answer: dict[str, Any] = session.client.delete(one(full))
+    except NotFoundError:
+        if not is_known:
+            raise
+        answer = {"name": full, "deleted": False}
+    return answer
+
+
+def users_of(session: Session, full: str) -> list[str]:
+    """The names of the deployments that use a secret."""
+    return [
+        str(deployment["name"])
+        for deployment in session.client.get("/v1/deployments")["data"]
+        if any(each.get("value_from_secret") == full for each in deployment.get("environment_variables") or [])
+    ]
 
 
 def list_secrets(*, options: ProjectGlobals = PROJECT_DEFAULTS) -> None:
@@ -180,11 +203,16 @@ def put(session: Session, body: dict[str, Any]) -> tuple[dict[str, Any], str]:
         return session.client.post(SECRETS, body), "set"
 
 
-def what_next(secret: Mapping[str, Any]) -> str:
-    """When replicas get the value."""
+def what_next(name: str, secret: Mapping[str, Any], *, is_used: bool) -> str:
+    """When replicas get the value; `is_used` where some may run with an earlier one."""
     if users := secret.get("redeployed"):
         return f"Replicas of {', '.join(users)} are replaced, and the new ones have it."
-    return "Replicas that start from the next `jig deploy` on have it; those that run keep what they have."
+    if not is_used:
+        return "Replicas have it from the next `jig deploy` on."
+    return (
+        "Replicas that start from now on have it; those that run keep what they have. "
+        f"To replace those: jig secrets set {name} --redeploy"
+    )
 
 
 def known(session: Session, config: Config) -> dict[str, str]:
