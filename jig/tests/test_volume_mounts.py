@@ -52,13 +52,17 @@ def test_a_version_of_the_config_is_mounted(jig: Jig, platform: FakePlatform, mo
     ("version", "said"),
     [
         (FakeVersion(status="syncing"), "Version 2 of the volume words is still being fetched."),
-        (FakeVersion(), "Version 2 of the volume words has no files yet."),
+        (
+            FakeVersion(status="pending", origin={"s3": {"uri": "s3://bucket/words"}}),
+            "Version 2 of the volume words has no files yet.",
+        ),
+        (FakeVersion(), "Version 2 of the volume words is open: its upload was never finished."),
         (
             FakeVersion(status="failed", status_message="The bucket is empty."),
             "Version 2 of the volume words cannot be mounted: The bucket is empty.",
         ),
     ],
-    ids=["syncing", "pending", "failed"],
+    ids=["syncing", "pending", "open", "failed"],
 )
 def test_what_cannot_be_mounted_is_said_before_anything_is_built(
     jig: Jig, platform: FakePlatform, mounting: Path, version: FakeVersion, said: str

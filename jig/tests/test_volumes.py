@@ -199,6 +199,7 @@ def test_an_upload_that_was_never_finished_is_open_and_gets_no_next_version(
     jig: Jig, platform: FakePlatform, source: Path
 ) -> None:
     platform.volumes.versions["words"] = [fake_volumes.FakeVersion()]
+    assert jig("volumes", "list").out.splitlines()[1].split()[:3] == ["words", "0", "open"]
     platform.files["words/0/words.txt"] = FILES["words.txt"]
     assert jig("volumes", "list").out.splitlines()[1].split()[:3] == ["words", "0", "open"]
     described = jig("volumes", "describe", "words").out

@@ -9,7 +9,7 @@ from typing import Any
 from jig.client import Client
 from jig.config.model import Config, VolumeMount
 from jig.errors import NotFoundError, VolumeError
-from jig.volumes.remote import OPEN, Volume, get, state_of, unfinished
+from jig.volumes.remote import OPEN, PENDING, Volume, get, state_of, unfinished
 from jig.volumes.view import version_of
 
 
@@ -96,7 +96,7 @@ def check(volume: Volume, version: int) -> None:
         raise VolumeError(f"The volume {name} has no version {version}: it has {kept}.", hint=hint)
     status = state_of(told)
     look = f"See how it goes: jig volumes describe {name}"
-    if status == "pending":
+    if status == PENDING:
         raise VolumeError(f"Version {version} of the volume {name} has no files yet.", hint=look)
     if status == OPEN:
         raise unfinished(str(name), version)

@@ -16,7 +16,7 @@ from jig.volumes.digests import HashedFile
 VOLUMES = "/v1/deployments/storage/volumes"
 # What becomes of a file that a version is to have, as the platform answers.
 PRESENT, LINKED, MISSING, HASHING = "present", "linked", "missing", "hashing"
-READY, OPEN = "ready", "open"
+READY, PENDING, OPEN = "ready", "pending", "open"
 COMPARED_AT_ONCE = 5_000
 LISTED_AT_ONCE = 10_000
 HASHING_PAUSE_SECONDS = 0.5
@@ -89,9 +89,9 @@ def is_open(told: Volume) -> bool:
 
 
 def state_of(told: Volume) -> str:
-    """A version's status as people see it: to clients that know no seals what is open counts as ready."""
+    """A version's status as people see it; to clients that know no seals one that is open is ready, or pending."""
     status = str(told.get("status") or READY)
-    return OPEN if status == READY and is_open(told) else status
+    return OPEN if status in (READY, PENDING) and is_open(told) else status
 
 
 def unfinished(name: str, number: int) -> VolumeError:
