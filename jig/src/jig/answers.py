@@ -17,6 +17,9 @@ from jig.http import httpx
 
 FIRST_PAUSE_SECONDS = 0.2
 LONGEST_PAUSE_SECONDS = 10.0
+NO_TLS = "WRONG_VERSION_NUMBER"
+NOT_TRUSTED = "CERTIFICATE_VERIFY_FAILED"
+LASTING_TLS_FAULTS = (NO_TLS, NOT_TRUSTED)
 DEFAULT_FULL_PAUSE_SECONDS = 1.0  # where a full queue does not say when to come again
 IDEMPOTENT_METHODS = frozenset({"GET", "HEAD", "PUT", "DELETE", "PATCH"})
 DEPLOYMENT_HINT = "`jig list` shows those that there are; `jig deploy` makes one of this folder's project."
@@ -33,9 +36,11 @@ def may_repeat(error: httpx.TransportError, *, is_repeatable: bool, has_answered
     """True where a second try cannot do a thing twice: repeatable calls, and those that never left this machine.
 
     A platform that refuses the first connection is not there, and saying so at once is kinder than waiting; one that
-    has answered before is being restarted.
+    has answered before is being restarted. What speaks no TLS, or is not trusted, is the same at the next try.
     """
     never_sent = isinstance(error, (httpx.ConnectError, httpx.ConnectTimeout))
+    if never_sent and any(reason in str(error) for reason in LASTING_TLS_FAULTS):
+        return False
     if never_sent and "refused" in str(error).lower():
         return has_answered
     return never_sent or is_repeatable

@@ -15,6 +15,8 @@ from typing import Any, Self
 
 from jig.answers import (
     IDEMPOTENT_METHODS,
+    NO_TLS,
+    NOT_TRUSTED,
     checked,
     is_header_value,
     login_hint,
@@ -284,12 +286,12 @@ class Client:
 
     def _unreachable(self, error: httpx.TransportError) -> JigError:
         base_url = self.target.base_url
-        if isinstance(error, httpx.ConnectError) and "CERTIFICATE_VERIFY_FAILED" in str(error):
+        if isinstance(error, httpx.ConnectError) and NOT_TRUSTED in str(error):
             hint = (
                 f"Get to know its authority with `jig auth login {base_url}`, or set SSL_CERT_FILE to its certificate."
             )
             return UnreachableError(f"The certificate of {base_url} is not trusted.", hint=hint)
-        if isinstance(error, httpx.ConnectError) and "WRONG_VERSION_NUMBER" in str(error):
+        if isinstance(error, httpx.ConnectError) and NO_TLS in str(error):
             hint = f"Perhaps it is http{base_url.removeprefix('https')}."
             return UnreachableError(f"What answers at {base_url} speaks no TLS.", hint=hint)
         if isinstance(error, (httpx.ConnectError, httpx.ConnectTimeout)):
