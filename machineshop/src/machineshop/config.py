@@ -22,6 +22,8 @@ _BUCKET = re.compile(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]")
 _REGISTRY_PATH = re.compile(r"(?:/[a-z0-9]+(?:[._-]+[a-z0-9]+)*)*")
 _PREFIX = re.compile(r"[A-Za-z0-9._/-]{0,500}")
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
+# Longer than a push takes, over a slow line and with the pause of a night.
+COLLECT_GRACE_SECONDS = 24 * 3600.0
 # A year and a month: what was done this time last year can still be looked up.
 DEFAULT_AUDIT_DAYS = 396
 TLS_MODES = ("off", "auto")

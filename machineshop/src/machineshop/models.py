@@ -10,6 +10,8 @@ from machineshop.states import JobState, VolumeState
 
 # More versions than anybody makes, and fit for any database.
 MAX_VOLUME_VERSION = 999_999_999
+# The project that the server makes, of its own admin key.
+DEFAULT_SLUG = "default"
 
 
 class Scope(StrEnum):

@@ -4,11 +4,8 @@ import json
 import os
 import sys
 
-from rich.table import Table
-
 from machineshop.commands.options import DataDirOption, JsonOption, path_of, print_table
 from machineshop.config import DEFAULT_HOST, DEFAULT_PORT, default_data_dir
-from machineshop.doctor import examine
 
 
 def doctor(
@@ -24,6 +21,8 @@ def doctor(
         host: Where a server is to listen, as for `serve`.
         port: The port there, as for `serve`.
     """
+    from machineshop.doctor import examine  # noqa: PLC0415 - as `commands` says
+
     storage_dir = path_of(os.environ.get("MACHINESHOP_STORAGE_DIR"))
     database_url = os.environ.get("MACHINESHOP_DATABASE_URL") or None
     storage_url = os.environ.get("MACHINESHOP_STORAGE_URL") or None
@@ -32,6 +31,8 @@ def doctor(
     if as_json:
         print(json.dumps([{"name": f.name, "state": f.state, "detail": f.detail} for f in findings]))
     else:
+        from rich.table import Table  # noqa: PLC0415 - as `commands` says
+
         table = Table(box=None, pad_edge=False, show_header=False)
         colors = {"ok": "green", "note": "yellow", "missing": "red"}
         for finding in findings:

@@ -4,13 +4,10 @@ import json
 import time
 from typing import Any
 
-from rich.table import Table
-
 from machineshop.commands.options import DataDirOption, JsonOption, iso, print_table, with_identity
 from machineshop.errors import InvalidRequest
 from machineshop.lifetimes import parse_lifetime
-from machineshop.models import ApiKey, Scope
-from machineshop.services.identity import DEFAULT_SLUG
+from machineshop.models import DEFAULT_SLUG, ApiKey, Scope
 
 PEOPLES_SCOPES = (Scope.ADMIN, Scope.DEVELOPER, Scope.VIEWER)
 
@@ -50,6 +47,8 @@ def list_keys(*, data_dir: DataDirOption = None, as_json: JsonOption = False) ->
     if as_json:
         print(json.dumps([_key_view(record) for record in records]))
         return
+    from rich.table import Table  # noqa: PLC0415 - as `commands` says
+
     table = Table("KEY", "NAME", "SCOPE", "CREATED", "LAST USED", "STATE", "ID", box=None, pad_edge=False)
     for record in records:
         view = _key_view(record)

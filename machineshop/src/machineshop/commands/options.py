@@ -1,17 +1,19 @@
 """What commands share: their options, and how they print."""
 
+from __future__ import annotations
+
 import sys
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated, TypeVar
+from typing import TYPE_CHECKING, Annotated, TypeVar
 
 from cyclopts import Parameter
-from rich.console import Console
-from rich.table import Table
 
-from machineshop.beside import on_store
-from machineshop.services.identity import IdentityService
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from machineshop.services.identity import IdentityService
 
 T = TypeVar("T")
 
@@ -25,6 +27,8 @@ JsonOption = Annotated[bool, Parameter(name="--json", negative=(), help="Print J
 
 def print_table(table: Table) -> None:
     """What goes to a program or a file is not cut to the width of a terminal, and has no blanks at its lines' ends."""
+    from rich.console import Console  # noqa: PLC0415 - as `commands` says
+
     if sys.stdout.isatty():
         Console().print(table)
         return
@@ -41,6 +45,9 @@ def path_of(text: str | None) -> Path | None:
 
 def with_identity(data_dir: Path | None, work: Callable[[IdentityService], Awaitable[T]]) -> T:
     """Run `work` on the keys and projects of a data directory. Raises as `on_store`."""
+    from machineshop.beside import on_store  # noqa: PLC0415 - as `commands` says
+    from machineshop.services.identity import IdentityService  # noqa: PLC0415 - as `commands` says
+
     return on_store(data_dir, lambda database: work(IdentityService(database)))
 
 

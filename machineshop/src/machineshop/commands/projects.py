@@ -1,15 +1,15 @@
 """`machineshop projects`: make, list, rename and delete projects."""
 
+from __future__ import annotations
+
 import json
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from rich.table import Table
-
-from machineshop.beside import on_store
 from machineshop.commands.options import DataDirOption, JsonOption, print_table, with_identity
 from machineshop.models import Organization, Project
-from machineshop.services.projects import ProjectService
-from machineshop.store.database import Database
+
+if TYPE_CHECKING:
+    from machineshop.store.database import Database
 
 
 def create_project(
@@ -38,6 +38,8 @@ def list_projects(*, data_dir: DataDirOption = None, as_json: JsonOption = False
     if as_json:
         print(json.dumps([_project_view(*one) for one in found]))
         return
+    from rich.table import Table  # noqa: PLC0415 - as `commands` says
+
     table = Table("PROJECT", "NAME", "ORGANIZATION", "ID", box=None, pad_edge=False)
     for project, organization in found:
         table.add_row(project.slug, project.name, organization.slug, project.id)
@@ -51,6 +53,9 @@ def rename_project(project: str, name: str, *, data_dir: DataDirOption = None) -
         project: Its slug or id.
         name: The new name.
     """
+    from machineshop.beside import on_store  # noqa: PLC0415 - as `commands` says
+    from machineshop.services.projects import ProjectService  # noqa: PLC0415 - as `commands` says
+
     renamed = on_store(data_dir, lambda database: ProjectService(database).rename(project, name))
     print(f"{renamed.slug} (id {renamed.id}) is called {renamed.name} now")
 
@@ -63,6 +68,8 @@ def delete_project(project: str, *, data_dir: DataDirOption = None) -> None:
     Args:
         project: Its slug or id.
     """
+    from machineshop.beside import on_store  # noqa: PLC0415 - as `commands` says
+    from machineshop.services.projects import ProjectService  # noqa: PLC0415 - as `commands` says
 
     async def delete(database: Database) -> Project:
         projects = ProjectService(database)

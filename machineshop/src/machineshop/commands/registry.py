@@ -1,22 +1,27 @@
 """`machineshop registry`: look after the registry."""
 
+from __future__ import annotations
+
 import json
 import os
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import msgspec
 
-from machineshop.beside import on_storage
-from machineshop.blobs import Storage
 from machineshop.commands.options import DataDirOption, JsonOption, path_of
+from machineshop.config import COLLECT_GRACE_SECONDS
 from machineshop.errors import InvalidRequest
-from machineshop.services.garbage import GRACE_SECONDS, Collected, GarbageCollector
-from machineshop.store.database import Database
+
+if TYPE_CHECKING:
+    from machineshop.blobs import Storage
+    from machineshop.services.garbage import Collected
+    from machineshop.store.database import Database
 
 
 def gc(
     *,
-    grace: float = GRACE_SECONDS / 3600,
+    grace: float = COLLECT_GRACE_SECONDS / 3600,
     data_dir: DataDirOption = None,
     storage_dir: Path | None = None,
     storage_url: str | None = None,
@@ -32,6 +37,9 @@ def gc(
     """
     if grace < 0:
         raise InvalidRequest(f"--grace is {grace:g}; it must be 0 or more hours.", param="grace")
+
+    from machineshop.beside import on_storage  # noqa: PLC0415 - as `commands` says
+    from machineshop.services.garbage import GarbageCollector  # noqa: PLC0415 - as `commands` says
 
     async def collect(database: Database, storage: Storage) -> Collected:
         return await GarbageCollector(database, storage.blobs).collect_all(grace * 3600)

@@ -1,19 +1,20 @@
 """`machineshop secrets`: look after the key that secrets are sealed with."""
 
+from __future__ import annotations
+
 import json
 import os
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import msgspec
 
-from machineshop.beside import on_store
 from machineshop.commands.options import DataDirOption, JsonOption, path_of
 from machineshop.config import default_data_dir
-from machineshop.datadir import DataDir
-from machineshop.services.keyring import KeyRing
-from machineshop.services.secret_rotation import Rotated
-from machineshop.services.secret_rotation import rotate as rotate_key
-from machineshop.store.database import Database
+
+if TYPE_CHECKING:
+    from machineshop.services.secret_rotation import Rotated
+    from machineshop.store.database import Database
 
 
 def rotate(*, data_dir: DataDirOption = None, storage_dir: Path | None = None, as_json: JsonOption = False) -> None:
@@ -22,6 +23,11 @@ def rotate(*, data_dir: DataDirOption = None, storage_dir: Path | None = None, a
     Args:
         storage_dir: Where bytes are kept, if not in the data directory; the file of the keys is there.
     """
+    from machineshop.beside import on_store  # noqa: PLC0415 - as `commands` says
+    from machineshop.datadir import DataDir  # noqa: PLC0415 - as `commands` says
+    from machineshop.services.keyring import KeyRing  # noqa: PLC0415 - as `commands` says
+    from machineshop.services.secret_rotation import rotate as rotate_key  # noqa: PLC0415 - as `commands` says
+
     folder = DataDir(data_dir or default_data_dir(), storage_dir or path_of(os.environ.get("MACHINESHOP_STORAGE_DIR")))
     keys = KeyRing(folder.secrets_key, os.environ.get("MACHINESHOP_SECRETS_KEY") or None)
 

@@ -4,11 +4,8 @@ import os
 from pathlib import Path
 from typing import Annotated
 
-import uvloop
 from cyclopts import Parameter
 
-from machineshop import __version__, logs
-from machineshop.app import Platform
 from machineshop.commands.options import DataDirOption, path_of
 from machineshop.config import (
     DEFAULT_AUDIT_DAYS,
@@ -18,15 +15,9 @@ from machineshop.config import (
     MIB,
     GatewayLimits,
     Settings,
-    contexts_path,
     default_data_dir,
     read_login,
 )
-from machineshop.runtime.base import ArtifactKind
-from machineshop.serve import run
-from machineshop.tls.keeper import authority_fingerprint
-
-RUNS = {ArtifactKind.BUNDLE: "bundles as processes", ArtifactKind.IMAGE: "images as containers"}
 
 
 def serve(
@@ -116,6 +107,9 @@ def serve(
         access_log: Log a line for each request that goes through the gateway.
         verbose: Log every event, not only warnings.
     """
+    from machineshop import logs  # noqa: PLC0415 - as `commands` says
+    from machineshop.commands.serving import serve_until_stopped  # noqa: PLC0415 - as `commands` says
+
     logs.configure(verbose=verbose, access=access_log)
     settings = Settings(
         data_dir=data_dir or default_data_dir(),
@@ -158,29 +152,9 @@ def serve(
         secrets_key=os.environ.get("MACHINESHOP_SECRETS_KEY") or None,
         admin_key=os.environ.get("MACHINESHOP_ADMIN_KEY") or None,
     )
-    uvloop.run(run(settings, _announce, lambda line: print(line, flush=True)))
+    serve_until_stopped(settings)
 
 
 def _listed(text: str) -> list[str]:
     """The entries of a list with commas."""
     return [entry.strip() for entry in text.split(",") if entry.strip()]
-
-
-def _announce(platform: Platform) -> None:
-    accepts = " and ".join(RUNS[kind] for kind in sorted(platform.runtime.accepts))
-    print(f"Machineshop {__version__} is ready at {platform.base_url}")
-    print(f"  runtime    {platform.runtime.name}, runs {accepts}")
-    print(f"  data       {platform.data_dir.path}")
-    if platform.settings.storage_url is not None:
-        print(f"  storage    {platform.settings.storage_url}")
-    elif platform.data_dir.storage != platform.data_dir.path:
-        print(f"  storage    {platform.data_dir.storage}")
-    if platform.tls is not None and platform.tls.authority_pem is not None:
-        print(f"  authority  SHA-256 {authority_fingerprint(platform.tls.authority_pem)}")
-    if platform.made_admin_key is not None:
-        print(f"  admin key  {platform.made_admin_key}  (shown this once, kept in {platform.data_dir.admin_key})")
-    if platform.context is not None:
-        name, is_current = platform.context
-        mend = "try `jig list`" if is_current else f"another is the current one, so `jig context use {name}`"
-        print(f"  jig        knows it as the context '{name}' in {contexts_path()}: {mend}")
-    print("Ctrl-C stops it and its replicas.", flush=True)

@@ -17,6 +17,7 @@ from sqlalchemy import Connection
 
 from machineshop.blobs.base import BlobStore
 from machineshop.blobs.layout import REGISTRY
+from machineshop.config import COLLECT_GRACE_SECONDS
 from machineshop.store import registry_garbage as store
 from machineshop.store.database import Database
 from machineshop.store.registry import REGISTRY_LOCK
@@ -24,8 +25,7 @@ from machineshop.store.registry_garbage import Unneeded
 
 log = logging.getLogger(__name__)
 
-# Longer than a push takes, over a slow line and with a night's pause.
-GRACE_SECONDS = 24 * 3600.0
+GRACE_SECONDS = COLLECT_GRACE_SECONDS
 # Longer than it takes from the moment in which bytes are stored to that in which a row says so.
 LEFTOVER_SECONDS = 24 * 3600.0
 # Looking at every blob costs more with each of them, and finds only what a crash left.

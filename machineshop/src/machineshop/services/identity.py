@@ -12,7 +12,7 @@ from sqlalchemy import Connection
 
 from machineshop.errors import InvalidRequest, NotAuthenticated
 from machineshop.ids import new_id
-from machineshop.models import Actor, ApiKey, Identity, Organization, Project, Scope
+from machineshop.models import DEFAULT_SLUG, Actor, ApiKey, Identity, Organization, Project, Scope
 from machineshop.services import keys
 from machineshop.services.audit import AT_THE_SERVER
 from machineshop.services.failures import FailedKeys
@@ -31,7 +31,6 @@ CACHE_LIMIT = 10_000
 ADMIN_KEY_NAME = "admin"
 # Servers that start at once make the default project once, and nobody makes a project where the last one goes.
 LOCK = "identities"
-DEFAULT_SLUG = "default"
 
 
 class IdentityService:

@@ -10,10 +10,10 @@ from collections.abc import Callable
 from sqlalchemy import Connection
 
 from machineshop.errors import Conflict, NotFound
-from machineshop.models import Actor, Project
+from machineshop.models import DEFAULT_SLUG, Actor, Project
 from machineshop.services import keys
 from machineshop.services.audit import AT_THE_SERVER, make_event
-from machineshop.services.identity import DEFAULT_SLUG, LOCK
+from machineshop.services.identity import LOCK
 from machineshop.store import audit
 from machineshop.store import projects as store
 from machineshop.store.database import Database
