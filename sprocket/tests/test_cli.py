@@ -24,7 +24,7 @@ TRIES = 5
         (["zoo:NoWorker"], "the class NoWorker is no worker"),
         (["zoo:asyncio"], "an object of type module is no worker"),
         (["broken:Model"], "failed to import: ValueError: at import"),
-        (["needy:Model"], "imports not_installed_anywhere, which is not installed"),
+        (["needy:Model"], "imports not_installed_anywhere, which is not installed: add its package to "),
         (["zoo:Zoo", "--queue"], "--queue needs TOGETHER_API_KEY, TOGETHER_API_BASE_URL, TOGETHER_DEPLOYMENT_NAME"),
         (["zoo:Zoo", "--port", "99999"], "--port must be a number from 0 to 65535"),
     ],
@@ -37,6 +37,9 @@ async def test_mistakes_are_told_in_one_line(launch: Launcher, arguments: list[s
     assert complaint in line
     if "broken" not in arguments[0]:
         assert "Traceback" not in worker.stderr
+    else:
+        files = [line for line in worker.stderr.splitlines() if line.startswith('  File "')]
+        assert [Path(line.split('"')[1]).name for line in files] == ["broken.py"]
 
 
 async def test_a_port_in_use_is_told(launch: Launcher) -> None:

@@ -74,6 +74,7 @@ async def test_run_and_exit_fails_with_its_inputs(launch: Launcher, target: str,
     assert await worker.exit_code() == code
     assert complaint in worker.stderr
     assert ("Traceback" in worker.stderr) == (target in ("warm:Choking", "warm:Leaving"))
+    assert "engine.py" not in worker.stderr  # sprocket's own frames tell nobody anything
 
 
 async def test_run_and_exit_that_is_no_number_is_told(launch: Launcher) -> None:

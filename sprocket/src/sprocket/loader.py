@@ -9,6 +9,7 @@ from pathlib import Path
 
 from .errors import LoadError
 from .model import check_worker
+from .outcome import users_part
 from .worker import Worker
 
 
@@ -40,10 +41,16 @@ def _import(module_name: str, here: str) -> object:
     except ModuleNotFoundError as error:
         if error.name and (module_name == error.name or module_name.startswith(f"{error.name}.")):
             raise LoadError(f"there is no module {error.name} in {here} or on the Python path") from None
-        raise LoadError(f"the module {module_name} imports {error.name}, which is not installed") from None
+        missing = f"the module {module_name} imports {error.name}, which is not installed"
+        raise LoadError(f"{missing}: {_mend(here)}") from None
     except Exception as error:  # noqa: BLE001 - a module may raise anything
-        traceback.print_exc()
+        traceback.print_exception(type(error), error, users_part(error.__traceback__))
         raise LoadError(f"the module {module_name} failed to import: {type(error).__name__}: {error}") from None
+
+
+def _mend(here: str) -> str:
+    listed = Path(here, "requirements.txt").exists() and not Path(here, "pyproject.toml").exists()
+    return f"add its package to {'requirements.txt' if listed else 'dependencies in pyproject.toml'}"
 
 
 def _suggestion(module: object) -> str:

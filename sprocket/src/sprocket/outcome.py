@@ -119,7 +119,7 @@ def fault_of(method: str, error: BaseException) -> Fault:
     """Describe what setup or shutdown raised."""
     if isinstance(error, ConfigError):
         return Fault(str(error), 1, error)
-    text = "".join(traceback.format_exception(type(error), error, error.__traceback__)).rstrip()
+    text = "".join(traceback.format_exception(type(error), error, users_part(error.__traceback__))).rstrip()
     return Fault(f"{method}() failed:\n{text}", _exit_code(error) if isinstance(error, SystemExit) else 1, error)
 
 
@@ -138,20 +138,20 @@ def _cut(text: str, limit: int) -> str:
 
 
 def _tail(error: BaseException) -> str:
-    frames = traceback.format_exception(type(error), error, _users_part(error.__traceback__))
+    frames = traceback.format_exception(type(error), error, users_part(error.__traceback__))
     text = "".join(frames).rstrip()
     return text if len(text) <= TRACEBACK_LIMIT_CHARS else "…" + text[1 - TRACEBACK_LIMIT_CHARS :]
 
 
-def _users_part(trace: TracebackType | None) -> TracebackType | None:
-    """Leave out sprocket's own frames at the top: they are the same for every job."""
+def users_part(trace: TracebackType | None) -> TracebackType | None:
+    """Leave out sprocket's own frames at the top, and those of an import: they are the same every time."""
     while trace is not None and trace.tb_next and _is_ours(trace.tb_frame.f_globals.get("__package__")):
         trace = trace.tb_next
     return trace
 
 
 def _is_ours(package: str | None) -> bool:
-    return package == __package__ or (package or "").startswith(f"{__package__}.")
+    return (package or "").partition(".")[0] in (__package__, "importlib")
 
 
 def _exit_code(error: SystemExit) -> int:
