@@ -408,8 +408,8 @@ class Worker(msgspec.Struct, frozen=True, kw_only=True):
     """How long the claim holds without a renewal; None: as long as the replica lives."""
     turn_id: str | None = None
     """What it calls this request, where it asks again for what was not answered."""
-    turn_tries: int = 0
-    """How often it has asked before."""
+    asks_again: bool = False
+    """It has made this request before."""
 
 
 class Claim(msgspec.Struct, frozen=True):

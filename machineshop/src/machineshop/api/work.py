@@ -222,7 +222,7 @@ def _worker(call: Call, hostname: str, claim_timeout_seconds: int | None) -> Wor
         replica_id=call.identity.key.replica_id,
         claim_timeout_seconds=claim_timeout_seconds,
         turn_id=turn_id,
-        turn_tries=tries,
+        asks_again=tries > 0,
     )
 
 

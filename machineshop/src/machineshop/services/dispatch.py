@@ -68,14 +68,14 @@ class Dispatcher:
     def wanted(self, worker: Worker, max_jobs: int) -> Wanted:
         """A claim of a worker, now."""
         now = self._clock()
-        *earlier, token = tokens_of(worker)
+        mark = mark_of(worker)
         return Wanted(
             worker=worker,
-            token=token,
+            token=mark + os.urandom(TOKEN_BYTES).hex(),
             now=now,
             expires_at=claim_expires_at(worker, now),
             max_jobs=max_jobs,
-            earlier=tuple(earlier),
+            again=mark if worker.asks_again else None,
         )
 
     async def retrieve(
@@ -257,17 +257,16 @@ class Dispatcher:
         task.add_done_callback(self._tasks.discard)
 
 
-def tokens_of(worker: Worker) -> list[str]:
-    """What fences the attempts of one claim; before it that of each time that the worker has asked for it already.
+def mark_of(worker: Worker) -> str:
+    """What the tokens of one request for jobs begin with, however often the worker makes it.
 
-    Every try has its own, so that what belongs to an earlier one, such as taking the jobs back since the worker has
-    hung up, does nothing to those that a later one was given.
+    The rest of a token is its own: what belongs to an answer that was lost, such as taking the jobs back since the
+    worker has hung up, does nothing to those that a later one was given.
     """
     if worker.turn_id is None:
-        return [os.urandom(TOKEN_BYTES).hex()]
-    turn = f"{worker.replica_id or ''} {worker.hostname} {worker.turn_id} ".encode()
-    tries = range(worker.turn_tries + 1)
-    return [blake2b(turn + str(number).encode(), digest_size=TOKEN_BYTES).hexdigest() for number in tries]
+        return ""
+    turn = f"{worker.replica_id or ''} {worker.hostname} {worker.turn_id}".encode()
+    return blake2b(turn, digest_size=TOKEN_BYTES).hexdigest()
 
 
 def claim_expires_at(worker: Worker, now: float) -> float:

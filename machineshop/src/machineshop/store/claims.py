@@ -33,8 +33,8 @@ class Wanted(msgspec.Struct, frozen=True, kw_only=True):
     now: float
     expires_at: float
     max_jobs: int = 1
-    earlier: tuple[str, ...] = ()
-    """The tokens of the same claim, each time that it was made before and the worker got no answer."""
+    again: str | None = None
+    """What the tokens of the same claim begin with, where the worker has made it before and got no answer."""
 
 
 def claim(conn: Connection, deployment_id: str, wanted: Wanted) -> list[Claim]:
@@ -42,7 +42,7 @@ def claim(conn: Connection, deployment_id: str, wanted: Wanted) -> list[Claim]:
 
     A replica that never renews works on one job at a time: what it still holds when it asks again, it has lost.
     """
-    if held := _handed_before(conn, deployment_id, wanted):
+    if wanted.again is not None and (held := _handed_before(conn, deployment_id, wanted, wanted.again)):
         return held
     worker = wanted.worker
     if worker.replica_id is not None and worker.claim_timeout_seconds is None:
@@ -71,11 +71,16 @@ def claim(conn: Connection, deployment_id: str, wanted: Wanted) -> list[Claim]:
     return claims
 
 
-def _handed_before(conn: Connection, deployment_id: str, wanted: Wanted) -> list[Claim]:
+def _handed_before(conn: Connection, deployment_id: str, wanted: Wanted, mark: str) -> list[Claim]:
     """What earlier tries of the same claim hold, now with the token of this one."""
-    values = {"deployment_id": deployment_id, "token": wanted.token, "expires_at": wanted.expires_at}
-    rows = [row for token in wanted.earlier for row in _CLAIM_AGAIN.all(conn, {**values, "earlier": token})]
-    held = sorted((job_of(row) for row in rows), key=lambda job: job.sequence)
+    values = {
+        "deployment_id": deployment_id,
+        "token": wanted.token,
+        "expires_at": wanted.expires_at,
+        "first": mark,
+        "behind": mark + "g",  # no hexadecimal digit comes after it
+    }
+    held = sorted((job_of(row) for row in _CLAIM_AGAIN.all(conn, values)), key=lambda job: job.sequence)
     return [Claim(job, wanted.token) for job in held]
 
 
@@ -97,7 +102,7 @@ def submit_and_claim(conn: Connection, job: Job, wanted: Wanted) -> tuple[Job, l
     if (
         job.idempotency_key is None
         and renews
-        and not wanted.earlier
+        and wanted.again is None
         and (claim_of_it := _pass_through(conn, job, wanted))
     ):
         return job, [claim_of_it]
@@ -188,9 +193,15 @@ _UPDATE = (
     "claimed_at = :now, claim_expires_at = :expires_at, progress_at = NULL, has_files = 0, "
     f"charged_seconds = :guess_seconds, change = {NEXT_CHANGE} WHERE sequence"
 )
+_SET_AGAIN = "SET attempt_token = :token, claim_expires_at = :expires_at"
+_HELD = (
+    f"WHERE deployment_id = :deployment_id AND state = '{_CLAIMED}' AND attempt_token >= :first "
+    "AND attempt_token < :behind"
+)
 _CLAIM_AGAIN = Statement(
-    "UPDATE jobs SET attempt_token = :token, claim_expires_at = :expires_at WHERE deployment_id = :deployment_id "
-    f"AND state = '{_CLAIMED}' AND attempt_token = :earlier RETURNING {COLUMNS}"
+    # The planner would rather walk along all jobs there have ever been than along those that run.
+    f"UPDATE jobs INDEXED BY ix_jobs_running {_SET_AGAIN} {_HELD} RETURNING {COLUMNS}",
+    postgres=f"UPDATE jobs {_SET_AGAIN} {_HELD} RETURNING {COLUMNS}",
 )
 _CLAIM_ONE = Statement(
     f"{_UPDATE} = ({_FIRST} 1) RETURNING {COLUMNS}",
