@@ -312,6 +312,15 @@ def delete(handler: Handler, request: Request, name: str) -> None:
     handler.answer(200, {"object": "deployment", "deleted": True})
 
 
+def scaling(handler: Handler, request: Request, name: str) -> None:
+    known = handler.platform.deployments.get(name)
+    if known is None:
+        handler.answer(404, error(f"There is no deployment {name}.", "not_found_error"))
+        return
+    bounds = {key: known.get(key) for key in ("min_replicas", "max_replicas")}
+    handler.answer(200, {"object": "scaling", "desired_replicas": bounds["max_replicas"], **bounds})
+
+
 def logs(handler: Handler, request: Request, name: str) -> None:
     lines = handler.platform.log_lines
     if request.query.get("follow") != "true":
@@ -424,6 +433,7 @@ ROUTES: list[tuple[str, str, Callable[..., None]]] = [
     ("GET", r"/v1/deployments/([\w-]+)", get_deployment),
     ("PATCH", r"/v1/deployments/([\w-]+)", patch),
     ("DELETE", r"/v1/deployments/([\w-]+)", delete),
+    ("GET", r"/v1/deployments/([\w-]+)/scaling", scaling),
     ("GET", r"/v1/deployments/([\w-]+)/logs", logs),
     ("POST", "/v1/queue/submit", submit),
     ("GET", "/v1/queue/status", job),

@@ -58,6 +58,36 @@ def test_an_unknown_deployment_is_an_error_in_both_forms(jig: Jig, platform: Fak
     assert "hint" not in jig("job-status", "unknown", "nobody", "--json").json["error"]
 
 
+def test_a_name_that_is_close_to_a_deployments_is_told_with_it(jig: Jig, deployed: FakePlatform) -> None:
+    for words in (["status"], ["endpoint"], ["scale"], ["scale", "why"], ["destroy", "--yes"]):
+        finished = jig(*words, "--name", "helo")
+        assert finished.code == 1
+        assert "There is no deployment helo." in finished.err
+        assert "Did you mean hello? `jig list` shows" in finished.err
+    assert "Did you mean" not in jig("status", "something-else").err
+
+
+def test_a_replica_that_is_not_there_has_no_log(jig: Jig, deployed: FakePlatform) -> None:
+    deployed.log_lines = []
+    for more in ([], ["--follow"]):
+        finished = jig("logs", "--replica-id", "r-2", *more)
+        assert (finished.code, finished.out) == (1, "")
+        assert "hello has no replica r-2, and no log of one." in finished.err
+        assert "Did you mean r-1?" in finished.err
+    finished = jig("logs", "--replica-id", "r-1")
+    assert finished.code == 0
+    assert "There are no log lines." in finished.err
+
+
+def test_why_there_are_no_replicas_names_the_way_to_one(jig: Jig, deployed: FakePlatform) -> None:
+    deployed.deployments["hello"] |= {"min_replicas": 0, "max_replicas": 0}
+    finished = jig("scale", "why")
+    assert "0 replicas (between 0 and 0)" in finished.out
+    assert "To let one run: jig scale hello --max 1" in finished.err
+    deployed.deployments["hello"]["max_replicas"] = 1
+    assert "jig scale hello" not in jig("scale", "why").err
+
+
 def test_logs_print_lines_and_their_tail(jig: Jig, deployed: FakePlatform) -> None:
     assert jig("logs").out == "first line\nlast line\n"
     assert jig("logs", "--tail", "1").out == "last line\n"
@@ -135,11 +165,11 @@ def test_files_of_a_payload_are_uploaded_without_the_key(jig: Jig, deployed: Fak
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        ([], "either --prompt TEXT or --payload JSON"),
-        (["--prompt", "a", "--payload", "{}"], "either --prompt TEXT or --payload JSON"),
+        ([], "one of --prompt TEXT, --payload JSON and, for many, --file FILE."),
+        (["--prompt", "a", "--payload", "{}"], "one of --prompt TEXT, --payload JSON and"),
         (["--payload", "[1]"], "must be a JSON object"),
         (["--payload", "{oops"], "--payload is not JSON"),
-        (["--payload", "@missing.json"], "cannot read that file"),
+        (["--payload", "@missing.json"], "--payload @missing.json: cannot read that file: No such file or directory."),
         (["--payload", '{"image": "@missing.png"}'], "missing.png, which does not exist"),
     ],
 )

@@ -394,3 +394,17 @@ def test_a_volume_is_deleted_if_somebody_says_so(jig: Jig, platform: FakePlatfor
     finished = jig("volumes", "delete", "words", "--yes")
     assert finished.code == 1
     assert "There is no volume words." in finished.err
+    assert "There are no volumes yet." in finished.err
+
+
+def test_a_volume_that_is_not_there_is_told_with_those_that_are(jig: Jig, platform: FakePlatform) -> None:
+    platform.volumes.put(platform, "words", {"a": b"a"})
+    platform.volumes.put(platform, "lists", {"a": b"a"})
+    for words in (["delete", "--yes"], ["describe"]):
+        near = jig("volumes", *words, "--name", "wrods")
+        assert near.code == 1
+        assert "There is no volume wrods." in near.err
+        assert "Did you mean words?" in near.err
+        far = jig("volumes", *words, "--name", "nope")
+        assert "There are: lists, words." in far.err
+        assert "jig volumes create" not in near.err + far.err

@@ -47,6 +47,12 @@ def test_without_a_metric_it_is_the_lower_bound() -> None:
     assert (decision.replicas, decision.reason) == (2, Reason.OFF)
 
 
+def test_without_a_metric_what_waits_in_vain_is_named() -> None:
+    decision = Life(metric=None, max_replicas=0).see(pending=2, held=1)
+    assert (decision.replicas, decision.reason) == (0, Reason.UPPER_BOUND)
+    assert decision.message == "There is something to do (2 jobs and 1 request), but max_replicas is 0."
+
+
 @pytest.mark.parametrize("metric", [None, *Metric])
 @pytest.mark.parametrize("work", ["pending", "held"])
 def test_whatever_the_metric_one_starts_as_soon_as_something_waits(metric: Metric | None, work: str) -> None:

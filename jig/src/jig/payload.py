@@ -20,7 +20,7 @@ def parse_payload(prompt: str | None, payload: str | None) -> dict[str, Any]:
         UsageError: both or neither are given, or it is not a JSON object.
     """
     if (prompt is None) == (payload is None):
-        raise UsageError("Say what to submit: either --prompt TEXT or --payload JSON.")
+        raise UsageError("Say which job: one of --prompt TEXT, --payload JSON and, for many, --file FILE.")
     if prompt is not None:
         return {"prompt": prompt}
     return parse_object(read_payload(payload or ""))
@@ -39,7 +39,8 @@ def read_payload(payload: str) -> str:
     try:
         return Path(payload[1:]).read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        raise UsageError(f"--payload {payload}: cannot read that file: {error}.") from error
+        why = getattr(error, "strerror", None) or "it is no UTF-8 text"
+        raise UsageError(f"--payload {payload}: cannot read that file: {why}.") from error
 
 
 def parse_object(text: str) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from cyclopts import Parameter
 
 from jig.deployment import REVISION_VARIABLE
 from jig.errors import DeployError, NotFoundError, WatchInterruptedError
+from jig.nearest import naming
 from jig.options import DEFAULTS, PROJECT_DEFAULTS, Globals, Name, ProjectGlobals, Yes
 from jig.session import Session
 from jig.tables import columns, fields
@@ -35,7 +36,9 @@ def list_deployments(*, options: Globals = DEFAULTS) -> None:
 def status(name: Name = None, *, options: ProjectGlobals = PROJECT_DEFAULTS) -> None:
     """Show a deployment: its replicas, its configuration, and why it is not ready."""
     session = Session(options)
-    deployment = session.client.get(f"/v1/deployments/{session.deployment_name(name)}")
+    name = session.deployment_name(name)
+    with naming(session.client, name):
+        deployment = session.client.get(f"/v1/deployments/{name}")
     session.output.result(deployment, summary(deployment, datetime.now(UTC)))
 
 
@@ -43,7 +46,8 @@ def endpoint(name: Name = None, *, options: ProjectGlobals = PROJECT_DEFAULTS) -
     """Print the URL at which a deployment answers requests, and how to call it."""
     session = Session(options)
     name = session.deployment_name(name)
-    session.client.get(f"/v1/deployments/{name}")  # one that does not exist answers nowhere
+    with naming(session.client, name):
+        session.client.get(f"/v1/deployments/{name}")  # one that does not exist answers nowhere
     base_url = session.client.url(f"/v1/deployment-request/{name}")
     url = f"{base_url}/generate"
     session.output.result({"name": name, "url": url, "base_url": base_url}, url)
@@ -61,7 +65,8 @@ def destroy(
     session = Session(options)
     name = session.deployment_name(name)
     path = f"/v1/deployments/{name}"
-    deployment = session.client.get(path)
+    with naming(session.client, name):
+        deployment = session.client.get(path)
     session.confirm(f"Destroy {name}?", yes=yes)
     session.client.delete(path)
     if not detach:

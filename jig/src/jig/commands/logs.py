@@ -8,7 +8,9 @@ from typing import Annotated
 from cyclopts import Parameter
 from cyclopts.types import PositiveInt
 
-from jig.errors import PlatformError
+from jig.client import Client
+from jig.errors import NotFoundError, PlatformError
+from jig.nearest import meant, naming
 from jig.options import PROJECT_DEFAULTS, Name, ProjectGlobals
 from jig.session import Session
 
@@ -31,7 +33,8 @@ def logs(
 ) -> None:
     """Print what a deployment's replicas have written."""
     session = Session(options)
-    path = f"/v1/deployments/{session.deployment_name(name)}/logs"
+    name = session.deployment_name(name)
+    path = f"/v1/deployments/{name}"
     wanted: dict[str, object] = {
         "replica_id": replica_id,
         "revision": revision,
@@ -39,16 +42,39 @@ def logs(
         "since": since,
         "tail": tail,
     }
-    if follow:
-        follow_lines(session, path, wanted)
-        return
-    answer = session.client.get(path, **wanted)
+    with naming(session.client, name):
+        if follow:
+            if replica_id is not None:
+                check_replica(session.client, path, replica_id)
+            follow_lines(session, f"{path}/logs", wanted)
+            return
+        answer = session.client.get(f"{path}/logs", **wanted)
     lines = answer.get("lines") or []
     shown = lines[-tail:] if tail else lines
+    if not shown and replica_id is not None:
+        check_replica(session.client, path, replica_id)
     if not shown:
         session.output.note("There are no log lines.")
     if shown or options.json:
         session.output.result({"lines": shown}, "\n".join(shown))
+
+
+def check_replica(client: Client, path: str, replica_id: str) -> None:
+    """There is this replica, or a log of it where it ended a while ago.
+
+    Args:
+        client: the platform.
+        path: the deployment's.
+        replica_id: whose log is asked for.
+
+    Raises:
+        NotFoundError: there is neither.
+    """
+    replicas = client.get(path).get("replica_events") or {}
+    if replica_id in replicas or client.get(f"{path}/logs", replica_id=replica_id, tail=1).get("lines"):
+        return
+    name = path.rpartition("/")[2]
+    raise NotFoundError(f"{name} has no replica {replica_id}, and no log of one.", hint=meant(replica_id, replicas))
 
 
 def follow_lines(session: Session, path: str, wanted: dict[str, object]) -> None:

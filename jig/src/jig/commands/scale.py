@@ -9,6 +9,7 @@ from typing import Annotated, Any
 from cyclopts import Parameter
 from cyclopts.types import NonNegativeInt
 
+from jig.nearest import naming
 from jig.options import PROJECT_DEFAULTS, Name, ProjectGlobals
 from jig.session import Session
 from jig.tables import columns, fields
@@ -28,20 +29,24 @@ def set_bounds(
 ) -> None:
     """Change between how many replicas a deployment has, without a new revision; without options, show it."""
     session = Session(options)
-    path = f"/v1/deployments/{session.deployment_name(name)}"
+    name = session.deployment_name(name)
+    path = f"/v1/deployments/{name}"
     given = {"min_replicas": min_replicas, "max_replicas": max_replicas}
     body = {key: value for key, value in given.items() if value is not None}
-    deployment = session.client.patch(path, body) if body else session.client.get(path)
+    with naming(session.client, name):
+        deployment = session.client.patch(path, body) if body else session.client.get(path)
     session.output.result(deployment, bounds_text(deployment))
 
 
 def why(name: Name = None, *, options: ProjectGlobals = PROJECT_DEFAULTS) -> None:
     """Say why a deployment has as many replicas as it has, and how that number came about."""
     session = Session(options)
-    path = f"/v1/deployments/{session.deployment_name(name)}/scaling"
-    answer = session.client.request("GET", path, params={"limit": DECISIONS_SHOWN})
-    scaling = session.client.document(answer)
+    name = session.deployment_name(name)
+    with naming(session.client, name):
+        scaling = session.client.get(f"/v1/deployments/{name}/scaling", limit=DECISIONS_SHOWN)
     session.output.result(scaling, why_text(scaling, datetime.now(UTC)))
+    if scaling.get("max_replicas") == 0:
+        session.output.note(f"To let one run: jig scale {name} --max 1")
 
 
 def bounds_text(deployment: Mapping[str, Any]) -> str:

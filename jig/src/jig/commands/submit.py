@@ -12,6 +12,7 @@ from cyclopts import Parameter
 from jig.client import Client
 from jig.errors import UsageError
 from jig.live import JobView, transfer_bar
+from jig.nearest import naming
 from jig.options import PROJECT_DEFAULTS, Name, ProjectGlobals
 from jig.output import Output
 from jig.payload import parse_payload, with_uploads
@@ -109,7 +110,8 @@ def submit_one(
     """Submit a job; print its ID, or wait and print its result."""
     client, output = session.client, session.output
     body = {"model": name, "payload": with_uploads(payload, lambda path: upload(client, output, path)), **fields}
-    job = client.post("/v1/queue/submit", body, is_repeatable="idempotency_key" in fields)
+    with naming(client, name):
+        job = client.post("/v1/queue/submit", body, is_repeatable="idempotency_key" in fields)
     request_id = str(job["request_id"])
     before = f" was submitted before with this key, and is {job.get('status')}" if job.get("duplicate") else ""
     if not is_watched:

@@ -86,7 +86,7 @@ def update(
 def delete(name: VolumeName, *, yes: Yes = False, options: ProjectGlobals = PROJECT_DEFAULTS) -> None:
     """Delete a volume with all its versions."""
     session = Session(options)
-    volume = remote.get(session.client, name)
+    volume = remote.look_up(session.client, name)
     versions = count(int(volume["current_version"]) + 1, "version")
     session.confirm(f"Delete {name} with its {versions}?", yes=yes)
     answer = session.client.delete(remote.path_of(name))
@@ -105,7 +105,7 @@ def describe(
     if files < 0:
         raise UsageError(f"--files must be at least 0, not {files}.")
     session = Session(options)
-    volume = remote.get(session.client, name, volume_version)
+    volume = remote.look_up(session.client, name, volume_version)
     names = {} if session.output.json else deployment_names(session.client, volume)
     session.output.result(volume, description(volume, names, files, datetime.now(UTC)))
 

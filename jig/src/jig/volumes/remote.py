@@ -11,6 +11,7 @@ from urllib.parse import quote
 
 from jig.client import Client
 from jig.errors import ConflictError, NotFoundError, UsageError, VolumeError
+from jig.nearest import meant
 from jig.volumes.digests import HashedFile
 
 VOLUMES = "/v1/deployments/storage/volumes"
@@ -63,6 +64,15 @@ def get(client: Client, name: str, version: int | None = None) -> Volume:
     """
     if (volume := find(client, name, version)) is None:
         hint = f"Make it: jig volumes create {name} DIR\nSee which there are: jig volumes list"
+        raise VolumeError(f"There is no volume {name}.", hint=hint)
+    return volume
+
+
+def look_up(client: Client, name: str, version: int | None = None) -> Volume:
+    """The same for those who want no new one: without it, the error says which volumes there are."""
+    if (volume := find(client, name, version)) is None:
+        names = [str(each["name"]) for each in client.get(VOLUMES)["data"]]
+        hint = meant(name, names) or "There are no volumes yet."
         raise VolumeError(f"There is no volume {name}.", hint=hint)
     return volume
 

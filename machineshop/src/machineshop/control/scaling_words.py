@@ -35,13 +35,15 @@ def say(policy: Policy, signals: Signals, wish: Wish, reason: Reason, idle_secon
     """A decision as a sentence."""
     says = wish.says[0].upper() + wish.says[1:]
     limit = "twice as many at a time" if policy.max_step is None else f"{policy.max_step} a minute"
-    waking = f"There is something to do ({_to_do(signals)}): one replica."
+    something = f"There is something to do ({_to_do(signals)})"
+    waking = f"{something}: one replica."
+    asked = something if policy.metric is None else says
     sentences = {
         Reason.OFF: "No metric is set: as many as min_replicas.",
         Reason.METRIC: waking if policy.metric is None else f"{says}.",
         Reason.WAKING: waking,
         Reason.LOWER_BOUND: f"{says}, but min_replicas is {policy.min_replicas}.",
-        Reason.UPPER_BOUND: f"{says}, but max_replicas is {policy.max_replicas}.",
+        Reason.UPPER_BOUND: f"{asked}, but max_replicas is {policy.max_replicas}.",
         Reason.NOT_IDLE_YET: (
             f"There has been nothing to do for {idle_seconds:.0f} s; after {policy.idle_seconds:g} s none is left."
         ),

@@ -1,0 +1,40 @@
+"""What may be meant by a name that nothing has."""
+
+from __future__ import annotations
+
+import contextlib
+import difflib
+from collections.abc import Collection, Iterator
+
+from jig.answers import NO_DEPLOYMENT
+from jig.client import Client
+from jig.errors import NotFoundError, PlatformError
+
+NAMES_SHOWN = 10
+
+
+def meant(name: str, names: Collection[str]) -> str | None:
+    """A hint for a name that is none of these: the one that it is close to, else which there are; None without any."""
+    if near := difflib.get_close_matches(name, names, n=1):
+        return f"Did you mean {near[0]}?"
+    shown = ", ".join(sorted(names)[:NAMES_SHOWN])
+    return f"There are: {shown}{', ...' if len(names) > NAMES_SHOWN else ''}." if names else None
+
+
+@contextlib.contextmanager
+def naming(client: Client, name: str) -> Iterator[None]:
+    """Within this block, the error about a deployment that does not exist says which one may be meant."""
+    try:
+        yield
+    except NotFoundError as error:
+        if NO_DEPLOYMENT in error.message and (near := close_deployment(client, name)):
+            error.hint = f"Did you mean {near}? {error.hint}"
+        raise
+
+
+def close_deployment(client: Client, name: str) -> str | None:
+    """The deployment whose name is close to this one, if any that this key may see is."""
+    with contextlib.suppress(PlatformError):
+        names = [str(each["name"]) for each in client.get("/v1/deployments")["data"]]
+        return next(iter(difflib.get_close_matches(name, names, n=1)), None)
+    return None
