@@ -11,6 +11,9 @@ import pytest
 from fake_platform import READY, WAITING, FakePlatform
 from fake_queue import HOLD
 from jig_process import JIG, SECONDS_MAX, Finished, Jig
+from rich.progress import Task, TaskID
+
+from jig.speed import Speed
 
 
 class AtTerminal(Protocol):
@@ -129,3 +132,22 @@ def test_a_file_of_jobs_has_a_bar_that_goes_away(
     assert "1,500 done" in finished.err
     assert finished.err.rstrip("\r\n").endswith("\x1b[2K")
     assert "1,500 done." in finished.out
+
+
+def test_a_push_of_what_the_registry_has_shows_no_bar(
+    at_terminal: AtTerminal, platform: FakePlatform, project: Path
+) -> None:
+    assert "push " in bars(at_terminal("deploy", "--detach").err)
+    again = at_terminal("deploy", "--detach").err
+    assert "nothing new to send" in again
+    assert "push " not in bars(again)
+
+
+def bars(seen: str) -> str:
+    """The lines that were redrawn."""
+    return "".join(line for line in seen.splitlines() if "━" in line)
+
+
+def test_sizes_and_speeds_of_a_bar_are_in_one_kind_of_unit() -> None:
+    task = Task(TaskID(0), "upload", 4096 * 1024, 4096 * 1024, _get_time=lambda: 2.0, finished_speed=2048 * 1024)
+    assert str(Speed().render(task)) == "2.0 MiB/s"

@@ -15,6 +15,7 @@ from jig.volumes.batches import BATCH_BYTES, BATCH_FILES, SMALL_BELOW_BYTES, bat
 from jig.volumes.digests import HashedFile
 from jig.volumes.remote import Version
 from jig.volumes.source import SourceFile
+from jig.volumes.tally import Tally
 from jig.volumes.upload import upload
 
 
@@ -42,7 +43,7 @@ def sized(size_bytes: int) -> HashedFile:
 
 def send(client: Client, files: list[HashedFile], progress: list[int] | None = None) -> None:
     counted = [] if progress is None else progress
-    upload(client, Version(client, "words", 0), "vol-words", files, counted.append, lambda _: None)
+    upload(client, Version(client, "words", 0), "vol-words", files, counted.append, Tally(), lambda _: None)
 
 
 @pytest.mark.parametrize(

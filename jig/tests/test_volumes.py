@@ -11,6 +11,8 @@ import pytest
 from fake_platform import FakePlatform
 from jig_process import Jig, finish, wait_until
 
+from jig.units import size
+
 MIB = 1024 * 1024
 # What goes alone.
 LARGER = b"y" * MIB
@@ -72,8 +74,8 @@ def test_the_document_says_what_was_sent(jig: Jig, source: Path) -> None:
     assert finished.code == 0, finished.err
     assert finished.json["volume"]["name"] == "words"
     assert finished.json["volume"]["sealed_at"]
-    counts = {key: finished.json[key] for key in ("files_count", "size_bytes", "sent_files", "linked_files")}
-    assert counts == {"files_count": 3, "size_bytes": 300_008, "sent_files": 3, "linked_files": 0}
+    keys = ("files_count", "size_bytes", "sent_files", "sent_bytes", "resumed_bytes", "linked_files")
+    assert [finished.json[key] for key in keys] == [3, 300_008, 3, 300_008, 0, 0]
 
 
 def test_an_update_sends_only_what_is_new(jig: Jig, platform: FakePlatform, source: Path) -> None:
@@ -272,6 +274,10 @@ def test_a_large_file_goes_in_parts_and_an_interrupted_one_goes_on(
     finished = jig("volumes", "create", "model", str(large))
     assert finished.code == 0, finished.err
     assert set(sent(platform)) == {str(number) for number in range(1, 6) if number not in arrived}
+    was_there = sum(min(32 * MIB, 150 * MIB - (number - 1) * 32 * MIB) for number in arrived)
+    there = f"{size(150 * MIB - was_there)} sent, {size(was_there)} was there already"
+    assert (there if arrived else "150.0 MiB sent ") in finished.err
+    assert f"1 file sent, {size(150 * MIB - was_there)}" in finished.out
     assert stored(platform, "model", 0)["model.bin"] == (large / "model.bin").read_bytes()
     assert not list((cache / "jig" / "uploads").iterdir())
 

@@ -196,9 +196,11 @@ def transfer_bar(output: Output, label: str, total_bytes: int | None) -> Iterato
         yield lambda count_bytes: None  # noqa: ARG005
         return
     from rich.console import Console  # noqa: PLC0415  rich takes a while to load
-    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn  # noqa: PLC0415
+    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn  # noqa: PLC0415
 
-    shown = (TextColumn("  {task.description}"), BarColumn(), DownloadColumn(binary_units=True), TransferSpeedColumn())
+    from jig.speed import Speed  # noqa: PLC0415
+
+    shown = (TextColumn("  {task.description}"), BarColumn(), DownloadColumn(binary_units=True), Speed())
     with Progress(*shown, console=Console(stderr=True), transient=True) as progress:
         task = progress.add_task(label if total_bytes is None else f"{label} {size(total_bytes)}", total=total_bytes)
         yield lambda count_bytes: progress.advance(task, count_bytes)

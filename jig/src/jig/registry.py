@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, replace
 from io import BytesIO
 from typing import IO
@@ -24,6 +24,8 @@ UPLOAD_PAUSE_SECONDS = 0.5
 
 Progress = Callable[[int], None]
 """Called with the number of bytes that have just gone out; a negative number takes them back."""
+Bar = Callable[[int], AbstractContextManager[Progress]]
+"""Called with how many bytes are about to go out."""
 
 
 @dataclass(frozen=True)
@@ -111,14 +113,26 @@ def refused(repository: Repository, error: PlatformError, *, has_login: bool) ->
     return PlatformError(f"The registry {host} answered {error.status} for {repository.name}.", status=error.status)
 
 
-def push(client: Client, repository: Repository, bundle: Bundle, tag: str, progress: Progress) -> Pushed:
+def push(client: Client, repository: Repository, bundle: Bundle, tag: str, bar: Bar) -> Pushed:
     """Push a bundle under a tag; blobs that the registry has are not sent.
+
+    Args:
+        client: for the registry.
+        repository: where to.
+        bundle: what.
+        tag: its name there.
+        bar: shows a transfer of so many bytes, where there is any.
 
     Raises:
         PlatformError: the registry refused, or stored something else than was sent.
     """
-    sent_bytes = push_blob(client, repository, bundle.source, bundle.source_file, progress)
-    sent_bytes += push_blob(client, repository, bundle.config_blob, BytesIO(bundle.config), progress)
+    blobs = ((bundle.source, bundle.source_file), (bundle.config_blob, BytesIO(bundle.config)))
+    missing = [(blob, content) for blob, content in blobs if not has_blob(client, repository, blob)]
+    sent_bytes = sum(blob.size_bytes for blob, _ in missing)
+    if missing:
+        with bar(sent_bytes) as progress:
+            for blob, content in missing:
+                push_blob(client, repository, blob, content, progress)
     answer = client.request(
         "PUT",
         repository.path(f"manifests/{tag}"),
@@ -131,11 +145,8 @@ def push(client: Client, repository: Repository, bundle: Bundle, tag: str, progr
     return Pushed(repository.image(bundle.digest), sent_bytes)
 
 
-def push_blob(client: Client, repository: Repository, blob: Blob, content: IO[bytes], progress: Progress) -> int:
-    """Push one blob, unless the registry has it. Return how many bytes went over the wire; all of them are progress."""
-    if has_blob(client, repository, blob):
-        progress(blob.size_bytes)
-        return 0
+def push_blob(client: Client, repository: Repository, blob: Blob, content: IO[bytes], progress: Progress) -> None:
+    """Push one blob."""
     for attempt in range(1, UPLOAD_TRIES + 1):
         content.seek(0)
         sent = Sent(progress)
@@ -148,7 +159,6 @@ def push_blob(client: Client, repository: Repository, blob: Blob, content: IO[by
             time.sleep(UPLOAD_PAUSE_SECONDS)
         else:
             break
-    return blob.size_bytes
 
 
 def has_blob(client: Client, repository: Repository, blob: Blob) -> bool:

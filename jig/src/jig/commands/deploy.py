@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime
+from functools import partial
 from typing import Annotated, Any
 
 from cyclopts import Parameter
@@ -160,9 +161,8 @@ def publish(client: Client, config: Config, output: Output, steps: Steps, tag: s
 def push_bundle(client: Client, output: Output, config: Config, bundle: Bundle, tag: str) -> Pushed:
     """Push under a progress bar."""
     repository = find_repository(client, config.name)
-    total_bytes = bundle.source.size_bytes + bundle.config_blob.size_bytes
-    with reaching(client, repository) as registry, transfer_bar(output, "push", total_bytes) as progress:
-        return push(registry, repository, bundle, tag, progress)
+    with reaching(client, repository) as registry:
+        return push(registry, repository, bundle, tag, partial(transfer_bar, output, "push"))
 
 
 def apply(

@@ -141,6 +141,8 @@ def uploaded(session: Session, document: dict[str, Any]) -> None:
         session.output.result(document, f"Nothing has changed: version {version} of {name} holds just these {files}.")
         return
     sent = f"{count(document['sent_files'], 'file')} sent, {size(document['sent_bytes'])}"
+    if resumed_bytes := document["resumed_bytes"]:
+        sent += f" ({size(resumed_bytes)} had arrived before)"
     session.output.result(document, f"{name} has version {version}: {count(document['files_count'], 'file')}, {sent}.")
     session.output.note(mount_hint(session, name, version))
 

@@ -14,6 +14,7 @@ from jig.units import count, size
 from jig.volumes.digests import HashedFile, hash_files
 from jig.volumes.remote import LINKED, MISSING, Version, Volume
 from jig.volumes.source import Source, find_files
+from jig.volumes.tally import Tally
 from jig.volumes.upload import upload
 
 # A file that is still missing after so many uploads is being replaced by somebody else.
@@ -29,7 +30,8 @@ class Filled:
         files_count: how many files it has.
         size_bytes: of all of them.
         sent_files: those that were uploaded.
-        sent_bytes: of these.
+        sent_bytes: those of them that this run sent.
+        resumed_bytes: those of them that an interrupted run had sent.
         linked_files: those that the platform took from an earlier version.
     """
 
@@ -37,6 +39,7 @@ class Filled:
     size_bytes: int
     sent_files: int = 0
     sent_bytes: int = 0
+    resumed_bytes: int = 0
     linked_files: int = 0
 
     def document(self) -> dict[str, int]:
@@ -46,6 +49,7 @@ class Filled:
             "size_bytes": self.size_bytes,
             "sent_files": self.sent_files,
             "sent_bytes": self.sent_bytes,
+            "resumed_bytes": self.resumed_bytes,
             "linked_files": self.linked_files,
         }
 
@@ -82,9 +86,15 @@ def some(names: Sequence[str]) -> str:
 
 
 def fill(
-    client: Client, output: Output, steps: Steps, version: Version, volume: Volume, files: Sequence[HashedFile]
+    client: Client,
+    output: Output,
+    steps: Steps,
+    version: Version,
+    volume: Volume,
+    files: Sequence[HashedFile],
+    tally: Tally,
 ) -> Filled:
-    """Have all these files in an open version.
+    """Have all these files in an open version; the tally says how far that is.
 
     Raises:
         VolumeError: one has changed meanwhile, here or there.
@@ -101,13 +111,19 @@ def fill(
             return done
         # Of files with equal bytes one is enough: the platform takes the others from it.
         sent = list({each.sha256: each for each in missing}.values())
-        sent_bytes = sum(each.file.size_bytes for each in sent)
-        with transfer_bar(output, "upload", sent_bytes) as progress:
-            upload(client, version, str(volume["id"]), sent, progress, output.note)
-        done = replace(done, sent_files=done.sent_files + len(sent), sent_bytes=done.sent_bytes + sent_bytes)
+        wanted_bytes = sum(each.file.size_bytes for each in sent)
+        tally.want(wanted_bytes)
+        with transfer_bar(output, "upload", wanted_bytes) as progress:
+            upload(client, version, str(volume["id"]), sent, progress, tally, output.note)
+        done = replace(
+            done,
+            sent_files=done.sent_files + len(sent),
+            sent_bytes=tally.sent_bytes,
+            resumed_bytes=tally.resumed_bytes,
+        )
         states |= version.compare(missing)
         done = replace(done, linked_files=count_of(states, LINKED))
-        steps.done("upload", f"{count(len(sent), 'file')}, {size(sent_bytes)} sent")
+        steps.done("upload", f"{count(len(sent), 'file')}, {tally.sent()}")
     raise VolumeError(
         f"{some(missing_names(states))}: still not in {version.name} as they are here.",
         hint="Somebody else uploads into the same volume, or writes to the folder: run the command again afterwards.",

@@ -47,6 +47,7 @@ class PartedFile:
         for number in self._upload.etags:
             start, end = self._range(number)
             self._transfer.progress(end - start)
+            self._transfer.tally.resume(end - start)
         return tuple(partial(self._send, number) for number in sorted(self._left)) or (self._complete,)
 
     def _begin_anew(self) -> PartedUpload:

@@ -16,6 +16,7 @@ from jig.volumes import remote
 from jig.volumes.digests import HashedFile
 from jig.volumes.fill import Filled, fill, is_same, read_folder, some, strangers
 from jig.volumes.remote import Version, Volume
+from jig.volumes.tally import Tally
 from jig.volumes.upload import forget_uploads
 
 FIRST = 0
@@ -38,6 +39,7 @@ class Publisher:
         self._name = name
         self._way_on = way_on
         self._steps = Steps(output)
+        self._tally = Tally()
 
     def create(self, folder: Path) -> dict[str, Any]:
         """A new volume of a folder's files, or the rest of one whose upload was interrupted.
@@ -55,7 +57,7 @@ class Publisher:
         if volume is None:
             volume = self._interrupted(version, files, folder)
         with self._may_go_on():
-            filled = fill(self._client, self._output, self._steps, version, volume, files)
+            filled = fill(self._client, self._output, self._steps, version, volume, files, self._tally)
             if others := strangers(version, files):
                 raise self._not_alone(others, folder)
             return self._sealed(version, files, filled)
@@ -78,7 +80,7 @@ class Publisher:
             return self._sealed(current, files, Filled(len(files), size_of(files)), changed=False)
         version = Version(self._client, self._name, current.number + 1)
         with self._may_go_on():
-            filled = fill(self._client, self._output, self._steps, version, volume, files)
+            filled = fill(self._client, self._output, self._steps, version, volume, files, self._tally)
             for name in strangers(version, files):  # of an interrupted run with another folder
                 version.remove(name)
             self._make_current(version, files)
@@ -142,7 +144,7 @@ class Publisher:
         try:
             yield
         except KeyboardInterrupt as error:
-            raise WatchInterruptedError("Interrupted.", hint=self._way_on) from error
+            raise WatchInterruptedError(f"Interrupted{self._tally.reached()}.", hint=self._way_on) from error
         except JigError as error:
             if not isinstance(error, ConflictError):  # a version that somebody has sealed takes nothing any more
                 error.hint = error.hint or self._way_on

@@ -8,6 +8,7 @@ from typing import Any
 
 from jig.client import Client
 from jig.volumes.crew import Crew
+from jig.volumes.tally import Tally
 
 Progress = Callable[[int], None]
 """Called with the number of bytes that have just gone out; a negative number takes them back."""
@@ -21,11 +22,13 @@ class Transfer:
         client: the platform.
         crew: whose threads do it; once one fails, the others stop within a chunk.
         progress: told of the bytes.
+        tally: told of those that have arrived.
     """
 
     client: Client
     crew: Crew
     progress: Progress
+    tally: Tally
 
     def put(
         self, target: Mapping[str, Any], pieces: Callable[[], Iterator[bytes]], length: int, *, head: bytes = b""
@@ -71,5 +74,6 @@ class Transfer:
         except BaseException:
             self.progress(-sent_bytes)
             raise
+        self.tally.send(length)
         etag: str = response.headers.get("etag", "")
         return etag.strip('"')

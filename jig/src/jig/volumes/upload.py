@@ -14,6 +14,7 @@ from jig.volumes.digests import HashedFile, changed, read
 from jig.volumes.parted import PartedFile, journal_of
 from jig.volumes.parts import MIB, journals_folder, remove_journals, remove_old_journals, volume_key
 from jig.volumes.remote import Version
+from jig.volumes.tally import Tally
 from jig.volumes.transfer import Progress, Transfer
 
 THREADS = 8
@@ -27,6 +28,7 @@ def upload(
     volume_id: str,
     files: Sequence[HashedFile],
     progress: Progress,
+    tally: Tally,
     said: Callable[[str], None],
 ) -> None:
     """Upload files into a version, the large ones first.
@@ -37,6 +39,7 @@ def upload(
         volume_id: of its volume, which no other volume ever has.
         files: what to upload.
         progress: told of the bytes.
+        tally: told of those that have arrived.
         said: called with a sentence where the platform is waited for.
 
     Raises:
@@ -46,7 +49,7 @@ def upload(
     journals = journals_folder(os.environ)
     remove_old_journals(journals)
     crew = Crew(THREADS, said)
-    transfer = Transfer(client, crew, progress)
+    transfer = Transfer(client, crew, progress, tally)
 
     def begin(hashed: HashedFile) -> tuple[Unit, ...]:
         if hashed.file.size_bytes < PARTED_FROM_BYTES:
