@@ -176,7 +176,7 @@ class Platform:
         if self.renewal is not None:
             self.renewal.start()
         self.context = leave_context(contexts_path(), self.base_url, self.admin_key, self._authority_pem())
-        write_private(self._address_file, json.dumps(self._address()) + "\n")
+        self._write_address()
 
     @property
     def port(self) -> int:
@@ -458,6 +458,13 @@ class Platform:
 
     def _address(self) -> dict[str, Any]:
         return {"pid": os.getpid(), "base_url": self.base_url, "server_id": self.database.server_id}
+
+    def _write_address(self) -> None:
+        """Leave the address for the next start, which goes without where the disk is full: the sweep makes room."""
+        try:
+            write_private(self._address_file, json.dumps(self._address()) + "\n")
+        except OSError as error:
+            log.warning("address.not_written path=%s error=%s", self._address_file, error)
 
     def _last_run(self) -> dict[str, Any]:
         """What this data directory's server wrote down about itself when it started last; it has ended since."""

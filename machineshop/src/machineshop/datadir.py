@@ -15,6 +15,7 @@ tls/authority.pem     who signs the servers' certificates
 secrets-key           the keys that secrets are sealed with, mode 0600
 """
 
+import contextlib
 import fcntl
 import os
 import tempfile
@@ -28,7 +29,7 @@ STORED_PARTS = ("blobs", "uploads")
 
 
 class DataDirUnusable(MachineshopError):
-    """The data directory {path} cannot be used: {cause}. Choose another with --data-dir, or mend its permissions."""
+    """The data directory {path} cannot be used: {cause}. Mend it (permissions, room), or choose another --data-dir."""
 
 
 class DataDirInUse(MachineshopError):
@@ -126,9 +127,9 @@ class DataDir:
             pid = lock.read().strip() or "unknown"
             lock.close()
             raise DataDirInUse(path=what, pid=pid) from None
-        lock.truncate(0)
-        lock.write(str(os.getpid()))
-        lock.flush()
+        with contextlib.suppress(OSError):  # on a full disk the next one is not told who we are
+            lock.truncate(0)
+            os.write(lock.fileno(), str(os.getpid()).encode())
         self._locks.append(lock)
 
     def storage_id(self) -> str:

@@ -279,6 +279,9 @@ class NoReadyReplica(Unavailable):
 class StoreUnavailable(Unavailable):
     """{message}"""
 
+    is_undone = False
+    """Whether nothing is left of what was asked for, for sure: no later start can find it either."""
+
 
 class CommitUnknown(StoreUnavailable):
     """{message}"""

@@ -158,6 +158,16 @@ async def test_a_full_disk_is_said_and_nothing_is_left(storage: Storage, tmp_pat
     assert files_under(tmp_path) == []
 
 
+async def test_small_ones_that_find_no_room_take_none(small_disk: Path) -> None:
+    storage = Storage(small_disk)
+    kept = {"files/00/kept": memoryview(bytes(MIB))}
+    await storage.blobs.put_all(kept)
+    with pytest.raises(DiskFull):
+        await storage.blobs.put_all({f"files/00/{number}": memoryview(bytes(16_000)) for number in range(500)})
+    assert [entry.key for entry in await storage.blobs.entries("files")] == list(kept)
+    storage.close()
+
+
 async def test_a_blob_is_replaced_at_once_and_readers_keep_what_they_opened(storage: Storage) -> None:
     key = "files/00/one"
     await (await uploaded(storage, b"old" * MIB)).publish(key)

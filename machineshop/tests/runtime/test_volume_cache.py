@@ -3,11 +3,10 @@
 import asyncio
 import os
 import random
-import subprocess
 import sys
 import threading
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
@@ -366,17 +365,6 @@ async def test_copies_are_a_bounded_number_of_names(machine: Machine, monkeypatc
     machine.shelf.versions.clear()
     await machine.cache.sweep()
     assert machine.copied_bytes() == 0
-
-
-@pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Path]:
-    folder = tmp_path / "disk"
-    folder.mkdir()
-    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=8m", "tmpfs", folder], check=False)
-    if mounted.returncode:
-        pytest.skip("a small disk can only be mounted by the superuser")
-    yield folder
-    subprocess.run(["umount", "-l", folder], check=True)
 
 
 async def test_a_full_disk_is_said_and_heals(small_disk: Path) -> None:

@@ -91,7 +91,7 @@ class BlobStore(Protocol):
             contents: The bytes by key. Nobody knows the keys yet: after an error some of them may be there.
 
         Raises:
-            DiskFull: There is no room for all of them.
+            DiskFull: There is no room for all of them; none is there.
         """
 
     async def open(self, key: str) -> Blob:

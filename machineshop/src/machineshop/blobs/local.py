@@ -4,6 +4,7 @@ The upload's file is renamed into place, so a blob costs one write, and the name
 """
 
 import asyncio
+import contextlib
 import errno
 import itertools
 import mmap
@@ -213,26 +214,40 @@ def _publish(path: Path, target: Path) -> None:
 
 
 def _put_all(directory: Path, contents: Mapping[str, memoryview]) -> None:
-    """Nobody knows the keys yet, so the files may stand under them before their bytes are on disk."""
+    """Nobody knows the keys yet, so the files may stand under them before their bytes are on disk; after an error none.
+
+    Whoever is refused for want of room must not take what room there is from the others.
+    """
     files = {directory / key: data for key, data in contents.items()}
     folders = {path.parent for path in files}
+    made: list[Path] = []
     with full_disk_is_an_answer():
-        for folder in folders:
-            _make_fan(folder)
-        left = iter(files.items())
-        while some := list(itertools.islice(left, SYNCED_AT_ONCE)):
-            _put_some(some)
-        for folder in folders:
-            sync_directory(folder)
+        try:
+            for folder in folders:
+                _make_fan(folder)
+            left = iter(files.items())
+            while some := list(itertools.islice(left, SYNCED_AT_ONCE)):
+                _put_some(some, made)
+            for folder in folders:
+                sync_directory(folder)
+        except OSError:
+            for path in made:
+                with contextlib.suppress(OSError):  # what cannot be removed now is looked at again
+                    path.unlink()
+            raise
 
 
-def _put_some(files: Iterable[tuple[Path, memoryview]]) -> None:
-    """Write files, and put them on disk together: one after the other, each would wait for a commit of its own."""
+def _put_some(files: Iterable[tuple[Path, memoryview]], made: list[Path]) -> None:
+    """Write files, and put them on disk together: one after the other, each would wait for a commit of its own.
+
+    Those that there are now, whole or not, come into `made`.
+    """
     opened: list[FileIO] = []
     try:
         for path, data in files:
             file = path.open("xb", buffering=0)
             opened.append(file)
+            made.append(path)
             write_all(file, data)
         for file in opened:
             _begin_sync(file)

@@ -12,7 +12,7 @@ from contextlib import asynccontextmanager
 
 from machineshop.blobs import Storage
 from machineshop.blobs.layout import FILES
-from machineshop.errors import MachineshopError, Unavailable
+from machineshop.errors import DiskFull, MachineshopError, StoreUnavailable, Unavailable
 from machineshop.store import files as store
 from machineshop.store.database import Database
 
@@ -60,8 +60,7 @@ class Leftovers:
         try:
             yield
         except BaseException as error:
-            refused = isinstance(error, MachineshopError) and not isinstance(error, Unavailable)
-            if refused and removed:
+            if removed and _is_refusal(error):
                 await self._delete(blob_keys)
             else:
                 for key in blob_keys:
@@ -154,3 +153,10 @@ class Leftovers:
     async def _delete(self, blob_keys: Sequence[str]) -> None:
         for key in blob_keys:
             await self._blobs.delete(key)
+
+
+def _is_refusal(error: BaseException) -> bool:
+    """Whether no row names the blobs, nor ever will. Such blobs do not wait: they may be what the disk is full of."""
+    if isinstance(error, StoreUnavailable):
+        return error.is_undone
+    return isinstance(error, DiskFull) or (isinstance(error, MachineshopError) and not isinstance(error, Unavailable))

@@ -1,5 +1,6 @@
 """Brings a database to the schema of this version, and says so when a newer version has been there."""
 
+import shutil
 from pathlib import Path
 
 from alembic import command
@@ -17,6 +18,8 @@ from machineshop.store.engines import is_sqlite, postgres_arguments, with_driver
 MIGRATION_LOCK = 0x6D73_6D69
 # How long to wait for another server that migrates, or that uses a table which has to change.
 LOCK_SECONDS = 60
+# What SQLite's log and the index of it need to begin with.
+SQLITE_ROOM_BYTES = 1024 * 1024
 
 
 def migrate(url: str) -> None:
@@ -36,7 +39,7 @@ def migrate(url: str) -> None:
             _refuse_newer(conn)
             command.upgrade(config(conn), "head")
     except DatabaseError as error:
-        raise _unreachable(error) from error
+        raise _unreachable(error, engine.url.database if sqlite else None) from error
     finally:
         engine.dispose()
 
@@ -83,8 +86,11 @@ def _engine(url: str) -> Engine:
     return engine
 
 
-def _unreachable(error: DatabaseError) -> StoreUnavailable:
-    return StoreUnavailable(f"The database cannot be reached or opened: {str(error.orig).strip().splitlines()[0]}")
+def _unreachable(error: DatabaseError, file: str | None = None) -> StoreUnavailable:
+    message = f"The database cannot be reached or opened: {str(error.orig).strip().splitlines()[0]}"
+    if file and shutil.disk_usage(Path(file).parent).free < SQLITE_ROOM_BYTES:  # where SQLite says it in other words
+        message += f". The disk of {file} is full: make room on it."
+    return StoreUnavailable(message)
 
 
 def _refuse_newer(conn: Connection) -> None:
