@@ -26,7 +26,7 @@ class Worker(sprocket.Sprocket):
     concurrency = 2
 
     def predict(self, args):
-        time.sleep(1.0)
+        time.sleep(2.0)
         return {"number": args["number"]}
 
 sprocket.run(Worker())
