@@ -67,7 +67,7 @@ class FakePlatform:
     registry. Followed logs end when `is_quiet` is set: as they should, or with `is_stopping` as those of a server
     that goes away. `missing_bytes` is how many bytes too early a download ends. `projects` holds the keys, each with
     its project's name; all are of `scope`. `queue` holds the jobs but for the one of `job_states`; where `is_old`,
-    there are none of its routes.
+    there are none of its routes. While it `is_away`, connections break.
     """
 
     url: str = ""
@@ -96,6 +96,7 @@ class FakePlatform:
     volumes: FakeVolumes = field(default_factory=FakeVolumes)
     told_upload_url: str | None = None
     is_old: bool = False
+    is_away: bool = False
 
     def sent(self, method: str, path: str) -> list[Request]:
         """The requests of this method whose path starts like this."""
@@ -154,6 +155,9 @@ class Handler(BaseHTTPRequestHandler):
         pass
 
     def handle_any(self) -> None:
+        if self.platform.is_away:
+            self.close_connection = True
+            return
         parts = urlsplit(self.path)
         body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
         query = {key: values[0] for key, values in parse_qs(parts.query).items()}

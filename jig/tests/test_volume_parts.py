@@ -80,7 +80,7 @@ def test_patience_has_an_end() -> None:
 def test_a_platform_that_is_waited_for_is_said_once(
     monkeypatch: pytest.MonkeyPatch, silence_seconds: float, times: int
 ) -> None:
-    monkeypatch.setattr("jig.volumes.crew.SILENCE_SECONDS", silence_seconds)
+    monkeypatch.setattr("jig.patience.SILENCE_SECONDS", silence_seconds)
     said: list[str] = []
     errors = [PlatformError("It is away.", status=503) for _ in range(3)]
 

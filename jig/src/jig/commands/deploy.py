@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime
 from functools import partial
@@ -24,6 +23,7 @@ from jig.image.work import Wishes, build_and_push
 from jig.live import Steps, TrackingView, transfer_bar
 from jig.options import PROJECT_DEFAULTS, ProjectGlobals
 from jig.output import Output
+from jig.patience import Looks
 from jig.registry import Pushed, find_repository, push, reaching
 from jig.rights import check_may_change
 from jig.secrets import adopted, expiry_warnings, late_warnings, with_secrets
@@ -226,32 +226,34 @@ def create(client: Client, config: Config, reference: str, *, has_command: bool)
 
 
 def wait_until_ready(
-    session: Session, deployment: dict[str, Any], timeout_seconds: float, clock: Callable[[], float] = time.monotonic
+    session: Session, deployment: dict[str, Any], timeout_seconds: float
 ) -> tuple[Tracking, dict[str, Any]]:
     """Follow the rollout until it is ready.
 
     Raises:
-        DeployError: it will not get ready; the last log lines of the replica have been shown.
+        DeployError: it will not get ready; the last log lines of the replica have been shown. Or the platform is away
+            for too long.
         WatchInterruptedError: Ctrl-C; the rollout goes on.
     """
     name, client, output = str(deployment["name"]), session.client, session.output
-    started_at = clock()
+    more = f"See how it goes: jig status {name}"
+    meanwhile = f"{name} is being deployed; whether it gets ready is not known."
+    looks = Looks(client, f"/v1/deployments/{name}", output.note, meanwhile=meanwhile, hint=more)
+    started_at = looks.now()
     tracking = Tracking(revision_of(deployment), started_at, timeout_seconds)
     view = TrackingView(output)
     try:
         with view.shown():
             while True:
-                tracking = track(tracking, deployment, clock())
-                view.update(tracking, clock())
+                tracking = track(tracking, deployment, looks.now())
+                view.update(tracking, looks.now())
                 if tracking.verdict is not Verdict.WAITING:
                     break
-                quick = clock() - started_at < FAST_POLLING_SECONDS
+                quick = looks.now() - started_at < FAST_POLLING_SECONDS
                 time.sleep(FAST_POLL_SECONDS if quick else SLOW_POLL_SECONDS)
-                deployment = client.get(f"/v1/deployments/{name}")
+                deployment = looks.look()
     except KeyboardInterrupt as error:
-        raise WatchInterruptedError(
-            f"{name} is still being deployed.", hint=f"See how it goes: jig status {name}"
-        ) from error
+        raise WatchInterruptedError(f"{name} is still being deployed.", hint=more) from error
     if tracking.verdict is Verdict.FAILED:
         show_logs(client, output, name, tracking.failed_replica)
         raise DeployError(tracking.reason, hint=after_failure(name, deployment, tracking))

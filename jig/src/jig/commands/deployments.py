@@ -13,6 +13,7 @@ from jig.deployment import REVISION_VARIABLE
 from jig.errors import DeployError, NotFoundError, WatchInterruptedError
 from jig.nearest import naming
 from jig.options import DEFAULTS, PROJECT_DEFAULTS, Globals, Name, ProjectGlobals, Yes
+from jig.patience import Looks
 from jig.session import Session
 from jig.tables import columns, fields
 from jig.tracking import short_revision
@@ -84,15 +85,22 @@ def wait_until_gone(session: Session, deployment: Mapping[str, Any]) -> None:
         deployment: as it was before.
 
     Raises:
-        DeployError: one is still there some time after the grace period.
+        DeployError: one is still there some time after the grace period, or the platform is away for too long.
         WatchInterruptedError: Ctrl-C; the platform goes on.
     """
     name, message = deployment["name"], None
     limit_seconds = (deployment.get("termination_grace_period_seconds") or 0) + DESTROY_MARGIN_SECONDS
-    deadline = time.monotonic() + limit_seconds
+    looks = Looks(
+        session.client,
+        f"/v1/deployments/{deployment['id']}",
+        session.output.note,
+        meanwhile=f"{name} is deleted; whether its last replica has ended is not known.",
+        hint="It gets no job and no request any more, and the platform ends its replicas as soon as it runs.",
+    )
+    deadline = looks.now() + limit_seconds
     try:
-        while time.monotonic() < deadline:
-            answer = session.client.get(f"/v1/deployments/{deployment['id']}", deleted="true")
+        while looks.now() < deadline:
+            answer = looks.look(deleted="true")
             if answer.get("status_message") not in (None, message):
                 message = answer["status_message"]
                 session.output.note(str(message))

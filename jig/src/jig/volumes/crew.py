@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-import random
 import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterable
 from typing import TypeVar
 
-from jig.answers import pause_seconds
-from jig.errors import PlatformError
+from jig.patience import patiently
 
-PASSING_STATUSES = frozenset({None, 408, 429, 500, 502, 503, 504})  # None: no answer came
 PATIENCE_SECONDS = 120.0  # a platform that is away for longer is not just being restarted
-SILENCE_SECONDS = 3.0  # what takes longer is said; a hiccup is not
 END_SECONDS = 2.0  # a thread that hears of the end notices within a chunk; none is worth waiting longer for
 
 T = TypeVar("T")
@@ -75,25 +71,17 @@ class Crew:
             raise StoppedError
 
     def patiently(self, call: Callable[[], T], patience_seconds: float = PATIENCE_SECONDS) -> T:
-        """Call, again and again with growing pauses while the platform is unwell, for so long after the first failure.
+        """Call, again and again while the platform is unwell, for so long after the first failure.
 
         Raises:
             PlatformError: it is a matter of the call, or takes too long to pass.
         """
-        failed_at, attempt = None, 0
-        while True:
+
+        def checked() -> T:
             self.check()
-            began_at = time.monotonic()
-            try:
-                return call()
-            except PlatformError as error:
-                failed_at = failed_at or time.monotonic()
-                if error.status not in PASSING_STATUSES or time.monotonic() - failed_at > patience_seconds:
-                    raise
-                if time.monotonic() - min(began_at, failed_at) > SILENCE_SECONDS:
-                    self._say(f"{error.message} Trying again, for {patience_seconds:.0f} s at most.")
-            attempt += 1
-            self._stopped.wait(pause_seconds(attempt, None, random.random()))  # noqa: S311  jitter is no secret
+            return call()
+
+        return patiently(checked, patience_seconds, self._say, self._stopped.wait)
 
     def _say(self, text: str) -> None:
         with self._changed:
