@@ -1,5 +1,6 @@
 """Going back: by hand, and by itself where a revision does not get ready."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -69,3 +70,18 @@ def _ready(platform: PlatformProcess, folder: Path, number: int) -> bool:
     with platform.client() as client:
         events = client.get(f"/v1/deployments/{NAME}/revisions").json()["data"]
     return bool(events[number]["ready_at"])
+
+
+def test_a_deploy_that_changes_nothing_is_not_recorded(own_platform: PlatformProcess, tmp_path: Path) -> None:
+    def recorded() -> list[str]:
+        events = json.loads(own_platform.jig("audit", "--json", cwd=tmp_path).stdout)["data"]
+        return [event["action"] for event in events]
+
+    folder = _write(tmp_path / NAME, 1)
+    own_platform.deploy(folder)
+    first = recorded()
+    assert {"image.push", "deployment.create"} <= set(first)
+    own_platform.deploy(folder)
+    assert recorded() == first
+    own_platform.deploy(_write(folder, 2))
+    assert sorted(recorded()) == sorted([*first, "image.push", "deployment.update"])

@@ -213,7 +213,8 @@ async def push_directly(registry: RegistryService, organization: Organization, c
     repository = await registry.ensure_repository(organization, "default/app")
     await registry.uploads.push(repository, digest_of(config), parts())
     content = msgspec.json.encode(image_manifest(config))
-    return (await registry.put_manifest(organization, "default/app", "latest", content, OCI_IMAGE)).digest
+    manifest, _ = await registry.put_manifest(organization, "default/app", "latest", content, OCI_IMAGE)
+    return manifest.digest
 
 
 async def test_a_resolved_image_is_kept_for_the_deployment_that_comes(

@@ -201,7 +201,8 @@ class _Deployments:
     async def update(self, call: Call) -> Response:
         old = await self._find(call)
         deployment = await self._deployments.update(call.project_id, call.path["deployment"], call.body)
-        call.changed(deployment.name, before=config_values(old.config), after=config_values(deployment.config))
+        if (deployment.config, deployment.revision_id) != (old.config, old.revision_id):
+            call.changed(deployment.name, before=config_values(old.config), after=config_values(deployment.config))
         return json_response(await self._whole_view(deployment))
 
     async def health(self, call: Call) -> Response:

@@ -31,11 +31,13 @@ ACTIONS_OF_METHODS = {"GET": PULL, "HEAD": PULL, "POST": PUSH, "PUT": PUSH, "PAT
 class RegistryCall:
     """One authenticated request to the registry."""
 
-    __slots__ = ("request", "visitor")
+    __slots__ = ("has_changed", "request", "visitor")
 
     def __init__(self, request: Request, visitor: Visitor) -> None:
         self.request = request
         self.visitor = visitor
+        self.has_changed = True
+        """Whether what was asked for was not so before; what was is not recorded."""
 
     @property
     def organization(self) -> Organization:
@@ -152,7 +154,8 @@ class Endpoint:
         call = RegistryCall(request, visitor)
         call.check(self._needed(request))
         response = await handler(call)
-        if self._audit is not None and request.method in RECORDED and response.status_code < 300:
+        is_recorded = request.method in RECORDED and call.has_changed
+        if self._audit is not None and is_recorded and response.status_code < 300:
             subject = _subject(call)
             await self._audit.record(visitor.identity, address_of(request.scope), RECORDED[request.method], subject)
         return response

@@ -18,7 +18,7 @@ class ManifestRoutes:
     async def put(self, call: RegistryCall) -> Response:
         """Keep the body under its digest, and under the tag if the reference is one."""
         content = await call.body(MANIFEST_LIMIT_BYTES)
-        manifest = await self._service.put_manifest(
+        manifest, call.has_changed = await self._service.put_manifest(
             call.organization, call.name, call.path["reference"], content, call.headers.get("content-type")
         )
         headers = {

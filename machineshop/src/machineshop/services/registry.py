@@ -162,8 +162,8 @@ class RegistryService:
 
     async def put_manifest(
         self, organization: Organization, name: str, reference: str, content: bytes, content_type: str | None
-    ) -> Manifest:
-        """Keep a manifest under its digest and, if `reference` is a tag, under that.
+    ) -> tuple[Manifest, bool]:
+        """Keep a manifest under its digest and, if `reference` is a tag, under that; and whether that changes anything.
 
         Raises:
             TagInvalid: The reference is neither.
@@ -181,10 +181,10 @@ class RegistryService:
         fields, media_type = check_manifest(content, content_type)
         subject = fields.subject.digest if fields.subject else None
         manifest = Manifest(digest, media_type, content, subject)
-        await self._database.write_alone(
+        is_new = await self._database.write_alone(
             REGISTRY_LOCK, _put_manifest, repository, name, manifest, fields, tag, self._clock()
         )
-        return manifest
+        return manifest, is_new
 
     async def manifest(self, organization: Organization, name: str, reference: str) -> Manifest:
         """The manifest with this tag or digest. Whoever asks counts on it from now on.
@@ -287,7 +287,7 @@ def _put_manifest(
     fields: ManifestContent,
     tag: str | None,
     now: float,
-) -> None:
+) -> bool:
     """Checked and kept in one transaction, so that nothing it refers to goes in between."""
     wanted = {each.digest: each.size for each in fields.blobs}
     sizes = registry_blobs.blob_sizes(conn, repository.id, set(wanted))
@@ -298,4 +298,6 @@ def _put_manifest(
     for digest, size in wanted.items():
         if sizes[digest] != size:
             raise ManifestInvalid(why=f"it says that {digest} has {size} bytes, which has {sizes[digest]}")
+    known = store.find_manifest(conn, repository.id, tag or manifest.digest)
     store.put_manifest(conn, repository.id, manifest, wanted.keys() | children, tag, now)
+    return known is None or known.digest != manifest.digest
