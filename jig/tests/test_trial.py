@@ -153,7 +153,7 @@ def test_ctrl_c_ends_the_worker_too(scribe: Jig) -> None:
         (["--payload", "{x"], "--payload is not JSON"),
         (["--payload", "[1]"], "must be a JSON object"),
         (["--payload", '{"page": "@nowhere.png"}'], '"page" names the file nowhere.png, which does not exist'),
-        ([], "either --prompt TEXT or --payload JSON"),
+        ([], "one of --prompt TEXT, --payload JSON and"),
         (["--payload", "{}", "--timeout", "0"], "--timeout must be above 0"),
         (["--payload", "{}", "--output", "x"], "--output and --force go with --file"),
         (["--payload", "{}", "--file", "x"], "--file, or one job"),
