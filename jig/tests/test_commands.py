@@ -433,6 +433,22 @@ def test_init_overwrites_nothing(jig: Jig, platform: FakePlatform, folder: Path)
     assert jig("init", "--json").json["created"] == []
 
 
+def test_init_names_the_worker_and_the_project_that_are_there(jig: Jig, platform: FakePlatform, folder: Path) -> None:
+    (folder / "worker.py").write_text("import sprocket\nclass Base: ...\nclass Detector(sprocket.Sprocket): ...\n")
+    (folder / "pyproject.toml").write_text('[project]\nname = "My_Detector"\n')
+    assert "is your own" not in jig("init").out
+    config = (folder / "jig.toml").read_text()
+    assert config.startswith('name = "my-detector"\nworker = "worker:Detector"\n')
+
+
+def test_init_says_which_line_to_change_where_it_cannot_tell_the_worker(
+    jig: Jig, platform: FakePlatform, folder: Path
+) -> None:
+    (folder / "worker.py").write_text("from sprocket import Sprocket\nclass A(Sprocket): ...\nclass B(Sprocket): ...\n")
+    said = jig("init").out
+    assert 'write the name of its class for Hello in pyproject.toml: worker = "worker:Hello"' in said
+
+
 def test_init_makes_the_folder_that_it_is_given(jig: Jig, platform: FakePlatform, folder: Path) -> None:
     assert "cd new && jig deploy" in jig("init", "new").out
     assert "cd 'Bad Name' && jig deploy" in jig("init", "Bad Name").out

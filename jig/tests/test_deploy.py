@@ -1,6 +1,7 @@
 """`jig deploy` as a user runs it, against a platform over a socket."""
 
 import signal
+import sys
 from pathlib import Path
 
 import pytest
@@ -134,6 +135,69 @@ def test_a_crash_loop_shows_the_last_log_lines(jig: Jig, platform: FakePlatform,
     assert finished.code == 1
     assert "KeyError: 'weights'" in finished.err
     assert "Replica r-1 crashes again and again: It exited with code 1." in finished.err
+
+
+def test_what_each_start_prints_anew_is_shown_once(jig: Jig, platform: FakePlatform, project: Path) -> None:
+    platform.rollout = [CRASHED]
+    lines = ["ERROR setup() failed:", '  File "worker.py", line 5', "KeyError: 'weights'"]
+    platform.log_lines = [f"12:00:0{at} {line}" for at in range(4) for line in lines][1:]
+    said = jig("deploy").err
+    assert said.count("KeyError: 'weights'") == 1
+    assert "  12:00:03 ERROR setup() failed:" in said
+
+
+def test_a_deploy_says_to_which_revision_the_platform_went_back(
+    jig: Jig, platform: FakePlatform, project: Path
+) -> None:
+    platform.deploy("hello")
+    platform.rollout = [CRASHED]
+    failure = {"reason": "CrashLoopBackOff", "message": "It ended.", "rolled_back": True, "revision_number": 15}
+    platform.told = {"rollback_on_failure": True}
+    with jig.start("deploy", "--rollback-on-failure") as deploying:
+        wait_until(deploying, lambda: platform.looks.get("hello", 0) > 2, "it waits for the way back")
+        back = [{"name": "TOGETHER_DEPLOYMENT_REVISION_ID", "value": "01a2091b-7d675543"}]
+        platform.told = {
+            "last_failure": {**failure, "revision_id": "rev-2"},
+            "revision_number": 14,
+            "environment_variables": back,
+        }
+        finished = finish(deploying)
+    assert "The platform went back to revision 14 (7d675543)." in finished.err
+
+
+@pytest.mark.parametrize(
+    ("config", "code", "said"),
+    [
+        ('worker = "worker:Hello"', "def f(:\n", "worker.py:1: "),
+        ('worker = "worker:Hullo"', "class Hello: ...\n", 'jig.toml: worker = "worker:Hullo" names Hullo, which is'),
+        ('worker = "wroker:Hello"', "class Hello: ...\n", "names the module wroker, which is not in "),
+        ('gpu = "none"', "", 'Write worker = "module:Class" in jig.toml, or cmd under image.'),
+    ],
+    ids=["syntax", "class", "module", "no-worker"],
+)
+def test_what_cannot_start_is_found_before_anything_is_packed(
+    jig: Jig, platform: FakePlatform, project: Path, config: str, code: str, said: str
+) -> None:
+    version = "{}.{}".format(*sys.version_info)
+    (project / "jig.toml").write_text(f'name = "hello"\n{config}\n[image]\npython_version = "{version}"\n')
+    (project / "worker.py").write_text(code)
+    finished = jig("deploy")
+    assert finished.code == 1
+    assert said in finished.err
+    assert "requirements" not in finished.err
+    assert not platform.deployments
+
+
+@pytest.mark.parametrize(
+    "code",
+    ["from models import *\n", "Hello = make()\n", "from models import Hello\n", "def __getattr__(name): ...\n"],
+    ids=["star", "assignment", "import", "getattr"],
+)
+def test_a_class_that_may_be_there_is_left_to_the_replica(
+    jig: Jig, platform: FakePlatform, project: Path, code: str
+) -> None:
+    (project / "worker.py").write_text(code)
+    assert jig("deploy").code == 0
 
 
 def test_a_failed_deploy_shows_no_log_of_the_revision_that_serves(

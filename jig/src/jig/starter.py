@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+WORKER_FILE, WORKER_CLASS = "worker.py", "Hello"
 WORKER = '''\
 """A worker: `setup` runs once, `predict` once per job."""
 
@@ -26,13 +27,13 @@ dependencies = ["sprocket"]
 
 [tool.jig]
 name = "{name}"
-worker = "worker:Hello"
+worker = "worker:{worker}"
 gpu = "none"  # or A100, H100, H200, B200, with gpu_count
 """
 
 JIG_TOML = """\
 name = "{name}"
-worker = "worker:Hello"
+worker = "worker:{worker}"
 gpu = "none"  # or A100, H100, H200, B200, with gpu_count
 """
 
@@ -51,15 +52,15 @@ The model goes into `setup` of `worker.py`, the work into `predict`. Packages go
 """
 
 
-def files(name: str) -> dict[str, str]:
-    """The starter's files by their names."""
+def files(name: str, worker: str) -> dict[str, str]:
+    """The starter's files by their names; the config names this class of worker.py."""
     return {
-        "worker.py": WORKER,
-        "pyproject.toml": PYPROJECT.format(name=name),
+        WORKER_FILE: WORKER,
+        "pyproject.toml": PYPROJECT.format(name=name, worker=worker),
         "README.md": README.format(name=name),
     }
 
 
-def jig_toml(name: str) -> str:
+def jig_toml(name: str, worker: str) -> str:
     """The config for a folder whose pyproject.toml is somebody's own."""
-    return JIG_TOML.format(name=name)
+    return JIG_TOML.format(name=name, worker=worker)

@@ -134,10 +134,16 @@ def is_past(event: Mapping[str, Any], *, is_known: bool) -> bool:
 def rolled_back(deployment: Mapping[str, Any], revision: str) -> str | None:
     """Why the platform went back from this revision to an earlier one, or None where it did not."""
     failure = deployment.get("last_failure") or {}
-    if failure.get("revision_id") != revision or not failure.get("rolled_back"):
+    back = went_back(deployment, revision)
+    return back and f"{failure.get('reason')}: {failure.get('message')} {back}"
+
+
+def went_back(deployment: Mapping[str, Any], revision: str | None) -> str | None:
+    """To which revision the platform went back from this one, in a sentence; None where it did not."""
+    failure = deployment.get("last_failure") or {}
+    if revision is None or failure.get("revision_id") != revision or not failure.get("rolled_back"):
         return None
-    number = deployment.get("revision_number")
-    return f"{failure.get('reason')}: {failure.get('message')} The platform went back to revision {number}."
+    return f"The platform went back to revision {named_revision(deployment, revision_of(deployment))}."
 
 
 def look(key: str, event: Mapping[str, Any], earlier: Replica | None, now: float) -> Replica:
@@ -201,7 +207,7 @@ def goes_on_serving(deployment: Mapping[str, Any], failed: str | None) -> str | 
     """
     if failed is None or revision_of(deployment) != failed:
         return None
-    earlier = sorted(revision[-REVISION_SHOWN:] for revision in serving(deployment) - {failed})
+    earlier = sorted(named_revision(deployment, revision) for revision in serving(deployment) - {failed})
     if not earlier:
         return None
     if len(earlier) > 1:
@@ -214,9 +220,16 @@ def is_running(event: Mapping[str, Any]) -> bool:
     return event.get("replica_status") == "Running"
 
 
-def short_revision(event: Mapping[str, Any]) -> str:
-    """As much of a replica's revision as people compare."""
-    return str(event.get("revision_id") or "-")[-REVISION_SHOWN:]
+def named_revision(deployment: Mapping[str, Any], revision: object) -> str:
+    """`14 (7d675543)`: a revision's number, where the deployment tells it, and as much of its id as people compare."""
+    failure = deployment.get("last_failure") or {}
+    numbers = {
+        failure.get("revision_id"): failure.get("revision_number"),
+        revision_of(deployment): deployment.get("revision_number"),
+    }
+    short = str(revision or "-")[-REVISION_SHOWN:]
+    number = numbers.get(str(revision))
+    return short if number is None else f"{number} ({short})"
 
 
 def describe(replica: Replica) -> str:

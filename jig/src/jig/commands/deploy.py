@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import time
 from dataclasses import replace
 from datetime import UTC, datetime
 from functools import partial
@@ -14,29 +13,26 @@ from cyclopts import Parameter
 from jig.bundle.pack import Bundle, bundle_warnings, pack
 from jig.bundle.requirements import Requirements, lock
 from jig.client import Client
+from jig.code import check_code
 from jig.commands.image import BuilderName, DockerArgs, Tag, Warmup
 from jig.config.model import Config
 from jig.deployment import Artifact, check_gpus, create_body, revision_of, update_body, wants_image
-from jig.errors import DeployError, NotFoundError, PlatformError, UsageError, WatchInterruptedError
+from jig.errors import DeployError, NotFoundError, PlatformError, UsageError
 from jig.image.prepare import dockerfile_path, has_own_dockerfile
 from jig.image.work import Wishes, build_and_push
-from jig.live import Steps, TrackingView, transfer_bar
+from jig.live import Steps, transfer_bar
 from jig.options import PROJECT_DEFAULTS, ProjectGlobals
 from jig.output import Output
-from jig.patience import Looks
 from jig.registry import Pushed, find_repository, push, reaching
 from jig.rights import check_may_change
+from jig.rollout import wait_until_ready
 from jig.secrets import adopted, expiry_warnings, late_warnings, with_secrets
 from jig.session import Session
 from jig.state import State
-from jig.tracking import NO_REPLICA, READY_TIMEOUT_SECONDS, Tracking, Verdict, goes_on_serving, track
+from jig.tracking import NO_REPLICA, READY_TIMEOUT_SECONDS, Tracking
 from jig.units import count, elapsed, size
 from jig.volumes.mounts import find_mounts, pin_hint
 
-FAST_POLL_SECONDS = 0.2
-SLOW_POLL_SECONDS = 1.0
-FAST_POLLING_SECONDS = 15.0  # what is ready quickly should be seen quickly; after that nobody counts tenths
-LOG_LINES_SHOWN = 20
 UNCHANGED, SCALED = "unchanged", "scaling updated"
 SCALING_KEYS = ("min_replicas", "max_replicas", "autoscaling")  # which make no new revision
 ROLLBACK = "Go back to the last revision that worked, if this one does not get ready."
@@ -104,7 +100,7 @@ def make_artifact(session: Session, steps: Steps, image: str | None, wishes: Wis
 
     Raises:
         UsageError: options about building an image, where none is built.
-        DeployError: the platform runs nothing that the options ask for, or has no GPU.
+        DeployError: the platform runs nothing that the options ask for, or has no GPU; or the code cannot start.
     """
     config, client = session.config, session.client
     if reference := image or config.deploy.image:
@@ -114,6 +110,7 @@ def make_artifact(session: Session, steps: Steps, image: str | None, wishes: Wis
             )
         client.request("POST", "/v1/deployments/prewarm", json={"images": [reference]})
         return Artifact(reference, has_command=False)
+    check_code(config)
     runtime = ask_runtime(client)
     check_gpus(config, runtime)
     is_asked_for = build_only and wishes != Wishes(tag=wishes.tag)
@@ -223,63 +220,6 @@ def create(client: Client, config: Config, reference: str, *, has_command: bool)
             raise DeployError(f"The name {config.name} is taken.", hint=hint) from error
         raise
     return answer
-
-
-def wait_until_ready(
-    session: Session, deployment: dict[str, Any], timeout_seconds: float
-) -> tuple[Tracking, dict[str, Any]]:
-    """Follow the rollout until it is ready.
-
-    Raises:
-        DeployError: it will not get ready; the last log lines of the replica have been shown. Or the platform is away
-            for too long.
-        WatchInterruptedError: Ctrl-C; the rollout goes on.
-    """
-    name, client, output = str(deployment["name"]), session.client, session.output
-    more = f"See how it goes: jig status {name}"
-    meanwhile = f"{name} is being deployed; whether it gets ready is not known."
-    looks = Looks(client, f"/v1/deployments/{name}", output.note, meanwhile=meanwhile, hint=more)
-    started_at = looks.now()
-    tracking = Tracking(revision_of(deployment), started_at, timeout_seconds)
-    view = TrackingView(output)
-    try:
-        with view.shown():
-            while True:
-                tracking = track(tracking, deployment, looks.now())
-                view.update(tracking, looks.now())
-                if tracking.verdict is not Verdict.WAITING:
-                    break
-                quick = looks.now() - started_at < FAST_POLLING_SECONDS
-                time.sleep(FAST_POLL_SECONDS if quick else SLOW_POLL_SECONDS)
-                deployment = looks.look()
-    except KeyboardInterrupt as error:
-        raise WatchInterruptedError(f"{name} is still being deployed.", hint=more) from error
-    if tracking.verdict is Verdict.FAILED:
-        show_logs(client, output, name, tracking.failed_replica)
-        raise DeployError(tracking.reason, hint=after_failure(name, deployment, tracking))
-    return tracking, deployment
-
-
-def after_failure(name: str, deployment: dict[str, Any], tracking: Tracking) -> str:
-    """What still serves, and where to read on."""
-    serving = goes_on_serving(deployment, tracking.revision)
-    more = f"More: jig logs {name}, jig status {name}"
-    return f"{serving}\n{more}" if serving else more
-
-
-def show_logs(client: Client, output: Output, name: str, replica: str | None) -> None:
-    """The last log lines of the replica that failed; without one, or without any lines, there is nothing to say."""
-    if replica is None:
-        return
-    try:
-        answer = client.get(f"/v1/deployments/{name}/logs", replica_id=replica, tail=LOG_LINES_SHOWN)
-    except PlatformError:
-        return
-    lines = (answer.get("lines") or [])[-LOG_LINES_SHOWN:]
-    if lines:
-        output.note(f"The last log lines of replica {replica}:")
-    for line in lines:
-        output.note(f"  {line}", "dim")
 
 
 def outcome(deployment: dict[str, Any], reference: str, steps: Steps) -> dict[str, object]:

@@ -16,7 +16,7 @@ from jig.options import DEFAULTS, PROJECT_DEFAULTS, Globals, Name, ProjectGlobal
 from jig.patience import Looks
 from jig.session import Session
 from jig.tables import columns, fields
-from jig.tracking import short_revision
+from jig.tracking import named_revision
 from jig.units import age, elapsed, seconds_between
 
 POLL_SECONDS = 0.3
@@ -139,7 +139,7 @@ def summary(item: Mapping[str, Any], now: datetime) -> str:
     events = item.get("replica_events") or {}
     if events:
         shown = sorted(worth_showing(events).items())
-        rows = [replica_row(key, event, now) for key, event in shown]
+        rows = [replica_row(item, key, event, now) for key, event in shown]
         header = ["ID", "STATE", "READY", "REVISION", "WHY"]
         if any(event.get("volume_preload_status") for _, event in shown):
             header.insert(VOLUMES_COLUMN, "VOLUMES")
@@ -207,12 +207,13 @@ def preload_text(event: Mapping[str, Any], now: datetime) -> str:
     return f"loaded in {taken}" if taken and end else "loaded"
 
 
-def replica_row(key: str, event: Mapping[str, Any], now: datetime) -> list[str]:
+def replica_row(item: Mapping[str, Any], key: str, event: Mapping[str, Any], now: datetime) -> list[str]:
     """One line of the replicas' table."""
     why = event.get("replica_status_message") or event.get("replica_status_reason") or ""
     ready_since = event.get("replica_ready_since")
     state = str(event.get("replica_status", "-"))
-    return [key, state, age(ready_since, now), short_revision(event), "" if ready_since else str(why)]
+    revision = named_revision(item, event.get("revision_id"))
+    return [key, state, age(ready_since, now), revision, "" if ready_since else str(why)]
 
 
 def replica_count(item: Mapping[str, Any]) -> str:

@@ -8,12 +8,13 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from jig.config.file import JIG_FILE, PYPROJECT_FILE, tool_tables
+from jig.code import worker_classes
+from jig.config.file import JIG_FILE, PYPROJECT_FILE, read_toml, tool_tables
 from jig.config.sections import NAME_PATTERN, slug
 from jig.errors import JigError
 from jig.options import DEFAULTS, Globals
 from jig.session import Session
-from jig.starter import files, jig_toml
+from jig.starter import WORKER_CLASS, WORKER_FILE, files, jig_toml
 
 FALLBACK_NAME = "hello-world"
 
@@ -39,10 +40,10 @@ def init(
 def write_starter(folder: Path) -> tuple[list[str], list[str]]:
     """Write what is missing; return the names of what was made, and of what was there."""
     folder.mkdir(parents=True, exist_ok=True)
-    name = project_name(folder)
-    wanted = files(name)
+    name, worker = project_name(folder), own_worker(folder) or WORKER_CLASS
+    wanted = files(name, worker)
     if (folder / PYPROJECT_FILE).exists() and not has_config(folder):
-        wanted[JIG_FILE] = jig_toml(name)
+        wanted[JIG_FILE] = jig_toml(name, worker)
     created, kept = [], []
     for filename, content in wanted.items():
         try:
@@ -61,15 +62,39 @@ def has_config(folder: Path) -> bool:
 
 
 def project_name(folder: Path) -> str:
-    """The folder's name as a deployment's."""
-    name = slug(folder.resolve().name)
+    """The name of the project, else that of its folder, as a deployment's."""
+    name = slug(given_name(folder))
     return name if NAME_PATTERN.fullmatch(name) else FALLBACK_NAME
+
+
+def given_name(folder: Path) -> str:
+    """As a pyproject.toml that is there has it, else the folder's."""
+    path = folder / PYPROJECT_FILE
+    project = read_toml(path).get("project") if path.exists() else None
+    name = project.get("name") if isinstance(project, dict) else None
+    return name if isinstance(name, str) else folder.resolve().name
+
+
+def own_worker(folder: Path) -> str | None:
+    """The one worker that a worker.py of somebody's own has; None where it has none or several, or is not there."""
+    classes = worker_classes(folder / WORKER_FILE)
+    return classes[0] if len(classes) == 1 else None
+
+
+def to_change(folder: Path, created: list[str], kept: list[str]) -> list[str]:
+    """What to change in the config that was made: it names a class that a worker.py of somebody's own may not have."""
+    config = next((name for name in (JIG_FILE, PYPROJECT_FILE) if name in created), None)
+    if config is None or WORKER_FILE not in kept or own_worker(folder):
+        return []
+    line = f'worker = "worker:{WORKER_CLASS}"'
+    return ["", f"{WORKER_FILE} is your own: write the name of its class for {WORKER_CLASS} in {config}: {line}"]
 
 
 def report(folder: Path, created: list[str], kept: list[str]) -> str:
     """What was done, and what to do next."""
     lines = [f"  created  {name}" for name in created] + [f"  kept     {name}" for name in kept]
-    if created and not NAME_PATTERN.fullmatch(slug(folder.resolve().name)):
-        lines += ["", f"'{folder.resolve().name}' cannot be a deployment's name: the project is {FALLBACK_NAME}."]
+    if created and not NAME_PATTERN.fullmatch(slug(given_name(folder))):
+        lines += ["", f"'{given_name(folder)}' cannot be a deployment's name: the project is {FALLBACK_NAME}."]
+    lines += to_change(folder, created, kept)
     enter = "" if folder.resolve() == Path.cwd() else f"cd {quote(str(folder))} && "
     return "\n".join([*lines, "", f'Next: {enter}jig deploy && jig submit --prompt "you" --watch'])

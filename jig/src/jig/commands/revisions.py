@@ -7,11 +7,11 @@ from typing import Annotated, Any
 
 from cyclopts import Parameter
 
-from jig.commands.deploy import wait_until_ready
 from jig.deployment import revision_of
 from jig.errors import UsageError
 from jig.options import PROJECT_DEFAULTS, Name, NameOption, ProjectGlobals
 from jig.revisions import diff_text, events_text, last_that_worked, revision_text
+from jig.rollout import wait_until_ready
 from jig.session import Session
 from jig.tracking import READY_TIMEOUT_SECONDS, serving
 

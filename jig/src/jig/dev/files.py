@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import os
-import sys
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from jig.bundle.pack import contents
+from jig.code import syntax_error
 from jig.config.model import Config
 from jig.errors import DevError
 
@@ -46,17 +46,7 @@ def check_syntax(config: Config, names: Iterable[str]) -> None:
     Raises:
         DevError: a file is no Python. One that only another Python can read is left to the worker's.
     """
-    if config.image.python_version.split(".")[:2] != [str(part) for part in sys.version_info[:2]]:
-        return
     for name in names:
         path = config.directory / name
-        if path.suffix != ".py" or not path.is_file():
-            continue
-        try:
-            compile(path.read_bytes(), name, "exec", dont_inherit=True)
-        except (SyntaxError, ValueError) as error:
-            line = getattr(error, "lineno", None) or 1
-            code = (getattr(error, "text", None) or "").strip()
-            raise DevError(
-                f"{name}:{line}: {getattr(error, 'msg', error)}" + (f"\n  {code}" if code else "")
-            ) from error
+        if path.suffix == ".py" and path.is_file() and (error := syntax_error(config, name)):
+            raise DevError(error)
