@@ -14,11 +14,12 @@ from pathlib import Path
 import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.runtime.migration import MigrationContext
+from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, create_engine, func, select
 
 from machineshop.errors import Conflict, StoreUnavailable
 from machineshop.store.database import Database, sqlite_file, sqlite_url
-from machineshop.store.schema import migrate
+from machineshop.store.schema import config, current_revision, known_revisions, migrate
 from machineshop.store.tables import metadata, settings
 from machineshop.store.wal import LogNotOnDisk
 
@@ -463,6 +464,24 @@ def test_migrations_make_exactly_the_tables(tmp_path: Path) -> None:
     with engine.connect() as conn:
         assert compare_metadata(MigrationContext.configure(conn), metadata) == []
     engine.dispose()
+
+
+def test_the_files_of_migrations_are_named_by_their_revisions(tmp_path: Path) -> None:
+    engine = create_engine(sqlite_url(tmp_path / "empty.db"))
+    with engine.connect() as conn:
+        scripts = ScriptDirectory.from_config(config(conn))
+        assert current_revision(conn) is None
+    engine.dispose()
+    assert known_revisions() == sorted(script.revision for script in scripts.walk_revisions())
+    assert [known_revisions()[-1]] == scripts.get_heads()
+
+
+def test_a_start_with_the_newest_schema_does_not_load_the_tool_for_migrations(tmp_path: Path) -> None:
+    url = sqlite_url(tmp_path / "new.db")
+    migrate(url)
+    code = f"import sys, machineshop.app as app; app.migrate({url!r}); print('alembic' in sys.modules)"
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
+    assert ran.stdout == "False\n"
 
 
 def test_a_database_of_a_newer_version_is_refused(tmp_path: Path) -> None:

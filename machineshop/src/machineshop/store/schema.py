@@ -1,18 +1,26 @@
-"""Brings a database to the schema of this version, and says so when a newer version has been there."""
+"""Brings a database to the schema of this version, and says so when a newer version has been there.
+
+Alembic takes a while to load, and nearly every start finds the newest schema: it is loaded only where a migration is to
+be applied. The name of a migration's file begins with its revision; the highest one is the newest.
+"""
+
+from __future__ import annotations
 
 import shutil
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from alembic import command
-from alembic.config import Config
-from alembic.runtime.migration import MigrationContext
-from alembic.script import ScriptDirectory
-from sqlalchemy import Connection, Engine, create_engine, event, make_url
+from sqlalchemy import Connection, Engine, create_engine, event, inspect, make_url
 from sqlalchemy.exc import ArgumentError, DatabaseError
 from sqlalchemy.pool import NullPool
 
 from machineshop.errors import StoreUnavailable
 from machineshop.store.engines import is_sqlite, postgres_arguments, with_driver
+
+if TYPE_CHECKING:
+    from alembic.config import Config
+
+MIGRATIONS = Path(__file__).parent / "migrations"
 
 # A number of our own among the advisory locks of a database.
 MIGRATION_LOCK = 0x6D73_6D69
@@ -36,8 +44,10 @@ def migrate(url: str) -> None:
                 conn.exec_driver_sql(f"SET LOCAL lock_timeout = '{LOCK_SECONDS}s'")
                 conn.exec_driver_sql(f"SET LOCAL idle_in_transaction_session_timeout = '{LOCK_SECONDS}s'")
                 conn.exec_driver_sql(f"SELECT pg_advisory_xact_lock({MIGRATION_LOCK})")
-            _refuse_newer(conn)
-            command.upgrade(config(conn), "head")
+            current, known = current_revision(conn), known_revisions()
+            _refuse_newer(current, known)
+            if current != known[-1]:
+                _upgrade(conn)
     except DatabaseError as error:
         raise _unreachable(error, engine.url.database if sqlite else None) from error
     finally:
@@ -60,10 +70,25 @@ def postgres_version(url: str) -> int:
         engine.dispose()
 
 
+def known_revisions() -> list[str]:
+    """Those that this version has, the newest one last."""
+    return sorted(path.name.partition("_")[0] for path in (MIGRATIONS / "versions").glob("[0-9]*_*.py"))
+
+
+def current_revision(conn: Connection) -> str | None:
+    """That of a database; None where it has none yet."""
+    if not inspect(conn).has_table("alembic_version"):
+        return None
+    revision: str | None = conn.exec_driver_sql("SELECT version_num FROM alembic_version").scalar()
+    return revision
+
+
 def config(conn: Connection) -> Config:
     """Alembic's settings for one connection."""
+    from alembic.config import Config  # noqa: PLC0415 - as above
+
     settings = Config()
-    settings.set_main_option("script_location", str(Path(__file__).parent / "migrations"))
+    settings.set_main_option("script_location", str(MIGRATIONS))
     settings.set_main_option("path_separator", "os")
     settings.attributes["connection"] = conn
     return settings
@@ -93,11 +118,15 @@ def _unreachable(error: DatabaseError, file: str | None = None) -> StoreUnavaila
     return StoreUnavailable(message)
 
 
-def _refuse_newer(conn: Connection) -> None:
-    current = MigrationContext.configure(conn).get_current_revision()
-    known = {script.revision for script in ScriptDirectory.from_config(config(conn)).walk_revisions()}
+def _refuse_newer(current: str | None, known: list[str]) -> None:
     if current is not None and current not in known:
         raise StoreUnavailable(
             f"The database has the schema '{current}', which this version does not know: "
             "a newer machineshop has used it. Upgrade machineshop, or use another data directory."
         )
+
+
+def _upgrade(conn: Connection) -> None:
+    from alembic import command  # noqa: PLC0415 - as above
+
+    command.upgrade(config(conn), "head")
