@@ -11,7 +11,7 @@ from fake_platform import KEY, FakePlatform
 from jig.client import Client
 from jig.contexts import Target
 from jig.errors import VolumeError
-from jig.volumes.batches import BATCH_BYTES, BATCH_FILES, SMALL_BELOW_BYTES, batches_of, pieces_of
+from jig.volumes.batches import BATCH_BYTES, BATCH_FILES, SMALL_BELOW_BYTES, batches_of, named_in, pieces_of
 from jig.volumes.digests import HashedFile
 from jig.volumes.remote import Version
 from jig.volumes.source import SourceFile
@@ -94,3 +94,11 @@ def test_a_file_that_is_another_one_by_now_is_named(client: Client, platform: Fa
         send(client, [good, HashedFile(bad.file, "0" * 64)])
     assert "nothing writes to the folder" in str(caught.value.hint)
     assert fake_volumes.files_of(platform, "words", 0) == {}
+
+
+def test_a_file_is_found_by_its_whole_name_whatever_quotes_are_in_it() -> None:
+    names = ["b", "a' 'b' c", "' 'b"]
+    batch = [HashedFile(SourceFile(name, Path("x"), 1, 0), "") for name in names]
+    for each in batch:
+        assert named_in(f"The bytes of '{each.file.name}' have another SHA-256.", batch) is each
+    assert named_in("Something else.", batch) is batch[0]

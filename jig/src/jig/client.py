@@ -299,4 +299,5 @@ class Client:
             return UnreachableError(f"No platform answers at {base_url}.", hint=hint)
         if isinstance(error, httpx.TimeoutException):
             return UnreachableError(f"The platform at {base_url} did not answer in time.")
-        return UnreachableError(f"The connection to {base_url} broke: {error}.")
+        cause = str(error).rstrip(".") or type(error).__name__
+        return UnreachableError(f"The connection to {base_url} broke: {cause}.")

@@ -63,6 +63,19 @@ async def test_a_version_that_is_settled_takes_no_batch(team: Volumes) -> None:
     assert len(team.shop.blobs()) == 1
 
 
+async def test_a_volume_that_goes_while_a_batch_comes_is_not_found(team: Volumes) -> None:
+    await team.create()
+    body = batched(FILES)
+
+    async def pieces() -> AsyncIterator[bytes]:
+        yield body[:100_000]
+        await team.answer("DELETE", f"{VOLUMES}/weights")
+        yield body[100_000:]
+
+    assert refusal(await team.client.put(batch_path(0), content=pieces()))[:2] == (404, "not_found")
+    assert team.shop.blobs() == set()
+
+
 async def test_a_batch_beside_a_seal_is_in_the_version_as_a_whole_or_not(team: Volumes) -> None:
     for number in range(12):
         name = f"v{number}"

@@ -408,6 +408,8 @@ async def test_claims_have_bounds(team: Volumes) -> None:
     assert len(answer["data"]) == 5000
     assert (await team.refused("POST", files, {"files": [*many, {**many[0], "path": "more"}]}))[0] == 400
     assert (await team.refused("POST", files, {"files": []}))[0] == 400
+    for digest in ("0" * 63, "0" * 64 + "\n", "A" * 64):
+        assert (await team.refused("POST", files, {"files": [{**many[0], "sha256": digest}]}))[0] == 400
     twice = [claimed("a", b"1"), claimed("a", b"2")]
     assert "twice" in (await team.refused("POST", files, {"files": twice}))[2]
     for number in ("2", "-1", "x", "٣"):

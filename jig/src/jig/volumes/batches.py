@@ -46,8 +46,13 @@ def send_batch(transfer: Transfer, version: Version, batch: Sequence[HashedFile]
     except PlatformError as error:
         if error.body.get("code") != DIGEST_MISMATCH:
             raise
-        wrong = next((each for each in batch if f"'{each.file.name}'" in error.message), batch[0])
-        raise changed(wrong.file) from error
+        raise changed(named_in(error.message, batch).file) from error
+
+
+def named_in(message: str, batch: Sequence[HashedFile]) -> HashedFile:
+    """The file that a message names in quotes; names may hold quotes too, so it is the longest one. Pure."""
+    named = [each for each in batch if f"'{each.file.name}'" in message]
+    return max(named, key=lambda each: len(each.file.name), default=batch[0])
 
 
 def head_of(batch: Sequence[HashedFile]) -> bytes:

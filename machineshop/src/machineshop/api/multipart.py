@@ -17,7 +17,7 @@ from machineshop.services.multipart import MAX_PARTS, MultipartService
 from machineshop.services.signatures import SIGNED_PART_PATH
 
 # Ours are digests; an object storage has its own.
-ETag = Annotated[str, msgspec.Meta(pattern='^"?[0-9A-Za-z-]{1,128}"?$')]
+ETag = Annotated[str, msgspec.Meta(pattern=r'^"?[0-9A-Za-z-]{1,128}"?$(?!\n)')]
 
 
 class Init(msgspec.Struct):

@@ -19,7 +19,8 @@ NAME = re.compile(r"[A-Za-z0-9_.-]{1,100}")
 MAX_CLAIMS = 5000
 # As many files as one request may bring: their rows keep the store's writer from others for some milliseconds.
 MAX_BATCH = 500
-DIGEST_PATTERN = "^[0-9a-f]{64}$"
+# `$` lets a line feed behind it pass.
+DIGEST_PATTERN = r"^[0-9a-f]{64}$(?!\n)"
 KEYS_PREFIX = "secret:"
 MAX_PATH_LENGTH = 1024
 # What the kernel shows there is no place for files.

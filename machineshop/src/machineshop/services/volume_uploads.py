@@ -44,7 +44,7 @@ class VolumeUploads:
             InvalidRequest: It is no version to fill, a path is none, or there are more or fewer bytes.
             DigestMismatch: The bytes of a file are others.
             VolumeSealed: The version's files are settled.
-            NotFound: The project is gone.
+            NotFound: The project is gone, or the volume.
             DiskFull: There is no room.
         """
         prefix = volume_files.prefix_of(volume.name, number)

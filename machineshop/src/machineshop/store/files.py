@@ -83,7 +83,7 @@ def put_batch(
     Raises:
         VolumeSealed: The version's files are settled.
         InvalidRequest: There is no such version, nor is it the next one.
-        NotFound: The project is gone.
+        NotFound: The project is gone, or the volume.
     """
     projects.hold(conn, project_id)
     place = volume_files.open_place(conn, project_id, volume_name, number)

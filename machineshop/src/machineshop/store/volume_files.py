@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 from sqlalchemy import ColumnElement, Connection, RowMapping, and_, case, delete, exists, func, select, update
 
-from machineshop.errors import InvalidRequest, VolumeSealed
+from machineshop.errors import InvalidRequest, NotFound, VolumeSealed
 from machineshop.models import Contents, StoredFile
 from machineshop.states import VolumeState
 from machineshop.store.tables import files, volume_versions, volumes
@@ -66,10 +66,14 @@ def open_place(conn: Connection, project_id: str, volume_name: str, number: int)
 
     Raises:
         VolumeSealed: The version's files are settled.
+        NotFound: There is no such volume any more.
         InvalidRequest: There is no such version, nor is it the next one.
     """
     place = place_of(conn, project_id, f"{prefix_of(volume_name, number)}-")
     if place is None:
+        mine = (volumes.c.project_id == project_id) & (volumes.c.name == volume_name)
+        if not conn.execute(select(exists().where(mine))).scalar_one():
+            raise NotFound(what="volume", id=volume_name)
         raise InvalidRequest(
             f"{number} is no version of the volume '{volume_name}' that could be filled: it is its current one, or the "
             "one after that.",

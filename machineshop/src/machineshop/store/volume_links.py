@@ -42,6 +42,7 @@ def link(
 
     Raises:
         VolumeSealed: The version's files are settled.
+        NotFound: There is no such volume any more.
         InvalidRequest: There is no such version, nor is it the next one.
     """
     prefix = volume_files.prefix_of(volume_name, number)
