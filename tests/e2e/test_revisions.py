@@ -53,6 +53,9 @@ def test_the_way_back_by_hand_and_by_itself(platform: PlatformProcess, folder: P
     failed = platform.jig("deploy", "--rollback-on-failure", cwd=broken, check=False)
     assert failed.returncode == 1
     assert "CrashLoopBackOff" in failed.stderr or "crashes again and again" in failed.stderr
+    assert "The platform went back to revision 1 (" in failed.stderr
+    assert "sprocket/engine.py" not in failed.stderr
+    assert failed.stderr.count("Traceback") == 1
     wait_for(lambda: platform.deployment(NAME)["revision_number"] == 1, "the platform has gone back", 60)
     assert _version(platform) == 1
     failure = platform.deployment(NAME)["last_failure"]
