@@ -7,6 +7,7 @@ import httpx
 import msgspec
 import pytest
 
+from factory import eventually
 from machineshop import http
 from machineshop.api.endpoint import decode
 from machineshop.app import Platform
@@ -55,13 +56,50 @@ async def test_a_body_that_stalls_is_not_waited_for(tmp_path: Path, monkeypatch:
         await platform.stop(end_replicas=True)
 
 
+async def test_a_body_that_never_ends_is_not_waited_for(platform: Platform, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(http, "BODY_SECONDS", 0.5)
+    reader, writer = await _begun(platform, "/v1/projects", b"{", 1_000_000)
+    reading = asyncio.create_task(reader.read())
+    async with asyncio.timeout(60):
+        while not reading.done():  # never silent for long
+            writer.write(b" ")
+            await asyncio.sleep(0.02)
+    assert (await reading).startswith(b"HTTP/1.1 408 ")
+    assert b"The request's body was not whole after 0.5 s" in await reading
+    writer.close()
+
+
+async def test_bodies_on_their_way_have_a_bound_together(platform: Platform, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(http, "BODIES_LIMIT_BYTES", 1_000_000)
+    _, slow = await _begun(platform, "/v1/projects", b"{" + b" " * 900_000, 2_000_000)
+    await eventually(lambda: http._on_their_way.size_bytes > 800_000)
+    large = {"slug": "a", "name": " " * 300_000}
+    headers = {"Authorization": f"Bearer {platform.admin_key}"}
+    async with httpx.AsyncClient(base_url=platform.base_url, headers=headers, verify=False) as client:
+        refused = await client.post("/v1/projects", json=large)
+        assert (refused.status_code, refused.json()["error"]["code"]) == (503, "bodies_too_many")
+        assert refused.headers["retry-after"] == "5"
+        assert (await client.post("/v1/projects", json={"slug": "small"})).status_code == 200
+        slow.close()
+        await eventually(lambda: http._on_their_way.size_bytes == 0)
+        assert (await client.post("/v1/projects", json=large)).status_code != 503
+
+
 async def _begin(platform: Platform, path: str, begun: bytes) -> bytes:
     """All that is answered to the head and the beginning of a body, until the server closes the connection."""
-    reader, writer = await asyncio.open_connection("127.0.0.1", httpx.URL(platform.base_url).port)
-    head = f"POST {path} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {platform.admin_key}\r\nContent-Length: 100"
-    writer.write(head.encode() + b"\r\n\r\n" + begun)
+    reader, writer = await _begun(platform, path, begun, 100)
     try:
         async with asyncio.timeout(30):
             return await reader.read()
     finally:
         writer.close()
+
+
+async def _begun(
+    platform: Platform, path: str, begun: bytes, length: int
+) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    """A connection on which a request and the beginning of its body were sent."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", httpx.URL(platform.base_url).port)
+    head = f"POST {path} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {platform.admin_key}\r\nContent-Length: {length}"
+    writer.write(head.encode() + b"\r\n\r\n" + begun)
+    return reader, writer

@@ -42,6 +42,7 @@
         ├── SecretsKeyMissing
         ├── RuntimeUnavailable
         ├── StorageUnavailable
+        ├── BodiesTooMany
         └── DiskFull              507
 
 A docstring is the message, filled in with the facts that the exception was raised with; each fact is an attribute too.
@@ -91,10 +92,11 @@ class InsufficientCapacity(InvalidRequest):
 
 
 class BodyTooSlow(InvalidRequest):
-    """Nothing of the request's body came for {seconds:g} s. Send it again."""
+    """{message}"""
 
-    def __init__(self, seconds: float) -> None:
-        MachineshopError.__init__(self, seconds=seconds)
+    def __init__(self, seconds: float, *, whole: bool = False) -> None:
+        trouble = "The request's body was not whole after" if whole else "Nothing of the request's body came for"
+        super().__init__(f"{trouble} {seconds:g} s. Send it again.")
 
 
 class DigestMismatch(InvalidRequest):
@@ -335,6 +337,15 @@ class StorageUnavailable(Unavailable):
         )
         self.cause = cause
         self.mend = mend
+
+
+class BodiesTooMany(Unavailable):
+    """{limit_bytes} bytes of requests are on their way to the server already, and it takes no more. Try again later."""
+
+    retry_after_seconds = 5
+
+    def __init__(self, limit_bytes: int) -> None:
+        MachineshopError.__init__(self, limit_bytes=limit_bytes)
 
 
 class DiskFull(Unavailable):
