@@ -71,6 +71,16 @@ class DockerDaemon:
             (self.folder / "exec/containerd/containerd.pid").unlink()
             (self.folder / "docker.pid").unlink()
 
+    def freeze(self) -> None:
+        """Have it answer nobody, as one that hangs."""
+        assert self._process is not None
+        self._process.send_signal(signal.SIGSTOP)
+
+    def thaw(self) -> None:
+        """Have it go on."""
+        assert self._process is not None
+        self._process.send_signal(signal.SIGCONT)
+
     def docker(self, *arguments: str) -> str:
         """Run a command of docker on it, which must succeed; returns what it printed."""
         finished = self._run(*arguments)
@@ -80,6 +90,7 @@ class DockerDaemon:
     def remove(self) -> None:
         """End it, and remove all that it has."""
         assert self._process is not None
+        self._process.send_signal(signal.SIGCONT)
         if self._process.poll() is not None:
             self.start()  # only a daemon can end what a killed one left
         if containers := self.docker("ps", "--all", "--quiet").split():

@@ -2,6 +2,7 @@
 
 import signal
 import tempfile
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -18,6 +19,8 @@ NAME = "survivor"
 JOBS = 12
 REPLICAS = 2
 AGAIN_SECONDS = 90.0
+MINE = ("--filter", "label=machineshop.instance")
+WAITS = "the start waits for it"
 WORKER = """
 import os, time
 import sprocket
@@ -90,8 +93,37 @@ def test_an_engine_that_is_killed_or_stopped_and_comes_back_loses_no_job(
             assert (ended["status"], ended["outputs"]["number"]) == ("done", each), ended
         wait_for(lambda: _ready(shop) == REPLICAS, "all replicas are ready again", AGAIN_SECONDS)
     shop.jig("destroy", NAME, "--yes", cwd=shop.folder)
-    mine = ("--quiet", "--filter", "label=machineshop.instance")
-    wait_for(lambda: not daemon.docker("ps", "--all", *mine) + daemon.docker("network", "ls", *mine), "nothing is left")
+    wait_for(lambda: not _left(daemon), "nothing is left")
+
+
+def test_a_start_under_an_engine_that_hangs_waits_for_it_or_ends_and_forgets_no_container(
+    shop: PlatformProcess, daemon: DockerDaemon
+) -> None:
+    running = daemon.docker("ps", "--quiet", *MINE)
+    shop.kill()
+    shop.options = ("--runtime", "auto")
+    daemon.freeze()
+    with pytest.raises(AssertionError, match=r"No container engine answers at .* has had containers"):
+        shop.start()
+    shop.log.unlink()
+    thawing = threading.Thread(target=_thaw_once_it_waits, args=(shop, daemon))
+    thawing.start()
+    shop.start()
+    thawing.join()
+    wait_for(lambda: _ready(shop) == REPLICAS, "all replicas are ready", AGAIN_SECONDS)
+    assert daemon.docker("ps", "--quiet", *MINE) == running, "they are the same"
+    assert shop.finished(NAME, shop.submit(NAME, {"number": 1}), AGAIN_SECONDS)["status"] == "done"
+    shop.jig("destroy", NAME, "--yes", cwd=shop.folder)
+    wait_for(lambda: not _left(daemon), "nothing is left")
+
+
+def _thaw_once_it_waits(platform: PlatformProcess, daemon: DockerDaemon) -> None:
+    wait_for(lambda: platform.log.exists() and WAITS in platform.log.read_text(), "it says that it waits")
+    daemon.thaw()
+
+
+def _left(daemon: DockerDaemon) -> str:
+    return daemon.docker("ps", "--all", "--quiet", *MINE) + daemon.docker("network", "ls", "--quiet", *MINE)
 
 
 def _in_hand(platform: PlatformProcess, jobs: list[str]) -> bool:

@@ -4,6 +4,7 @@ Place in the flow: the composition root asks before it builds anything else, sin
 it listens, depend on whether a container engine answers.
 """
 
+import asyncio
 import ipaddress
 import logging
 from collections.abc import Callable
@@ -16,7 +17,7 @@ from machineshop.errors import RuntimeUnavailable
 from machineshop.runtime.base import ArtifactKind, BundleSource, ImageSource, ReplicaWatcher, VolumeSource
 from machineshop.runtime.docker.api import EngineApi, EngineError, answers, endpoint_here
 from machineshop.runtime.docker.body import PLATFORM_HOST
-from machineshop.runtime.docker.engine import DockerEngine
+from machineshop.runtime.docker.engine import DockerEngine, has_had_containers
 from machineshop.runtime.docker.networks import gateway_of
 from machineshop.runtime.either import EitherEngine
 from machineshop.runtime.engine import Engine
@@ -28,6 +29,9 @@ BRIDGE = "bridge"
 """The network that Docker has from the beginning; a container's `host-gateway` is its gateway. Podman's containers have
 that of their own network, which is not there before they are."""
 LOOPBACK_NAMES = ("localhost", "")
+PATIENCE_SECONDS = 30.0
+"""An engine that starts with the machine takes seconds; one that hangs for longer is not about to come."""
+RETRY_SECONDS = 0.5
 
 logger = logging.getLogger(__name__)
 
@@ -48,28 +52,39 @@ class Choice(msgspec.Struct, frozen=True, kw_only=True):
         return frozenset(kind for kind, runs in kinds.items() if runs)
 
 
-async def choose(asked: str, data_dir: Path) -> Choice:
+async def choose(asked: str, data_dir: Path, patience_seconds: float = PATIENCE_SECONDS) -> Choice:
     """The runtime that was asked for; `auto` has containers where an engine answers, and processes for bundles.
+
+    Where there have been containers, they are not forgotten because their engine hangs or is not up yet: it is waited
+    for, and without it only `process` goes on.
 
     Args:
         asked: auto, process or docker.
         data_dir: The runtime's folder.
+        patience_seconds: How long such an engine is waited for.
 
     Raises:
-        RuntimeUnavailable: Containers were asked for, and no engine answers.
+        RuntimeUnavailable: Containers were asked for, or have been here, and no engine answers.
     """
+    has_had = has_had_containers(data_dir)
     if asked == "process":
+        if has_had and any((data_dir / "containers").glob("*/replica.json")):
+            logger.warning("containers are left alone, running ones too: the next start with an engine sees to them")
         return Choice()
     endpoint = endpoint_here()
-    if await answers(endpoint):
+    if await answers(endpoint) or (has_had and await _comes(endpoint, patience_seconds)):
         return Choice(processes=asked == "auto", endpoint=endpoint, gateway=await _gateway(endpoint))
+    if has_had:
+        raise RuntimeUnavailable(
+            message=f"No container engine answers at {endpoint}, and this data directory has had containers. Start it, "
+            "set DOCKER_HOST, or use --runtime process, which needs none: it runs bundles only, and leaves containers "
+            "as they are."
+        )
     if asked == "docker":
         raise RuntimeUnavailable(
             message=f"No container engine answers at {endpoint}. Start it, set DOCKER_HOST, or use --runtime process, "
             "which needs none."
         )
-    if any((data_dir / "containers").glob("*/replica.json")):
-        logger.warning("no container engine answers at %s: deployments of images wait until one does", endpoint)
     return Choice()
 
 
@@ -132,6 +147,24 @@ def is_loopback(host: str) -> bool:
     except ValueError:
         return host in LOOPBACK_NAMES
     return address.is_loopback or address.is_unspecified
+
+
+async def _comes(endpoint: str, within_seconds: float) -> bool:
+    """Whether an engine answers at last."""
+    logger.warning(
+        "no container engine answers at %s, and this data directory has had containers: the start waits for it, for "
+        "%.0f s at most",
+        endpoint,
+        within_seconds,
+    )
+    try:
+        async with asyncio.timeout(within_seconds):
+            while True:
+                if await answers(endpoint):
+                    return True
+                await asyncio.sleep(RETRY_SECONDS)
+    except TimeoutError:
+        return False
 
 
 async def _gateway(endpoint: str) -> str | None:

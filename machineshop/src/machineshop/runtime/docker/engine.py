@@ -4,7 +4,7 @@ Place in the flow: `local.py` decides, this engine does. A container is one run 
 is over, and what it printed stays in the replica's folder:
 
     containers/<replica>/     replica.json, log.<k>
-    containers.id             by which this server knows its own containers and networks
+    containers.id             by which this server knows its own containers and networks, from the first one on
     images.json               what it has pulled from the platform's registry, and when that was last used
 """
 
@@ -48,6 +48,7 @@ from machineshop.runtime.replica import Exit, Record
 from machineshop.runtime.replica_log import FileLog
 
 GIB = 1024**3
+INSTANCE_FILE = "containers.id"
 AWAY_RETRY_SECONDS = 0.5
 """How long to wait before an engine that does not answer is asked again."""
 WAIT_SECONDS = 300.0
@@ -220,6 +221,7 @@ class DockerEngine:
 
     def save(self, record: Record) -> None:
         """Write the record down, without the variables of its environment, which hold secrets."""
+        self._keep_instance()
         self._folders.save(record)
 
     def forget(self, record: Record) -> None:
@@ -252,14 +254,20 @@ class DockerEngine:
         )
 
     def _instance(self) -> str:
-        """A name of this data directory's own, made at its first start."""
-        path = self._data_dir / "containers.id"
+        """A name of this data directory's own: that of its first container, once it has had one."""
+        path = self._data_dir / INSTANCE_FILE
         try:
-            if not path.exists():
-                path.write_text(secrets.token_hex(8))
             return path.read_text().strip()
+        except FileNotFoundError:
+            return secrets.token_hex(8)
         except OSError as error:
             raise RuntimeUnavailable(message=f"The file {path} cannot be used: {error}.") from error
+
+    def _keep_instance(self) -> None:
+        if not has_had_containers(self._data_dir):
+            written = self._data_dir / f"{INSTANCE_FILE}.new"
+            written.write_text(self._machine.instance)
+            written.replace(self._data_dir / INSTANCE_FILE)
 
     async def _find_replicas(self) -> tuple[list[Record], list[dict[str, Any]]]:
         """Those written down and those whose containers run; and the containers that belong to none of them."""
@@ -366,6 +374,11 @@ class DockerEngine:
 
     def _architectures_of(self, record: Record) -> tuple[str, str]:
         return self._architectures.get(record.id, ""), self._machine.architecture
+
+
+def has_had_containers(data_dir: Path) -> bool:
+    """Whether any replica of this runtime's folder ever was to be a container."""
+    return (data_dir / INSTANCE_FILE).exists()
 
 
 def _name(record: Record) -> str:
