@@ -202,8 +202,11 @@ async def test_containers_are_found_again_by_their_labels_and_leftovers_are_remo
     assert (found.id, found.deployment_id, found.port) == (replica.id, "dep-1", replica.port)
     await dock.runtime.apply(dock.spec(), 1)
     assert [r.id for r in await ready(dock.runtime, 1)] == [replica.id]
-    assert ours(dock, "container") == [container]
-    assert len(ours(dock, "network")) == 1
+
+    async def one_of_each() -> bool:
+        return ours(dock, "container") == [container] and len(ours(dock, "network")) == 1
+
+    await eventually(one_of_each)
 
 
 async def test_an_engine_that_goes_away_is_waited_for(dock: DockerWorld, tmp_path: Path) -> None:
