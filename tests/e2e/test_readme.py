@@ -18,7 +18,7 @@ VARIABLE = [
     (r"msk_[\w-]+", "KEY"),
     (r"sha256:[0-9a-f]+", "DIGEST"),
     (r"greeter-[0-9a-f]{10}", "REPLICA"),
-    (r"(?<= Running  )\d+\w+ +[0-9a-f]{8}", "AGE REVISION"),
+    (r"(?<= Running  )\d+\w+ +1 \([0-9a-f]{8}\)", "AGE REVISION"),
     (r"127\.0\.0\.1:\d+", "ADDRESS"),
     (r"port \d+", "port N"),
     (r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d,\d{3}", "TIME"),
