@@ -8,11 +8,12 @@ import msgspec
 import pytest
 
 from factory import eventually
-from machineshop import http
+from machineshop import bodies
 from machineshop.api.endpoint import decode
 from machineshop.app import Platform
 from machineshop.config import Settings
 from machineshop.errors import MalformedBody
+from machineshop.models import Scope
 
 
 class Thing(msgspec.Struct):
@@ -41,7 +42,7 @@ def test_a_body_that_cannot_be_read_is_refused(body: bytes, param: str | None) -
 
 
 async def test_a_body_that_stalls_is_not_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(http, "BODY_SILENCE_SECONDS", 0.2)
+    monkeypatch.setattr(bodies, "BODY_SILENCE_SECONDS", 0.2)
     monkeypatch.setenv("JIG_CONTEXTS", str(tmp_path / "contexts.json"))
     platform = Platform(Settings(data_dir=tmp_path / "data", port=0))
     await platform.start()
@@ -57,7 +58,7 @@ async def test_a_body_that_stalls_is_not_waited_for(tmp_path: Path, monkeypatch:
 
 
 async def test_a_body_that_never_ends_is_not_waited_for(platform: Platform, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(http, "BODY_SECONDS", 0.5)
+    monkeypatch.setattr(bodies, "BODY_SECONDS", 0.5)
     reader, writer = await _begun(platform, "/v1/projects", b"{", 1_000_000)
     reading = asyncio.create_task(reader.read())
     async with asyncio.timeout(60):
@@ -69,10 +70,13 @@ async def test_a_body_that_never_ends_is_not_waited_for(platform: Platform, monk
     writer.close()
 
 
-async def test_bodies_on_their_way_have_a_bound_together(platform: Platform, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(http, "BODIES_LIMIT_BYTES", 1_000_000)
+@pytest.mark.parametrize("limit", ["BODIES_LIMIT_BYTES", "PROJECT_LIMIT_BYTES"])
+async def test_bodies_on_their_way_have_a_bound_together(
+    limit: str, platform: Platform, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(bodies, limit, 1_000_000)
     _, slow = await _begun(platform, "/v1/projects", b"{" + b" " * 900_000, 2_000_000)
-    await eventually(lambda: http._on_their_way.size_bytes > 800_000)
+    await eventually(lambda: bodies._on_their_way.size_bytes > 800_000)
     large = {"slug": "a", "name": " " * 300_000}
     headers = {"Authorization": f"Bearer {platform.admin_key}"}
     async with httpx.AsyncClient(base_url=platform.base_url, headers=headers, verify=False) as client:
@@ -80,8 +84,11 @@ async def test_bodies_on_their_way_have_a_bound_together(platform: Platform, mon
         assert (refused.status_code, refused.json()["error"]["code"]) == (503, "bodies_too_many")
         assert refused.headers["retry-after"] == "5"
         assert (await client.post("/v1/projects", json={"slug": "small"})).status_code == 200
+        _, key = await platform.identity.create_key("another", "ci", Scope.ADMIN)
+        other = await client.post("/v1/projects", json=large, headers={"Authorization": f"Bearer {key}"})
+        assert (other.status_code == 503) is (limit == "BODIES_LIMIT_BYTES")
         slow.close()
-        await eventually(lambda: http._on_their_way.size_bytes == 0)
+        await eventually(lambda: bodies._on_their_way.size_bytes == 0)
         assert (await client.post("/v1/projects", json=large)).status_code != 503
 
 

@@ -14,7 +14,8 @@ import uvicorn
 import uvloop
 
 from machineshop import protocol
-from machineshop.http import json_response, read_body
+from machineshop.bodies import read_body
+from machineshop.http import json_response
 from machineshop.protocol import BoundedHttpProtocol, raise_open_files_limit
 
 END = b"\r\n\r\n"
@@ -36,7 +37,7 @@ class Application:
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         if scope["path"] == "/json":
-            body = await read_body(scope, receive, BODY_LIMIT_BYTES)
+            body = await read_body(scope, receive, BODY_LIMIT_BYTES, "")
             await json_response({"size": len(body)})(scope, receive, send)
             return
         size, more = 0, scope["path"] != "/deaf"

@@ -1,21 +1,14 @@
 """What the ways in by HTTP share: who asks, reading a body within bounds, and how errors are answered."""
 
-import asyncio
-from collections.abc import AsyncIterator, Iterator
-from contextlib import contextmanager
-
 import msgspec
-from starlette.requests import ClientDisconnect
 from starlette.responses import Response
 from starlette.types import Receive, Send
 from starlette.types import Scope as AsgiScope
 
 from machineshop.errors import (
-    BodiesTooMany,
     BodyTooSlow,
     MachineshopError,
     MethodNotAllowed,
-    PayloadTooLarge,
     status_of,
 )
 from machineshop.models import Scope
@@ -29,14 +22,6 @@ VIEWER_SCOPES = (Scope.ADMIN, Scope.DEVELOPER, Scope.VIEWER)
 # Those that may work jobs.
 WORK_SCOPES = (Scope.ADMIN, Scope.DEVELOPER, Scope.WORKER)
 ANY_SCOPE = tuple(Scope)
-# How long a body that is read whole may stall.
-BODY_SILENCE_SECONDS = 60.0
-# How long all of it may take: the largest one comes in time at 14 kB/s.
-BODY_SECONDS = 600.0
-# What of bodies that are on their way may be in memory together: their clients say how long it stays there.
-BODIES_LIMIT_BYTES = 256 * 1024 * 1024
-# A smaller body is read whatever others send: its connection has as much in memory anyhow.
-SMALL_BODY_BYTES = 64 * 1024
 
 
 def address_of(scope: AsgiScope) -> str:
@@ -53,105 +38,6 @@ def bearer_token(scope: AsgiScope) -> str | None:
             kind, _, token = value.decode("latin-1").partition(" ")
             break
     return token.strip() or None if kind.lower() == "bearer" else None
-
-
-async def read_body(
-    scope: AsgiScope,
-    receive: Receive,
-    limit_bytes: int,
-    what: str = "The request body",
-    mend: str = "Upload large inputs as files and send their URLs.",
-) -> bytes:
-    """The whole body.
-
-    Args:
-        scope: Whose it is.
-        receive: Where it comes from.
-        limit_bytes: How long it may be.
-        what: What it is, where it is too long.
-        mend: What to do then.
-
-    Raises:
-        PayloadTooLarge: It is longer than `limit_bytes`; no more than that was read.
-        BodyTooSlow: Nothing of it came for `BODY_SILENCE_SECONDS`, or it was not whole after `BODY_SECONDS`.
-        BodiesTooMany: It is no small one, and those that are on their way are `BODIES_LIMIT_BYTES` together.
-        ClientDisconnect: The caller hung up before the end of it.
-    """
-    shortcut = shortcut_of(scope)
-    whole = None if shortcut is None else shortcut.whole_body(scope)
-    if whole is not None:
-        if len(whole) > limit_bytes:
-            raise PayloadTooLarge(what=what, limit_bytes=limit_bytes, mend=mend)
-        return whole
-    parts: list[bytes] = []
-    size = 0
-    with _on_their_way.one() as held:
-        async for part in _pieces(receive):
-            size += len(part)
-            if size > limit_bytes:
-                raise PayloadTooLarge(what=what, limit_bytes=limit_bytes, mend=mend)
-            held.grow(size)
-            parts.append(part)
-        return b"".join(parts)
-
-
-async def _pieces(receive: Receive) -> AsyncIterator[bytes]:
-    now = asyncio.get_running_loop().time
-    until, more = now() + BODY_SECONDS, True
-    while more:
-        left_seconds = until - now()
-        try:
-            async with asyncio.timeout(min(BODY_SILENCE_SECONDS, left_seconds)):
-                message = await receive()
-        except TimeoutError:
-            if left_seconds < BODY_SILENCE_SECONDS:
-                raise BodyTooSlow(BODY_SECONDS, whole=True) from None
-            raise BodyTooSlow(BODY_SILENCE_SECONDS) from None
-        if message["type"] == "http.disconnect":
-            raise ClientDisconnect
-        more = message.get("more_body", False)
-        yield message.get("body", b"")
-
-
-class BodiesOnTheirWay:
-    """How many bytes of bodies that are not whole yet this process has in memory; small ones do not count."""
-
-    def __init__(self) -> None:
-        self.size_bytes = 0
-
-    @contextmanager
-    def one(self) -> Iterator["BodyOnItsWay"]:
-        """One more, until the end of the block."""
-        body = BodyOnItsWay(self)
-        try:
-            yield body
-        finally:
-            self.size_bytes -= body.counted_bytes
-
-
-class BodyOnItsWay:
-    """One of them."""
-
-    def __init__(self, all_of_them: BodiesOnTheirWay) -> None:
-        self._all = all_of_them
-        self.counted_bytes = 0
-
-    def grow(self, size_bytes: int) -> None:
-        """So much of it has come.
-
-        Raises:
-            BodiesTooMany: With it, all of them are more than may be.
-        """
-        if size_bytes <= SMALL_BODY_BYTES:
-            return
-        more_bytes = size_bytes - self.counted_bytes
-        if self._all.size_bytes + more_bytes > BODIES_LIMIT_BYTES:
-            raise BodiesTooMany(BODIES_LIMIT_BYTES)
-        self._all.size_bytes += more_bytes
-        self.counted_bytes = size_bytes
-
-
-_on_their_way = BodiesOnTheirWay()
 
 
 class JsonResponse(Response):

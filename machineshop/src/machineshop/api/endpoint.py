@@ -19,13 +19,14 @@ from starlette.types import Scope as AsgiScope
 
 from machineshop.api.operation import DescribedRoute, Operation
 from machineshop.api.shape import check_shape
+from machineshop.bodies import read_body
 from machineshop.errors import (
     InvalidRequest,
     MachineshopError,
     MalformedBody,
     NotPermitted,
 )
-from machineshop.http import USER_SCOPES, VIEWER_SCOPES, address_of, bearer_token, error_response, read_body
+from machineshop.http import USER_SCOPES, VIEWER_SCOPES, address_of, bearer_token, error_response
 from machineshop.models import Identity, Scope
 from machineshop.services.audit import AuditLog, Values
 from machineshop.services.identity import IdentityService
@@ -111,7 +112,7 @@ class Call:
 
     async def read(self, limit_bytes: int, mend: str) -> bytes:
         """The body as it is, of a route that takes no JSON; arguments and errors are those of `read_body`."""
-        return await read_body(self._scope, self._receive, limit_bytes, mend=mend)
+        return await read_body(self._scope, self._receive, limit_bytes, self.project_id, mend=mend)
 
     async def disconnected(self) -> None:
         """Return once the client has closed the connection; the body must have been read."""
@@ -200,7 +201,8 @@ class Endpoint:
             raise NotPermitted(needed=" or ".join(sorted(self.scopes)), scope=identity.key.scope)
         body = None
         if self._decoder is not None:
-            body = decode(await read_body(scope, receive, self._body_limit_bytes), self._decoder)
+            whole = await read_body(scope, receive, self._body_limit_bytes, identity.project.id)
+            body = decode(whole, self._decoder)
         call = Call(scope, receive, identity, body)
         response = await self._handler(call)
         if self.action is not None and call.change is not None and self._audit is not None:

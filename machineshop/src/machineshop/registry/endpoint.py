@@ -10,8 +10,9 @@ from starlette.responses import Response
 from starlette.types import Receive, Send
 from starlette.types import Scope as AsgiScope
 
+from machineshop.bodies import read_body
 from machineshop.errors import MachineshopError, NotPermitted
-from machineshop.http import address_of, read_body
+from machineshop.http import address_of
 from machineshop.models import Organization
 from machineshop.registry.challenge import origin_of, token_challenge
 from machineshop.registry.credentials import credential
@@ -94,6 +95,7 @@ class RegistryCall:
             self.request.scope,
             self.request.receive,
             limit_bytes,
+            self.visitor.identity.project.id,
             "The manifest",
             "Put what is large into a blob.",
         )

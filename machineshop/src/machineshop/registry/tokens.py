@@ -10,8 +10,9 @@ from starlette.responses import Response
 from starlette.types import Receive, Send
 from starlette.types import Scope as AsgiScope
 
+from machineshop.bodies import read_body
 from machineshop.errors import MachineshopError
-from machineshop.http import address_of, read_body
+from machineshop.http import address_of
 from machineshop.registry.challenge import KEY_CHALLENGE
 from machineshop.registry.credentials import credential
 from machineshop.registry.errors import error_response
@@ -50,7 +51,7 @@ class TokenEndpoint:
             key, scopes = _asked_by_get(request.headers, request.query_params)
         else:
             key, scopes = _asked_by_post(
-                request.headers, await read_body(request.scope, request.receive, FORM_LIMIT_BYTES)
+                request.headers, await read_body(request.scope, request.receive, FORM_LIMIT_BYTES, whose="")
             )
         token = await self._access.issue(key, scopes, address_of(request.scope))
         answer = {
