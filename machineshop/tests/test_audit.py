@@ -34,6 +34,8 @@ NOT_RECORDED = {
     "POST /v1/storage/volumes/{volume}/versions/{version}/files",
     "POST /v1/videos/cancel",
     "POST /v1/videos/generations",
+    "PUT /v1/deployments/storage/volumes/{volume}/versions/{version}/files",
+    "PUT /v1/storage/volumes/{volume}/versions/{version}/files",
 }
 # In one transaction with what they change.
 RECORDED_BY_THE_STORE = {

@@ -133,7 +133,7 @@ def test_a_worker_that_never_gets_healthy_is_told_of(platform: PlatformProcess, 
 
 
 def test_a_module_that_does_not_exist_is_named(platform: PlatformProcess, tmp_path: Path) -> None:
-    folder = write_worker(tmp_path / "typo", "typo", "import sprokcet\n")
+    folder = write_worker(tmp_path / "typo", "typo", "import sprokcet\n\nclass Worker(sprokcet.Sprocket):\n    pass\n")
     deployed = platform.jig("deploy", cwd=folder, check=False)
     assert deployed.returncode == 1
     assert "sprokcet" in deployed.stderr
