@@ -57,7 +57,8 @@ async def test_a_rank_that_dies_leaves_the_others_in_a_collective_and_their_stac
     collective: WorkerProcess, platform: FakePlatform, tmp_path: Path
 ) -> None:
     job = await platform.submit({"numbers": [1, 2], "absent": 1, "folder": str(tmp_path)})
-    await until_exists(tmp_path / "absent")
+    for each in ("absent", "met-0"):
+        await until_exists(tmp_path / each)
 
     os.kill(pid_of(collective, 1), signal.SIGKILL)
 

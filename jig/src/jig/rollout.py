@@ -19,7 +19,7 @@ FAST_POLL_SECONDS = 0.2
 SLOW_POLL_SECONDS = 1.0
 FAST_POLLING_SECONDS = 15.0  # what is ready quickly should be seen quickly; after that nobody counts tenths
 LOG_LINES_SHOWN = 20
-WAY_BACK_SECONDS = 20.0  # the platform gives what may be a hiccup 15 s before it goes back
+WAY_BACK_SECONDS = 60.0  # the platform gives what may be a hiccup 15 s before it goes back, and may be busy
 NUMBERS = re.compile(r"0x[0-9a-f]+|\d+")
 
 

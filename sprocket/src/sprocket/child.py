@@ -25,6 +25,8 @@ CHANNEL = "_SPROCKET_CHANNEL"
 """Names the descriptor on which a model's process is spoken to; set for that process alone."""
 
 RECEIVE_BYTES = 256 * 1024
+LAST_WORD_SECONDS = 1.0
+"""How long a process that cannot be spoken to any more has to end by itself, and to say why."""
 SIGNALS_OF_A_STOP = [signal.SIGTERM, signal.SIGINT, signal.SIGHUP]
 
 
@@ -149,7 +151,7 @@ class Child:
         if not data:
             # It is about to end, or cannot be spoken to: then it has to.
             self._loop.remove_reader(self._channel)
-            self.kill()
+            self._loop.call_later(LAST_WORD_SECONDS, self.kill)
         return bool(data)
 
     def _watch(self) -> None:

@@ -23,6 +23,7 @@ class Collective(sprocket.Sprocket):
         if args.get("absent") == self.rank:
             Path(args["folder"], "absent").touch()
             time.sleep(600)
+        self.folder = args.get("folder")
         total = self.sum_of(args["numbers"][self.rank])
         for step in range(args.get("steps", 0)):
             if sprocket.cancelled():
@@ -34,6 +35,8 @@ class Collective(sprocket.Sprocket):
         return {"total": total} if self.rank == 0 else None
 
     def sum_of(self, number: float) -> float:
+        if self.folder is not None:
+            Path(self.folder, f"met-{self.rank}").touch()
         tensor = torch.tensor([float(number)])
         dist.all_reduce(tensor)
         return float(tensor.item())
