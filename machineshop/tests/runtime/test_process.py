@@ -277,8 +277,12 @@ async def test_a_killed_server_leaves_its_replicas_to_the_next_one(machine: Proc
     assert told == {"id": replica.id, "port": replica.port, "ready_since": replica.ready_since}
     assert (await machine.get(replica, "/health")) == ""
     await machine.print(replica, "still here")
-    lines = machine.runtime.logs("dep-1", None, tail=None, follow=False)
-    assert [line.text async for line in lines] == ["worker starting", "still here"]
+
+    async def is_copied() -> bool:
+        lines = machine.runtime.logs("dep-1", None, tail=None, follow=False)
+        return [line.text async for line in lines] == ["worker starting", "still here"]
+
+    await eventually(is_copied)
     await machine.runtime.delete("dep-1")
     await ready(machine.runtime, 0)
     await gone(machine.run_note(replica)["pid"])
