@@ -1,16 +1,11 @@
-"""What the ways in by HTTP share: who asks, reading a body within bounds, and how errors are answered."""
+"""What the ways in by HTTP share: who asks, and how errors are answered; bodies are read by `bodies.py`."""
 
 import msgspec
 from starlette.responses import Response
 from starlette.types import Receive, Send
 from starlette.types import Scope as AsgiScope
 
-from machineshop.errors import (
-    BodyTooSlow,
-    MachineshopError,
-    MethodNotAllowed,
-    status_of,
-)
+from machineshop.errors import BodyTooSlow, MachineshopError, MethodNotAllowed, status_of
 from machineshop.models import Scope
 from machineshop.shortcut import shortcut_of
 
