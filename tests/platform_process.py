@@ -143,7 +143,8 @@ class PlatformProcess:
 
     def _answers(self) -> bool:
         assert self._process is not None
-        assert self._process.poll() is None, self.log.read_text()
+        status = self._process.poll()
+        assert status is None, f"the server ended with {status}:\n{self.log.read_text()}"
         try:
             healthy = httpx.get(f"{self.base_url}/health", timeout=5, verify=self.verify).status_code == 200
         except (OSError, KeyError, httpx.HTTPError):

@@ -1,6 +1,7 @@
 """Serving until somebody says that it is enough: the signals, and what each of them means."""
 
 import asyncio
+import faulthandler
 import gc
 import os
 import signal
@@ -21,6 +22,7 @@ async def run(settings: Settings, announce: Callable[[Platform], None], say: Cal
         announce: Called once the platform serves.
         say: Called with a line for the person at the terminal.
     """
+    faulthandler.enable()  # a crash of the interpreter says where, too
     loop = asyncio.get_running_loop()
     received: asyncio.Queue[signal.Signals] = asyncio.Queue()
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):  # one that comes during the start waits for its end

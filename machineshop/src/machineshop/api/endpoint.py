@@ -38,6 +38,7 @@ T = TypeVar("T")
 
 # A deployment's configuration or a job is far below this; files go through the storage routes.
 BODY_LIMIT_BYTES = 2 * 1024 * 1024
+_ARRAY = msgspec.json.Decoder(list[msgspec.Raw])
 
 
 class Change(NamedTuple):
@@ -232,7 +233,7 @@ def _in_array(body: bytes, decoder: "msgspec.json.Decoder[T]") -> MalformedBody 
     """Which of the things in an array is wrong, where the route takes one such thing as well."""
     if not body.lstrip().startswith(b"["):
         return None
-    for number, item in enumerate(msgspec.json.decode(body, type=list[msgspec.Raw])):
+    for number, item in enumerate(_ARRAY.decode(body)):
         try:
             decoder.decode(item)
         except msgspec.ValidationError as error:

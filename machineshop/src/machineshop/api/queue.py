@@ -42,6 +42,7 @@ Keys = Annotated[
 ]
 Names = Annotated[list[Name], msgspec.Meta(max_length=MAX_BATCH)]
 SomeNames = Annotated[list[Name], msgspec.Meta(max_length=MAX_BATCH, extra_json_schema={"minItems": 1})]
+_SETTINGS = msgspec.json.Decoder(QueueSettings)
 
 
 class CancelRequest(msgspec.Struct):
@@ -274,7 +275,7 @@ def _change_settings(queue: QueueService) -> Callable[[Call], Awaitable[Response
         }
         keys = changed.pop("keys", {})
         try:  # the bounds are those of the settings themselves
-            msgspec.convert(changed, QueueSettings)
+            _SETTINGS.decode(msgspec.json.encode(changed))
         except msgspec.ValidationError as error:
             raise InvalidRequest(f"{error}.", param=str(error).rpartition("$.")[2].rstrip("`") or None) from None
         before = await queue.settings(call.project_id, model)

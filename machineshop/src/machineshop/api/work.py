@@ -69,6 +69,9 @@ class GivenRequest(msgspec.Struct):
     chunks: list[msgspec.Raw] = []
 
 
+_GIVEN = msgspec.json.Decoder(GivenRequest)
+
+
 class ClaimRequest(msgspec.Struct):
     """A worker's wish for jobs."""
 
@@ -280,7 +283,7 @@ def _given(payload: msgspec.Raw) -> Chunks | None:
     if b'"chunks"' not in bytes(payload) or not bytes(payload).lstrip().startswith(b"{"):
         return None  # Nobody has ever looked at what a sign of life carries, and some workers may send anything.
     try:
-        said = msgspec.json.decode(payload, type=GivenRequest)
+        said = _GIVEN.decode(payload)
     except msgspec.MsgspecError as error:
         raise InvalidRequest(
             f'A running job\'s \'payload\' is {{"first", "chunks"}}: {error}', param="payload"

@@ -48,6 +48,9 @@ class BundleConfig(msgspec.Struct, frozen=True):
             raise ValueError("`python_version` is none")
 
 
+_CONFIG = msgspec.json.Decoder(BundleConfig)
+
+
 class UnpackedBundle(msgspec.Struct, frozen=True):
     """A bundle on this machine. The source is shared: copy it, never run in it."""
 
@@ -77,7 +80,7 @@ class Bundles:
         """
         try:
             bundle = await self._registry.open_bundle(spec.project_id, spec.image)
-            config = msgspec.json.decode(bundle.config, type=BundleConfig)
+            config = _CONFIG.decode(bundle.config)
             async with self._locks.setdefault(bundle.digest, asyncio.Lock()):
                 return UnpackedBundle(config, await self._unpacked(bundle))
         except msgspec.DecodeError as error:

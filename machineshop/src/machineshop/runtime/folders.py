@@ -10,7 +10,7 @@ from pathlib import Path
 import msgspec
 
 from machineshop.errors import RuntimeUnavailable
-from machineshop.runtime.replica import Record
+from machineshop.runtime.replica import RECORD, Record
 from machineshop.runtime.replica_log import FileLog
 
 logger = logging.getLogger(__name__)
@@ -68,7 +68,7 @@ class ReplicaFolders:
 
 def _load(folder: Path) -> Record | None:
     try:
-        return msgspec.json.decode((folder / "replica.json").read_bytes(), type=Record)
+        return RECORD.decode((folder / "replica.json").read_bytes())
     except (OSError, msgspec.DecodeError) as error:
         logger.warning("folder of no known replica left alone: folder=%s error=%s", folder, error)
         return None

@@ -60,6 +60,9 @@ class _Body(msgspec.Struct, frozen=True):
     status: str = ""
 
 
+_BODY = msgspec.json.Decoder(_Body)
+
+
 class Readiness(msgspec.Struct, frozen=True):
     """What the checks so far add up to."""
 
@@ -207,6 +210,6 @@ async def _state(reader: asyncio.StreamReader) -> str:
             body = b""
             while len(body) < _BODY_BYTES and (chunk := await reader.read(_BODY_BYTES)):
                 body += chunk
-        return msgspec.json.decode(body, type=_Body).status
+        return _BODY.decode(body).status
     except (TimeoutError, OSError, EOFError, asyncio.LimitOverrunError, ValueError):
         return ""

@@ -73,6 +73,9 @@ class Record(msgspec.Struct, frozen=True, kw_only=True):
     message: str | None = None
 
 
+RECORD = msgspec.json.Decoder(Record)
+
+
 class Exit(msgspec.Struct, frozen=True, kw_only=True):
     """How a run ended."""
 

@@ -45,6 +45,10 @@ class ExitNote(msgspec.Struct, frozen=True):
     last_line: str
 
 
+_RUN_NOTE = msgspec.json.Decoder(RunNote)
+_EXIT_NOTE = msgspec.json.Decoder(ExitNote)
+
+
 class Supervisor:
     """One run of a replica, alive or not.
 
@@ -78,7 +82,7 @@ class Supervisor:
 
     def exit_note(self) -> ExitNote | None:
         """How the run ended; None when it has not, or when nobody saw it."""
-        return _read(self.folder / f"exit-{self.run}.json", ExitNote)
+        return _read(self.folder / f"exit-{self.run}.json", _EXIT_NOTE)
 
     async def gone(self) -> None:
         """Wait until the run is over."""
@@ -137,7 +141,7 @@ class Supervisor:
                 os.waitpid(self._pid, os.WNOHANG)
 
     def _run_note(self) -> RunNote | None:
-        return _read(self.folder / f"run-{self.run}.json", RunNote)
+        return _read(self.folder / f"run-{self.run}.json", _RUN_NOTE)
 
 
 def spawn(folder: Path, run: int, order: dict[str, Any]) -> Supervisor:
@@ -210,8 +214,8 @@ def _left_behind(session: int, mark: bytes) -> list[int]:
     return found
 
 
-def _read(path: Path, kind: type[_Note]) -> _Note | None:
+def _read(path: Path, decoder: "msgspec.json.Decoder[_Note]") -> _Note | None:
     try:
-        return msgspec.json.decode(path.read_bytes(), type=kind)
+        return decoder.decode(path.read_bytes())
     except (OSError, msgspec.DecodeError):
         return None

@@ -17,6 +17,7 @@ NAME = re.compile(r"[a-z0-9][a-z0-9-]{3,62}")
 VARIABLE_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,255}")
 GPU_TYPES = ("none", "h100-80gb", "h100-40gb-mig", "h200-140gb", "b200-192gb", "a100-80gb")
 CPU_ONLY = "none"
+_CONFIG = msgspec.json.Decoder(DeploymentConfig)
 # Parts of the API's own paths: `/v1/deployments/secrets`.
 RESERVED_NAMES = frozenset({"prewarm", "secrets", "storage"})
 
@@ -47,7 +48,7 @@ def parse(fields: dict[str, Any]) -> DeploymentConfig:
         InvalidRequest: A field's value is not allowed, alone or beside the others.
     """
     try:
-        config = msgspec.convert(fields, DeploymentConfig)
+        config = _CONFIG.decode(msgspec.json.encode(fields))
     except msgspec.ValidationError as error:
         raise malformed(error) from None
     _check_name(config.name)

@@ -58,6 +58,9 @@ class Facts(msgspec.Struct, omit_defaults=True):
         return None if self.job_id is None else AttemptId(self.job_id, self.attempt)
 
 
+_FACTS = msgspec.json.Decoder(Facts)
+
+
 class Completed(msgspec.Struct, frozen=True):
     """A file that has been put together. `size` is in bytes, `completed_at` in seconds since the epoch."""
 
@@ -186,7 +189,7 @@ class MultipartService:
         for group in await self._parts.groups(MULTIPART):
             project_id = group.removeprefix(f"{MULTIPART}/")
             for upload_id, text in (await self._parts.all_facts(group)).items():
-                facts = msgspec.json.decode(text, type=Facts)
+                facts = _FACTS.decode(text)
                 if facts.completed_at is None and not await self._is_alive(project_id, upload_id, facts):
                     removed += 1
         return removed
@@ -263,7 +266,7 @@ class MultipartService:
         text = await self._parts.facts(_group(project_id), upload_id) if is_id(upload_id) else None
         if text is None:
             raise NotFound(what="upload", id=upload_id[:100])
-        return msgspec.json.decode(text, type=Facts)
+        return _FACTS.decode(text)
 
     async def _write(self, project_id: str, upload_id: str, facts: Facts) -> None:
         await self._parts.write_facts(_group(project_id), upload_id, msgspec.json.encode(facts))

@@ -120,7 +120,7 @@ class OutsideRegistry:
         """
         reference = Reference(self.host, f"{self._namespace(slug)}/{name}")
         answer = await self._whole(self._get(reference, "tags/list"), TAGS_LIMIT_BYTES)
-        return self._decoded(answer, _Tags).tags or []
+        return self._decoded(answer, _TAGS).tags or []
 
     async def close(self) -> None:
         """Close its connections."""
@@ -219,7 +219,7 @@ class OutsideRegistry:
         async with self._session().get(realm.geturl(), params=params, headers=headers) as answer:
             if answer.status != 200:
                 return basic or ""  # the registry says what is the matter
-            found = self._decoded(await _content(answer, TOKEN_LIMIT_BYTES), _Token)
+            found = self._decoded(await _content(answer, TOKEN_LIMIT_BYTES), _TOKEN)
         return f"Bearer {found.token or found.access_token}"
 
     async def _whole(self, asked: AbstractAsyncContextManager[aiohttp.ClientResponse], limit_bytes: int) -> bytes:
@@ -230,9 +230,9 @@ class OutsideRegistry:
         except TimeoutError as error:
             raise RegistryAway(f"The registry {self.host} does not answer in time: try again.") from error
 
-    def _decoded(self, content: bytes, kind: type[T]) -> T:
+    def _decoded(self, content: bytes, decoder: "msgspec.json.Decoder[T]") -> T:
         try:
-            return msgspec.json.decode(content, type=kind)
+            return decoder.decode(content)
         except msgspec.MsgspecError as error:
             raise RegistryAway(f"What {self.host} answers makes no sense: is it a registry?") from error
 
@@ -249,6 +249,10 @@ class _Token(msgspec.Struct):
 
 class _Tags(msgspec.Struct):
     tags: list[str] | None = None
+
+
+_TOKEN = msgspec.json.Decoder(_Token)
+_TAGS = msgspec.json.Decoder(_Tags)
 
 
 def _basic(login: RegistryLogin) -> str:

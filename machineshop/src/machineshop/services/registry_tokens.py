@@ -49,6 +49,9 @@ class Claims(msgspec.Struct, frozen=True, array_like=True):
         return any(grant.name == name and action in grant.actions for grant in self.grants)
 
 
+_CLAIMS = msgspec.json.Decoder(Claims)
+
+
 def grants(identity: Identity, scopes: Iterable[str]) -> tuple[Grant, ...]:
     """What of these scopes (`repository:<name>:<actions>`) is granted; what is not is left out, as clients expect.
 
@@ -83,7 +86,7 @@ def read(secret: bytes, token: str, now: float) -> Claims:
     if not hmac.compare_digest(_signature(secret, body).encode(), signature.encode(errors="replace")):
         raise NotAuthenticated("The registry token is not one of ours: ask for another.")
     try:
-        claims = msgspec.json.decode(base64.urlsafe_b64decode(body + "=" * (-len(body) % 4)), type=Claims)
+        claims = _CLAIMS.decode(base64.urlsafe_b64decode(body + "=" * (-len(body) % 4)))
     except (binascii.Error, msgspec.MsgspecError):
         raise NotAuthenticated("The registry token is from another version: ask for another.") from None
     if now >= claims.expires_at:

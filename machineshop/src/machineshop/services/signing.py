@@ -47,6 +47,9 @@ class SigningSecrets(msgspec.Struct, frozen=True, kw_only=True):
         return [self.current, *([self.previous] if signs_along and self.previous is not None else [])]
 
 
+_SECRETS = msgspec.json.Decoder(SigningSecrets)
+
+
 class SigningService:
     """The signing secrets of all projects.
 
@@ -122,7 +125,7 @@ class SigningService:
 
     def _opened(self, project_id: str, sealed: SealedValue) -> SigningSecrets:
         text = self._keys.find(sealed.key_id).open(project_id, SEALED_AS, sealed)
-        return msgspec.json.decode(text, type=SigningSecrets)
+        return _SECRETS.decode(text)
 
 
 _LOCK = "webhook-secrets"

@@ -23,6 +23,7 @@ PARAM = "content.origin.s3"
 _URI = re.compile(r"s3://([a-z0-9][a-z0-9.-]{1,61}[a-z0-9])(?:/(.*))?")
 _ARN = re.compile(r"arn:[a-z0-9-]+:iam::[0-9]{12}:role/[\w+=,.@/-]{1,576}", re.ASCII)
 _REGION = re.compile(r"(?=.*[A-Za-z])[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?")
+_KEYS = msgspec.json.Decoder(OriginKeys)
 _FORM = (
     'a JSON object such as {"access_key_id": "...", "secret_access_key": "..."}, with "session_token", "region" and '
     '"endpoint_url" where they are needed'
@@ -112,7 +113,7 @@ class VolumeOrigins:
         except SecretMissing:
             raise InvalidRequest(f"There is no secret '{name}' in this project, or no longer.", PARAM) from None
         try:
-            keys = msgspec.json.decode(found["keys"], type=OriginKeys)
+            keys = _KEYS.decode(found["keys"])
         except (msgspec.DecodeError, UnicodeError):
             raise InvalidRequest(f"The secret '{name}' holds no keys to an object storage: {_FORM}.", PARAM) from None
         _check_keys(name, keys)

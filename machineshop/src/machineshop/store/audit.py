@@ -8,6 +8,8 @@ from sqlalchemy import Connection, Row, delete, select
 from machineshop.models import Actor, AuditEvent
 from machineshop.store.tables import audit_events
 
+_CHANGE = msgspec.json.Decoder()
+
 
 def insert(conn: Connection, event: AuditEvent) -> None:
     """Add an event."""
@@ -69,6 +71,6 @@ def _event(row: Row[Any]) -> AuditEvent:
         actor=Actor(name=row.actor_name, key_id=row.actor_key_id, address=row.address),
         action=row.action,
         subject=row.subject,
-        before=None if row.before is None else msgspec.json.decode(row.before),
-        after=None if row.after is None else msgspec.json.decode(row.after),
+        before=None if row.before is None else _CHANGE.decode(row.before),
+        after=None if row.after is None else _CHANGE.decode(row.after),
     )

@@ -17,6 +17,7 @@ from machineshop.store.statement import Statement
 CHUNKS_LIMIT_BYTES = 16 * 1024 * 1024
 # What one look reads at most, and one batch more: who has not read for long catches up in steps.
 READ_BYTES = 1024 * 1024
+_VALUES = msgspec.json.Decoder(list[msgspec.Raw])
 
 
 class Chunks(msgspec.Struct, frozen=True):
@@ -65,7 +66,7 @@ def read(conn: Connection, job_id: str, attempt: int, first: int) -> Chunks:
     begin = first
     size_bytes = 0
     for start, content in _READ.all(conn, {"job_id": job_id, "attempt": attempt, "first": first}):
-        values = msgspec.json.decode(content, type=list[msgspec.Raw])
+        values = _VALUES.decode(content)
         if not found:
             begin = max(start, first)
         found += values[max(first - start, 0) :]

@@ -6,6 +6,7 @@ from machineshop.models import DeploymentConfig
 
 # Announced when a deployment was created, changed or deleted.
 DEPLOYMENTS = "deployments"
+_CONFIG = msgspec.json.Decoder(DeploymentConfig)
 
 
 def encode_config(config: DeploymentConfig) -> str:
@@ -15,4 +16,4 @@ def encode_config(config: DeploymentConfig) -> str:
 
 def decode_config(text: str) -> DeploymentConfig:
     """A configuration that this version or an earlier one has written."""
-    return msgspec.json.decode(text, type=DeploymentConfig)
+    return _CONFIG.decode(text)

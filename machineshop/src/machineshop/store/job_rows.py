@@ -10,6 +10,7 @@ from machineshop.states import JobState
 
 FIELDS = Job.__struct_fields__
 _STATES = {str(state): state for state in JobState}
+_OBJECT = msgspec.json.Decoder()
 COLUMNS = ", ".join(FIELDS)
 
 # The number of the change that a statement makes to a job; `queues.tally` counts it in the same transaction.
@@ -37,5 +38,5 @@ def decode(value: str) -> dict[str, Any]:
     """The object in a column."""
     if value == "{}":
         return {}
-    decoded: dict[str, Any] = msgspec.json.decode(value)
+    decoded: dict[str, Any] = _OBJECT.decode(value)
     return decoded

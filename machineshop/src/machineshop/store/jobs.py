@@ -18,6 +18,7 @@ from machineshop.store.tables import jobs
 
 # What one answer holds of jobs' inputs and outputs; more would fill the server's memory, and its event loop.
 ANSWER_LIMIT_BYTES = 32 * 1024 * 1024
+_PAYLOAD = msgspec.json.Decoder()
 
 
 class JobFilter(msgspec.Struct, frozen=True, kw_only=True):
@@ -95,7 +96,7 @@ def _same(one: msgspec.Raw, other: msgspec.Raw) -> bool:
     if bytes(one) == bytes(other):
         return True
     try:
-        first, second = (msgspec.json.encode(msgspec.json.decode(text), order="sorted") for text in (one, other))
+        first, second = (msgspec.json.encode(_PAYLOAD.decode(text), order="sorted") for text in (one, other))
     except msgspec.MsgspecError:  # a number that nobody can read
         return False
     return first == second

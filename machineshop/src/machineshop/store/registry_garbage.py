@@ -10,7 +10,7 @@ from collections.abc import Collection, Mapping, Sequence
 import msgspec
 from sqlalchemy import ColumnElement, Connection, Exists, Table, and_, delete, exists, not_, or_, select
 
-from machineshop.models import DeploymentConfig
+from machineshop.store.deployment_rows import decode_config
 from machineshop.store.registry import batches, remove_manifests
 from machineshop.store.tables import (
     blob_keys,
@@ -52,7 +52,7 @@ def pinned_manifests(conn: Connection) -> dict[str, set[str]]:
     )
     pinned: dict[str, set[str]] = {}
     for organization_id, config in conn.execute(query):
-        path, _, digest = msgspec.json.decode(config, type=DeploymentConfig).image.partition("@")
+        path, _, digest = decode_config(config).image.partition("@")
         name = path.partition("/")[2].partition("/")[2]  # host/namespace/name
         if digest and (repository_id := ids.get((organization_id, name))) is not None:
             pinned.setdefault(repository_id, set()).add(digest)

@@ -15,6 +15,7 @@ KEPT_EVENTS = 200
 KEPT_REVISIONS = 50
 # What people are shown of an id: its end, since the ids of one hour begin alike.
 SHORT_ID = 8
+_FAILURE = msgspec.json.Decoder(RevisionFailure)
 
 
 def add(conn: Connection, deployment: Deployment) -> None:
@@ -172,4 +173,4 @@ def _event(row: dict[str, Any]) -> RevisionEvent:
 
 
 def _failure(text: str | None) -> RevisionFailure | None:
-    return None if text is None else msgspec.json.decode(text, type=RevisionFailure)
+    return None if text is None else _FAILURE.decode(text)

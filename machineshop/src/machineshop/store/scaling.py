@@ -11,6 +11,7 @@ from machineshop.store.deployment_rows import DEPLOYMENTS
 from machineshop.store.tables import deployments, queues, scaling_decisions
 
 KEPT_DECISIONS = 200
+_INPUTS = msgspec.json.Decoder()
 
 
 class QueueState(msgspec.Struct, frozen=True):
@@ -60,4 +61,4 @@ def queue_states(conn: Connection) -> dict[str, QueueState]:
 
 def _decision(row: dict[str, Any]) -> ScalingDecision:
     del row["deployment_id"], row["number"]
-    return ScalingDecision(**{**row, "inputs": msgspec.json.decode(row["inputs"])})
+    return ScalingDecision(**{**row, "inputs": _INPUTS.decode(row["inputs"])})

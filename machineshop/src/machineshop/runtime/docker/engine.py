@@ -44,7 +44,7 @@ from machineshop.runtime.folders import ReplicaFolders
 from machineshop.runtime.machine import Machine as Hardware
 from machineshop.runtime.machine import free_port
 from machineshop.runtime.planner import Phase
-from machineshop.runtime.replica import Exit, Record
+from machineshop.runtime.replica import RECORD, Exit, Record
 from machineshop.runtime.replica_log import FileLog
 
 GIB = 1024**3
@@ -389,7 +389,7 @@ def _name(record: Record) -> str:
 def _record_of(told: dict[str, str]) -> Record | None:
     """The record that a container's label holds."""
     try:
-        record = msgspec.json.decode(told[RECORD_LABEL], type=Record)
+        record = RECORD.decode(told[RECORD_LABEL])
     except (KeyError, msgspec.DecodeError):
         return None
     return msgspec.structs.replace(record, phase=Phase.RUNNING)

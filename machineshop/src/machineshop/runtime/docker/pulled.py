@@ -14,6 +14,7 @@ from machineshop.runtime.docker.api import EngineApi, EngineAway, EngineError
 UNUSED_KEPT_SECONDS = 7 * 86_400.0
 """As bundles are kept: long enough for a rollback, and for what runs once a week. The registry has it still."""
 NOTED_AGAIN_SECONDS = 3600.0
+_TIMES = msgspec.json.Decoder(dict[str, float])
 
 logger = logging.getLogger(__name__)
 
@@ -91,7 +92,7 @@ class PulledImages:
 
 def _load(path: Path) -> dict[str, float]:
     try:
-        return msgspec.json.decode(path.read_bytes(), type=dict[str, float])
+        return _TIMES.decode(path.read_bytes())
     except FileNotFoundError:
         return {}
     except (OSError, msgspec.DecodeError) as error:

@@ -50,6 +50,9 @@ class Made(msgspec.Struct, frozen=True):
     """Of its files, those that are not shared with the platform's storage."""
 
 
+_MADE = msgspec.json.Decoder(Made)
+
+
 class Trees:
     """The trees on this machine. All of it works on the disk at once, so it belongs into a thread.
 
@@ -69,7 +72,7 @@ class Trees:
     def made(self, key: TreeKey) -> Made | None:
         """What is known of it; None: it is not there, or not complete."""
         try:
-            return msgspec.json.decode(self._marker(key).read_bytes(), type=Made)
+            return _MADE.decode(self._marker(key).read_bytes())
         except (FileNotFoundError, msgspec.DecodeError):
             return None
 
