@@ -25,6 +25,11 @@ def at(seconds: float) -> str:
     return (NOW + timedelta(seconds=seconds)).isoformat()
 
 
+def local(seconds: float) -> str:
+    """The same in this machine's zone, as people read it."""
+    return f"{(NOW + timedelta(seconds=seconds)).astimezone():%Y-%m-%d %H:%M:%S}"
+
+
 def estimate(start: float, earliest: float, latest: float) -> dict[str, Any]:
     return {"start_at": at(start), "earliest_at": at(earliest), "latest_at": at(latest), "from_jobs": 120}
 
@@ -147,6 +152,27 @@ def test_a_page_tells_what_the_worker_measured() -> None:
     assert "Memory    3.0 GiB RAM, 1.0 MiB VRAM at the peak" in text
     assert "Status    done\n" in text
     assert "Memory" not in page({**job, "info": {"sprocket": "the submitter's own"}}, NOW)
+
+
+@pytest.mark.parametrize(
+    ("webhook", "told"),
+    [
+        (None, None),
+        ({"state": "pending", "tries": 0, "next_try_at": at(0)}, "being told"),
+        (
+            {"state": "retrying", "tries": 2, "next_try_at": at(10), "error": "The receiver answered 500: not\x1b yet"},
+            f"not taken in 2 tries, again {local(10)}, in 10 s: The receiver answered 500: not  yet",
+        ),
+        ({"state": "delivered", "tries": 1, "delivered_at": at(-60)}, f"taken in 1 try, {local(-60)}, 1 min ago"),
+        ({"state": "given_up", "tries": 34, "error": "No answer."}, "given up after 34 tries: No answer."),
+    ],
+    ids=["not ended", "pending", "retrying", "delivered", "given up"],
+)
+def test_a_page_tells_what_became_of_the_webhook(webhook: dict[str, Any] | None, told: str | None) -> None:
+    job = {"request_id": "j", "status": "done", "webhook_url": "https://example.com/hook", "webhook": webhook}
+    rows = dict(line.split(maxsplit=1) for line in page(job, NOW).splitlines())
+    assert rows["Webhook"] == "https://example.com/hook"
+    assert rows.get("Told") == told
 
 
 def test_jobs_are_listed_newest_first(jig: Jig, queue: FakeQueue) -> None:

@@ -16,9 +16,10 @@ from starlette.applications import Starlette
 from starlette.routing import Route
 
 from factory import ADMIN_KEY, Clock, Jobs
+from machineshop.api import job_status
 from machineshop.api import queue as queue_api
 from machineshop.api.endpoint import Api
-from machineshop.api.job_view import place_view
+from machineshop.api.job_view import job_view, place_view
 from machineshop.front import Front
 from machineshop.models import FairKey, Identity, Job, QueueCounts
 from machineshop.runtime.base import Replica, ReplicaStatus
@@ -26,9 +27,12 @@ from machineshop.server import HttpServer
 from machineshop.services.deployments import DeploymentService
 from machineshop.services.forecast import Workers, forecast
 from machineshop.services.identity import IdentityService
+from machineshop.services.keyring import KeyRing
 from machineshop.services.place import Places
+from machineshop.services.signing import SigningService
 from machineshop.services.status import Standing
 from machineshop.services.waiting import Facts, Reason, explain
+from machineshop.services.webhooks import WebhookService
 from machineshop.states import DeploymentStatus, JobState
 from machineshop.store import jobs as store_jobs
 from machineshop.store import places
@@ -413,7 +417,13 @@ async def test_a_key_at_its_cap_is_told_so(finder: Places, jobs: Jobs) -> None:
 @pytest.mark.parametrize("guarded", [False, True])
 @pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
 async def test_the_status_of_a_job_says_it_while_it_waits(
-    identity: IdentityService, admin: Identity, finder: Places, jobs: Jobs, guarded: bool
+    identity: IdentityService,
+    admin: Identity,
+    finder: Places,
+    database: Database,
+    jobs: Jobs,
+    keys: KeyRing,
+    guarded: bool,
 ) -> None:
     """With a guard, the answer for a job that waits goes through that: another server may be the one that knows."""
     passed: list[str] = []
@@ -422,7 +432,10 @@ async def test_the_status_of_a_job_says_it_while_it_waits(
         passed.append("guarded")
         return list(routes)
 
-    routes = queue_api.routes(Api(identity), jobs.queue, finder, guard if guarded else None)
+    api = Api(identity)
+    webhooks = WebhookService(database, SigningService(database, keys), job_view)
+    status = job_status.handler(api, jobs.queue, finder, webhooks, guard if guarded else None)
+    routes = queue_api.routes(api, jobs.queue, status)
     http = HttpServer("127.0.0.1", 0)
     await http.start(Front(Starlette(routes=routes)))
     job = await jobs.pending()

@@ -168,6 +168,7 @@ def page(job: Job, now: datetime) -> str:
         ("Of that", steps_text(job)),
         ("Memory", memory_text(job)),
         ("Webhook", str(job.get("webhook_url") or "")),
+        ("Told", told_text(job.get("webhook") or {}, now)),
         ("Repeats", str(job.get("resubmit_of") or "")),
         *value_facts(job),
     ]
@@ -221,6 +222,20 @@ def clock_text(timestamp: str | None, now: datetime) -> str:
     ahead = (then - now).total_seconds()
     away = f"in {roughly(ahead)}" if ahead > 0 else f"{roughly(-ahead)} ago"
     return f"{then.astimezone():%Y-%m-%d %H:%M:%S}, {away}"
+
+
+def told_text(webhook: Mapping[str, Any], now: datetime) -> str:
+    """What became of its webhook: `given up after 34 tries: The receiver answered 500.`"""
+    tries = count(webhook.get("tries") or 0, "try", "tries")
+    again = clock_text(webhook.get("next_try_at"), now)
+    known = {
+        "pending": "being told",
+        "retrying": f"not taken in {tries}, again {again}",
+        "delivered": f"taken in {tries}, {clock_text(webhook.get('delivered_at'), now)}",
+        "given_up": f"given up after {tries}",
+    }
+    state, error = str(webhook.get("state") or ""), one_line(str(webhook.get("error") or ""))
+    return ": ".join(part for part in (known.get(state, state), error) if part)
 
 
 def value_facts(job: Job) -> list[tuple[str, str]]:

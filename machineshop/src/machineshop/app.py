@@ -26,8 +26,8 @@ from machineshop.api import events as events_api
 from machineshop.api import files as files_api
 from machineshop.api import identity as identity_api
 from machineshop.api import images as images_api
+from machineshop.api import job_status, openapi
 from machineshop.api import multipart as multipart_api
-from machineshop.api import openapi
 from machineshop.api import packages as packages_api
 from machineshop.api import queue as queue_api
 from machineshop.api import scaling as scaling_api
@@ -374,9 +374,10 @@ class Platform:
     def _application(self) -> Front:
         (gateway,) = self._where_the_replicas_are(self.gateway.routes())
         api = Api(self.identity, self.audit)
+        guard = self.relay.guard if self.database.is_shared else None
         routes: list[BaseRoute] = [
             *work_api.routes(api, self.queue, time.time, Addresses(lambda: self.base_url, self._address_inside)),
-            *queue_api.routes(api, self.queue, self.places, self.relay.guard if self.database.is_shared else None),
+            *queue_api.routes(api, self.queue, job_status.handler(api, self.queue, self.places, self.webhooks, guard)),
             *events_api.routes(api, self.queue, self.deployments, self.feed),
             *webhooks_api.routes(api, self.webhooks, self.signing),
             gateway,

@@ -79,6 +79,19 @@ def target(verb: JobVerb) -> JobState:
     return JOB_MOVES[source(verb), verb]
 
 
+class WebhookState(StrEnum):
+    """How far the telling of a job's end is."""
+
+    PENDING = "pending"
+    """Waits for its first send, or is on its way."""
+    RETRYING = "retrying"
+    """The receiver did not take it, and is sent it again."""
+    DELIVERED = "delivered"
+    """The receiver took it."""
+    GIVEN_UP = "given_up"
+    """The receiver wants it no more, or did not take it for a day: nothing is sent again."""
+
+
 class VolumeState(StrEnum):
     """Where a version of a volume is in its life: it begins in one of the first two, and ends in one of the last."""
 

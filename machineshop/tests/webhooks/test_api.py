@@ -44,6 +44,7 @@ async def test_a_job_is_told_and_what_was_told_is_shown(client: Client, receiver
     job_id = (await submit(client, webhook_url=receiver.url)).json()["request_id"]
     query = {"model": "hello", "request_id": job_id}
     assert (await client.get("/v1/queue/webhooks", params=query)).json() == {"object": "list", "data": []}
+    assert (await client.get("/v1/queue/status", params=query)).json()["webhook"] is None
     await work(client)
     await receiver.until(1)
     (told,) = receiver.received
@@ -61,6 +62,9 @@ async def test_a_job_is_told_and_what_was_told_is_shown(client: Client, receiver
     while not (webhook := await shown())["error"]:  # the answer is written down a moment later
         pass
     assert (webhook["attempt"], webhook["url"], webhook["tries"]) == (1, receiver.url, 1)
+    assert webhook["state"] == "retrying"
+    status = (await client.get("/v1/queue/status", params=query)).json()
+    assert status["webhook"] == webhook
     assert webhook["error"] == "The receiver answered 500: not yet"
     assert webhook["delivered_at"] is None
     assert webhook["next_try_at"] > status["done_at"]

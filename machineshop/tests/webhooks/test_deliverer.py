@@ -21,7 +21,7 @@ from machineshop.control.deliverer import (
 from machineshop.control.loop import Loop
 from machineshop.control.sender import TOTAL_SECONDS
 from machineshop.services.targets import Targets
-from machineshop.states import JobState
+from machineshop.states import JobState, WebhookState
 from machineshop.store import jobs as store_jobs
 from machineshop.store import webhooks as store
 from machineshop.store.attempts import Holder
@@ -48,6 +48,7 @@ async def test_a_job_that_is_done_is_told_with_a_signature(outbox: Outbox, recei
     assert set(told.job) == set(job_view(await outbox.jobs.get(job.id)))
     webhook = await outbox.of(job)
     assert (webhook.tries, webhook.delivered_at, webhook.next_try_at) == (1, outbox.clock.now, None)
+    assert webhook.state is WebhookState.DELIVERED
     assert webhook.error is None
     outbox.clock.now += 86400
     assert await outbox.look() == 0
@@ -75,7 +76,7 @@ async def test_what_is_refused_is_sent_again_with_the_next_number(outbox: Outbox
     job = await outbox.done(receiver.url)
     assert await outbox.look() == 1
     refused = await outbox.of(job)
-    assert (refused.tries, refused.delivered_at) == (1, None)
+    assert (refused.tries, refused.delivered_at, refused.state) == (1, None, WebhookState.RETRYING)
     assert refused.error == "The receiver answered 500: the database is away"
     assert refused.next_try_at == pytest.approx(outbox.clock.now + 5)
     outbox.clock.now += 4.9
@@ -150,6 +151,7 @@ async def test_gone_is_gone(outbox: Outbox, receiver: Receiver) -> None:
     await outbox.look()
     webhook = await outbox.of(job)
     assert (webhook.tries, webhook.next_try_at, webhook.delivered_at) == (1, None, None)
+    assert webhook.state is WebhookState.GIVEN_UP
     assert webhook.error == "The receiver answered 410."
     outbox.clock.now += 86400
     assert await outbox.look() == 0

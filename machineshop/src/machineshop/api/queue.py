@@ -1,25 +1,22 @@
-"""The queue's routes for those who submit; `work` has those for workers."""
+"""The queue's routes for those who submit; `work` has those for workers, `job_status` says how a job stands."""
 
 import base64
 import binascii
 import re
-import time
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable
 from typing import Annotated, Any
 
 import msgspec
 from starlette.responses import Response
 from starlette.routing import Route
-from starlette.types import ASGIApp, Receive, Scope, Send
 
 from machineshop.api.described import queue as described
 from machineshop.api.durations import parse_number, parse_time
 from machineshop.api.endpoint import Api, Call
-from machineshop.api.job_view import job_view, place_view, progress_age_seconds
-from machineshop.errors import InvalidRequest, NotCancelable, NotFound
+from machineshop.api.job_view import job_view
+from machineshop.errors import InvalidRequest, NotCancelable
 from machineshop.http import ANY_SCOPE, VIEWER_SCOPES, json_response
-from machineshop.models import FairKey, Include, Job, QueueSettings
-from machineshop.services.place import Places
+from machineshop.models import FairKey, Include, QueueSettings
 from machineshop.services.queue import (
     CANCEL_GRACE_SECONDS,
     MAX_BATCH,
@@ -84,27 +81,10 @@ class SettingsRequest(msgspec.Struct, forbid_unknown_fields=True):
     keys: Keys | msgspec.UnsetType = msgspec.UNSET
 
 
-class _Elsewhere(Response):
-    """The answer of another application."""
-
-    def __init__(self, app: ASGIApp) -> None:
-        super().__init__()
-        self._app = app
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Have it answered there."""
-        await self._app(scope, receive, send)
-
-
-def routes(
-    api: Api, queue: QueueService, places: Places, guard: Callable[[Iterable[Route]], list[Route]] | None = None
-) -> list[Route]:
-    """All routes of this module; those that every job passes come first.
-
-    `guard` has routes answered by the server that knows the replicas, where that may be another one.
-    """
+def routes(api: Api, queue: QueueService, status: Callable[[Call], Awaitable[Response]]) -> list[Route]:
+    """All routes of this module; those that every job passes come first. `status` answers what `job_status` says."""
     route = api.route
-    submit, status, cancel = _submit(queue), _status(queue, places, guard, api), _cancel(queue)
+    submit, cancel = _submit(queue), _cancel(queue)
     submission: dict[str, Any] = {"body": Submission | list[Submission], "body_limit_bytes": SUBMIT_LIMIT_BYTES}
     submission["operation"] = described.SUBMIT
     look: dict[str, Any] = {"scopes": ANY_SCOPE, "operation": described.STATUS}
@@ -149,46 +129,6 @@ def _submitted_view(submitted: Submitted) -> dict[str, Any]:
         return {"requestId": job.id, "request_id": job.id, "status": job.state, "duplicate": True}
     # Pending is what it was when it was stored, though a worker may have it by now.
     return {"requestId": job.id, "request_id": job.id, "status": "pending"}
-
-
-def _status(
-    queue: QueueService, places: Places, guard: Callable[[Iterable[Route]], list[Route]] | None, api: Api
-) -> Callable[[Call], Awaitable[Response]]:
-    async def with_place(call: Call) -> Response:
-        job = await _asked_for(queue, call)
-        place = await places.find(job) if job.state is JobState.PENDING else None
-        return await answer(job, None if place is None else place_view(place))
-
-    async def answer(job: Job, place: dict[str, Any] | None) -> Response:
-        return json_response(
-            {
-                **job_view(job),
-                "progress_age_seconds": progress_age_seconds(job, time.time()),
-                "chunks": await queue.given(job) or None,
-                "queue": place,
-            }
-        )
-
-    if guard is None:
-        return with_place
-    # Why a job waits depends on the replicas; all else lies in the store, and is answered here.
-    pending = guard([api.route("GET", "/v1/queue/status", with_place, scopes=ANY_SCOPE)])[0].app
-
-    async def status(call: Call) -> Response:
-        job = await _asked_for(queue, call)
-        if job.state is JobState.PENDING:
-            return _Elsewhere(pending)
-        return await answer(job, None)
-
-    return status
-
-
-async def _asked_for(queue: QueueService, call: Call) -> Job:
-    """The job of a request for its status; a worker key sees those of its own deployment."""
-    job = await queue.status(call.project_id, call.required("model"), call.required("request_id"))
-    if call.identity.key.deployment_id not in {None, job.deployment_id}:
-        raise NotFound(what="job", id=job.id)
-    return job
 
 
 def _results(queue: QueueService) -> Callable[[Call], Awaitable[Response]]:

@@ -32,7 +32,7 @@ def routes(api: Api, webhooks: WebhookService, signing: SigningService) -> list[
 def _of_job(webhooks: WebhookService) -> Callable[[Call], Awaitable[Response]]:
     async def of_job(call: Call) -> Response:
         found = await webhooks.of_job(call.project_id, call.required("model"), call.required("request_id"))
-        return json_response({"object": "list", "data": [_view(webhook) for webhook in found]})
+        return json_response({"object": "list", "data": [webhook_view(webhook) for webhook in found]})
 
     return of_job
 
@@ -58,8 +58,10 @@ def _secret_response(secrets: SigningSecrets) -> Response:
     return json_response(shown, headers={"Cache-Control": "no-store"})
 
 
-def _view(webhook: Webhook) -> dict[str, Any]:
+def webhook_view(webhook: Webhook) -> dict[str, Any]:
+    """What became of a webhook, as everybody sees it."""
     return {
+        "state": webhook.state,
         "attempt": webhook.attempt,
         "url": webhook.url,
         "tries": webhook.tries,

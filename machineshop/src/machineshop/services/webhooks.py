@@ -12,6 +12,7 @@ from sqlalchemy import Connection
 from machineshop.errors import NotFound
 from machineshop.models import Job
 from machineshop.services.signing import SECRET_PREFIX, SigningSecrets, SigningService
+from machineshop.states import TERMINAL_STATES
 from machineshop.store import jobs
 from machineshop.store import webhooks as store
 from machineshop.store.database import Database
@@ -56,6 +57,13 @@ class WebhookService:
         if await self._database.read(jobs.get, project_id, model, job_id) is None:
             raise NotFound(what="job", id=job_id)
         return await self._database.read(store.of_job, job_id)
+
+    async def of_ended(self, job: Job) -> Webhook | None:
+        """What became of the webhook of a job; None where it has none, or has not ended."""
+        if job.webhook_url is None or job.state not in TERMINAL_STATES:
+            return None
+        told = await self._database.read(store.of_job, job.id)
+        return told[-1] if told else None
 
     async def message(self, send: Send) -> Message | None:
         """What one send says; None where its job has been removed."""

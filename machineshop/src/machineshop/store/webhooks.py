@@ -11,6 +11,7 @@ from urllib.parse import urlsplit
 import msgspec
 from sqlalchemy import Connection, select
 
+from machineshop.states import WebhookState
 from machineshop.store.announcements import announce
 from machineshop.store.statement import Statement
 from machineshop.store.tables import webhooks
@@ -53,6 +54,15 @@ class Webhook(msgspec.Struct, frozen=True, kw_only=True):
     delivered_at: float | None
     next_try_at: float | None
     error: str | None
+
+    @property
+    def state(self) -> WebhookState:
+        """How far it is."""
+        if self.delivered_at is not None:
+            return WebhookState.DELIVERED
+        if self.next_try_at is None:
+            return WebhookState.GIVEN_UP
+        return WebhookState.PENDING if self.error is None else WebhookState.RETRYING
 
 
 def enqueue(conn: Connection, project_id: str, job_id: str, attempt: int, url: str, now: float) -> None:

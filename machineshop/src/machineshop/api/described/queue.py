@@ -9,7 +9,7 @@ from machineshop.api.described.shapes import Error, Id, Listed, Object, Time
 from machineshop.api.operation import Link, Operation, Query
 from machineshop.models import FairKey, Include, QueueSettings
 from machineshop.services.queue import MAX_BATCH, Submission
-from machineshop.states import JobState
+from machineshop.states import JobState, WebhookState
 
 
 class Submitted(msgspec.Struct):
@@ -67,12 +67,25 @@ class Place(msgspec.Struct):
     estimate: Estimate | None
 
 
+class WebhookShown(msgspec.Struct):
+    """What became of a job's webhook."""
+
+    state: WebhookState
+    attempt: int
+    url: str
+    tries: int
+    delivered_at: Time | None
+    next_try_at: Time | None
+    error: str | None
+
+
 class JobStatus(JobShown, kw_only=True):
     """A job, and where it stands."""
 
     progress_age_seconds: float | None
     chunks: list[Any] | None
     queue: Place | None
+    webhook: WebhookShown | None
 
 
 class JobPage(Listed[JobShown]):
@@ -160,7 +173,7 @@ SUBMIT = Operation(
     errors={404: None, 409: None},
     links=_NEXT,
 )
-STATUS = Operation(about="A job, and why it waits.", answer=JobStatus, query=(MODEL, REQUEST))
+STATUS = Operation(about="A job, why it waits, and the fate of its webhook.", answer=JobStatus, query=(MODEL, REQUEST))
 RESULTS = Operation(about="Several jobs, in the order of their ids.", answer=Listed[JobShown], errors={404: None})
 JOBS = Operation(
     about="A deployment's jobs, the newest first.",

@@ -2,20 +2,9 @@
 
 import msgspec
 
-from machineshop.api.described.queue import MODEL, REQUEST
+from machineshop.api.described.queue import MODEL, REQUEST, WebhookShown
 from machineshop.api.described.shapes import Listed, Time
 from machineshop.api.operation import Operation
-
-
-class WebhookShown(msgspec.Struct):
-    """What became of a job's webhook."""
-
-    attempt: int
-    url: str
-    tries: int
-    delivered_at: Time | None
-    next_try_at: Time | None
-    error: str | None
 
 
 class WebhookSecret(msgspec.Struct):
