@@ -244,13 +244,13 @@ def test_a_failed_deploy_says_what_goes_on_serving(jig: Jig, platform: FakePlatf
     platform.deploy("hello")
     platform.told = {
         "replica_events": {
-            "r-1": {**READY, "revision_id": "01a2091b-4b24-rev-one1"},
+            "r-1": {**READY, "revision_id": "01a2091b-4b24-rev-one1", "revision_number": 7},
             "r-2": {**CRASHED, "revision_id": "rev-2"},
         }
     }
     finished = jig("deploy")
     assert finished.code == 1
-    assert "The revision before, rev-one1, goes on serving.\n" in finished.err
+    assert "The revision before, 7 (rev-one1), goes on serving.\n" in finished.err
 
 
 def test_a_replica_that_never_gets_ready_is_given_up(jig: Jig, platform: FakePlatform, project: Path) -> None:

@@ -32,16 +32,23 @@ def test_where_nothing_worked_the_way_leads_to_what_did_not_fail() -> None:
 def test_the_revision_that_serves_is_marked_beside_the_one_that_is_to_run() -> None:
     events = [event(4, failed=True), event(8, failed=True), event(7, ready=True), event(7, ready=True)]
     lines = events_text(events, "rev-4", {"rev-7"}, NOW).splitlines()
-    assert ["4 *" in line for line in lines] == [False, True, False, False, False]
+    assert ["4 (rev-4) *" in line for line in lines] == [False, True, False, False, False]
+    assert lines[2].startswith("8 (rev-8) ")
     assert ["worked, serves" in line for line in lines] == [False, False, False, True, False]
 
 
 def test_a_difference_names_the_two_and_is_written_as_json() -> None:
-    old = {"revision_number": 1, "rollback_on_failure": False, "cpu": 1.0}
-    new = {"revision_number": 2, "rollback_on_failure": True, "cpu": 1.0, "volumes": [{"name": "words"}]}
+    old = {"revision_number": 1, "revision_id": "an-id-of-old-one1", "rollback_on_failure": False, "cpu": 1.0}
+    new = {
+        "revision_number": 2,
+        "revision_id": "an-id-of-new-one2",
+        "rollback_on_failure": True,
+        "cpu": 1.0,
+        "volumes": [{"name": "words"}],
+    }
     assert diff_text(old, new).splitlines() == [
-        "--- revision 1",
-        "+++ revision 2",
+        "--- revision 1 (old-one1)",
+        "+++ revision 2 (new-one2)",
         "- rollback_on_failure: false",
         "+ rollback_on_failure: true",
         '+ volumes: [{"name": "words"}]',

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from functools import partial
+from typing import Any
 
 import pytest
 from fake_platform import CRASHED, READY, RUNNING, WAITING
@@ -61,6 +62,9 @@ def test_what_serves_beside_a_failed_revision_is_named() -> None:
     old, older = {**READY, "revision_id": "rev-1"}, {**READY, "revision_id": "rev-0"}
     gone = {**READY, "revision_id": "rev-9", "replica_status": "Terminated"}
     assert goes_on_serving(deployment(CRASHED, old, gone), "rev-2") == "The revision before, rev-1, goes on serving."
+    numbered: dict[str, Any] = {**old, "revision_number": 1}
+    told = deployment(CRASHED, numbered)
+    assert goes_on_serving(told, "rev-2") == "The revision before, 1 (rev-1), goes on serving."
     assert goes_on_serving(deployment(old, older), "rev-2") == "The revisions before, rev-0 and rev-1, go on serving."
     assert goes_on_serving(deployment(CRASHED, READY), "rev-2") is None
     assert goes_on_serving(deployment(old, revision="rev-3"), "rev-2") is None

@@ -38,6 +38,14 @@ async def test_going_back_runs_the_old_revision_and_keeps_what_is_no_part_of_it(
     ]
 
 
+async def test_the_numbers_of_revisions_are_told_as_far_as_they_are_kept(
+    deployments: DeploymentService, deployment: Deployment
+) -> None:
+    second = await _run(deployments, deployment, "2")
+    asked = {deployment.revision_id, second.revision_id, "no-longer-kept"}
+    assert await deployments.revision_numbers(second, asked) == {deployment.revision_id: 1, second.revision_id: 2}
+
+
 async def test_the_revision_after_a_way_back_has_a_number_of_its_own(
     deployments: DeploymentService, deployment: Deployment
 ) -> None:

@@ -43,7 +43,7 @@ def test_the_way_back_by_hand_and_by_itself(platform: PlatformProcess, folder: P
     assert _version(platform) == 2
 
     back = platform.jig("rollback", cwd=folder)
-    assert "goes back to revision 1" in back.stdout + back.stderr
+    assert "goes back to revision 1 (" in back.stdout + back.stderr
     wait_for(lambda: _version(platform) == 1, "the first revision works again")
     diff = platform.jig("revisions", "diff", "1", "2", cwd=folder).stdout
     assert "- image: " in diff
@@ -64,7 +64,8 @@ def test_the_way_back_by_hand_and_by_itself(platform: PlatformProcess, folder: P
 
     listed = platform.jig("revisions", cwd=folder).stdout
     assert "failed: CrashLoopBackOff, rolled back" in listed
-    assert "1 *" in listed
+    active = platform.deployment(NAME)["revision_id"]
+    assert f"1 ({active[-8:]}) *" in listed
     assert "no such model" in platform.jig("revisions", "show", "3", cwd=folder).stdout
     platform.jig("destroy", "--yes", cwd=folder)
 

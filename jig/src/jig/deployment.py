@@ -10,6 +10,7 @@ from jig.config.model import Config, EnvironmentVariable, ModelMount, VolumeMoun
 from jig.errors import DeployError
 
 REVISION_VARIABLE = "TOGETHER_DEPLOYMENT_REVISION_ID"
+REVISION_SHOWN = 8
 BUNDLE, IMAGE = "bundle", "image"  # what GET /v1/runtime says under `accepts`
 LOCAL_RUNTIMES = ("process", "docker")  # their GPUs are those of one machine, which GET /v1/runtime counts
 
@@ -107,6 +108,12 @@ def revision_of(deployment: Mapping[str, Any]) -> str | None:
         if variable.get("name") == REVISION_VARIABLE:
             return str(variable.get("value"))
     return None
+
+
+def revision_name(number: object, revision: object) -> str:
+    """`14 (7d675543)`: a revision's number, where it is known, and as much of its id as people compare."""
+    short = str(revision or "-")[-REVISION_SHOWN:]
+    return short if number is None else f"{number} ({short})"
 
 
 def check_gpus(config: Config, runtime: Mapping[str, Any]) -> None:

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
+from jig.deployment import revision_name
 from jig.tables import columns, fields
 from jig.units import age
 
@@ -28,7 +29,7 @@ def events_text(events: Sequence[Mapping[str, Any]], active: str | None, serving
         is_active, serves = is_newest and revision == active, is_newest and revision in serving
         rows.append(
             (
-                f"{event.get('revision_number')}{' *' if is_active else ''}",
+                f"{name_of(event)}{' *' if is_active else ''}",
                 str(event.get("action")),
                 f"{age(event.get('activated_at'), now)} ago",
                 f"{fate(event)}{', serves' if serves else ''}",
@@ -72,7 +73,7 @@ def revision_text(revision: Mapping[str, Any], now: datetime) -> str:
 
 
 def diff_text(old: Mapping[str, Any], new: Mapping[str, Any]) -> str:
-    """What differs, under the two revisions' numbers, a line for each side; empty where nothing does."""
+    """What differs, under the two revisions' names, a line for each side; empty where nothing does."""
     before, after = flat(old), flat(new)
     lines = []
     for key in sorted({*before, *after}):
@@ -80,8 +81,13 @@ def diff_text(old: Mapping[str, Any], new: Mapping[str, Any]) -> str:
             continue
         lines += [f"- {key}: {before[key]}"] if key in before else []
         lines += [f"+ {key}: {after[key]}"] if key in after else []
-    head = [f"--- revision {old.get('revision_number')}", f"+++ revision {new.get('revision_number')}"]
+    head = [f"--- revision {name_of(old)}", f"+++ revision {name_of(new)}"]
     return "\n".join([*head, *lines]) if lines else ""
+
+
+def name_of(revision: Mapping[str, Any]) -> str:
+    """What it, or what an event put to work, is called."""
+    return revision_name(revision.get("revision_number"), revision.get("revision_id"))
 
 
 def flat(revision: Mapping[str, Any]) -> dict[str, str]:

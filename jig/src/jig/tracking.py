@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from enum import Enum
 from typing import Any
 
-from jig.deployment import revision_of
+from jig.deployment import revision_name, revision_of
 from jig.units import coarse, count
 
 READY_TIMEOUT_SECONDS = 120.0  # a replica that runs gets ready within this, or something is wrong
@@ -20,7 +20,6 @@ PREPARE_SECONDS = 480.0  # fetching an image or making an environment, before an
 IMAGE_PULL_TIMEOUT_SECONDS = 30.0
 DRAINING = "Draining"
 CRASH_REASONS = frozenset({"CrashLoopBackOff"})
-REVISION_SHOWN = 8
 IMAGE_REASONS = frozenset({"ImagePullBackOff", "ErrImagePull", "InvalidImageName"})
 
 
@@ -221,15 +220,12 @@ def is_running(event: Mapping[str, Any]) -> bool:
 
 
 def named_revision(deployment: Mapping[str, Any], revision: object) -> str:
-    """`14 (7d675543)`: a revision's number, where the deployment tells it, and as much of its id as people compare."""
+    """`14 (7d675543)`: a revision of this deployment; without its number where the deployment does not tell it."""
     failure = deployment.get("last_failure") or {}
-    numbers = {
-        failure.get("revision_id"): failure.get("revision_number"),
-        revision_of(deployment): deployment.get("revision_number"),
-    }
-    short = str(revision or "-")[-REVISION_SHOWN:]
-    number = numbers.get(str(revision))
-    return short if number is None else f"{number} ({short})"
+    events = (deployment.get("replica_events") or {}).values()
+    numbers = {each.get("revision_id"): each.get("revision_number") for each in (*events, failure)}
+    numbers[revision_of(deployment)] = deployment.get("revision_number")
+    return revision_name(numbers.get(str(revision)), revision)
 
 
 def describe(replica: Replica) -> str:

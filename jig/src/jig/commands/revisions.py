@@ -13,7 +13,7 @@ from jig.options import PROJECT_DEFAULTS, Name, NameOption, ProjectGlobals
 from jig.revisions import diff_text, events_text, last_that_worked, revision_text
 from jig.rollout import wait_until_ready
 from jig.session import Session
-from jig.tracking import READY_TIMEOUT_SECONDS, serving
+from jig.tracking import READY_TIMEOUT_SECONDS, named_revision, serving
 
 LISTED = 10
 MOST_LISTED = 100
@@ -79,13 +79,13 @@ def rollback(
     target = revision or previous(session, name, active(session, name))
     path = f"/v1/deployments/{name}/rollback"
     deployment: dict[str, Any] = session.client.post(path, {"revision_identifier": target})
-    number = deployment.get("revision_number")
+    named = named_revision(deployment, revision_of(deployment))
     if detach:
-        session.output.result(deployment, f"{name} goes back to revision {number}.")
+        session.output.result(deployment, f"{name} goes back to revision {named}.")
         return
-    session.output.note(f"{name} goes back to revision {number}.")
+    session.output.note(f"{name} goes back to revision {named}.")
     tracked, deployment = wait_until_ready(session, deployment, timeout)
-    session.output.result(deployment, f"{name} runs revision {number}: {tracked.reason}.")
+    session.output.result(deployment, f"{name} runs revision {named}: {tracked.reason}.")
 
 
 def events(session: Session, name: str, limit: int) -> dict[str, Any]:

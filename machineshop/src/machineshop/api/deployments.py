@@ -9,12 +9,13 @@ import msgspec
 from starlette.responses import Response, StreamingResponse
 from starlette.routing import Route
 
+from machineshop.api.deployment_view import config_view, event_view, failure_view, replica_view
 from machineshop.api.described import deployments as described
 from machineshop.api.durations import parse_duration, parse_time
 from machineshop.api.endpoint import Api, Call, iso
 from machineshop.errors import InvalidRequest, NotFound, RegistryAway
 from machineshop.http import json_response
-from machineshop.models import Deployment, DeploymentConfig, RevisionEvent, RevisionFailure
+from machineshop.models import Deployment, DeploymentConfig
 from machineshop.runtime.base import ArtifactKind, LogLine, Replica, ReplicaStatus, Runtime, VolumeVersion
 from machineshop.runtime.logs import in_batches
 from machineshop.services.audit import config_values
@@ -105,14 +106,14 @@ class _StoredDeployments:
             _number(call, "limit", DEFAULT_EVENTS) or DEFAULT_EVENTS,
             _number(call, "before", None),
         )
-        return json_response({"object": "list", "data": [_event_view(event) for event in events]})
+        return json_response({"object": "list", "data": [event_view(event) for event in events]})
 
     async def get_revision(self, call: Call) -> Response:
         revision = await self._deployments.get_revision(call.project_id, call.path["deployment"], call.path["revision"])
         expiries = await expiries_of(self._secrets, call.project_id, [revision.config])
         return json_response(
             {
-                **_config_view(revision.config, expiries),
+                **config_view(revision.config, expiries),
                 "object": "revision",
                 "id": revision.id,
                 "revision_id": revision.id,
@@ -120,7 +121,7 @@ class _StoredDeployments:
                 "protocol": "http",
                 "created_at": iso(revision.created_at),
                 "ready_at": iso(revision.ready_at),
-                "failure": None if revision.failure is None else _failure_view(revision.failure),
+                "failure": None if revision.failure is None else failure_view(revision.failure),
             }
         )
 
@@ -276,7 +277,7 @@ class _Deployments:
             failure = {
                 "revision_id": failed.id,
                 "revision_number": failed.number,
-                **_failure_view(failed.failure),
+                **failure_view(failed.failure),
             }
         return {**await self._view(deployment), "last_failure": failure}
 
@@ -287,7 +288,8 @@ class _Deployments:
     async def _view_with(self, deployment: Deployment, expiries: Mapping[str, float | None]) -> dict[str, Any]:
         replicas = await self._replicas(deployment.id)
         state = standing(deployment, replicas, time.time())
-        view = _config_view(deployment.config, expiries)
+        numbers = await self._deployments.revision_numbers(deployment, {each.revision_id for each in replicas})
+        view = config_view(deployment.config, expiries)
         # Clients find the active revision by this variable.
         revision = {"name": "TOGETHER_DEPLOYMENT_REVISION_ID", "value": deployment.revision_id}
         return {
@@ -303,7 +305,7 @@ class _Deployments:
             "ready_replicas": state.ready_replicas,
             "revision_id": deployment.revision_id,
             "revision_number": deployment.revision_number,
-            "replica_events": {replica.id: _replica_view(replica) for replica in replicas},
+            "replica_events": {each.id: replica_view(each, numbers.get(each.revision_id)) for each in replicas},
         }
 
 
@@ -312,56 +314,6 @@ async def expiries_of(
 ) -> Mapping[str, float | None]:
     """When the secrets of a project expire, where any of these configurations names one."""
     return await secrets.expiries(project_id) if any(secrets_of(config) for config in configs) else {}
-
-
-def _config_view(config: DeploymentConfig, expiries: Mapping[str, float | None]) -> dict[str, Any]:
-    view: dict[str, Any] = msgspec.to_builtins(config)
-    for variable in view["environment_variables"]:
-        expires_at = expiries.get(variable.get("value_from_secret", ""))
-        if expires_at is not None:
-            variable["value_from_secret_expires_at"] = iso(expires_at)
-    return view
-
-
-def _replica_view(replica: Replica) -> dict[str, Any]:
-    return {
-        "replica_status": replica.status,
-        "replica_status_reason": replica.reason,
-        "replica_status_message": replica.message,
-        "replica_ready_since": iso(replica.ready_since),
-        "revision_id": replica.revision_id,
-        "image": replica.image,
-        "replica_port": replica.port,
-        "restarts": replica.restarts,
-        "volume_preload_status": replica.volume_preload_status,
-        "volume_preload_started_at": iso(replica.volume_preload_started_at),
-        "volume_preload_completed_at": iso(replica.volume_preload_completed_at),
-    }
-
-
-def _event_view(event: RevisionEvent) -> dict[str, Any]:
-    return {
-        "object": "revision_event",
-        "event_number": event.number,
-        "revision_number": event.revision_number,
-        "revision_id": event.revision_id,
-        "action": event.action,
-        "activated_at": iso(event.activated_at),
-        "image": event.image,
-        "ready_at": iso(event.ready_at),
-        "failure": None if event.failure is None else _failure_view(event.failure),
-    }
-
-
-def _failure_view(failure: RevisionFailure) -> dict[str, Any]:
-    return {
-        "reason": failure.reason,
-        "message": failure.message,
-        "replica_id": failure.replica_id,
-        "log": failure.log,
-        "failed_at": iso(failure.failed_at),
-        "rolled_back": failure.rolled_back,
-    }
 
 
 def _is_version(image: str, version: str) -> bool:

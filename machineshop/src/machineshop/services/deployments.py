@@ -1,7 +1,7 @@
 """Deployments: what should run. Creating, changing and deleting them; the control loop makes it so."""
 
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Collection, Mapping
 from typing import Any, Protocol
 
 import msgspec
@@ -186,6 +186,12 @@ class DeploymentService:
         if revision is None:
             raise NotFound(what="revision", id=number_or_id, where=f" of '{deployment.name}'")
         return revision
+
+    async def revision_numbers(self, deployment: Deployment, revision_ids: Collection[str]) -> dict[str, int]:
+        """The numbers of some revisions of a deployment, by their ids, as far as they are kept."""
+        known = {deployment.revision_id: deployment.revision_number}
+        others = {each for each in revision_ids if each not in known}
+        return known | await self._database.read(revisions.numbers, deployment.id, others) if others else known
 
     async def resolve_image(self, project_id: str, image: str) -> str:
         """What a deployment of this image would run: the reference pinned by digest, where one is known.

@@ -1,5 +1,6 @@
 """The revisions of deployments, how they fared, and the events that made one of them the active one."""
 
+from collections.abc import Collection
 from typing import Any
 
 import msgspec
@@ -87,6 +88,14 @@ def get(conn: Connection, deployment_id: str, number_or_id: str) -> Revision | N
     if not found and len(number_or_id) >= SHORT_ID:
         found = _those(conn, deployment_id, revisions.c.id.endswith(number_or_id, autoescape=True))
     return found[0] if len(found) == 1 else None
+
+
+def numbers(conn: Connection, deployment_id: str, revision_ids: Collection[str]) -> dict[str, int]:
+    """The numbers of some revisions of a deployment, by their ids; without those that are no longer kept."""
+    query = select(revisions.c.id, revisions.c.number).where(
+        revisions.c.deployment_id == deployment_id, revisions.c.id.in_(sorted(revision_ids))
+    )
+    return {row.id: row.number for row in conn.execute(query)}
 
 
 def _those(conn: Connection, deployment_id: str, condition: ColumnElement[bool]) -> list[Revision]:

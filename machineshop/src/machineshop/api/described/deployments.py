@@ -88,6 +88,7 @@ class ReplicaShown(msgspec.Struct):
     replica_status_message: str | None
     replica_ready_since: Time | None
     revision_id: Id
+    revision_number: int | None
     image: str
     replica_port: int | None
     restarts: int
