@@ -15,6 +15,7 @@ from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
 from machineshop.errors import InvalidRequest
 from machineshop.http import error_response
+from machineshop.serving import Serving
 from machineshop.shortcut import SHORTCUT, Shortcut
 from machineshop.transport import HeadWithBody
 
@@ -81,6 +82,8 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         self._early = b""
         self._tunnel: Protocol | None = None
         self._extensions: dict[str, Any] = {}
+        self._idle_since = 0.0
+        self._serving = Serving(self.loop, self.tasks)
 
     def connection_made(self, transport: BaseTransport) -> None:
         """Expect the first request."""
@@ -93,6 +96,8 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         """Forget the connection."""
         self._stop_timer()
         super().connection_lost(exc)
+        self._unset_keepalive_if_required()
+        self._serving.end()
         if self._tunnel is not None:
             self._tunnel.connection_lost(exc)
 
@@ -107,7 +112,6 @@ class BoundedHttpProtocol(HttpToolsProtocol):
             self._keep_early(data)
             return
         self._unread_bytes += len(data)
-        self._unset_keepalive_if_required()
         try:
             self.parser.feed_data(data)
         except httptools.HttpParserUpgrade as upgrade:
@@ -181,9 +185,41 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         super().on_body(body)
         self._unread_bytes = 1 if self.cycle.response_complete else 0
 
+    def on_response_complete(self) -> None:
+        """Go on with the next request, or wait for it."""
+        self.server_state.total_requests += 1
+        if self.transport.is_closing():
+            return
+        self.flow.resume_reading()
+        if self.pipeline:
+            self._start_asgi_task(*self.pipeline.pop())
+            return
+        # One timer for many requests: it looks when the last of them was.
+        self._idle_since = self.loop.time()
+        if self.timeout_keep_alive_task is None:
+            self._expect_within(self.timeout_keep_alive)
+
+    def timeout_keep_alive_handler(self) -> None:
+        """Close a connection on which nothing has come for so long."""
+        self.timeout_keep_alive_task = None
+        if self.transport.is_closing() or not self._idle or self._unread_bytes:
+            return  # the end of that request, or the timer of its head, sees to it
+        left_seconds = self._idle_since + self.timeout_keep_alive - self.loop.time()
+        if left_seconds > 0:
+            self._expect_within(left_seconds)
+        else:
+            self.transport.close()
+
     def send_400_response(self, msg: str) -> None:
         """Answer what the parser gave up on."""
         self._refuse(self._fault or MalformedRequest(f"{msg} The server speaks HTTP/1.1 with the standard methods."))
+
+    def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
+        if not self._serving.take(cycle, app):
+            super()._start_asgi_task(cycle, app)
+
+    def _expect_within(self, seconds: float) -> None:
+        self.timeout_keep_alive_task = self.loop.call_later(seconds, self.timeout_keep_alive_handler)
 
     def _has_body(self) -> bool:
         lengths = {name: value for name, value in self.headers if name in (b"content-length", b"transfer-encoding")}

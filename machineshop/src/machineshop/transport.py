@@ -29,6 +29,10 @@ class HeadWithBody:
         else:
             self._transport.write(data)
 
+    def is_closing(self) -> bool:
+        """Whether it is closed, or will be."""
+        return self._transport.is_closing()
+
     def close(self) -> None:
         """Close once everything has been sent."""
         self._flush()

@@ -8,9 +8,9 @@ import gc
 import os
 import sys
 import threading
-from collections.abc import Sequence
+from collections.abc import Coroutine, Sequence
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn, TypeVar
 
 from .child import take_channel
 from .config import DEFAULT_PREDICT_PATH, Config, Flags, read_config
@@ -24,6 +24,7 @@ from .stacks import ignore_asking, tell_stacks
 from .worker import Worker
 
 EXIT_USAGE = 2
+Made = TypeVar("Made")
 
 TRIAL = "SPROCKET_TRIAL"
 """Names the folder of a trial; see `trial`."""
@@ -168,4 +169,13 @@ def _live(config: Config, model: Model) -> int:
             os._exit(ending.exit_code)
         return ending
 
-    return asyncio.run(main()).exit_code
+    return _run(main()).exit_code
+
+
+def _run(main: Coroutine[Any, Any, Made]) -> Made:
+    """Run it on an event loop that is ours alone: a model with coroutines has one of its own, which is asyncio's."""
+    try:
+        import uvloop  # noqa: PLC0415 - not there on every machine
+    except ImportError:
+        return asyncio.run(main)
+    return uvloop.run(main)

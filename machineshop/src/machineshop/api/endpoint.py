@@ -241,9 +241,14 @@ def _in_array(body: bytes, decoder: "msgspec.json.Decoder[T]") -> MalformedBody 
     return None
 
 
-@lru_cache(4096)  # the jobs of a batch share most of their times
 def iso(seconds: float | None) -> str | None:
     """A time for the wire: ISO 8601 in UTC with microseconds."""
     if seconds is None:
         return None
-    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
+    second, microseconds = divmod(round(seconds * 1_000_000), 1_000_000)
+    return f"{_iso_second(second)}.{microseconds:06d}Z"
+
+
+@lru_cache(256)  # most times on their way out are of the last few seconds
+def _iso_second(second: int) -> str:
+    return datetime.fromtimestamp(second, UTC).isoformat().removesuffix("+00:00")

@@ -1,0 +1,50 @@
+"""The task in which a connection's requests are answered, one after the other."""
+
+import asyncio
+from typing import Any
+
+from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
+
+
+class Serving:
+    """That of one connection. uvicorn makes one for each request, which costs as much as many an answer.
+
+    Args:
+        loop: The connection's.
+        tasks: Those that are at work: a server that stops waits for them.
+    """
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, tasks: "set[asyncio.Task[None]]") -> None:
+        self._loop = loop
+        self._tasks = tasks
+        self._task: asyncio.Task[None] | None = None
+        self._next: asyncio.Future[tuple[RequestResponseCycle, Any]] | None = None
+        self._ended = False
+
+    def take(self, cycle: RequestResponseCycle, app: Any) -> bool:
+        """Answer a request; whether it can: it may still have something to do for one that has its answer."""
+        if self._task is None:
+            self._task = self._loop.create_task(self._run(cycle, app))
+        elif self._next is not None:
+            waiting, self._next = self._next, None
+            waiting.set_result((cycle, app))
+        else:
+            return False
+        self._tasks.add(self._task)
+        return True
+
+    def end(self) -> None:
+        """No request comes any more."""
+        self._ended = True
+        if self._next is not None:
+            self._next.cancel()
+
+    async def _run(self, cycle: RequestResponseCycle, app: Any) -> None:
+        while True:
+            await cycle.run_asgi(app)
+            if self._task is not None:
+                self._tasks.discard(self._task)
+            if self._ended:
+                return
+            self._next = self._loop.create_future()
+            cycle, app = await self._next
