@@ -53,6 +53,9 @@ class Application:
         headers = [(b"content-length", str(len(answer)).encode())]
         await send({"type": "http.response.start", "status": 200, "headers": headers})
         await send({"type": "http.response.body", "body": answer})
+        if scope["path"] == "/busy":
+            self.waiting.set()
+            await self.go_on.wait()
 
 
 class Caller:
@@ -121,6 +124,10 @@ class Server:
         caller.send(data)
         return caller
 
+    async def tasks(self) -> int:
+        """How many tasks the server's loop has."""
+        return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(_count_tasks(), self.loop))
+
     def go_on(self) -> None:
         """Let every `/wait` answer that waits now."""
         self.loop.call_soon_threadsafe(self.application.go_on.set)
@@ -133,6 +140,10 @@ class Server:
         for caller in self.callers:
             caller.writer.close()
         self.callers.clear()
+
+
+async def _count_tasks() -> int:
+    return len(asyncio.all_tasks())
 
 
 @contextlib.contextmanager
@@ -421,3 +432,28 @@ async def test_a_head_is_asked_for_without_its_body(server: Server) -> None:
     answer = await caller.rest()
     assert b"content-length: 10" in answer
     assert answer.endswith(END)
+
+
+async def test_a_request_is_answered_while_the_one_before_it_has_still_something_to_do(server: Server) -> None:
+    caller = await server.call(b"GET /busy HTTP/1.1\r\nHost: x\r\n\r\n")
+    assert await caller.answer() == (200, {"path": "/busy", "size": 0})
+    assert await asyncio.to_thread(server.application.waiting.wait, 5)
+    for path in ("/during", "/again"):
+        caller.send(b"GET %b HTTP/1.1\r\nHost: x\r\n\r\n" % path.encode())
+        assert await caller.answer() == (200, {"path": path, "size": 0})
+    server.go_on()
+    caller.send(b"GET /after HTTP/1.1\r\nHost: x\r\n\r\n")
+    assert await caller.answer() == (200, {"path": "/after", "size": 0})
+
+
+async def test_a_connection_has_one_task_which_ends_with_it(server: Server) -> None:
+    before = await server.tasks()
+    caller = await server.call()
+    for _ in range(3):
+        caller.send(START + b"\r\n")
+        await caller.answer()
+        assert await server.tasks() == before + 1
+    caller.writer.close()
+    async with asyncio.timeout(5):
+        while await server.tasks() > before:
+            await asyncio.sleep(0.01)
