@@ -329,7 +329,7 @@ class Platform:
         )
         self.volumes = VolumeService(self.database, self.files.leftovers, origins.check)
         self.volume_uploads = VolumeUploads(self.database, self.storage.blobs, self.files.leftovers)
-        self.volume_sync = VolumeSync(self.database, self.files, origins.open)
+        self.volume_sync = VolumeSync(self.database, self.files, self.storage.blobs, origins.open)
 
     def _loops(self, watcher: PlatformWatcher) -> list[Loop]:
         """Those that one server at a time runs."""

@@ -429,3 +429,5 @@ class StoredFile(msgspec.Struct, frozen=True, kw_only=True):
     created_at: float
     digest: str | None = None
     """The SHA-256 of its bytes in hex digits; None where that is not known (yet)."""
+    origin_tag: str | None = None
+    """Which object of an origin it was copied from, in which state; None: it was uploaded."""

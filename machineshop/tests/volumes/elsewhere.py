@@ -16,6 +16,7 @@ from object_storage import ObjectStorage
 if TYPE_CHECKING:
     from volumes.conftest import Volumes
 
+PATH = "/v1/deployments/storage/volumes"
 KEYS = {"access_key_id": "AKIAIOSFODNN7EXAMPLE", "secret_access_key": "canary-of-the-keys"}
 
 
@@ -41,7 +42,8 @@ class Elsewhere:
 
     def new_sync(self) -> VolumeSync:
         """As another start of the server makes one."""
-        return VolumeSync(self.team.shop.database, self.team.shop.files, self.origins.open, self.clock)
+        shop = self.team.shop
+        return VolumeSync(shop.database, shop.files, shop.storage.blobs, self.origins.open, self.clock)
 
     def put(self, **objects: bytes) -> None:
         for path, data in objects.items():
@@ -57,6 +59,11 @@ class Elsewhere:
 
     async def create(self, name: str = "weights") -> dict[str, Any]:
         return await self.team.create_of(self.content(), name)
+
+    async def update(self, secret: str = "s3-keys") -> dict[str, Any]:
+        """The next version, copied to its end."""
+        await self.team.answer("PATCH", f"{PATH}/weights", {"content": self.content(secret)})
+        return await self.pass_until("ready")
 
     async def pass_until(self, status: str, name: str = "weights") -> dict[str, Any]:
         """Passes of the loop, each after all waits are over, until the volume is so."""

@@ -1,5 +1,6 @@
 """Where files of volumes are copied from: other people's stores of bytes, in the platform's words."""
 
+import hashlib
 import ipaddress
 from collections.abc import Callable, Iterator
 from typing import Any, Protocol
@@ -52,8 +53,25 @@ class OriginObject(msgspec.Struct, frozen=True):
     modified_at: float
 
 
+def tag_of(address: str, uri: str, found: OriginObject) -> str:
+    """Says which object in which state it is: two of one tag have the same bytes, as far as their storage is honest.
+
+    Arguments:
+        address: The storage's; an ETag says something beside others of the same storage alone.
+        uri: The prefix that the object was listed under.
+        found: The object.
+    """
+    said = msgspec.json.encode([address, uri, found.path, found.size, found.etag, found.modified_at])
+    return hashlib.sha256(said).hexdigest()
+
+
 class Origin(Protocol):
     """A folder elsewhere. Calls block, but for `break_off`, and belong in a thread; each may raise `OriginTrouble`."""
+
+    @property
+    def address(self) -> str:
+        """The URL of the storage that it is in."""
+        ...
 
     def objects(self) -> Iterator[list[OriginObject]]:
         """All objects in it, a page at a time; those that only stand for folders are left out."""

@@ -71,6 +71,12 @@ class S3Origin:
         self._http = GuardedHTTP(session, allows, CONNECT_SECONDS)
         self._client.meta.events.register("before-send.s3", self._send)
 
+    @property
+    def address(self) -> str:
+        """See `Origin`."""
+        found: str = self._client.meta.endpoint_url
+        return found
+
     def objects(self) -> Iterator[list[OriginObject]]:
         """See `Origin`."""
         paginator = self._client.get_paginator("list_objects_v2")

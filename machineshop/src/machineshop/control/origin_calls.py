@@ -29,6 +29,11 @@ class OriginCalls:
         self._origin = origin
         self._threads = threads
 
+    @property
+    def address(self) -> str:
+        """Of the storage."""
+        return self._origin.address
+
     async def pages(self) -> AsyncIterator[list[OriginObject]]:
         """All objects, a page at a time; a page may be empty."""
         pages = self._origin.objects()

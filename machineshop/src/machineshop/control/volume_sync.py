@@ -13,7 +13,8 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 
-from machineshop.blobs.origin import Origin, OriginObject, OriginTrouble
+from machineshop.blobs.base import BlobStore
+from machineshop.blobs.origin import Origin, OriginObject, OriginTrouble, tag_of
 from machineshop.control.copies import Copy, Key, Tries
 from machineshop.control.origin_calls import OriginCalls
 from machineshop.control.sync_turns import (
@@ -23,6 +24,7 @@ from machineshop.control.sync_turns import (
     next_to_give_way,
     next_up,
 )
+from machineshop.control.unchanged import Unchanged, Wanted
 from machineshop.errors import Conflict, InvalidRequest, MachineshopError, NotFound, PayloadTooLarge, Unavailable
 from machineshop.models import Volume, VolumeOrigin, VolumeVersion
 from machineshop.services.file_names import check_file_name
@@ -56,18 +58,25 @@ class VolumeSync:
     Args:
         database: The store.
         files: Takes what is copied.
+        blobs: Says what is there of what was copied before.
         open_origin: Opens the origin of a version.
         clock: Seconds since the epoch.
     """
 
     def __init__(
-        self, database: Database, files: FileService, open_origin: Opener, clock: Callable[[], float] = time.time
+        self,
+        database: Database,
+        files: FileService,
+        blobs: BlobStore,
+        open_origin: Opener,
+        clock: Callable[[], float] = time.time,
     ) -> None:
         self._database = database
         self._files = files
         self._open_origin = open_origin
         self._clock = clock
         self._checks = VolumeChecks(database)
+        self._unchanged = Unchanged(database, blobs, files.leftovers, clock)
         self._threads = ThreadPoolExecutor(MAX_VERSIONS_AT_ONCE * MAX_FILES_AT_ONCE, thread_name_prefix="volume-sync")
         self._copies: dict[Key, Copy] = {}
         self._turns: dict[str, int] = {}
@@ -169,7 +178,7 @@ class VolumeSync:
         origin = OriginCalls(await self._open_origin(volume.project_id, version.origin), self._threads)
         try:
             wanted = await self._listed(origin, volume, version)
-            todo = await self._missing(volume, version, wanted)
+            todo = await self._unchanged.missing(volume, version, wanted)
             is_done = await self._copy_all(key, origin, volume, todo)
         finally:
             await origin.close()
@@ -180,7 +189,7 @@ class VolumeSync:
         ):
             log.info("volumes.synced volume_id=%s version=%d files=%d", *key, len(wanted))
 
-    async def _listed(self, origin: OriginCalls, volume: Volume, version: VolumeVersion) -> dict[str, OriginObject]:
+    async def _listed(self, origin: OriginCalls, volume: Volume, version: VolumeVersion) -> dict[str, Wanted]:
         """What there is to copy, by the names that the files will have.
 
         Raises:
@@ -188,7 +197,7 @@ class VolumeSync:
             InvalidRequest: It cannot be the files of a volume.
         """
         prefix = volume_files.prefix_of(volume.name, version.number)
-        found: dict[str, OriginObject] = {}
+        found: dict[str, Wanted] = {}
         uri = "" if version.origin is None else version.origin.uri
         barren = 0
         try:
@@ -197,7 +206,7 @@ class VolumeSync:
                     known = len(found)
                     for each in page:
                         _check(prefix, each)
-                        found[prefix + each.path] = each
+                        found[prefix + each.path] = Wanted(each, tag_of(origin.address, uri, each))
                     barren += len(found) == known
                     if barren > MAX_BARREN_PAGES:
                         raise OriginTrouble(
@@ -212,31 +221,11 @@ class VolumeSync:
             raise OriginTrouble(text, is_final=False) from None
         if not found:
             raise OriginTrouble(f"There is no object under {uri}.", is_final=True)
-        if trouble := await asyncio.to_thread(trouble_in, [each.path for each in found.values()]):
+        if trouble := await asyncio.to_thread(trouble_in, [each.found.path for each in found.values()]):
             raise InvalidRequest(trouble)
         return found
 
-    async def _missing(
-        self, volume: Volume, version: VolumeVersion, wanted: dict[str, OriginObject]
-    ) -> dict[str, OriginObject]:
-        """What is not copied yet; files of an earlier try that are not there any more go."""
-        there = await self._database.read(volume_files.with_blobs, volume.project_id, volume.id, version.number)
-        gone = [file.name for file, _ in there if file.name not in wanted]
-        if gone:
-            keys = await self._database.write(volume_files.remove_named, volume.id, version.number, gone)
-            await self._files.leftovers.remove(keys)
-        # Our clock against theirs: where they differ by much, an object is copied once more, or one that was changed in
-        # the middle of a copy that was cut off, to the same size, is not.
-        current = {
-            file.name
-            for file, _ in there
-            if file.name in wanted
-            and file.size == wanted[file.name].size
-            and file.created_at > wanted[file.name].modified_at
-        }
-        return {name: each for name, each in wanted.items() if name not in current}
-
-    async def _copy_all(self, key: Key, origin: OriginCalls, volume: Volume, todo: dict[str, OriginObject]) -> bool:
+    async def _copy_all(self, key: Key, origin: OriginCalls, volume: Volume, todo: dict[str, Wanted]) -> bool:
         """Copy files; False where the copy has given way before the last of them."""
         left = list(reversed(todo.items()))
         copy = self._copies[key]
@@ -254,14 +243,14 @@ class VolumeSync:
             raise failed.exceptions[0] from failed
         return not left
 
-    async def _copy(self, copy: Copy, origin: OriginCalls, volume: Volume, name: str, found: OriginObject) -> None:
+    async def _copy(self, copy: Copy, origin: OriginCalls, volume: Volume, name: str, wanted: Wanted) -> None:
         async def counted(chunks: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
             async for chunk in chunks:
                 copy.received_bytes += len(chunk)
                 yield chunk
 
-        async with contextlib.aclosing(origin.chunks(found)) as chunks:
-            await self._files.copy(volume, name, counted(chunks), found.size)
+        async with contextlib.aclosing(origin.chunks(wanted.found)) as chunks:
+            await self._files.copy(volume, name, counted(chunks), wanted.found.size, wanted.tag)
 
     async def _troubled(self, key: Key, volume: Volume, message: str, *, is_final: bool) -> None:
         now = self._clock()

@@ -144,7 +144,9 @@ class FileService:
             await self._database.read(store.queue_of_attempt, project_id, attempt)
         return await self._take(project_id, name, parts, self._limit_bytes, attempt=attempt)
 
-    async def copy(self, volume: Volume, name: str, parts: AsyncIterable[bytes], limit_bytes: int) -> StoredFile:
+    async def copy(
+        self, volume: Volume, name: str, parts: AsyncIterable[bytes], limit_bytes: int, origin_tag: str
+    ) -> StoredFile:
         """Take a file's bytes from the origin of a version of a volume.
 
         Arguments:
@@ -152,6 +154,7 @@ class FileService:
             name: The file's name, with the version's prefix.
             parts: The bytes in pieces of any size.
             limit_bytes: How many there may be.
+            origin_tag: The object that they are of, as `blobs.origin.tag_of` says it.
 
         Raises:
             NotFound: The volume is gone; nothing was kept.
@@ -159,7 +162,8 @@ class FileService:
             PayloadTooLarge: There are more bytes; nothing was kept.
             DiskFull: There is no room; nothing was kept.
         """
-        return await self._take(volume.project_id, name, parts, limit_bytes, copied_into=volume.id)
+        of = volume.project_id
+        return await self._take(of, name, parts, limit_bytes, copied_into=volume.id, origin_tag=origin_tag)
 
     async def _take(
         self,
@@ -170,6 +174,7 @@ class FileService:
         *,
         attempt: AttemptId | None = None,
         copied_into: str | None = None,
+        origin_tag: str | None = None,
     ) -> StoredFile:
         upload = await self._uploads.create(f"{FILES}/{project_id}", new_id())
         try:
@@ -182,6 +187,7 @@ class FileService:
                 etag=etag,
                 created_at=self._clock(),
                 digest=etag,
+                origin_tag=origin_tag,
             )
             await self.keep(file, upload.publish, attempt, upload.key, copied_into)
             return file

@@ -267,11 +267,12 @@ _FIND = Statement(
 )
 _REPLACE = "DO UPDATE SET blob_key = excluded.blob_key, size = excluded.size, etag = excluded.etag, "
 _PUT = Statement(
-    "INSERT INTO files (project_id, name, blob_key, size, etag, created_at, job_id, digest, volume_id, volume_version) "
-    "VALUES (:project_id, :name, :blob_key, :size, :etag, :created_at, :job_id, :digest, :volume_id, :volume_version) "
+    "INSERT INTO files (project_id, name, blob_key, size, etag, created_at, job_id, digest, origin_tag, volume_id, "
+    "volume_version) VALUES (:project_id, :name, :blob_key, :size, :etag, :created_at, :job_id, :digest, :origin_tag, "
+    ":volume_id, :volume_version) "
     f"ON CONFLICT (project_id, name) {_REPLACE} created_at = excluded.created_at, job_id = excluded.job_id, "
-    "digest = excluded.digest, volume_id = excluded.volume_id, volume_version = excluded.volume_version, "
-    "hash_again_at = NULL"
+    "digest = excluded.digest, origin_tag = excluded.origin_tag, volume_id = excluded.volume_id, "
+    "volume_version = excluded.volume_version, hash_again_at = NULL"
 )
 _ONE_JOB = "project_id = :project_id AND id = :job_id"
 _HELD = Statement(f"SELECT state, attempt, deployment_id, replica_id, attempt_token FROM jobs WHERE {_ONE_JOB}")

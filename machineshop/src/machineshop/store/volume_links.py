@@ -1,13 +1,14 @@
 """Files of a volume that share the bytes of older ones, so that nobody has to send them again."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from enum import StrEnum
 from typing import Any
 
 from sqlalchemy import Connection
 
-from machineshop.models import StoredFile
-from machineshop.store import files, volume_files
+from machineshop.errors import NotFound
+from machineshop.models import StoredFile, Volume
+from machineshop.store import files, projects, volume_files
 from machineshop.store.files import FileRecord
 
 
@@ -69,12 +70,40 @@ def link(
     return held, replaced
 
 
+def link_copied(conn: Connection, volume: Volume, number: int, sources: Mapping[str, str], now: float) -> list[str]:
+    """Put files into a version that is being copied, each with the bytes of another one of the volume.
+
+    Arguments:
+        conn: The connection.
+        volume: Which.
+        number: The version.
+        sources: By the name of each new file that of the other one, which is copied from the same object.
+        now: Seconds since the epoch.
+
+    Returns:
+        The keys of blobs that files had before, which nobody may need now.
+
+    Raises:
+        NotFound: The project is gone, or the volume.
+        VolumeSealed: The version is not being copied any more.
+    """
+    projects.hold(conn, volume.project_id)
+    place = volume_files.place_of(conn, volume.project_id, f"{volume_files.prefix_of(volume.name, number)}-")
+    if place is None or place.volume_id != volume.id:
+        raise NotFound(what="volume", id=volume.id)
+    volume_files.begin_change(conn, place, is_copied=True)
+    rows = volume_files.named(conn, volume.project_id, [*sources, *sources.values()])
+    pairs = [(name, rows[source]) for name, source in sources.items()]
+    files.put_files(conn, [_shared(row, name, now, row["origin_tag"]) for name, row in pairs], place)
+    return [rows[name]["blob_key"] for name in sources if name in rows]
+
+
 def _is_to_be_hashed(row: Any) -> bool:
     """Whether its digest will be known in a moment: not where its bytes are not in the storage."""
     return row["digest"] is None and row["hash_again_at"] is None
 
 
-def _shared(source: Any, name: str, now: float) -> FileRecord:
+def _shared(source: Any, name: str, now: float, origin_tag: str | None = None) -> FileRecord:
     file = StoredFile(
         project_id=source["project_id"],
         name=name,
@@ -82,5 +111,6 @@ def _shared(source: Any, name: str, now: float) -> FileRecord:
         etag=source["etag"],
         created_at=now,
         digest=source["digest"],
+        origin_tag=origin_tag,
     )
     return FileRecord(file, source["blob_key"])

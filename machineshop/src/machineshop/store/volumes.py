@@ -239,6 +239,16 @@ def copied(conn: Connection) -> list[tuple[Volume, VolumeVersion]]:
     return [(by_id[each.volume_id], each) for each in found if each.volume_id in by_id]
 
 
+def newest_from(conn: Connection, volume_id: str, uri: str) -> int | None:
+    """The newest version of a volume that is ready and was copied from there; None: there is none."""
+    mine = and_(
+        volume_versions.c.volume_id == volume_id,
+        volume_versions.c.state == str(VolumeState.READY),
+        volume_versions.c.origin_uri == uri,
+    )
+    return conn.execute(select(func.max(volume_versions.c.number)).where(mine)).scalar()
+
+
 def move(conn: Connection, volume_id: str, number: int, target: VolumeState, now: float, message: str = "") -> bool:
     """Bring a version that is copied into another state; False where that is no longer to be done."""
     sources = [str(state) for state, targets in VOLUME_MOVES.items() if target in targets]

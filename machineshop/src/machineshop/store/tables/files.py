@@ -35,6 +35,8 @@ files = Table(
     Column("volume_version", Integer),
     # Its bytes were not in the storage when they were to be hashed: when they are looked for again.
     Column("hash_again_at", Timestamp),
+    # What it was copied from: the same tag, the same object, unchanged. Empty: it was uploaded.
+    Column("origin_tag", String),
 )
 Index("ix_files_job_id", files.c.job_id)
 # Whether a blob is anybody's: files with the same bytes may share one.
