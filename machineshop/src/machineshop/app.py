@@ -93,6 +93,7 @@ from machineshop.services.targets import targets_of
 from machineshop.services.traffic import Traffic
 from machineshop.services.volume_files import VolumeContents
 from machineshop.services.volume_origins import VolumeOrigins
+from machineshop.services.volume_removal import VolumeRemoval
 from machineshop.services.volume_uploads import VolumeUploads
 from machineshop.services.volumes import VolumeService
 from machineshop.services.webhooks import WebhookService
@@ -328,6 +329,7 @@ class Platform:
             own_bucket=own,
         )
         self.volumes = VolumeService(self.database, self.files.leftovers, origins.check)
+        self.volume_removal = VolumeRemoval(self.database, self.files.leftovers)
         self.volume_uploads = VolumeUploads(self.database, self.storage.blobs, self.files.leftovers)
         self.volume_sync = VolumeSync(self.database, self.files, self.storage.blobs, origins.open)
 
@@ -348,6 +350,8 @@ class Platform:
         self.deliverer.on_room(deliver.wake)
         sync = loop("sync-volumes", self.volume_sync.run_once, SYNC_SECONDS)
         self.database.on_announced(VOLUMES, sync.wake)
+        remove = loop("remove-volumes", self.volume_removal.run_once, CLEAN_SECONDS)
+        self.database.on_announced(VOLUMES_GONE, remove.wake)
         loops = [
             reconcile,
             scale,
@@ -356,6 +360,7 @@ class Platform:
             loop("reclaim", Reclaimer(self.queue, self.runtime).run_once, RECLAIM_SECONDS),
             deliver,
             sync,
+            remove,
             loop("clean-registry", self.registry.clean, CLEAN_SECONDS),
             loop("collect-garbage", GarbageCollector(self.database, self.storage.blobs).run_once, COLLECT_SECONDS),
             loop("expire-secrets", self.secrets.expire, CLEAN_SECONDS),

@@ -26,6 +26,7 @@ from machineshop.services.identity import IdentityService
 from machineshop.services.multipart import MultipartService
 from machineshop.services.queue import QueueService
 from machineshop.services.volume_files import VolumeContents
+from machineshop.services.volume_removal import VolumeRemoval
 from machineshop.services.volume_uploads import VolumeUploads
 from machineshop.services.volumes import VolumeService
 from machineshop.states import JobVerb
@@ -63,6 +64,7 @@ class Shop:
             database, self.storage, self.files, lambda: f"http://{self.host}", clock=clock, limit_bytes=LIMIT_BYTES
         )
         self.volumes = VolumeService(database, self.files.leftovers, lambda _: None, clock)
+        self.removal = VolumeRemoval(database, self.files.leftovers)
         self.contents = VolumeContents(database, self.storage.blobs, clock)
         uploads = VolumeUploads(database, self.storage.blobs, self.files.leftovers, clock)
         api = Api(identity)
@@ -100,6 +102,10 @@ class Shop:
         answer = await client.get(f"/v1/storage/{quote(name)}", headers={"Authorization": f"Bearer {ADMIN_KEY}"})
         assert answer.status_code in {200, 404}, answer.text
         return answer.content if answer.status_code == 200 else None
+
+    async def remove_gone(self) -> int:
+        """What the loop does after a volume was deleted."""
+        return await self.removal.run_once(self.clock.now)
 
     async def clean(self) -> int:
         """What the loop does each minute."""

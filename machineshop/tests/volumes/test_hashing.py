@@ -87,4 +87,5 @@ async def test_whoever_mounts_what_is_gone_is_told_so(team: Volumes) -> None:
     assert (await team.describe())["status_message"] == ""
     assert "'b' are not in" in (await team.describe())["version_history"]["0"]["status_message"]
     await team.shop.volumes.delete(team.project_id, "weights")
+    await team.shop.remove_gone()
     assert await team.shop.contents.hash_new(team.shop.clock.now + HASH_AGAIN_SECONDS) == 0

@@ -17,7 +17,7 @@ from machineshop.services.leftovers import Leftovers
 from machineshop.services.volume_rules import Claim, VolumeContent, VolumeFields
 from machineshop.services.volumes import VolumeService
 from machineshop.store import files as stored_files
-from machineshop.store import volumes as stored_volumes
+from machineshop.store import volume_removal
 from machineshop.store.database import Database
 from machineshop.store.files import FileRecord
 from volumes.conftest import VOLUMES, Volumes
@@ -152,7 +152,8 @@ async def test_bytes_are_there_as_long_as_a_row_names_them(team: Volumes, other:
 
 async def test_a_crash_before_the_bytes_of_a_volume_are_removed_leaves_none(team: Volumes, shop: Shop) -> None:
     await team.create(a=b"x", b=b"y")
-    await shop.database.write(stored_volumes.delete_volume, team.project_id, "weights")
+    await shop.database.write(volume_removal.delete_volume, team.project_id, "weights")
+    await shop.database.write(volume_removal.remove_files, 10)
     assert len(shop.blobs()) == 2
     shop.clock.now += 120
     await shop.new_service().clean(shop.clock.now)

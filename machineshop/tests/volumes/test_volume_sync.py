@@ -312,6 +312,7 @@ async def test_a_volume_that_is_deleted_meanwhile_gets_nothing(
     await elsewhere.team.create(a=b"another of this name")
     go_on.set()
     await elsewhere.settled()
+    await elsewhere.team.shop.remove_gone()
     assert await elsewhere.team.read("weights/0/a") == b"another of this name"
     elsewhere.clock.now += 120
     await elsewhere.team.shop.clean()

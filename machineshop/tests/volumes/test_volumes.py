@@ -310,6 +310,7 @@ async def test_a_mounted_volume_is_not_deleted(team: Volumes) -> None:
     assert (await team.refused("GET", f"{VOLUMES}/weights"))[0] == 404
     assert await team.read("weights/0/a") is None
     assert await team.read("weights/1/draft") is None
+    await team.shop.remove_gone()
     assert team.shop.blobs() == set()
     # An older revision that mounted it cannot come back, even where another has the name.
     await team.create(a=b"another")
@@ -361,6 +362,7 @@ async def test_what_a_volume_has_need_not_be_uploaded_again(team: Volumes) -> No
     assert await team.read("weights/1/moved/b") == b"beta"
     assert len(team.shop.blobs()) == 3, "five files, three contents"
     await team.answer("DELETE", f"{VOLUMES}/weights")
+    await team.shop.remove_gone()
     assert team.shop.blobs() == set()
 
 
@@ -454,6 +456,7 @@ async def test_whoever_mounts_gets_every_file_with_its_digest(team: Volumes) -> 
     await team.answer("DELETE", f"{VOLUMES}/weights")
     with pytest.raises(ArtifactMissing):
         await contents.volume_files(team.project_id, made["id"], 0)
+    await team.shop.remove_gone()
     with pytest.raises(ArtifactMissing, match="was deleted"):
         await contents.open_file(twice[0][0])
     with pytest.raises(ArtifactMissing, match="was deleted"):

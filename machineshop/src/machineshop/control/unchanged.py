@@ -14,6 +14,7 @@ from machineshop.blobs.origin import OriginObject
 from machineshop.models import StoredFile, Volume, VolumeVersion
 from machineshop.runtime.volumes.fetch import each
 from machineshop.services.leftovers import Leftovers
+from machineshop.services.volume_early import adopt
 from machineshop.services.volumes import LINKED_AT_A_TIME
 from machineshop.store import volume_files, volume_links, volumes
 from machineshop.store.database import Database
@@ -54,6 +55,7 @@ class Unchanged:
             NotFound: The volume is gone.
             VolumeSealed: The version is not being copied any more.
         """
+        await adopt(self._database, volume, version.number)  # to be removed, if the origin has none of its name
         there = await self._database.read(volume_files.with_blobs, volume.project_id, volume.id, version.number)
         await self._remove(volume, version, [file.name for file, _ in there if file.name not in wanted])
         current = {file.name for file, _ in there if file.name in wanted and file.origin_tag == wanted[file.name].tag}

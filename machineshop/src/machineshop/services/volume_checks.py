@@ -8,6 +8,7 @@ from weakref import WeakValueDictionary
 
 from machineshop.errors import Conflict
 from machineshop.ids import new_id
+from machineshop.services.volume_early import adopt
 from machineshop.services.volume_paths import PathCheck
 from machineshop.store import volume_checks as store
 from machineshop.store.database import Database
@@ -53,6 +54,7 @@ class VolumeChecks:
         volume, number = version.volume, version.number
         turn = self._turns.setdefault(volume.project_id, asyncio.Lock())
         async with turn, self._room:
+            await adopt(self._database, volume, number)
             check_id = await self._database.write(store.begin, volume.id, number, new_id())
             if check_id is None:
                 return

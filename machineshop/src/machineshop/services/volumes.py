@@ -13,11 +13,12 @@ import msgspec
 from machineshop.errors import Conflict, InvalidRequest, NotFound
 from machineshop.ids import new_id
 from machineshop.models import Contents, StoredFile, Volume, VolumeOrigin, VolumeVersion
+from machineshop.services import volume_early
 from machineshop.services.leftovers import Leftovers
 from machineshop.services.volume_checks import VolumeChecks
 from machineshop.services.volume_rules import Claim, VolumeFields, check_claims, origin_of, required
 from machineshop.states import VolumeState
-from machineshop.store import volume_files, volume_links
+from machineshop.store import volume_files, volume_links, volume_removal
 from machineshop.store import volumes as store
 from machineshop.store.database import Database
 from machineshop.store.volume_links import Held
@@ -114,8 +115,9 @@ class VolumeService:
         volume = Volume(
             id=new_id(), project_id=project_id, name=name, current_version=0, created_at=now, updated_at=now
         )
-        unneeded = await self._database.write(store.insert, volume, _new_version(volume.id, 0, origin, now))
-        await self._leftovers.remove(unneeded)
+        early = await self._database.read(volume_files.loose, project_id, name, 0, "", volume_early.AT_A_TIME)
+        await self._database.write(store.insert, volume, _new_version(volume.id, 0, origin, now), early)
+        await self._settle_early(volume, 0, origin)
         return await self.describe(project_id, volume.name)
 
     async def list_all(self, project_id: str) -> list[SeenVolume]:
@@ -190,10 +192,10 @@ class VolumeService:
                 self._check_origin(origin)
             now = self._clock()
             added = _new_version(volume.id, number, origin, now)
-            unneeded = await self._checks.sealing(
-                lambda: self._database.write(store.add_version, project_id, added, now)
-            )
-            await self._leftovers.remove(unneeded)
+            first = (project_id, volume.name, number, "", volume_early.AT_A_TIME)
+            early = await self._database.read(volume_files.loose, *first)
+            await self._checks.sealing(lambda: self._database.write(store.add_version, project_id, added, early, now))
+            await self._settle_early(volume, number, origin)
         return await self.describe(project_id, volume.name)
 
     async def seal(self, project_id: str, name_or_id: str) -> Volume:
@@ -214,13 +216,13 @@ class VolumeService:
     async def delete(self, project_id: str, name_or_id: str) -> Volume:
         """Take a volume away with all its versions and files, also those of a version that was never made.
 
+        Nobody sees any of it from then on; the bytes go soon (`VolumeRemoval`).
+
         Raises:
             NotFound: The project has no such volume.
             VolumeMounted: A deployment mounts it.
         """
-        volume, blob_keys = await self._database.write(store.delete_volume, project_id, name_or_id)
-        await self._leftovers.remove(blob_keys)
-        return volume
+        return await self._database.write(volume_removal.delete_volume, project_id, name_or_id)
 
     async def list_files(
         self, project_id: str, name_or_id: str, number: int, after: str, limit: int
@@ -270,6 +272,13 @@ class VolumeService:
             await self._leftovers.remove(replaced)
             held += some
         return held
+
+    async def _settle_early(self, volume: Volume, number: int, origin: VolumeOrigin | None) -> None:
+        """What was uploaded for a version before it was made becomes its files, unless it is copied from elsewhere."""
+        if origin is None:
+            await volume_early.adopt(self._database, volume, number)
+        else:
+            await volume_early.clear(self._database, self._leftovers, volume, number)
 
     async def _seen(
         self,

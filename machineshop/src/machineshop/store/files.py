@@ -19,7 +19,7 @@ from machineshop.models import StoredFile
 from machineshop.states import JobState
 from machineshop.store import projects, settings, volume_files
 from machineshop.store.statement import Statement
-from machineshop.store.tables import attempt_files, files, jobs
+from machineshop.store.tables import attempt_files, files, gone_volumes, jobs
 from machineshop.store.volume_files import Place
 
 SIGNING_KEY = "storage_signing_key"
@@ -107,7 +107,9 @@ def remove_file(conn: Connection, project_id: str, name: str) -> str | None:
     place = volume_files.place_of(conn, project_id, name)
     if place is not None:
         volume_files.begin_change(conn, place)
-    return conn.execute(delete(files).where(_is(project_id, name)).returning(files.c.blob_key)).scalar()
+    is_seen = files.c.volume_id.is_(None) | files.c.volume_id.not_in(select(gone_volumes.c.id))
+    removal = delete(files).where(_is(project_id, name), is_seen)
+    return conn.execute(removal.returning(files.c.blob_key)).scalar()
 
 
 def held_attempt(
@@ -263,7 +265,8 @@ def _placed(record: FileRecord, place: Place | None) -> dict[str, Any]:
 
 _FIND = Statement(
     f"SELECT {', '.join(StoredFile.__struct_fields__)}, blob_key, job_id FROM files "
-    "WHERE project_id = :project_id AND name = :name"
+    "WHERE project_id = :project_id AND name = :name "
+    "AND NOT EXISTS (SELECT 1 FROM gone_volumes WHERE gone_volumes.id = files.volume_id)"
 )
 _REPLACE = "DO UPDATE SET blob_key = excluded.blob_key, size = excluded.size, etag = excluded.etag, "
 _PUT = Statement(

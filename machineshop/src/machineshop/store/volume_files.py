@@ -9,15 +9,14 @@ import re
 from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
-from sqlalchemy import ColumnElement, Connection, RowMapping, and_, case, delete, exists, func, select, update
+from sqlalchemy import ColumnElement, Connection, RowMapping, and_, delete, exists, func, select, update
 
 from machineshop.errors import InvalidRequest, NotFound, VolumeSealed
-from machineshop.models import Contents, StoredFile
+from machineshop.models import Contents, StoredFile, Volume
 from machineshop.states import VolumeState
+from machineshop.store.statement import Statement
 from machineshop.store.tables import files, volume_versions, volumes
 
-# Databases bound how many values one statement has.
-_NAMES_AT_A_TIME = 500
 _PLACE = re.compile(r"([^/]+)/(0|[1-9][0-9]{0,8})/.")
 _WHYS = {
     VolumeState.PENDING: "they are copied from elsewhere",
@@ -25,6 +24,7 @@ _WHYS = {
     VolumeState.READY: "it is sealed: a newer version, a deployment or a prewarm has settled it",
     VolumeState.FAILED: "it has failed",
 }
+_SETTLED = (VolumeState.READY, VolumeState.FAILED)
 FILE_COLUMNS = [files.c[name] for name in StoredFile.__struct_fields__]
 
 
@@ -111,18 +111,37 @@ def in_version(volume_id: str, number: int) -> ColumnElement[bool]:
     return and_(files.c.volume_id == volume_id, files.c.volume_version == number)
 
 
-def adopt(conn: Connection, project_id: str, volume_id: str, volume_name: str, number: int) -> None:
-    """Make files that were stored before there was such a volume those of its version."""
+def loose(conn: Connection, project_id: str, volume_name: str, number: int, after: str, limit: int) -> list[str]:
+    """Names of files that were stored for a version before it was made, `limit` at most, from the one after `after` on.
+
+    All files of the project are looked at, so it is for readers.
+    """
     prefix = prefix_of(volume_name, number)
-    mine = and_(
+    is_loose = and_(
         files.c.project_id == project_id,
+        files.c.name > after,
         func.substr(files.c.name, 1, len(prefix)) == prefix,
         files.c.volume_id.is_(None),
     )
-    # The ETag of what came in one piece is its digest.
-    digest = case((files.c.etag.contains("-"), None), else_=files.c.etag)
-    values = {"volume_id": volume_id, "volume_version": number, "job_id": None, "digest": digest}
-    conn.execute(update(files).where(mine).values(**values))
+    return list(conn.execute(select(files.c.name).where(is_loose).order_by(files.c.name).limit(limit)).scalars())
+
+
+def adopt(conn: Connection, volume: Volume, number: int, names: Sequence[str]) -> bool:
+    """Make files that were stored for a version before it was made the version's; False where it takes no files now."""
+    place = place_of(conn, volume.project_id, f"{prefix_of(volume.name, number)}-")
+    if place is None or place.volume_id != volume.id or place.state in _SETTLED:
+        return False
+    if place.is_checked:
+        forget_check(conn, volume.id, number)
+    if names:
+        values = {"project_id": volume.project_id, "volume_id": volume.id, "volume_version": number}
+        _ADOPT.run_each(conn, [{**values, "name": name} for name in names])
+    return True
+
+
+def remove_uploaded(conn: Connection, volume_id: str, number: int, limit: int) -> list[str]:
+    """Remove files that were uploaded for a version which is copied instead; returns the keys of their blobs."""
+    return remove_some(conn, and_(in_version(volume_id, number), files.c.origin_tag.is_(None)), limit)
 
 
 def list_files(conn: Connection, volume_id: str, number: int, after: str, limit: int) -> list[StoredFile]:
@@ -151,19 +170,22 @@ def has_files(conn: Connection, volume_id: str, number: int) -> bool:
     return bool(conn.execute(select(exists().where(in_version(volume_id, number)))).scalar_one())
 
 
-def remove(conn: Connection, condition: ColumnElement[bool]) -> list[str]:
-    """Remove the rows of files; returns the keys of their blobs, which others may have too."""
-    return list(conn.execute(delete(files).where(condition).returning(files.c.blob_key)).scalars())
+def remove_some(conn: Connection, condition: ColumnElement[bool], limit: int) -> list[str]:
+    """Remove some of a volume's files, `limit` at most; returns the keys of their blobs, which others may have too."""
+    # In the order in which whoever stores several files of such names holds them, or each could wait for the other.
+    query = select(files.c.project_id, files.c.name, files.c.blob_key).where(condition)
+    query = query.order_by(files.c.volume_version, files.c.name).limit(limit).with_for_update()
+    rows = conn.execute(query).all()
+    if rows:
+        _REMOVE.run_each(conn, [{"project_id": row.project_id, "name": row.name} for row in rows])
+    return [row.blob_key for row in rows]
 
 
 def remove_named(conn: Connection, volume_id: str, number: int, names: Sequence[str]) -> list[str]:
-    """Remove some files of a version that is being copied; returns the keys of their blobs."""
-    found: list[str] = []
+    """Remove some hundred files of a version that is being copied; returns the keys of their blobs."""
     forget_check(conn, volume_id, number)
-    for at in range(0, len(names), _NAMES_AT_A_TIME):
-        some = files.c.name.in_(names[at : at + _NAMES_AT_A_TIME])
-        found += remove(conn, and_(in_version(volume_id, number), some))
-    return found
+    named = and_(in_version(volume_id, number), files.c.name.in_(names))
+    return list(conn.execute(delete(files).where(named).returning(files.c.blob_key)).scalars())
 
 
 def unhashed(conn: Connection, now: float, limit: int) -> list[tuple[StoredFile, str]]:
@@ -217,3 +239,13 @@ def named(conn: Connection, project_id: str, names: Sequence[str]) -> dict[str, 
 
 def _with_key(row: RowMapping) -> tuple[StoredFile, str]:
     return StoredFile(**{column.name: row[column.name] for column in FILE_COLUMNS}), row["blob_key"]
+
+
+# One by one, by the key: databases that know too little of a table may go through all of it for a list of names.
+_ONE = "WHERE project_id = :project_id AND name = :name"
+_REMOVE = Statement(f"DELETE FROM files {_ONE}")
+# The ETag of what came in one piece is its digest.
+_ADOPT = Statement(
+    "UPDATE files SET volume_id = :volume_id, volume_version = :volume_version, job_id = NULL, "
+    f"digest = CASE WHEN replace(etag, '-', '') = etag THEN etag END {_ONE} AND volume_id IS NULL"
+)

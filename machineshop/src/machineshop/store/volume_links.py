@@ -48,7 +48,8 @@ def link(
     """
     prefix = volume_files.prefix_of(volume_name, number)
     place = volume_files.open_place(conn, project_id, volume_name, number)
-    there = volume_files.named(conn, project_id, [prefix + path for path, _, _ in wanted])
+    rows = volume_files.named(conn, project_id, [prefix + path for path, _, _ in wanted])
+    there = {name: row for name, row in rows.items() if row["volume_id"] == place.volume_id}
     known = volume_files.with_digests(conn, place.volume_id, [digest for _, _, digest in wanted])
     held: list[Held] = []
     linked: list[FileRecord] = []
@@ -59,8 +60,8 @@ def link(
             held.append(Held.PRESENT)
         elif source is not None and source["size"] == size:
             linked.append(_shared(source, prefix + path, now))
-            if found is not None:
-                replaced.append(found["blob_key"])
+            if prefix + path in rows:
+                replaced.append(rows[prefix + path]["blob_key"])
             held.append(Held.LINKED)
         elif found is not None and found["size"] == size and _is_to_be_hashed(found):
             held.append(Held.HASHING)

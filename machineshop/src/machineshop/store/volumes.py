@@ -4,10 +4,10 @@ from collections.abc import Sequence
 from typing import Any
 
 import msgspec
-from sqlalchemy import ColumnElement, Connection, Select, and_, delete, func, or_, select
+from sqlalchemy import ColumnElement, Connection, Select, and_, func, or_, select
 from sqlalchemy.exc import IntegrityError
 
-from machineshop.errors import AlreadyExists, InvalidRequest, NotFound, VolumeMounted, VolumeUnusable
+from machineshop.errors import AlreadyExists, InvalidRequest, NotFound, VolumeUnusable
 from machineshop.models import Volume, VolumeMount, VolumeOrigin, VolumeVersion
 from machineshop.states import VOLUME_MOVES, VolumeState
 from machineshop.store import volume_checks, volume_files
@@ -15,7 +15,7 @@ from machineshop.store.announcements import announce
 from machineshop.store.deployment_rows import decode_config
 from machineshop.store.naming import named
 from machineshop.store.revisions import last_that_worked
-from machineshop.store.tables import deployments, files, revisions, volume_versions, volumes
+from machineshop.store.tables import deployments, revisions, volume_versions, volumes
 
 # Announced when there is something for the loop that fills volumes to do.
 VOLUMES = "volumes"
@@ -30,10 +30,14 @@ _UNTRIED = revisions.c.ready_at.is_(None).label("untried")
 _FINAL = {state for state, moves in VOLUME_MOVES.items() if not moves}
 
 
-def insert(conn: Connection, volume: Volume, version: VolumeVersion) -> list[str]:
-    """Add a volume with its first version, which has what is stored under its prefix already, unless it is copied.
+def insert(conn: Connection, volume: Volume, version: VolumeVersion, early: Sequence[str]) -> None:
+    """Add a volume with its first version, and with some of the files that were stored for it before.
 
-    Returns the keys of blobs that nobody may need now: what was uploaded for a version that is copied instead.
+    Arguments:
+        conn: The connection.
+        volume: The volume.
+        version: The version.
+        early: The names of these files. Whatever else there is of them is the caller's to adopt.
 
     Raises:
         AlreadyExists: The project has one of this name.
@@ -46,13 +50,27 @@ def insert(conn: Connection, volume: Volume, version: VolumeVersion) -> list[str
         conn.execute(volumes.insert().values(**msgspec.structs.asdict(volume)))
     except IntegrityError as error:
         raise AlreadyExists(what="volume", name=volume.name) from error
-    return _begin(conn, volume, version)
+    _begin(conn, volume, version, early)
 
 
 def get(conn: Connection, project_id: str, name_or_id: str) -> Volume | None:
     """A volume by its name or id."""
     row = conn.execute(_named(project_id, name_or_id)).mappings().first()
     return None if row is None else Volume(**row)
+
+
+def locked(conn: Connection, project_id: str, name_or_id: str = "", *, id_: str = "") -> Volume:
+    """A volume by its name or id; nobody else changes it until the end of the transaction.
+
+    Raises:
+        NotFound: The project has no such volume.
+    """
+    by_id = select(volumes).where(volumes.c.project_id == project_id, volumes.c.id == id_)
+    query = by_id if id_ else _named(project_id, name_or_id)
+    row = conn.execute(query.with_for_update()).mappings().first()
+    if row is None:
+        raise NotFound(what="volume", id=id_ or name_or_id)
+    return Volume(**row)
 
 
 def list_all(conn: Connection, project_id: str) -> list[Volume]:
@@ -73,17 +91,22 @@ def version(conn: Connection, volume_id: str, number: int) -> VolumeVersion | No
     return None if row is None else _version(row)
 
 
-def add_version(conn: Connection, project_id: str, added: VolumeVersion, now: float) -> list[str]:
+def add_version(conn: Connection, project_id: str, added: VolumeVersion, early: Sequence[str], now: float) -> None:
     """Add the version after the current one, which is sealed by that where it was open.
 
-    Returns the keys of blobs that nobody may need now: what was uploaded for a version that is copied instead.
+    Arguments:
+        conn: The connection.
+        project_id: Whose volume.
+        added: The version.
+        early: As for `insert`.
+        now: Seconds since the epoch.
 
     Raises:
         NotFound: The volume is gone.
         InvalidRequest: It is not the next version, or there are as many as there may be.
         Unchecked: Nobody has looked at the paths of the current one.
     """
-    volume = _locked(conn, project_id, id_=added.volume_id)
+    volume = locked(conn, project_id, id_=added.volume_id)
     if added.number != volume.current_version + 1:
         raise InvalidRequest(
             f"The next version of the volume '{volume.name}' is {volume.current_version + 1}, not {added.number}: "
@@ -98,7 +121,7 @@ def add_version(conn: Connection, project_id: str, added: VolumeVersion, now: fl
     seal(conn, volume, volume.current_version, now)
     values = {"current_version": added.number, "updated_at": now}
     conn.execute(volumes.update().where(volumes.c.id == volume.id).values(**values))
-    return _begin(conn, volume, added)
+    _begin(conn, volume, added, early)
 
 
 def seal_current(conn: Connection, project_id: str, name_or_id: str, now: float) -> tuple[Volume, VolumeVersion]:
@@ -108,7 +131,7 @@ def seal_current(conn: Connection, project_id: str, name_or_id: str, now: float)
         NotFound: The project has no such volume.
         Unchecked: Nobody has looked at its paths.
     """
-    volume = _locked(conn, project_id, name_or_id)
+    volume = locked(conn, project_id, name_or_id)
     if volume_files.has_files(conn, volume.id, volume.current_version):
         seal(conn, volume, volume.current_version, now)
     current = conn.execute(select(volume_versions).where(_is(volume.id, volume.current_version))).mappings().one()
@@ -140,7 +163,7 @@ def mount(conn: Connection, project_id: str, mounts: Sequence[VolumeMount], now:
     """
     for each in sorted(mounts, key=lambda mounted: mounted.volume_id or ""):  # in one order, or two could wait in turn
         try:
-            volume = _locked(conn, project_id, id_=each.volume_id or "")
+            volume = locked(conn, project_id, id_=each.volume_id or "")
         except NotFound:
             raise VolumeUnusable(
                 f"The volume '{each.name}' was deleted, and a new one of that name is not the same: go back to "
@@ -152,24 +175,6 @@ def mount(conn: Connection, project_id: str, mounts: Sequence[VolumeMount], now:
         found = version(conn, volume.id, number)
         if found is None or found.state is not VolumeState.READY:
             raise VolumeUnusable(_why_not(volume, number, found))
-
-
-def delete_volume(conn: Connection, project_id: str, name_or_id: str) -> tuple[Volume, list[str]]:
-    """Take a volume away with all its files; returns it, and the keys of their blobs.
-
-    Raises:
-        NotFound: The project has no such volume.
-        VolumeMounted: A deployment mounts it.
-    """
-    volume = _locked(conn, project_id, name_or_id)
-    users = {str(each): each for each in mounts_of(conn, project_id) if each.mount.volume_id == volume.id}
-    if users:
-        raise VolumeMounted(name=volume.name, deployments=", ".join(sorted(users)[:10]))
-    keys = volume_files.remove(conn, files.c.volume_id == volume.id)
-    conn.execute(delete(volume_versions).where(volume_versions.c.volume_id == volume.id))
-    conn.execute(delete(volumes).where(volumes.c.id == volume.id))
-    announce(conn, VOLUMES_GONE)
-    return volume, keys
 
 
 class Mounting(msgspec.Struct, frozen=True):
@@ -279,7 +284,7 @@ def finish_copy(conn: Connection, volume: Volume, number: int, now: float) -> bo
     return move(conn, volume.id, number, target, now, trouble) and not trouble
 
 
-def _begin(conn: Connection, volume: Volume, begun: VolumeVersion) -> list[str]:
+def _begin(conn: Connection, volume: Volume, begun: VolumeVersion, early: Sequence[str]) -> None:
     origin = begun.origin
     conn.execute(
         volume_versions.insert().values(
@@ -293,20 +298,9 @@ def _begin(conn: Connection, volume: Volume, begun: VolumeVersion) -> list[str]:
             created_at=begun.created_at,
         )
     )
-    volume_files.adopt(conn, volume.project_id, volume.id, volume.name, begun.number)
-    if origin is None:
-        return []
-    announce(conn, VOLUMES)
-    return volume_files.remove(conn, volume_files.in_version(volume.id, begun.number))
-
-
-def _locked(conn: Connection, project_id: str, name_or_id: str = "", *, id_: str = "") -> Volume:
-    by_id = select(volumes).where(volumes.c.project_id == project_id, volumes.c.id == id_)
-    query = by_id if id_ else _named(project_id, name_or_id)
-    row = conn.execute(query.with_for_update()).mappings().first()
-    if row is None:
-        raise NotFound(what="volume", id=id_ or name_or_id)
-    return Volume(**row)
+    volume_files.adopt(conn, volume, begun.number, early)
+    if origin is not None:
+        announce(conn, VOLUMES)
 
 
 def _named(project_id: str, name_or_id: str) -> Select[Any]:

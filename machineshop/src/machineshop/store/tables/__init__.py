@@ -2,7 +2,7 @@
 
 from machineshop.store.tables.base import metadata
 from machineshop.store.tables.deployments import deployments, revision_events, revisions, scaling_decisions, secrets
-from machineshop.store.tables.files import attempt_files, files, volume_versions, volumes
+from machineshop.store.tables.files import attempt_files, files, gone_volumes, volume_versions, volumes
 from machineshop.store.tables.queues import attempts, chunks, fair_keys, jobs, lines, queues
 from machineshop.store.tables.registry import (
     blob_keys,
@@ -26,6 +26,7 @@ __all__ = [
     "deployments",
     "fair_keys",
     "files",
+    "gone_volumes",
     "jobs",
     "leases",
     "lines",

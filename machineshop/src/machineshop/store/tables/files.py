@@ -118,3 +118,11 @@ volume_versions = Table(
 )
 _copied = text("state IN ('pending', 'syncing')")
 Index("ix_volume_versions_copied", volume_versions.c.created_at, sqlite_where=_copied, postgresql_where=_copied)
+
+# Volumes that were deleted, of which there are still files to remove: nobody sees those.
+gone_volumes = Table(
+    "gone_volumes",
+    metadata,
+    Column("id", String, primary_key=True),
+    Column("project_id", String, nullable=False),
+)
