@@ -344,8 +344,9 @@ async def test_after_a_restart_of_the_machine_what_was_not_complete_is_brought_a
     await again.cache.close()
 
 
-async def test_copies_are_a_bounded_number_of_names(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
-    """As on a file system on which a file has few names."""
+@pytest.fixture
+def few_names(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on a file system on which a file has five names at most."""
     link, names = Path.hardlink_to, dict[int, int]()
 
     def counted(self: Path, target: Path) -> None:
@@ -356,6 +357,10 @@ async def test_copies_are_a_bounded_number_of_names(machine: Machine, monkeypatc
         names[inode] += 1
 
     monkeypatch.setattr(Path, "hardlink_to", counted)
+
+
+@pytest.mark.usefixtures("few_names")
+async def test_copies_are_a_bounded_number_of_names(machine: Machine) -> None:
     files = {f"package{number}/__init__.py": b"same" for number in range(20)}
     tree = await machine.make(machine.shelf.put(files))
     assert read(tree) == files
@@ -365,6 +370,28 @@ async def test_copies_are_a_bounded_number_of_names(machine: Machine, monkeypatc
     machine.shelf.versions.clear()
     await machine.cache.sweep()
     assert machine.copied_bytes() == 0
+
+
+@pytest.mark.usefixtures("few_names")
+async def test_a_copy_that_few_names_ask_for_asks_for_room(tmp_path: Path) -> None:
+    machine = Machine(tmp_path / "volumes", Shelf(), 5 * MIB)
+    await machine.start()
+    same = big(1, 2)["weights.bin"]
+    first = machine.shelf.put({f"{number}": same for number in range(4)})
+    machine.use(first)
+    await machine.make(first)
+    second = machine.shelf.put({f"{number}": same for number in range(4)}, version=1)
+    machine.use(first, second)
+    await machine.make(second)
+    assert (len(machine.shelf.opened), machine.copied_bytes()) == (2, 4 * MIB), "it has come once more"
+    third = machine.shelf.put({f"{number}": same for number in range(4)}, version=2)
+    assert "those in use take 0.00391 GiB" in await machine.fails(third)
+    assert machine.copied_bytes() == 4 * MIB
+    machine.use(second)
+    tree = await machine.make(third)
+    assert set(read(tree).values()) == {same}
+    assert machine.copied_bytes() <= 5 * MIB
+    await machine.cache.close()
 
 
 async def test_a_full_disk_is_said_and_heals(small_disk: Path) -> None:

@@ -13,6 +13,7 @@ import os
 import shutil
 from collections import defaultdict
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from uuid import uuid4
 
@@ -119,11 +120,12 @@ class VolumeCache:
         await asyncio.to_thread(self._trees.begin, key, files)
         not_linked = await self._link(files, tree)
         lacking = await asyncio.to_thread(self._copies.link, not_linked, tree)
-        wanted = {file.digest: file for file in lacking}
-        await self._make_room(key, sum(file.size for file in wanted.values()))
-        await each(wanted.values(), lambda file: self._copy(key, file, tree / file.path), COPIES_AT_ONCE)
-        same = [file for file in lacking if wanted[file.digest] is not file]
-        await asyncio.to_thread(self._copies.link, same, tree)
+        while lacking:  # more than once only where more files have the same bytes than one file may have names
+            wanted = {file.digest: file for file in lacking}
+            await self._make_room(key, sum(file.size for file in wanted.values()))
+            await each(wanted.values(), partial(self._copy, key, tree), COPIES_AT_ONCE)
+            same = [file for file in lacking if wanted[file.digest] is not file]
+            lacking = await asyncio.to_thread(self._copies.link, same, tree)
         await asyncio.to_thread(self._finish, key, sum(file.size for file in not_linked))
         logger.info("volume loaded: volume=%s version=%d files=%d", key.volume_id, key.version, len(files))
 
@@ -138,12 +140,12 @@ class VolumeCache:
         await each(files, link, LINKS_AT_ONCE)
         return others + await asyncio.to_thread(_let_all_read, linked, tree)
 
-    async def _copy(self, key: TreeKey, file: VolumeFile, target: Path) -> None:
+    async def _copy(self, key: TreeKey, tree: Path, file: VolumeFile) -> None:
         fetched = self._scratch / uuid4().hex
         try:
             with fetched.open("xb") as out:
                 await fetch(self._source, file, out)
-            await asyncio.to_thread(self._copies.admit, fetched, file.digest, target)
+            await asyncio.to_thread(self._copies.admit, fetched, file.digest, tree / file.path)
         finally:
             fetched.unlink(missing_ok=True)
         self._coming[key] -= file.size

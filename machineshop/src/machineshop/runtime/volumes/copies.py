@@ -10,7 +10,6 @@ tree has a name for any more is removed by `sweep`. Below the cache's folder:
 import contextlib
 import errno
 import os
-import shutil
 import threading
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -32,7 +31,10 @@ class Copies:
         """Between a look at how many names a copy has and its end, nobody may give it another."""
 
     def link(self, files: Iterable[VolumeFile], tree: Path) -> list[VolumeFile]:
-        """Give those files their names in a tree whose bytes are here; returns the others."""
+        """Give those files their names in a tree whose bytes are here; returns the others, whose bytes are to come.
+
+        They are to come again where a file system bounds the names of one file, and the copy has that many.
+        """
         missing = []
         for file in files:
             with self._lock:
@@ -50,6 +52,9 @@ class Copies:
                 return
             fetched.chmod(FILE_MODE)
             target.hardlink_to(fetched)
+            with contextlib.suppress(FileNotFoundError):
+                # As many names as it may have: it stays under another one, taking its space as long as a tree has it.
+                copy.replace(copy.with_suffix(f".{copy.stat().st_ino}"))
             fetched.replace(copy)
 
     def used_bytes(self) -> int:
@@ -65,23 +70,13 @@ class Copies:
                     Path(entry.path).unlink()
 
     def _link(self, digest: str, target: Path) -> bool:
-        copy = self._of(digest)
+        """Give a copy one more name; False where there is none, or it has as many names as a file may have."""
         try:
-            target.hardlink_to(copy)
-        except FileNotFoundError:
-            return False
+            target.hardlink_to(self._of(digest))
         except OSError as error:
-            if error.errno != errno.EMLINK:
+            if error.errno not in (errno.ENOENT, errno.EMLINK):
                 raise
-            # A file system bounds the names of one file: from here on it is another file with the same bytes. The
-            # older one stays here under another name, since it takes its space as long as a tree has it.
-            again = copy.with_suffix(".new")
-            again.unlink(missing_ok=True)
-            shutil.copyfile(copy, again)
-            again.chmod(FILE_MODE)
-            copy.replace(copy.with_suffix(f".{copy.stat().st_ino}"))
-            again.replace(copy)
-            target.hardlink_to(copy)
+            return False
         return True
 
     def _of(self, digest: str) -> Path:
