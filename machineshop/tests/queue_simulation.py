@@ -72,7 +72,7 @@ def transaction(url: str) -> Iterator[Connection]:
     try:
         with engines.engine.connect() as conn:
             driver: Any = conn.connection.driver_connection
-            engines.begin(driver, ())
+            engines.begin(driver, (), 10.0)
             yield conn
             driver.execute("ROLLBACK")
     finally:

@@ -8,7 +8,7 @@ from sqlalchemy import select
 
 from factory import WORKER, Clock, Jobs, eventually, never_disconnected
 from machineshop.errors import InvalidRequest, NotFound, StaleAttempt
-from machineshop.models import Worker
+from machineshop.models import Claim, Worker
 from machineshop.services.queue import QueueService
 from machineshop.states import JobState, JobVerb
 from machineshop.store import jobs as store_jobs
@@ -76,6 +76,37 @@ async def test_a_worker_that_hung_up_is_handed_nothing(jobs: Jobs) -> None:
         while job_now.state is not JobState.PENDING:
             job_now = await jobs.get(job.id)
     assert job_now.retries == 0
+
+
+@pytest.mark.parametrize("sent", [True, False])
+async def test_a_worker_that_waits_is_answered_with_its_job_at_once_or_when_that_cannot_be(
+    jobs: Jobs, sent: bool
+) -> None:
+    answered: list[Claim] = []
+    hung_up = asyncio.Event()
+
+    def answer(claims: list[Claim]) -> bool:
+        answered.extend(claims)
+        hung_up.set()  # an answer that is on its way ends the wait for the connection's end as well
+        return sent
+
+    async def disconnected() -> None:
+        await hung_up.wait()
+
+    poll = asyncio.create_task(jobs.queue.retrieve(jobs.deployment, WORKER, 30, disconnected, answer=answer))
+    await eventually(jobs.polls)
+    job = await jobs.pending()
+    claims = await poll
+    assert [claim.job.id for claim in answered] == [job.id]
+    if sent:
+        assert claims == answered
+        await jobs.finish(job.id, Holder(token=claims[0].token), RESULT)
+        assert (await jobs.get(job.id)).state is JobState.DONE
+    else:  # it has hung up
+        assert claims == []
+        async with asyncio.timeout(5):
+            while (await jobs.get(job.id)).state is not JobState.PENDING:
+                await asyncio.sleep(0.01)
 
 
 async def test_a_stale_attempt_changes_nothing(jobs: Jobs, clock: Clock) -> None:

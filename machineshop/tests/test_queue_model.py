@@ -443,7 +443,7 @@ class QueueModel(RuleBasedStateMachine):
     def _transaction(self) -> Iterator[Connection]:
         with self.engines.engine.connect() as conn:
             driver: Any = conn.connection.driver_connection
-            self.engines.begin(driver, ())
+            self.engines.begin(driver, (), 10.0)
             try:
                 yield conn
             except BaseException:

@@ -46,15 +46,21 @@ class JsonResponse(Response):
         if headers:
             self.raw_headers += [(name.lower().encode("latin-1"), headers[name].encode("latin-1")) for name in headers]
         self._is_plain = status == 200 and not headers
+        self._is_sent = False
+
+    def send_at_once(self, scope: AsgiScope) -> bool:
+        """Send it by the connection's shortcut, where that can: then returning it from the handler sends nothing."""
+        shortcut = shortcut_of(scope) if self._is_plain else None
+        self._is_sent = shortcut is not None and shortcut.answer(scope, bytes(self.body))
+        return self._is_sent
 
     async def __call__(self, scope: AsgiScope, receive: Receive, send: Send) -> None:
         """Send it."""
-        shortcut = shortcut_of(scope) if self._is_plain else None
-        if shortcut is None or not shortcut.answer(scope, bytes(self.body)):
+        if not self._is_sent and not self.send_at_once(scope):
             await super().__call__(scope, receive, send)
 
 
-def json_response(data: object, status: int = 200, headers: dict[str, str] | None = None) -> Response:
+def json_response(data: object, status: int = 200, headers: dict[str, str] | None = None) -> JsonResponse:
     """`data` as JSON."""
     return JsonResponse(msgspec.json.encode(data), status, headers)
 

@@ -26,7 +26,7 @@ from machineshop.errors import (
     MalformedBody,
     NotPermitted,
 )
-from machineshop.http import USER_SCOPES, VIEWER_SCOPES, address_of, bearer_token, error_response
+from machineshop.http import USER_SCOPES, VIEWER_SCOPES, JsonResponse, address_of, bearer_token, error_response
 from machineshop.models import Identity, Scope
 from machineshop.services.audit import AuditLog, Values
 from machineshop.services.identity import IdentityService
@@ -71,6 +71,10 @@ class Call:
             after: What it is; None for one that is gone.
         """
         self.change = Change(subject, before, after)
+
+    def answer_at_once(self, response: JsonResponse) -> bool:
+        """Send what the handler will return before it does, where that can be done in one call; whether it was."""
+        return response.send_at_once(self._scope)
 
     @property
     def request(self) -> Request:

@@ -14,8 +14,8 @@ from machineshop.api.durations import parse_duration, parse_number
 from machineshop.api.endpoint import Api, Call
 from machineshop.api.job_view import claim_view
 from machineshop.errors import InvalidRequest, MachineshopError, PayloadTooLarge, status_of
-from machineshop.http import WORK_SCOPES, json_response
-from machineshop.models import Claim, Worker
+from machineshop.http import WORK_SCOPES, JsonResponse, json_response
+from machineshop.models import Claim, Deployment, Worker
 from machineshop.services.queue import MAX_BATCH, QueueService, check_object
 from machineshop.states import JobVerb
 from machineshop.store.attempts import INFO_LIMIT_BYTES, Holder
@@ -132,11 +132,14 @@ def _retrieve(queue: QueueService, addresses: Addresses) -> Callable[[Call], Awa
         async for _ in call.request.stream():
             pass  # a poll has no body; what comes after it is the end of the connection
         host = call.headers.get("host")
-        claims = await queue.retrieve(deployment, worker, timeout_seconds, call.disconnected, max_jobs)
-        views = _claim_views(host, claims, addresses)
-        if several:
-            return json_response({"data": views})
-        return json_response({"data": views[0] if views else None})
+
+        def answered(claims: list[Claim]) -> JsonResponse:
+            views = _claim_views(host, claims, addresses)
+            if several:
+                return json_response({"data": views})
+            return json_response({"data": views[0] if views else None})
+
+        return await _hand_out(queue, call, deployment, worker, timeout_seconds, max_jobs, answered)
 
     return retrieve
 
@@ -165,8 +168,11 @@ def _take_turn(
         host = call.headers.get("host")
         if worker is not None and body.claim is not None and not body.updates:
             timeout_seconds = min(parse_duration(body.claim.timeout, "claim.timeout"), MAX_POLL_SECONDS)
-            claims = await queue.retrieve(deployment, worker, timeout_seconds, call.disconnected, body.claim.max_jobs)
-            return _turn_response([], _claim_views(host, claims, addresses))
+
+            def answered(claims: list[Claim]) -> JsonResponse:
+                return _turn_response([], _claim_views(host, claims, addresses))
+
+            return await _hand_out(queue, call, deployment, worker, timeout_seconds, body.claim.max_jobs, answered)
         for update in body.updates:
             update.payload = addresses.from_worker(host, update.payload)
         # One that makes no sense is refused by itself, as one that is stale is.
@@ -184,7 +190,30 @@ def _take_turn(
     return take_turn
 
 
-def _turn_response(updates: list[dict[str, Any]], claims: list[dict[str, Any]]) -> Response:
+async def _hand_out(
+    queue: QueueService,
+    call: Call,
+    deployment: Deployment,
+    worker: Worker,
+    timeout_seconds: float,
+    max_jobs: int,
+    answered: Callable[[list[Claim]], JsonResponse],
+) -> Response:
+    """Answer a worker with its next jobs; one that has waited is answered from where its job came in."""
+    sent: JsonResponse | None = None
+
+    def answer(claims: list[Claim]) -> bool:
+        nonlocal sent
+        response = answered(claims)
+        if call.answer_at_once(response):
+            sent = response
+        return sent is not None
+
+    claims = await queue.retrieve(deployment, worker, timeout_seconds, call.disconnected, max_jobs, answer)
+    return sent or answered(claims)
+
+
+def _turn_response(updates: list[dict[str, Any]], claims: list[dict[str, Any]]) -> JsonResponse:
     return json_response({"updates": updates, "data": claims})
 
 

@@ -15,7 +15,7 @@ from machineshop.errors import NotFound, StaleAttempt, StoreUnavailable
 from machineshop.models import Claim, Job, Worker
 from machineshop.services.changes import Changes
 from machineshop.services.intake import BRIEF_JOBS, Intake
-from machineshop.services.waiters import Waiter, Waiters
+from machineshop.services.waiters import Answer, Handed, Waiter, Waiters
 from machineshop.states import JobVerb
 from machineshop.store import claims, turns
 from machineshop.store.attempts import Holder
@@ -85,17 +85,19 @@ class Dispatcher:
         max_jobs: int,
         timeout_seconds: float,
         disconnected: Callable[[], Awaitable[None]],
+        answer: Answer | None = None,
     ) -> list[Claim]:
         """The next jobs for a worker, which waits for one up to `timeout_seconds`; none when none came.
 
-        `disconnected` returns once the worker has closed its connection: it is handed no job then.
+        `disconnected` returns once the worker has closed its connection: it is handed no job then. One that waited is
+        answered by `answer`, where there is one and it can, before this returns.
         """
         hung_up = asyncio.ensure_future(disconnected())
         try:
-            handed = await self._claim_or_wait(deployment_id, worker, max_jobs, timeout_seconds, hung_up)
-            if not handed or not hung_up.done():
-                return handed
-            self._spawn(self._take_back(handed))
+            handed = await self._claim_or_wait(deployment_id, worker, max_jobs, timeout_seconds, hung_up, answer)
+            if not handed.claims or handed.answered or not hung_up.done():
+                return handed.claims
+            self._spawn(self._take_back(handed.claims))
             return []
         finally:
             hung_up.cancel()
@@ -137,29 +139,30 @@ class Dispatcher:
         max_jobs: int,
         timeout_seconds: float,
         hung_up: "asyncio.Future[None]",
-    ) -> list[Claim]:
+        answer: Answer | None,
+    ) -> Handed:
         if self.is_leaving(worker):  # an answer at once would be asked for again at once
             await asyncio.wait([hung_up], timeout=timeout_seconds)
-            return []
+            return Handed([], answered=False)
         while True:
             arrivals = self.waiters.arrivals(deployment_id)
-            handed = await self._claim(deployment_id, worker, max_jobs)
-            if handed:
-                return handed
+            claims = await self._claim(deployment_id, worker, max_jobs)
+            if claims:
+                return Handed(claims, answered=False)
             if arrivals == self.waiters.arrivals(deployment_id):
                 break
         if timeout_seconds <= 0 or self._closing or hung_up.done():
-            return []
-        waiter = Waiter(worker, max_jobs)
+            return Handed([], answered=False)
+        waiter = Waiter(worker, max_jobs, answer)
         self.waiters.add(deployment_id, waiter)
         hung_up.add_done_callback(waiter.send_home)
         timer = asyncio.get_running_loop().call_later(timeout_seconds, waiter.send_home)
-        handed = []
+        handed = None
         try:
             handed = await waiter.handed
         finally:
             timer.cancel()
-            if not handed:  # it may still stand in the line
+            if handed is None or not handed.claims:  # it may still stand in the line
                 waiter.send_home()
                 self.waiters.forget(deployment_id, waiter)
         return handed
@@ -225,7 +228,7 @@ class Dispatcher:
         if waiter.gone:
             self._spawn(self._take_back(handed))
         else:
-            waiter.handed.set_result(handed)
+            waiter.hand(handed)
 
     async def _take_back(self, handed: list[Claim]) -> None:
         """Free claims whose worker hung up before it got them; a store that is away for a moment is waited for."""

@@ -14,6 +14,7 @@ from machineshop.services.changes import Changes
 from machineshop.services.deployments import DeploymentService
 from machineshop.services.dispatch import Dispatcher
 from machineshop.services.intake import BRIEF_BYTES, BRIEF_JOBS
+from machineshop.services.waiters import Answer
 from machineshop.states import TERMINAL_STATES, JobState, JobVerb
 from machineshop.store import attempts, chunks, jobs, queues, turns, withdrawals
 from machineshop.store.attempts import INFO_LIMIT_BYTES, Holder
@@ -334,9 +335,10 @@ class QueueService:
         timeout_seconds: float,
         disconnected: Callable[[], Awaitable[None]],
         max_jobs: int = 1,
+        answer: Answer | None = None,
     ) -> list[Claim]:
         """The next jobs for a worker; see `Dispatcher.retrieve`."""
-        return await self.dispatcher.retrieve(deployment.id, worker, max_jobs, timeout_seconds, disconnected)
+        return await self.dispatcher.retrieve(deployment.id, worker, max_jobs, timeout_seconds, disconnected, answer)
 
     async def update(self, project_id: str, holder: Holder, said: Update) -> Told:
         """What a worker says of one job.

@@ -2,29 +2,56 @@
 
 import asyncio
 from collections import defaultdict, deque
+from collections.abc import Callable
+from typing import NamedTuple
 
 from machineshop.models import Claim, Worker
 
+Answer = Callable[[list[Claim]], bool]
+"""Sends a worker its claims; whether it could."""
+
+
+class Handed(NamedTuple):
+    """What a worker has waited for."""
+
+    claims: list[Claim]
+    answered: bool
+    """Whether they are on their way to it already."""
+
 
 class Waiter:
-    """A worker that waits for jobs of one deployment, until it is handed claims or sent home with none."""
+    """A worker that waits for jobs of one deployment, until it is handed claims or sent home with none.
 
-    __slots__ = ("handed", "max_jobs", "worker")
+    Args:
+        worker: Who waits.
+        max_jobs: How many it takes.
+        answer: Called as soon as there are claims: before whoever waits here wakes up, which takes its time.
+    """
 
-    def __init__(self, worker: Worker, max_jobs: int) -> None:
+    __slots__ = ("answer", "handed", "max_jobs", "worker")
+
+    def __init__(self, worker: Worker, max_jobs: int, answer: Answer | None = None) -> None:
         self.worker = worker
         self.max_jobs = max_jobs
-        self.handed: asyncio.Future[list[Claim]] = asyncio.get_running_loop().create_future()
+        self.answer = answer
+        self.handed: asyncio.Future[Handed] = asyncio.get_running_loop().create_future()
 
     @property
     def gone(self) -> bool:
         """Whether it waits no longer."""
         return self.handed.done()
 
+    def hand(self, claims: list[Claim]) -> None:
+        """End the wait with these."""
+        self.handed.set_result(Handed(claims, self.answer is not None and self.answer(claims)))
+
     def send_home(self, *_why: object) -> None:
         """End the wait with nothing."""
         if not self.gone:
-            self.handed.set_result([])
+            self.handed.set_result(_NOTHING)
+
+
+_NOTHING = Handed([], answered=False)
 
 
 class Waiters:

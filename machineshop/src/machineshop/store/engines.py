@@ -90,18 +90,20 @@ class Engines:
             ):
                 driver.execute(f"PRAGMA {pragma}")
 
-    def begin(self, driver: Any, locks: Collection[str], *, waits: bool = True) -> None:
+    def begin(self, driver: Any, locks: Collection[str], seconds: float, *, waits: bool = True) -> None:
         """Begin a transaction that holds these locks, such as those of deployments' queues, against other servers.
 
         SQLite has one writer anyway; its own idea of a transaction is too late for one: take the lock at once, or time
         out cleanly. On Postgres they are taken in the order of their numbers, so that two servers never wait for each
-        other. One round trip does both. Without `waits`, a SQLite that another process writes raises at once.
+        other. One round trip does both, and is given up after `seconds`. Without `waits`, a SQLite that another process
+        writes raises at once.
         """
         if self.is_sqlite:
             _begin_sqlite(driver, BUSY_TIMEOUT_SECONDS if waits else 0.0)
         else:
             keys = sorted(lock_key(name) for name in locks)
-            driver.execute("; ".join(["BEGIN", *[_LOCK] * len(keys)]), keys)
+            with self._watchdog.bound(driver, seconds):
+                driver.execute("; ".join(["BEGIN", *[_LOCK] * len(keys)]), keys)
 
     def separate(self, driver: Any, *, first: bool) -> None:
         """Begin the next caller's part of the transaction, which `take_back` undoes by itself."""

@@ -55,9 +55,14 @@ class Statement:
 
     def all(self, conn: Connection, values: Mapping[str, Any]) -> list[Any]:
         """All its rows."""
-        return self.run(conn, values).fetchall()
+        # Not by way of `run`: a job passes through here a dozen times.
+        driver: Any = conn.connection.dbapi_connection
+        rows: list[Any] = driver.execute(
+            self._sqlite if conn.dialect.name == "sqlite" else self._postgres, values
+        ).fetchall()
+        return rows
 
     def one(self, conn: Connection, values: Mapping[str, Any]) -> Sequence[Any] | None:
         """Its first row; the rest is read too, since a statement that changes rows does so while it is read."""
-        rows = self.run(conn, values).fetchall()
+        rows = self.all(conn, values)
         return rows[0] if rows else None

@@ -58,6 +58,7 @@ class Writer:
         self._writes: queue.SimpleQueue[Write | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._run, name="store-writer", daemon=True)
         self._connection: Connection | None = None
+        self._driver: Any = None  # the connection's own
         # How many transactions others could see before they were on disk, and how many of them are there now.
         self._committed_at_once = self._synced = 0
         # Held by whoever uses the connection.
@@ -200,7 +201,7 @@ class Writer:
             LogNotOnDisk: That failed too.
         """
         try:
-            conn = self._begun(set(), waits=True)  # no other process writes either
+            _, driver = self._begun(set(), waits=True)  # no other process writes either
         except Exception as error:
             raise LogNotOnDisk(f"The disk has refused to keep a job, and is not asked yet ({error}).") from error
         try:
@@ -212,7 +213,7 @@ class Writer:
             logging.shutdown()
             os._exit(EXIT_LOG_LOST)
         finally:
-            _driver(conn).execute("ROLLBACK")
+            driver.execute("ROLLBACK")
 
     def _commit(self, group: list[Write]) -> set[str]:
         """One transaction for all of them, on disk when this returns; the topics that it has announced."""
@@ -276,12 +277,11 @@ class Writer:
         if not self._engines.is_sqlite:  # which has one writer anyway, and nobody else to tell
             queues = {queue for write in group for queue in write.queues}
             locks = queues | {write.alone for write in group if write.alone is not None}
-        conn = self._begun(locks, waits=waits)
-        driver = _driver(conn)
-        announcements.taken(conn)  # those of a transaction that came to nothing
+        conn, driver = self._begun(locks, waits=waits)
         with self._engines.bound(conn, TRANSACTION_SECONDS):
             try:
                 if not self._run_all(conn, driver, group):
+                    announcements.taken(conn)  # of what came to nothing
                     return set()
                 topics = announcements.taken(conn)
                 self._end(driver, queues.union(map(announcements.to_others, topics)))
@@ -290,31 +290,32 @@ class Writer:
             except BaseException:
                 with contextlib.suppress(Exception):  # some errors have rolled back already
                     driver.execute("ROLLBACK")
+                with contextlib.suppress(Exception):
+                    announcements.taken(conn)
                 raise
         return topics
 
-    def _begun(self, locks: set[str], *, waits: bool) -> Connection:
-        """The writer's connection, in a transaction; one that died while it was idle is replaced."""
+    def _begun(self, locks: set[str], *, waits: bool) -> tuple[Connection, Any]:
+        """The writer's connection and its driver's, in a transaction; one that died while it was idle is replaced."""
         kept = self._connection is not None
         conn = self._connected()
         try:
-            with self._engines.bound(conn, TRANSACTION_SECONDS):
-                self._engines.begin(_driver(conn), locks, waits=waits)
+            self._engines.begin(self._driver, locks, TRANSACTION_SECONDS, waits=waits)
         except Exception as error:
             if not kept or not self._engines.is_away(error):
                 raise
             self._drop_connection()
             self._engines.lost()
             conn = self._connected()
-            with self._engines.bound(conn, TRANSACTION_SECONDS):
-                self._engines.begin(_driver(conn), locks, waits=waits)
-        return conn
+            self._engines.begin(self._driver, locks, TRANSACTION_SECONDS, waits=waits)
+        return conn, self._driver
 
     def _connected(self) -> Connection:
         """The writer's one connection, kept open; its transactions are begun and ended here alone."""
         if self._connection is None:
             self._connection = self._engines.engine.connect()
-            self._engines.prepare_writer(_driver(self._connection))
+            self._driver = self._connection.connection.dbapi_connection
+            self._engines.prepare_writer(self._driver)
         return self._connection
 
     def _run_all(self, conn: Connection, driver: Any, group: list[Write]) -> bool:
@@ -369,7 +370,3 @@ class Writer:
 def _refuse(group: list[Write], error: StoreUnavailable) -> None:
     for write in group:
         write.error = write.error or error
-
-
-def _driver(conn: Connection) -> Any:
-    return conn.connection.dbapi_connection
