@@ -66,7 +66,7 @@ def test_a_change_may_replace_replicas_and_tells_of_its_end(jig: Jig, platform: 
     platform.deploy("hello")
     changed = jig("secrets", "set", "TOKEN", stdin="one and a half")
     assert "Replicas that start from now on have it; those that run keep what they have." in changed.err
-    assert "jig secrets set TOKEN --redeploy" in changed.err
+    assert "To replace those: jig secrets redeploy TOKEN" in changed.err
     finished = jig("secrets", "set", "TOKEN", "--ttl", "7d", "--redeploy", stdin="two")
     assert finished.out == "TOKEN is changed.\n"
     assert "It expires at 2026-01-08 00:00 UTC" in finished.err
@@ -172,15 +172,9 @@ def test_a_deploy_warns_of_secrets_that_end_soon(jig: Jig, platform: FakePlatfor
     assert "The secret of TOKEN expires at 2026-01-02 00:00 UTC" in jig("deploy").err
 
 
-@pytest.mark.parametrize(
-    ("secret", "mend"),
-    [
-        ("hello-TOKEN", "jig secrets set TOKEN --redeploy"),
-        ("all", 'PATCH /v1/deployments/secrets/all with {"redeploy": true}'),
-    ],
-)
+@pytest.mark.parametrize("secret", ["hello-TOKEN", "all"])
 def test_a_deploy_without_a_change_tells_of_secrets_that_have_changed_since(
-    jig: Jig, platform: FakePlatform, project: Path, secret: str, mend: str
+    jig: Jig, platform: FakePlatform, project: Path, secret: str
 ) -> None:
     (project / "jig.toml").write_text(
         f'name = "hello"\nworker = "worker:Hello"\n[deploy.environment_variables]\nTOKEN = {{secret = "{secret}"}}\n'
@@ -194,4 +188,21 @@ def test_a_deploy_without_a_change_tells_of_secrets_that_have_changed_since(
     after = jig("deploy")
     assert after.code == 0
     assert "TOKEN has changed since replicas started, and those go on with what they had." in after.err
-    assert mend in after.err
+    assert "To replace them: jig secrets redeploy TOKEN" in after.err
+    platform.secrets[secret]["value"] = "kept"
+    finished = jig("secrets", "redeploy", "TOKEN")
+    assert finished.out == "Replicas of hello are replaced.\n"
+    assert "The new ones have TOKEN as it is now." in finished.err
+    assert platform.secrets[secret]["redeploy"] is True
+    assert platform.secrets[secret]["value"] == "kept"
+
+
+def test_a_redeploy_for_a_secret_says_that_nobody_uses_it_or_that_it_is_not_there(
+    jig: Jig, platform: FakePlatform, project: Path
+) -> None:
+    missing = jig("secrets", "redeploy", "TOKEN")
+    assert missing.code == 1
+    assert "There is no secret 'hello-TOKEN'" in missing.err
+    platform.secrets["hello-TOKEN"] = {"name": "hello-TOKEN"}
+    unused = jig("secrets", "redeploy", "TOKEN")
+    assert (unused.code, unused.out) == (0, "No deployment uses TOKEN.\n")

@@ -125,6 +125,37 @@ def test_a_file_of_jobs_is_worked_and_what_failed_is_retried(platform: PlatformP
     assert {each["resubmit_of"] for each in again} == {each["request_id"] for each in retried}
 
 
+NAMED = (
+    ("queue-status",),
+    ("queue-clear", "--yes"),
+    ("queue-settings",),
+    ("jobs", "list"),
+    ("jobs", "show", "no-job"),
+    ("jobs", "watch"),
+    ("jobs", "watch", "no-job"),
+    ("jobs", "cancel", "no-job"),
+    ("jobs", "retry", "no-job"),
+    ("jobs", "retry", "--all-failed"),
+    ("job-status", "no-job"),
+    ("job-cancel", "no-job"),
+    ("revisions",),
+    ("revisions", "show"),
+    ("revisions", "diff"),
+    ("rollback",),
+    ("submit", "--payload", "{}"),
+)
+
+
+@pytest.mark.parametrize("words", NAMED, ids="-".join)
+def test_a_name_that_is_close_to_a_deployments_is_told_with_it(
+    platform: PlatformProcess, obedient: Path, words: tuple[str, ...]
+) -> None:
+    finished = platform.jig(*words, "--name", "obedeint", cwd=obedient, check=False)
+    assert finished.returncode == 1
+    assert "There is no deployment 'obedeint'" in finished.stderr + finished.stdout
+    assert "Did you mean obedient?" in finished.stderr
+
+
 def test_a_job_that_waits_says_why_and_is_watched_to_its_end(
     platform: PlatformProcess, obedient: Path, gate: Path
 ) -> None:

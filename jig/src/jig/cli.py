@@ -73,6 +73,7 @@ GROUPS = {
         "Set and delete values that only replicas see.",
         (
             ("set", "secrets:set_secret", "Set a secret of this project; the value comes from standard input."),
+            ("redeploy", "secrets:redeploy", "Replace the replicas that use a secret, so that they have its value."),
             ("unset", "secrets:unset", "Leave a secret out of the next deploy; the platform keeps it."),
             ("delete", "secrets:delete", "Delete a secret on the platform, and leave it out of the next deploy."),
             ("list", "secrets:list_secrets", "List this project's secrets, and whether the next deploy has them."),

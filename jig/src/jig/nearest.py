@@ -6,7 +6,7 @@ import contextlib
 import difflib
 from collections.abc import Collection, Iterator
 
-from jig.answers import NO_DEPLOYMENT
+from jig.answers import NO_DEPLOYMENT, NO_JOB
 from jig.client import Client
 from jig.errors import NotFoundError, PlatformError
 
@@ -23,18 +23,24 @@ def meant(name: str, names: Collection[str]) -> str | None:
 
 @contextlib.contextmanager
 def naming(client: Client, name: str) -> Iterator[None]:
-    """Within this block, the error about a deployment that does not exist says which one may be meant."""
+    """Within this block, an error about a deployment or a job that does not exist says which deployment may be meant.
+
+    Of a job of a deployment that does not exist the platform says that there is no such job.
+    """
     try:
         yield
     except NotFoundError as error:
-        if NO_DEPLOYMENT in error.message and (near := close_deployment(client, name)):
-            error.hint = f"Did you mean {near}? {error.hint}"
+        is_of_job = NO_JOB in error.message
+        if (is_of_job or NO_DEPLOYMENT in error.message) and (near := close_deployment(client, name)):
+            missing = f"There is no deployment {name} either. " if is_of_job else ""
+            error.hint = f"{missing}Did you mean {near}? {error.hint}"
         raise
 
 
 def close_deployment(client: Client, name: str) -> str | None:
-    """The deployment whose name is close to this one, if any that this key may see is."""
+    """The deployment whose name is close to this one, if any that this key may see is; None for one that is there."""
     with contextlib.suppress(PlatformError):
-        names = [str(each["name"]) for each in client.get("/v1/deployments")["data"]]
-        return next(iter(difflib.get_close_matches(name, names, n=1)), None)
+        deployments = client.get("/v1/deployments")["data"]
+        if not any(name in (each["name"], each.get("id")) for each in deployments):
+            return next(iter(difflib.get_close_matches(name, [str(each["name"]) for each in deployments], n=1)), None)
     return None

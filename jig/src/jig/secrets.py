@@ -103,18 +103,11 @@ def stale_values(
         and (since := moment(each.get("replica_ready_since")))
     ]
     return [
-        f"{variable} has changed since replicas started, and those go on with what they had. {mend}"
+        f"{variable} has changed since replicas started, and those go on with what they had. "
+        f"To replace them: jig secrets redeploy {variable}"
         for variable, secret in variables.items()
         if (changed_at := changed.get(secret)) and any(since < changed_at for since in ready)
-        for mend in [replacing(str(deployment["name"]), variable, secret)]
     ]
-
-
-def replacing(deployment: str, variable: str, secret: str) -> str:
-    """How replicas come to a secret's present value; one of another name is not this project's to set."""
-    if secret == full_name(deployment, variable):
-        return f"To replace them: jig secrets set {variable} --redeploy"
-    return f'To replace them: PATCH {SECRETS}/{secret} with {{"redeploy": true}}'
 
 
 def shown_time(when: datetime) -> str:

@@ -9,6 +9,7 @@ from cyclopts import Parameter
 from jig.client import Client
 from jig.errors import ConflictError, IncompleteError, NotFoundError, UnsupportedError, UsageError
 from jig.job_list import failed_once, in_portions
+from jig.nearest import naming
 from jig.options import PROJECT_DEFAULTS, Name, NameOption, ProjectGlobals, RequestId
 from jig.session import Session
 from jig.tables import columns
@@ -25,7 +26,9 @@ ASKED = "running: its worker has been asked to stop"
 def job_cancel(request_id: RequestId, name: Name = None, *, options: ProjectGlobals = PROJECT_DEFAULTS) -> None:
     """Cancel a job: a pending one at once, a running one as soon as its worker takes it up."""
     session = Session(options)
-    answer = canceled(session.client, {"model": session.deployment_name(name), "request_id": request_id})
+    name = session.deployment_name(name)
+    with naming(session.client, name):
+        answer = canceled(session.client, {"model": name, "request_id": request_id})
     text = "It is running: its worker has been asked to stop." if is_asked(answer) else f"{request_id} is canceled."
     session.output.result(answer, text)
 
@@ -42,8 +45,10 @@ def cancel(
         raise UsageError("Which jobs? Give their IDs.", hint="`jig jobs list` shows them.")
     if grace is not None and not 0 <= grace <= MAX_GRACE_SECONDS:
         raise UsageError(f"--grace must be from 0 to {MAX_GRACE_SECONDS} seconds.")
-    asked = {"model": session.deployment_name(name)} | ({} if grace is None else {"grace_seconds": grace})
-    outcomes = [outcome(session.client, {**asked, "request_id": each}) for each in request_ids]
+    name = session.deployment_name(name)
+    asked = {"model": name} | ({} if grace is None else {"grace_seconds": grace})
+    with naming(session.client, name):
+        outcomes = [outcome(session.client, {**asked, "request_id": each}) for each in request_ids]
     refused = [each for each in outcomes if each["error"]]
     if refused and session.output.json:
         raise IncompleteError(refusal(len(refused), len(outcomes)), details={"data": outcomes})
@@ -63,10 +68,11 @@ def retry(
     if bool(request_ids) == all_failed:
         raise UsageError("Which jobs? Give their IDs, or --all-failed.", hint="`jig jobs list` shows them.")
     client, name = session.client, session.deployment_name(name)
-    wanted = failed_once(client, name) if all_failed else list(dict.fromkeys(request_ids))
     repeated: list[dict[str, Any]] = []
-    for portion in in_portions(wanted):
-        repeated += resubmitted(client, name, portion, len(repeated))
+    with naming(client, name):
+        wanted = failed_once(client, name) if all_failed else list(dict.fromkeys(request_ids))
+        for portion in in_portions(wanted):
+            repeated += resubmitted(client, name, portion, len(repeated))
     rows = [(str(each["resubmit_of"]), str(each["request_id"])) for each in repeated]
     text = columns(("JOB", "SUBMITTED AGAIN AS"), rows)
     session.output.result({"object": "list", "data": repeated}, text if repeated else "No failed jobs to retry.")

@@ -17,6 +17,7 @@ from jig.events import JobEvents
 from jig.job import STATES, change_line, listing, page, summary
 from jig.job_list import NO_VALUES, job_pages
 from jig.live import JobView
+from jig.nearest import naming
 from jig.options import PROJECT_DEFAULTS, Name, ProjectGlobals, RequestId
 from jig.output import Output
 from jig.session import Session
@@ -44,13 +45,16 @@ def list_jobs(
     session = Session(options)
     if all_jobs and limit is not None:
         raise UsageError("Say either --all or --limit N.")
-    params: dict[str, object] = {"model": session.deployment_name(name), "status": states(status), "fair_key": fair_key}
+    name = session.deployment_name(name)
+    params: dict[str, object] = {"model": name, "status": states(status), "fair_key": fair_key}
     include = None if options.json else NO_VALUES
     jobs: list[dict[str, Any]] = []
     cursor: str | None = None
-    for each in job_pages(session.client, {**params, "include": include}, None if all_jobs else limit or SHOWN_JOBS):
-        jobs += each.jobs
-        cursor = each.next_cursor
+    most = None if all_jobs else limit or SHOWN_JOBS
+    with naming(session.client, name):
+        for each in job_pages(session.client, {**params, "include": include}, most):
+            jobs += each.jobs
+            cursor = each.next_cursor
     is_filtered = status is not None or fair_key is not None
     none_text = "No such jobs." if is_filtered else "No jobs. Submit one with `jig submit`."
     text = listing(jobs, datetime.now(UTC)) if jobs else none_text
@@ -62,14 +66,18 @@ def list_jobs(
 def show(request_id: RequestId, name: Name = None, *, options: ProjectGlobals = PROJECT_DEFAULTS) -> None:
     """Show all that is known about a job: why it waits, its attempts, its result or its error."""
     session = Session(options)
-    job = status_of(session.client, session.deployment_name(name), request_id)
+    name = session.deployment_name(name)
+    with naming(session.client, name):
+        job = status_of(session.client, name, request_id)
     session.output.result(job, page(job, datetime.now(UTC)))
 
 
 def job_status(request_id: RequestId, name: Name = None, *, options: ProjectGlobals = PROJECT_DEFAULTS) -> None:
     """Show a job: its state, its progress and its result."""
     session = Session(options)
-    job = status_of(session.client, session.deployment_name(name), request_id)
+    name = session.deployment_name(name)
+    with naming(session.client, name):
+        job = status_of(session.client, name, request_id)
     session.output.result(job, summary(job, datetime.now(UTC)))
 
 
@@ -82,11 +90,12 @@ def watch(
     """Watch one job until it ends and print its result, or all changes in a queue until Ctrl-C."""
     session = Session(options)
     client, output, name = session.client, session.output, session.deployment_name(name)
-    if request_id is None:
-        watch_queue(client, output, name)
-        return
-    view = JobView(output)
-    job = watch_job(client, view, name, request_id, followed(client, name, request_id, view.note))
+    with naming(client, name):
+        if request_id is None:
+            watch_queue(client, output, name)
+            return
+        view = JobView(output)
+        job = watch_job(client, view, name, request_id, followed(client, name, request_id, view.note))
     output.result(job, json.dumps(job.get("outputs"), indent=2, ensure_ascii=False))
 
 

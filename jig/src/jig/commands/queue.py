@@ -7,6 +7,7 @@ from typing import Annotated
 from cyclopts import Parameter
 from cyclopts.types import NonNegativeInt, PositiveInt
 
+from jig.nearest import naming
 from jig.options import PROJECT_DEFAULTS, Name, ProjectGlobals, Yes
 from jig.queue_settings import changes, settings_text
 from jig.session import Session
@@ -26,7 +27,9 @@ CAP = "How many jobs of this fair key run at a time, KEY=2; none for what holds 
 def queue_status(name: Name = None, *, options: ProjectGlobals = PROJECT_DEFAULTS) -> None:
     """Show how many jobs of a deployment run and wait."""
     session = Session(options)
-    metrics = session.client.get("/v1/queue/metrics", model=session.deployment_name(name))
+    name = session.deployment_name(name)
+    with naming(session.client, name):
+        metrics = session.client.get("/v1/queue/metrics", model=name)
     shown = (("Running", "messages_running"), ("Waiting", "messages_waiting"))
     session.output.result(metrics, fields((label, f"{metrics.get(key, 0):,}") for label, key in shown))
 
@@ -35,10 +38,11 @@ def queue_clear(name: Name = None, *, yes: Yes = False, options: ProjectGlobals 
     """Cancel all jobs of a deployment that wait; those that run go on."""
     session = Session(options)
     name = session.deployment_name(name)
-    if not yes:
-        waiting = session.client.get("/v1/queue/metrics", model=name).get("messages_waiting", 0)
-        session.confirm(f"Cancel {count(waiting, 'waiting job')} of {name}?", yes=False)
-    answer = session.client.post("/v1/queue/clear", {"model": name})
+    with naming(session.client, name):
+        if not yes:
+            waiting = session.client.get("/v1/queue/metrics", model=name).get("messages_waiting", 0)
+            session.confirm(f"Cancel {count(waiting, 'waiting job')} of {name}?", yes=False)
+        answer = session.client.post("/v1/queue/clear", {"model": name})
     session.output.result(answer, f"{count(answer.get('canceled_count', 0), 'job')} canceled.")
 
 
@@ -64,7 +68,8 @@ def queue_settings(
         caps=cap or [],
     )
     client, name = session.client, session.deployment_name(name)
-    settings = client.get(SETTINGS_PATH, model=name)
+    with naming(client, name):
+        settings = client.get(SETTINGS_PATH, model=name)
     if wanted.is_any:
         settings = client.patch(SETTINGS_PATH, wanted.body(settings.get("keys") or {}), model=name)
     session.output.result(settings, settings_text(settings))

@@ -9,6 +9,7 @@ from cyclopts import Parameter
 
 from jig.deployment import revision_of
 from jig.errors import UsageError
+from jig.nearest import naming
 from jig.options import PROJECT_DEFAULTS, Name, NameOption, ProjectGlobals
 from jig.revisions import diff_text, events_text, last_that_worked, revision_text
 from jig.rollout import wait_until_ready
@@ -30,8 +31,9 @@ def list_revisions(
     """List which revision was put to work when, newest first, and how it fared."""
     session = Session(options)
     name = session.deployment_name(name)
-    answer = events(session, name, limit)
-    deployment = session.client.get(f"/v1/deployments/{name}")
+    with naming(session.client, name):
+        answer = events(session, name, limit)
+        deployment = session.client.get(f"/v1/deployments/{name}")
     text = events_text(answer["data"], revision_of(deployment), serving(deployment), datetime.now(UTC))
     session.output.result(answer, text)
 
@@ -40,7 +42,8 @@ def show(revision: Revision = None, *, name: NameOption = None, options: Project
     """Show a revision's configuration, and why it did not get ready."""
     session = Session(options)
     name = session.deployment_name(name)
-    found = get(session, name, revision or active(session, name))
+    with naming(session.client, name):
+        found = get(session, name, revision or active(session, name))
     session.output.result(found, revision_text(found, datetime.now(UTC)))
 
 
@@ -54,9 +57,10 @@ def diff(
     """Show what differs between two revisions."""
     session = Session(options)
     name = session.deployment_name(name)
-    after = after or active(session, name)
-    before = before or previous(session, name, after)
-    old, new = get(session, name, before), get(session, name, after)
+    with naming(session.client, name):
+        after = after or active(session, name)
+        before = before or previous(session, name, after)
+        old, new = get(session, name, before), get(session, name, after)
     text = diff_text(old, new)
     session.output.result({"from": old, "to": new}, text or "They are the same.")
 
@@ -76,9 +80,10 @@ def rollback(
     """Run an earlier revision again, and wait until it is ready; the number of replicas stays."""
     session = Session(options)
     name = session.deployment_name(name)
-    target = revision or previous(session, name, active(session, name))
     path = f"/v1/deployments/{name}/rollback"
-    deployment: dict[str, Any] = session.client.post(path, {"revision_identifier": target})
+    with naming(session.client, name):
+        target = revision or previous(session, name, active(session, name))
+        deployment: dict[str, Any] = session.client.post(path, {"revision_identifier": target})
     named = named_revision(deployment, revision_of(deployment))
     if detach:
         session.output.result(deployment, f"{name} goes back to revision {named}.")

@@ -1,4 +1,4 @@
-"""Values that only replicas see: `jig secrets set`, `unset`, `delete` and `list`."""
+"""Values that only replicas see: `jig secrets set`, `redeploy`, `unset`, `delete` and `list`."""
 
 from __future__ import annotations
 
@@ -26,6 +26,7 @@ MIN_TTL_DAYS, MAX_TTL_DAYS = 1, 14  # what the platform takes
 VARIABLE_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 VALUE = "The value. Others on this machine can read it here."
 FILE = "Read the value from this file; - is standard input."
+NEXT_DEPLOY = "Replicas have it from the next `jig deploy` on."
 Variable = Annotated[str, Parameter(name="--name", help="The variable that holds it.")]
 
 
@@ -59,6 +60,18 @@ def set_secret(
     if expires_at := moment(secret.get("expires_at")):
         session.output.note(f"It expires at {shown_time(expires_at)} and is deleted then.")
     session.output.note(what_next(name, secret, is_used=verb == "changed" and not redeploy))
+
+
+def redeploy(name: Variable, *, options: ProjectGlobals = PROJECT_DEFAULTS) -> None:
+    """Replace the replicas that use a secret, so that they have its present value."""
+    session = Session(options)
+    config = session.config
+    named = {each.name: each.secret for each in config.deploy.environment_variables if each.secret}
+    full = {**named, **known(session, config)}.get(name) or full_name(config.name, name)
+    secret = session.client.patch(one(full), {"redeploy": True})
+    users = ", ".join(secret.get("redeployed") or [])
+    session.output.result(secret, f"Replicas of {users} are replaced." if users else f"No deployment uses {name}.")
+    session.output.note(f"The new ones have {name} as it is now." if users else NEXT_DEPLOY)
 
 
 def unset(name: Variable, *, options: ProjectGlobals = PROJECT_DEFAULTS) -> None:
@@ -208,10 +221,10 @@ def what_next(name: str, secret: Mapping[str, Any], *, is_used: bool) -> str:
     if users := secret.get("redeployed"):
         return f"Replicas of {', '.join(users)} are replaced, and the new ones have it."
     if not is_used:
-        return "Replicas have it from the next `jig deploy` on."
+        return NEXT_DEPLOY
     return (
         "Replicas that start from now on have it; those that run keep what they have. "
-        f"To replace those: jig secrets set {name} --redeploy"
+        f"To replace those: jig secrets redeploy {name}"
     )
 
 
