@@ -45,6 +45,11 @@ class PlatformProcess:
 
     def start(self) -> None:
         """Start it and wait until it answers."""
+        self.launch()
+        wait_for(self._answers, "the platform answers", START_SECONDS)
+
+    def launch(self) -> None:
+        """Start it, and wait for nothing."""
         options = ["--data-dir", str(self.data_dir), "--port", str(self.port), "--verbose", *self.options]
         if "--runtime" not in options:  # most tests want no container engine, whether there is one or not
             options += ["--runtime", "process"]
@@ -57,7 +62,6 @@ class PlatformProcess:
                 stderr=log,
                 stdin=subprocess.DEVNULL,
             )
-        wait_for(self._answers, "the platform answers", START_SECONDS)
 
     @property
     def pid(self) -> int:

@@ -6,6 +6,7 @@ import re
 import signal
 import socket
 import stat
+import time
 from collections.abc import Callable
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -29,6 +30,24 @@ def test_the_first_start_leaves_a_key_and_a_context_that_only_the_owner_reads(ow
     own_platform.log.write_text("")
     own_platform.start()
     assert own_platform.api_key not in own_platform.log.read_text()  # and never again
+
+
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 0)], ids=["SIGINT", "SIGTERM"])
+def test_a_signal_ends_a_start_that_waits_for_an_engine(tmp_path: Path, number: signal.Signals, status: int) -> None:
+    platform = PlatformProcess(tmp_path, "--runtime", "auto")
+    runtime = platform.data_dir / "runtime"
+    runtime.mkdir(parents=True, mode=0o700)
+    (runtime / "containers.id").write_text("0123456789abcdef")
+    platform.environment["DOCKER_HOST"] = f"unix://{tmp_path}/docker.sock"
+    platform.launch()
+    try:
+        wait_for(lambda: "the start waits for it" in platform.log.read_text(), "it waits for the engine")
+        began = time.monotonic()
+        assert platform.signal(number) == status
+        assert time.monotonic() - began < 15  # of the 30 s that it would wait
+    finally:
+        platform.kill()
+    assert "Stopped before it was ready." in platform.log.read_text()
 
 
 def test_the_admin_key_can_be_given(own_platform: PlatformProcess) -> None:

@@ -11,6 +11,8 @@ LAST_RETRY_SECONDS = 60.0
 """An engine that was away, or that could not remove something, is asked again after a while that doubles up to this."""
 CLOSE_SECONDS = 15.0
 """How long a server that ends waits for what is under way."""
+SILENT_SECONDS = 1.0
+"""An engine that is there removes a container sooner; where it takes longer, people are told what is waited for."""
 
 logger = logging.getLogger(__name__)
 
@@ -48,9 +50,18 @@ class Clearing:
 
     async def close(self) -> None:
         """Wait a while for what is under way, and give the rest up."""
-        if self._under_way:
-            await asyncio.wait(self._under_way, timeout=CLOSE_SECONDS)
-        left = list(self._under_way)
+        left = set(self._under_way)
+        if left:
+            _, left = await asyncio.wait(left, timeout=min(SILENT_SECONDS, CLOSE_SECONDS))
+        if left:
+            logger.warning(
+                "the stop waits for the engine at %s, which has %d containers of ended replicas to remove, for %.0f s "
+                "at most; the next start removes what is left",
+                self._api.endpoint,
+                len(left),
+                CLOSE_SECONDS,
+            )
+            _, left = await asyncio.wait(left, timeout=max(CLOSE_SECONDS - SILENT_SECONDS, 0.0))
         for task in left:
             task.cancel()
         await asyncio.gather(*left, return_exceptions=True)
