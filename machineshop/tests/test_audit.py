@@ -13,6 +13,7 @@ from machineshop.api.endpoint import Endpoint
 from machineshop.app import Platform
 from machineshop.config import Settings
 from machineshop.models import Actor, DeploymentConfig, EnvironmentVariable, Identity
+from machineshop.runtime.choice import Choice
 from machineshop.services.audit import MAX_VALUES_BYTES, AuditLog, Hidden, config_values, difference, make_event
 from machineshop.store.database import Database
 
@@ -61,7 +62,7 @@ def audit(database: Database, clock: Clock) -> AuditLog:
 async def routes(tmp_path: Path) -> AsyncIterator[list[Route]]:
     platform = Platform(Settings(data_dir=tmp_path, port=0))
     platform.data_dir.open()
-    platform.build()
+    platform.build(Choice())
     yield [route for route in platform.asgi.application.routes if isinstance(route, Route)]
     platform.data_dir.close()
 

@@ -13,6 +13,7 @@ from machineshop.app import Platform
 from machineshop.commands.serve import serve
 from machineshop.config import Settings
 from machineshop.http import ADMIN_SCOPES, ANY_SCOPE, USER_SCOPES, VIEWER_SCOPES, WORK_SCOPES
+from machineshop.runtime.choice import Choice
 from machineshop.states import JOB_MOVES, TERMINAL_STATES, VOLUME_MOVES, DeploymentStatus
 
 WHOSE = {
@@ -29,7 +30,7 @@ DOCS = Path(__file__).parents[2] / "docs"
 async def routes(tmp_path: Path) -> AsyncIterator[dict[str, str | None]]:
     platform = Platform(Settings(data_dir=tmp_path, port=0))
     platform.data_dir.open()
-    platform.build()
+    platform.build(Choice())
     yield {name: _keys(route) for route in platform.asgi.application.routes for name in _names(route)}
     platform.data_dir.close()
 

@@ -84,7 +84,7 @@ async def test_bodies_on_their_way_have_a_bound_together(
         assert (refused.status_code, refused.json()["error"]["code"]) == (503, "bodies_too_many")
         assert refused.headers["retry-after"] == "5"
         assert (await client.post("/v1/projects", json={"slug": "small"})).status_code == 200
-        _, key = await platform.identity.create_key("another", "ci", Scope.ADMIN)
+        _, key = await platform.parts.identity.create_key("another", "ci", Scope.ADMIN)
         other = await client.post("/v1/projects", json=large, headers={"Authorization": f"Bearer {key}"})
         assert (other.status_code == 503) is (limit == "BODIES_LIMIT_BYTES")
         slow.close()

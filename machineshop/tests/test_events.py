@@ -525,7 +525,7 @@ async def events_of(platform: Platform, **params: str) -> AsyncIterator[Reader]:
 
 async def insert_deployment(platform: Platform) -> Deployment:
     """One that asks for no replica, whose artifact nobody looks for."""
-    now, project = time.time(), (await platform.identity.authenticate(ADMIN_KEY)).project
+    now, project = time.time(), (await platform.parts.identity.authenticate(ADMIN_KEY)).project
     config = DeploymentConfig(name="hello", image="none", gpu_type="none", min_replicas=0)
     deployment = Deployment(
         id=new_id(),
@@ -536,7 +536,7 @@ async def insert_deployment(platform: Platform) -> Deployment:
         created_at=now,
         updated_at=now,
     )
-    await platform.database.write(store_deployments.insert, deployment)
+    await platform.parts.database.write(store_deployments.insert, deployment)
     return deployment
 
 
@@ -545,7 +545,7 @@ async def test_a_server_that_stops_ends_its_streams_at_once_and_the_next_one_goe
 ) -> None:
     monkeypatch.setenv("JIG_CONTEXTS", str(tmp_path / "contexts.json"))
     first = await started(tmp_path / "data")
-    jobs = Jobs(first.queue, await insert_deployment(first))
+    jobs = Jobs(first.parts.queue, await insert_deployment(first))
     job = await jobs.pending()
     async with events_of(first, last_event_id="0.0") as reader, events_of(first, request_id=job.id) as other:
         await reader.until("pending")
@@ -556,11 +556,11 @@ async def test_a_server_that_stops_ends_its_streams_at_once_and_the_next_one_goe
         assert await other.next() is None
         assert time.monotonic() - began < 1
     second = await started(tmp_path / "data")
-    jobs = Jobs(second.queue, jobs.deployment)
+    jobs = Jobs(second.parts.queue, jobs.deployment)
     await finish_all(jobs, 1)
     async with events_of(second, last_event_id=reader.last_id) as reader:
         assert (await reader.until("done")).job["request_id"] == job.id
-        await second.deployments.delete(jobs.project_id, "hello")
+        await second.parts.deployments.delete(jobs.project_id, "hello")
         end = await reader.next()
         assert end is not None
         assert end.name == "end"

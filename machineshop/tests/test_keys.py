@@ -74,7 +74,7 @@ async def test_projects_of_an_organization_have_keys_of_their_own(admin_client: 
 
 async def test_an_admin_of_another_organization_finds_none_of_it(admin_client: Client, platform: Platform) -> None:
     made = (await admin_client.post("/v1/api-keys", json={"name": "ci"})).json()
-    _, key = await platform.identity.create_key("stranger", "boss", Scope.ADMIN)
+    _, key = await platform.parts.identity.create_key("stranger", "boss", Scope.ADMIN)
 
     async with connected(platform, key) as stranger:
         assert (await stranger.delete(f"/v1/api-keys/{made['id']}")).status_code == 404
@@ -111,7 +111,7 @@ async def test_changes_are_recorded_with_who_and_from_where(admin_client: Client
 async def test_guessing_is_slowed_down_and_valid_keys_are_not(
     admin_client: Client, platform: Platform, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(platform.identity, "_clock", lambda: 1e9)  # nothing is made up for by waiting
+    monkeypatch.setattr(platform.parts.identity, "_clock", lambda: 1e9)  # nothing is made up for by waiting
 
     async def tried(key: str) -> httpx.Response:
         return await admin_client.get("/v3/whoami", headers={"Authorization": f"Bearer {key}"})

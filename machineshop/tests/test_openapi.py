@@ -15,13 +15,14 @@ from machineshop.api.openapi import LEFT_OUT, document, plain_path
 from machineshop.api.operation import DescribedRoute
 from machineshop.app import Platform
 from machineshop.config import Settings
+from machineshop.runtime.choice import Choice
 
 
 @pytest.fixture
 async def routes(tmp_path: Path) -> AsyncIterator[list[Route]]:
     platform = Platform(Settings(data_dir=tmp_path, port=0))
     platform.data_dir.open()
-    platform.build()
+    platform.build(Choice())
     yield [route for route in platform.asgi.application.routes if isinstance(route, Route)]
     platform.data_dir.close()
 

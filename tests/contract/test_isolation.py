@@ -13,6 +13,7 @@ from starlette.routing import Route
 from contract.older_worker import OlderWorker
 from machineshop.app import Platform
 from machineshop.config import Settings
+from machineshop.runtime.choice import Choice
 from platform_process import PlatformProcess, wait_for
 
 TABLE = [
@@ -208,7 +209,7 @@ def routes(tmp_path: Path) -> Iterator[list[Route]]:
     """The routes of the real application, which is put together and not started."""
     platform = Platform(Settings(data_dir=tmp_path, port=0))
     platform.data_dir.open()
-    platform.build()
+    platform.build(Choice())
     yield [route for route in platform.asgi.application.routes if isinstance(route, Route)]
     platform.data_dir.close()
 

@@ -24,6 +24,8 @@ from sqlalchemy.pool import NullPool
 from machineshop.app import Platform
 from machineshop.blobs.layout import FILES
 from machineshop.config import Settings
+from machineshop.parts import Parts
+from machineshop.runtime.choice import Choice
 from machineshop.store.engines import with_driver
 from platform_process import PlatformProcess, wait_for, write_worker
 
@@ -221,19 +223,20 @@ async def _clean(platform: PlatformProcess) -> int:
     url = platform.environment.get("MACHINESHOP_DATABASE_URL")
     stopped = Platform(Settings(data_dir=platform.data_dir, port=0, database_url=url))
     stopped.data_dir.open()
-    stopped.build()
-    stopped.database.start()
+    stopped.build(Choice())
+    parts = stopped.parts
+    parts.database.start()
     try:
-        await stopped.files.clean(time.time() + 7 * 86400)
-        return len([entry async for entry in _entries(stopped)])
+        await parts.files.clean(time.time() + 7 * 86400)
+        return len([entry async for entry in _entries(parts)])
     finally:
-        await asyncio.to_thread(stopped.storage.close)
-        await asyncio.to_thread(stopped.database.close)
+        await asyncio.to_thread(parts.storage.close)
+        await asyncio.to_thread(parts.database.close)
         stopped.data_dir.close()
 
 
-async def _entries(platform: Platform) -> Any:
-    for entry in await platform.storage.blobs.entries(FILES):
+async def _entries(parts: Parts) -> Any:
+    for entry in await parts.storage.blobs.entries(FILES):
         yield entry
 
 

@@ -69,6 +69,11 @@ class DataDir:
         self.storage = (storage or path).absolute()
         self._locks: list[IO[str]] = []
 
+    @property
+    def runtime(self) -> Path:
+        """Where the runtime has its own."""
+        return self.path / "runtime"
+
     def make_private(self) -> None:
         """Make the directory if need be, and close it to other users: it holds keys, variables and payloads.
 

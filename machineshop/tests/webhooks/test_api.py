@@ -22,7 +22,7 @@ async def client(platform: Platform) -> AsyncIterator[Client]:
     """With a key of the project of the deployment 'hello'."""
     async with connected(platform, platform.admin_key) as client:
         project_id = (await client.get("/v3/whoami")).json()["project"]["id"]
-        deployments = DeploymentService(platform.database, AnyArtifact(), lambda: Capacity(2, 8, 0), frozenset())
+        deployments = DeploymentService(platform.parts.database, AnyArtifact(), lambda: Capacity(2, 8, 0), frozenset())
         await deployments.create(project_id, HELLO)
         yield client
 
@@ -94,7 +94,7 @@ async def test_the_secret_is_shown_and_rotated(client: Client, platform: Platfor
     assert rotated["secret"] != first.json()["secret"]
     assert rotated["previous_signs_until"] is not None
     assert (await client.get("/v1/webhooks/secret")).json() == rotated
-    _, key = await platform.identity.create_key("stranger", "key", Scope.DEVELOPER)
+    _, key = await platform.parts.identity.create_key("stranger", "key", Scope.DEVELOPER)
     async with connected(platform, key) as stranger:
         assert (await stranger.get("/v1/webhooks/secret")).json()["secret"] not in str(rotated)
 
@@ -105,10 +105,10 @@ async def test_a_worker_may_not_see_the_secret_and_a_stranger_sees_no_job(client
     missing = await client.get("/v1/queue/webhooks", params={**query, "request_id": "nothing"})
     assert missing.status_code == 404
     project_id = (await client.get("/v3/whoami")).json()["project"]["id"]
-    worker_key = await platform.identity.create_worker_key(project_id, "deployment", "replica")
+    worker_key = await platform.parts.identity.create_worker_key(project_id, "deployment", "replica")
     async with connected(platform, worker_key) as worker:
         assert (await worker.get("/v1/webhooks/secret")).status_code == 403
         assert (await worker.post("/v1/webhooks/secret/rotate")).status_code == 403
-    _, key = await platform.identity.create_key("stranger", "key", Scope.DEVELOPER)
+    _, key = await platform.parts.identity.create_key("stranger", "key", Scope.DEVELOPER)
     async with connected(platform, key) as stranger:
         assert (await stranger.get("/v1/queue/webhooks", params=query)).status_code == 404

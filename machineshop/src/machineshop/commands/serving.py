@@ -22,9 +22,9 @@ def serve_until_stopped(settings: Settings) -> None:
 
 
 def _announce(platform: Platform) -> None:
-    accepts = " and ".join(RUNS[kind] for kind in sorted(platform.runtime.accepts))
+    accepts = " and ".join(RUNS[kind] for kind in sorted(platform.parts.runtime.accepts))
     print(f"Machineshop {__version__} is ready at {platform.base_url}")
-    print(f"  runtime    {platform.runtime.name}, runs {accepts}")
+    print(f"  runtime    {platform.parts.runtime.name}, runs {accepts}")
     print(f"  data       {platform.data_dir.path}")
     if platform.settings.storage_url is not None:
         print(f"  storage    {platform.settings.storage_url}")
