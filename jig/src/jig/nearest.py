@@ -30,11 +30,17 @@ def naming(client: Client, name: str) -> Iterator[None]:
     try:
         yield
     except NotFoundError as error:
-        is_of_job = NO_JOB in error.message
-        if (is_of_job or NO_DEPLOYMENT in error.message) and (near := close_deployment(client, name)):
-            missing = f"There is no deployment {name} either. " if is_of_job else ""
-            error.hint = f"{missing}Did you mean {near}? {error.hint}"
+        if NO_JOB in error.message and (missing := missing_deployment(client, name)):
+            error.hint = f"{missing} {error.hint}"
+        if NO_DEPLOYMENT in error.message and (near := close_deployment(client, name)):
+            error.hint = f"Did you mean {near}? {error.hint}"
         raise
+
+
+def missing_deployment(client: Client, name: str) -> str | None:
+    """A hint for who asks for jobs of a deployment that does not exist, where another one's name is close to it."""
+    near = close_deployment(client, name)
+    return f"There is no deployment {name}. Did you mean {near}?" if near else None
 
 
 def close_deployment(client: Client, name: str) -> str | None:

@@ -9,7 +9,7 @@ from cyclopts import Parameter
 from jig.client import Client
 from jig.errors import ConflictError, IncompleteError, NotFoundError, UnsupportedError, UsageError
 from jig.job_list import failed_once, in_portions
-from jig.nearest import naming
+from jig.nearest import missing_deployment, naming
 from jig.options import PROJECT_DEFAULTS, Name, NameOption, ProjectGlobals, RequestId
 from jig.session import Session
 from jig.tables import columns
@@ -50,11 +50,13 @@ def cancel(
     with naming(session.client, name):
         outcomes = [outcome(session.client, {**asked, "request_id": each}) for each in request_ids]
     refused = [each for each in outcomes if each["error"]]
+    is_unknown = any(each["status"] is None for each in refused)
+    hint = missing_deployment(session.client, name) if is_unknown else None
     if refused and session.output.json:
-        raise IncompleteError(refusal(len(refused), len(outcomes)), details={"data": outcomes})
+        raise IncompleteError(refusal(len(refused), len(outcomes)), hint=hint, details={"data": outcomes})
     session.output.result({"object": "list", "data": outcomes}, "\n".join(map(outcome_text, outcomes)))
     if refused:
-        raise IncompleteError(refusal(len(refused), len(outcomes)))
+        raise IncompleteError(refusal(len(refused), len(outcomes)), hint=hint)
 
 
 def retry(
