@@ -172,7 +172,7 @@ async def test_crashes_with_work_done_between_them_are_no_crash_loop(world: Worl
 
 
 async def test_a_replica_that_served_gets_nothing_new_for_a_moment_before_it_is_asked_to_end(world: World) -> None:
-    world.runtime.leave_seconds = 3600.0
+    world.runtime.draining.leave_seconds = 3600.0
     await world.runtime.apply(world.spec(), 1)
     (replica,) = await ready(world.runtime, 1)
     await world.runtime.apply(world.spec(), 0)

@@ -13,7 +13,7 @@ from machineshop.runtime.docker.ends import exit_of, why_not_started
 from machineshop.runtime.docker.follower import CopiedLog
 from machineshop.runtime.docker.images import Image, split, why_not_pulled
 from machineshop.runtime.docker.networks import gateway_of
-from machineshop.runtime.replica import Record
+from machineshop.runtime.record import Record
 from machineshop.runtime.replica_log import FileLog
 
 DIGEST = f"sha256:{'0' * 64}"

@@ -3,10 +3,11 @@
 import msgspec
 import pytest
 
-from machineshop.runtime import replica
+from machineshop.runtime import exits, replica, replica_view
 from machineshop.runtime.base import ReplicaStatus, RevisionSpec
+from machineshop.runtime.exits import Exit, StartFailed
 from machineshop.runtime.planner import Phase
-from machineshop.runtime.replica import Exit, Record, StartFailed
+from machineshop.runtime.record import Record
 
 FIRST = replica.FIRST_BACK_OFF_SECONDS
 SPEC = RevisionSpec(
@@ -58,12 +59,12 @@ def test_a_crash_after_some_work_is_the_first_one_again() -> None:
     ],
 )
 def test_an_end_is_told_in_a_few_words(end: Exit | StartFailed, how: str) -> None:
-    assert replica.how_it_ended(NEW, end) == how
+    assert exits.how_it_ended(NEW, end) == how
 
 
 def test_a_run_that_the_platform_ends_says_why_and_counts_as_a_crash() -> None:
     record = replica.condemned(replica.ready(started(), 101.0), "It is wedged.")
-    assert replica.how_it_ended(record, Exit(at=102.0, signal=9)) == "It is wedged"
+    assert exits.how_it_ended(record, Exit(at=102.0, signal=9)) == "It is wedged"
     record = replica.settled(replica.exited(record), Exit(at=102.0, signal=9))
     assert (record.phase, record.crashes, record.message) == (Phase.WAITING, 1, "It is wedged.")
     assert started(record).condemned_because is None
@@ -102,17 +103,17 @@ def test_draining_a_replica_that_does_not_run_ends_it() -> None:
     assert replica.draining(NEW, 105.0).phase is Phase.ENDED
     running = replica.draining(replica.ready(started(), 101.0), 105.0)
     assert (running.phase, running.ready_since) == (Phase.RUNNING, None)
-    assert replica.observed(running, prepared=True).kill_at == 135.0
+    assert replica_view.observed(running, prepared=True).kill_at == 135.0
 
 
 def test_a_replica_that_drains_says_so_until_it_has_ended() -> None:
     draining = replica.draining(replica.ready(started(), 101.0), 105.0)
     for record in (draining, replica.running(draining), replica.exited(draining)):
-        seen = replica.view(record)
+        seen = replica_view.view(record)
         assert (seen.reason, seen.message) == ("Draining", "It finishes what it has in hand, and ends.")
-    hurried = replica.view(replica.draining(draining, 106.0, within_seconds=1, why="The machine goes away."))
+    hurried = replica_view.view(replica.draining(draining, 106.0, within_seconds=1, why="The machine goes away."))
     assert (hurried.reason, hurried.message) == ("Draining", "The machine goes away.")
-    ended = replica.view(replica.settled(replica.exited(draining), Exit(at=106.0, code=0)))
+    ended = replica_view.view(replica.settled(replica.exited(draining), Exit(at=106.0, code=0)))
     assert (ended.reason, ended.message) == ("Completed", "It was asked to end, and did.")
 
 
@@ -128,7 +129,7 @@ def test_a_drained_replica_that_obeyed_is_completed_and_one_that_did_not_is_not(
 
 
 def deadlines(record: Record) -> tuple[float | None, float | None]:
-    seen = replica.observed(record, prepared=True)
+    seen = replica_view.observed(record, prepared=True)
     return seen.insist_at, seen.kill_at
 
 
@@ -175,15 +176,15 @@ def test_a_run_that_was_told_another_address_is_stranded() -> None:
 
 def test_only_a_replica_that_will_start_again_speaks_of_a_next_start() -> None:
     waiting = crashed(3)
-    view = replica.view(waiting)
+    view = replica_view.view(waiting)
     wait = f"{replica.back_off_seconds(3):g} s"
     assert view.message is not None
     assert view.message.startswith(f"It ended 3 times in a row, the next start is {wait} after the last. The process")
     for ended in (replica.draining(waiting, 200.0), replica.abandoned(waiting, 200.0, "It cannot be started again.")):
-        view = replica.view(ended)
+        view = replica_view.view(ended)
         assert (view.status, view.reason) == (ReplicaStatus.TERMINATED, "Error")
         assert "next start" not in (view.message or "")
-    again = replica.view(started(waiting))
+    again = replica_view.view(started(waiting))
     assert (again.reason, again.message) == (None, None)
     assert "3 times in a row. The process exited" in (replica.draining(waiting, 200.0).message or "")
 
@@ -195,24 +196,24 @@ def test_a_replica_that_was_never_started_says_so() -> None:
 
 @pytest.mark.parametrize("phase", Phase)
 def test_every_phase_has_a_status_that_clients_know(phase: Phase) -> None:
-    view = replica.view(msgspec.structs.replace(NEW, phase=phase))
+    view = replica_view.view(msgspec.structs.replace(NEW, phase=phase))
     assert view.status in ReplicaStatus
 
 
 def test_restarts_count_the_runs_after_the_first() -> None:
-    assert replica.view(NEW).restarts == 0
-    assert replica.view(started()).restarts == 0
-    assert replica.view(started(crashed(2))).restarts == 2
+    assert replica_view.view(NEW).restarts == 0
+    assert replica_view.view(started()).restarts == 0
+    assert replica_view.view(started(crashed(2))).restarts == 2
 
 
 def test_the_logs_of_ended_replicas_are_kept_for_a_day_and_of_ten_at_most() -> None:
     ended = [replica.abandoned(msgspec.structs.replace(NEW, id=str(n)), 1000.0 + n, "over") for n in range(12)]
-    assert [r.id for r in replica.forgettable([NEW, *ended], 1020.0)] == ["1", "0"]
+    assert [r.id for r in replica_view.forgettable([NEW, *ended], 1020.0)] == ["1", "0"]
     day = 24 * 3600.0
-    assert [r.id for r in replica.forgettable([NEW, *ended[:3]], 1001.5 + day)] == ["1", "0"]
+    assert [r.id for r in replica_view.forgettable([NEW, *ended[:3]], 1001.5 + day)] == ["1", "0"]
 
 
 def test_ended_replicas_are_shown_for_ten_minutes_and_five_of_them_at_most() -> None:
     ended = [replica.abandoned(msgspec.structs.replace(NEW, id=str(n)), 1000.0 + n, "over") for n in range(7)]
-    assert {r.id for r in replica.shown([NEW, *ended], 1010.0)} == {NEW.id, "2", "3", "4", "5", "6"}
-    assert {r.id for r in replica.shown([NEW, *ended], 1605.5)} == {NEW.id, "6"}
+    assert {r.id for r in replica_view.shown([NEW, *ended], 1010.0)} == {NEW.id, "2", "3", "4", "5", "6"}
+    assert {r.id for r in replica_view.shown([NEW, *ended], 1605.5)} == {NEW.id, "6"}

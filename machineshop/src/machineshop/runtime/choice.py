@@ -17,7 +17,8 @@ from machineshop.errors import RuntimeUnavailable
 from machineshop.runtime.base import ArtifactKind, BundleSource, ImageSource, ReplicaWatcher, VolumeSource
 from machineshop.runtime.docker.api import EngineApi, EngineError, answers, endpoint_here
 from machineshop.runtime.docker.body import PLATFORM_HOST
-from machineshop.runtime.docker.engine import DockerEngine, has_had_containers
+from machineshop.runtime.docker.engine import DockerEngine
+from machineshop.runtime.docker.instance import has_had_containers
 from machineshop.runtime.docker.networks import gateway_of
 from machineshop.runtime.either import EitherEngine
 from machineshop.runtime.engine import Engine

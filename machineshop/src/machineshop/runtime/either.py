@@ -9,8 +9,9 @@ from collections.abc import Sequence
 from machineshop.errors import RuntimeUnavailable
 from machineshop.runtime.base import ArtifactKind, Capacity, RevisionSpec
 from machineshop.runtime.engine import Engine, Mount, ReplicaLog
+from machineshop.runtime.exits import Exit
 from machineshop.runtime.health import Probe
-from machineshop.runtime.replica import Exit, Record
+from machineshop.runtime.record import Record
 
 
 class EitherEngine:

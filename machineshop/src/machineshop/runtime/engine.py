@@ -10,8 +10,9 @@ from typing import NamedTuple, Protocol
 
 from machineshop.errors import MachineshopError
 from machineshop.runtime.base import ArtifactKind, Capacity, LogLine, RevisionSpec
+from machineshop.runtime.exits import Exit
 from machineshop.runtime.health import Probe
-from machineshop.runtime.replica import Exit, Record
+from machineshop.runtime.record import Record
 
 
 class PreparationFailed(MachineshopError):

@@ -12,9 +12,10 @@ import msgspec
 
 from machineshop.runtime.base import ArtifactKind, Capacity, LogLine, ReplicaWatcher, RevisionSpec, VolumeVersion
 from machineshop.runtime.engine import Mount, PreparationFailed
+from machineshop.runtime.exits import Exit
 from machineshop.runtime.health import Answer, Probe
 from machineshop.runtime.local import LocalRuntime
-from machineshop.runtime.replica import Exit, Record
+from machineshop.runtime.record import Record
 from machineshop.runtime.volumes.base import FAILED_MOUNT
 from machineshop.runtime.volumes.trees import TreeKey
 

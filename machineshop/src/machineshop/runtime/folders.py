@@ -10,7 +10,7 @@ from pathlib import Path
 import msgspec
 
 from machineshop.errors import RuntimeUnavailable
-from machineshop.runtime.replica import RECORD, Record
+from machineshop.runtime.record import RECORD, Record
 from machineshop.runtime.replica_log import FileLog
 
 logger = logging.getLogger(__name__)

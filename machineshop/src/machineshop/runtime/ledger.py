@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 from machineshop.runtime.engine import Engine
 from machineshop.runtime.planner import Phase
-from machineshop.runtime.replica import Record
+from machineshop.runtime.record import Record
 
 logger = logging.getLogger(__name__)
 

@@ -11,10 +11,9 @@ import time
 from collections.abc import AsyncIterator, Callable
 from uuid import uuid4
 
-import msgspec
-
-from machineshop.runtime import replica
+from machineshop.runtime import replica, replica_view
 from machineshop.runtime.base import Capacity, LogLine, Replica, ReplicaWatcher, RevisionSpec, VolumeVersion
+from machineshop.runtime.draining import Draining
 from machineshop.runtime.engine import Engine
 from machineshop.runtime.ledger import Ledger
 from machineshop.runtime.logs import read_merged
@@ -34,7 +33,7 @@ from machineshop.runtime.planner import (
     plan,
 )
 from machineshop.runtime.prefetch import Prefetches
-from machineshop.runtime.replica import Record
+from machineshop.runtime.record import Record
 from machineshop.runtime.runs import Runs
 from machineshop.runtime.volumes.base import Volumes, trees_of
 from machineshop.runtime.volumes.trees import TreeKey
@@ -43,15 +42,7 @@ IDLE_SECONDS = 1.0
 """How long the loop sleeps at most; whatever it waits for wakes it earlier."""
 KILL_SLACK_SECONDS = 10.0
 """How long `stop_all` waits beyond the grace period for killed replicas to be gone."""
-LEAVE_SECONDS = 1.0
-"""How long a replica gets nothing new before it is asked to end, and refuses it: what was handed to it a moment before
-has arrived by then."""
-LEAVE_AT_MOST_SECONDS = 5.0
-"""So long where something may still be on its way to it: on a busy machine that takes its time."""
-LEAVE_STEP_SECONDS = 0.1
 STOOD_DOWN = "Another server of the platform runs the deployments now."
-STRANDED_GRACE_SECONDS = 5.0
-"""For replicas that cannot reach the platform any more: nothing they finish would arrive, but `shutdown()` may run."""
 
 logger = logging.getLogger(__name__)
 
@@ -75,9 +66,9 @@ class LocalRuntime:
         self._volumes, self._needs = volumes, Needs(engine, volumes, self._changed.set)
         self._prefetches = Prefetches()
         self._runs = Runs(engine, watcher, self._needs, self._ledger, self._is_busy, self._changed.set)
+        self.draining = Draining(engine, self._ledger, watcher, self._wanted.__contains__, self._changed.set)
         self._loop: asyncio.Task[None] | None = None
         self._stopping = False
-        self.leave_seconds = LEAVE_SECONDS
 
     async def start(self) -> None:
         """Find the replicas that already run and begin the loop.
@@ -90,14 +81,15 @@ class LocalRuntime:
             if record.phase in (Phase.STARTING, Phase.RUNNING, Phase.EXITED):
                 self._runs.adopt(record)
             if record.phase in (Phase.STARTING, Phase.RUNNING):
-                self._drain_stranded(record)
+                self.draining.drain_stranded(record)
         await self._volumes.start(self._mounted)
         self._loop = asyncio.create_task(self._run_forever(), name=f"{self.name} runtime")
         for record in self._ledger.live():
-            self._tell(record.id)
+            self.draining.tell(record.id)
 
     async def close(self) -> None:
         """End the loop and leave the replicas running, to be adopted by the next start."""
+        self.draining.close()
         loop, self._loop = self._loop, None
         if loop is not None:
             loop.cancel()
@@ -112,7 +104,7 @@ class LocalRuntime:
         """Drain and end every replica, within `grace_seconds` at most."""
         self._stopping = True
         for record in self._ledger.live():
-            self._drain(record.id, time.time(), within_seconds=grace_seconds)
+            self.draining.drain(record.id, time.time(), within_seconds=grace_seconds)
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(grace_seconds + KILL_SLACK_SECONDS):
                 while self._ledger.live():  # noqa: ASYNC110 - the loop clears the event that tells of changes
@@ -122,7 +114,7 @@ class LocalRuntime:
         """Want nothing any more and drain every replica: another server runs the deployments now."""
         self._wanted.clear()
         for record in self._ledger.live():
-            self._drain(record.id, time.time(), within_seconds=grace_seconds, why=STOOD_DOWN)
+            self.draining.drain(record.id, time.time(), within_seconds=grace_seconds, why=STOOD_DOWN)
 
     async def apply(self, spec: RevisionSpec, replicas: int, busy: frozenset[str] = frozenset()) -> None:
         """Declare what should run of this deployment; the loop makes it so."""
@@ -136,12 +128,12 @@ class LocalRuntime:
         """Declare that nothing of this deployment should run."""
         self._wanted.pop(deployment_id, None)
         for record in self._ledger.live(deployment_id):
-            self._drain(record.id, time.time())
+            self.draining.drain(record.id, time.time())
 
     async def replace(self, replica_id: str) -> None:
         """End a replica at once; another takes its place. One that is gone already is let be."""
         if any(record.id == replica_id for record in self._ledger.live()):
-            self._drain(replica_id, time.time(), within_seconds=0.0, why="It did not give up a canceled job.")
+            self.draining.drain(replica_id, time.time(), within_seconds=0.0, why="It did not give up a canceled job.")
 
     async def restart(self, replica_id: str, why: str) -> None:
         """End a replica's run at once and start it again, as after a crash. One that is gone already is let be."""
@@ -152,7 +144,7 @@ class LocalRuntime:
     async def observe(self, deployment_id: str | None = None) -> list[Replica]:
         """All replicas, or those of one deployment, with those that ended in the last minutes."""
         records = self._ledger if deployment_id is None else self._ledger.of(deployment_id)
-        return [self._view(record) for record in replica.shown(records, time.time())]
+        return [self._view(record) for record in replica_view.shown(records, time.time())]
 
     def capacity(self) -> Capacity:
         """What this machine has in all."""
@@ -260,11 +252,11 @@ class LocalRuntime:
             case Start(replica_id):
                 self._start(self._ledger[replica_id], now)
             case Drain(replica_id):
-                self._drain(replica_id, now)
+                self.draining.drain(replica_id, now)
             case Insist(replica_id):
-                self._insist(self._ledger[replica_id], now)
+                self.draining.insist(self._ledger[replica_id], now)
             case Kill(replica_id):
-                self._kill(self._ledger[replica_id])
+                self.draining.kill(self._ledger[replica_id])
 
     def _create(self, spec: RevisionSpec, now: float) -> None:
         replica_id = f"{spec.deployment_name}-{uuid4().hex[:10]}"
@@ -281,65 +273,9 @@ class LocalRuntime:
         self._ledger.put(record)
         self._runs.begin(record, spec)
 
-    def _drain(
-        self, replica_id: str, now: float, *, within_seconds: float | None = None, why: str | None = None
-    ) -> None:
-        record = self._ledger[replica_id]
-        first, serves = record.draining_since is None, record.ready_since is not None
-        if not first and within_seconds is None:
-            return
-        record = replica.draining(record, now, within_seconds=within_seconds, why=why)
-        self._ledger.put(record)
-        if first:
-            logger.info("replica draining: replica=%s", replica_id)
-        if first and record.phase is Phase.RUNNING:
-            if serves and within_seconds is None and record.spec.deployment_id in self._wanted:
-                self._ledger.put(replica.leaving(record))
-                self._watcher.replica_leaving(replica_id)
-                asyncio.get_running_loop().call_later(self.leave_seconds, self._tell, replica_id)
-            else:
-                self._engine.terminate(record)
-        elif record.untold:
-            self._ledger.put(replica.told(record, record.draining_since or now))
-            self._engine.terminate(record)
-        self._changed.set()
-
-    def _tell(self, replica_id: str) -> None:
-        """Ask a replica to end that has left, unless it was asked meanwhile or has ended."""
-        record = next((one for one in self._ledger.live() if one.id == replica_id), None)
-        if record is None or not record.untold or self._loop is None:
-            return
-        since = record.draining_since or 0.0
-        if self._watcher.replica_leaving(replica_id) and time.time() - since < LEAVE_AT_MOST_SECONDS:
-            asyncio.get_running_loop().call_later(LEAVE_STEP_SECONDS, self._tell, replica_id)
-        else:
-            self._ledger.put(replica.told(record, time.time()))
-            if record.phase is Phase.RUNNING:
-                self._engine.terminate(record)
-
-    def _drain_stranded(self, record: Record) -> None:
-        """End an adopted replica that looks for the platform where it no longer is; another takes its place."""
-        why = replica.stranded(record, self._engine.platform_url(record.spec))
-        if why is not None:
-            logger.warning("replica cannot reach the platform: replica=%s %s", record.id, why)
-            self._drain(record.id, time.time(), within_seconds=STRANDED_GRACE_SECONDS, why=why)
-
-    def _insist(self, record: Record, now: float) -> None:
-        logger.info("replica told to end at once: replica=%s", record.id)
-        self._ledger.put(replica.insisted(record, now))
-        if record.phase is Phase.RUNNING:
-            self._engine.terminate(record)
-        self._changed.set()
-
-    def _kill(self, record: Record) -> None:
-        if not record.killed:
-            logger.warning("replica killed after its grace period: replica=%s", record.id)
-            self._ledger.put(msgspec.structs.replace(record, killed=True))
-        self._engine.kill(record)
-
     def _forget_old(self, now: float) -> None:
         for deployment_id in self._ledger.deployments():
-            for record in replica.forgettable(self._ledger.of(deployment_id), now):
+            for record in replica_view.forgettable(self._ledger.of(deployment_id), now):
                 self._ledger.forget(record)
         live = {(r.spec.deployment_id, r.spec.revision_id) for r in self._ledger.live()}
         used = live | {(spec.deployment_id, spec.revision_id) for spec, _ in self._wanted.values()}
@@ -369,14 +305,14 @@ class LocalRuntime:
 
     def _observed(self, record: Record) -> Observed:
         prepared = record.phase is not Phase.WAITING or self._needs.are_met(self._spec(record))
-        return replica.observed(record, prepared=prepared)
+        return replica_view.observed(record, prepared=prepared)
 
     def _view(self, record: Record) -> Replica:
         if record.phase is not Phase.WAITING:
-            return replica.view(record)
+            return replica_view.view(record)
         spec, free = self._spec(record), len(self._free_gpus())
         if record.spec.gpu_count > free and not record.crashes and self._needs.are_met(spec):
             plural, there_are = "" if record.spec.gpu_count == 1 else "s", len(self._engine.gpus())
             message = f"It needs {record.spec.gpu_count} GPU{plural}; {free} of this machine's {there_are} are free."
-            return replica.view(record, reason="Insufficient GPU", message=message)
+            return replica_view.view(record, reason="Insufficient GPU", message=message)
         return self._needs.view(record, spec)

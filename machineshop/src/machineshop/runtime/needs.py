@@ -7,11 +7,11 @@ does it once for all replicas with the same need).
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 
-from machineshop.runtime import replica
+from machineshop.runtime import replica_view
 from machineshop.runtime.base import Replica, RevisionSpec
 from machineshop.runtime.engine import Engine, Mount
 from machineshop.runtime.preparation import Need, Preparations
-from machineshop.runtime.replica import Record
+from machineshop.runtime.record import Record
 from machineshop.runtime.volumes.base import FAILED_MOUNT, Volumes
 
 
@@ -49,12 +49,12 @@ class Needs:
         failure = self._preparations.failure(self._of(spec))
         if failure is not None:
             failed = self._preparations.failure(self._of_volumes(spec)) is not None
-            return replica.view(record, reason=failure.reason, message=failure.message, preload_failed=failed)
+            return replica_view.view(record, reason=failure.reason, message=failure.message, preload_failed=failed)
         if record.message or self.are_met(spec):
-            return replica.view(record)
+            return replica_view.view(record)
         ready = self._preparations.are_ready([self._of_artifact(spec)])
         message = "Its volumes are being loaded." if ready else "Its artifact is being made ready."
-        return replica.view(record, message=message)
+        return replica_view.view(record, message=message)
 
     def keep(self, wanted: Iterable[RevisionSpec], live: Iterable[RevisionSpec]) -> None:
         """Give up any other needs, and forget what is known of them.

@@ -27,10 +27,11 @@ from machineshop.runtime.base import ArtifactKind, BundleSource, Capacity, Repli
 from machineshop.runtime.bundle import BundleConfig, Bundles
 from machineshop.runtime.engine import Mount
 from machineshop.runtime.environment import Environments
+from machineshop.runtime.exits import Exit
 from machineshop.runtime.folders import ReplicaFolders
 from machineshop.runtime.local import LocalRuntime
 from machineshop.runtime.machine import Machine, free_port
-from machineshop.runtime.replica import Exit, Record
+from machineshop.runtime.record import Record
 from machineshop.runtime.replica_log import FileLog
 from machineshop.runtime.supervisor import Supervisor
 from machineshop.runtime.trust import trust_variables

@@ -12,13 +12,14 @@ from collections.abc import Awaitable, Callable
 import msgspec
 
 from machineshop.errors import MachineshopError, Unavailable
-from machineshop.runtime import health, replica
+from machineshop.runtime import exits, health, replica
 from machineshop.runtime.base import ReplicaWatcher, RevisionSpec, RunEnd
 from machineshop.runtime.engine import Engine, PreparationFailed
+from machineshop.runtime.exits import Exit, StartFailed
 from machineshop.runtime.ledger import Ledger
 from machineshop.runtime.needs import Needs
 from machineshop.runtime.planner import Phase
-from machineshop.runtime.replica import Exit, Record, StartFailed
+from machineshop.runtime.record import Record
 
 REPORT_RETRY_SECONDS = 1.0
 """How long to wait before the platform is told of an exit again, when it could not take note."""
@@ -97,7 +98,7 @@ class Runs:
         logger.info("replica's run over: replica=%s reason=%s code=%s", replica_id, record.reason, record.exit_code)
 
     async def _report_exit(self, record: Record, end: Exit | StartFailed) -> bool:
-        started_at, how = record.started_at or record.created_at, replica.how_it_ended(record, end)
+        started_at, how = record.started_at or record.created_at, exits.how_it_ended(record, end)
         run = RunEnd(deployment_id=record.spec.deployment_id, started_at=started_at, how=how)
         while True:
             try:

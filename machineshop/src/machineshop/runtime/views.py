@@ -18,7 +18,7 @@ from tempfile import TemporaryDirectory
 
 from machineshop.runtime.engine import Mount, PreparationFailed
 from machineshop.runtime.planner import Phase
-from machineshop.runtime.replica import Record
+from machineshop.runtime.record import Record
 from machineshop.runtime.volumes.base import FAILED_MOUNT
 
 TRIAL_SECONDS = 30.0

@@ -9,7 +9,7 @@ import msgspec
 from machineshop.runtime.base import RevisionSpec
 from machineshop.runtime.docker.images import Image
 from machineshop.runtime.engine import Mount
-from machineshop.runtime.replica import Record
+from machineshop.runtime.record import Record
 from machineshop.runtime.trust import trust_variables
 
 INSTANCE_LABEL = "machineshop.instance"

@@ -5,7 +5,8 @@ from datetime import datetime
 from typing import Any
 
 from machineshop.runtime.engine import PreparationFailed
-from machineshop.runtime.replica import Exit, Record
+from machineshop.runtime.exits import Exit
+from machineshop.runtime.record import Record
 
 LONGEST_WORDS = 400
 # The engine's small init says so when it cannot start the program: Docker's, and Podman's, which does not name it.

@@ -10,7 +10,6 @@ is over, and what it printed stays in the replica's folder:
 
 import asyncio
 import logging
-import secrets
 import time
 from collections.abc import Callable, Coroutine, Sequence
 from pathlib import Path
@@ -24,31 +23,27 @@ from machineshop.runtime.base import ArtifactKind, Capacity, ImageSource, Revisi
 from machineshop.runtime.docker import ends
 from machineshop.runtime.docker.api import EngineApi, EngineAway, EngineError
 from machineshop.runtime.docker.body import (
-    INSTANCE_LABEL,
-    PROJECT_LABEL,
     PUBLISHED_AT,
-    RECORD_LABEL,
-    REPLICA_LABEL,
-    RUN_LABEL,
     Limits,
     Machine,
     container,
 )
 from machineshop.runtime.docker.clearing import Clearing
 from machineshop.runtime.docker.follower import CopiedLog, Follower
+from machineshop.runtime.docker.found import find, name_of
 from machineshop.runtime.docker.images import Image, Images, architecture
+from machineshop.runtime.docker.instance import Instance
 from machineshop.runtime.docker.networks import Networks
 from machineshop.runtime.docker.pulled import PulledImages
 from machineshop.runtime.engine import Mount, PreparationFailed
+from machineshop.runtime.exits import Exit
 from machineshop.runtime.folders import ReplicaFolders
 from machineshop.runtime.machine import Machine as Hardware
 from machineshop.runtime.machine import free_port
-from machineshop.runtime.planner import Phase
-from machineshop.runtime.replica import RECORD, Exit, Record
+from machineshop.runtime.record import Record
 from machineshop.runtime.replica_log import FileLog
 
 GIB = 1024**3
-INSTANCE_FILE = "containers.id"
 AWAY_RETRY_SECONDS = 0.5
 """How long to wait before an engine that does not answer is asked again."""
 WAIT_SECONDS = 300.0
@@ -92,7 +87,7 @@ class DockerEngine:
         ca_bundle: Path | None = None,
         limits: Limits | None = None,
     ) -> None:
-        self._data_dir = data_dir
+        self._instance = Instance(data_dir)
         self._folders = ReplicaFolders(data_dir / "containers")
         self._api = EngineApi(endpoint)
         self._pulled = PulledImages(self._api, data_dir / "images.json")
@@ -113,7 +108,9 @@ class DockerEngine:
             self._machine = await self._look_around()
             self._networks = Networks(self._api, self._machine.instance)
             self._clearing = Clearing(self._api, self._networks)
-            records, leftover = await self._find_replicas()
+            found = await find(self._api, self._machine.instance, self._folders.load())
+            for record in found.adopted:
+                self._networks.adopt(record.spec.project_id, name_of(record))
             await self._networks.sweep()
         except (EngineError, EngineAway) as error:
             await self._api.close()
@@ -121,10 +118,10 @@ class DockerEngine:
                 message=f"The docker runtime cannot start: {error}. Start the engine, set DOCKER_HOST, or use "
                 "--runtime process, which needs none."
             ) from error
-        for found in leftover:
-            self._clearing.clear(found["Id"], found["Labels"].get(PROJECT_LABEL))
+        for container_id, project_id in found.leftover:
+            self._clearing.clear(container_id, project_id)
         self._send(self._prune())
-        return records
+        return found.records
 
     async def close(self) -> None:
         """Look away; containers go on running."""
@@ -221,7 +218,7 @@ class DockerEngine:
 
     def save(self, record: Record) -> None:
         """Write the record down, without the variables of its environment, which hold secrets."""
-        self._keep_instance()
+        self._instance.keep()
         self._folders.save(record)
 
     def forget(self, record: Record) -> None:
@@ -243,7 +240,7 @@ class DockerEngine:
         self._capacity = Capacity(float(cpus), memory_gib, gpus, hardware.gpu_types if gpus else ())
         driver, backing = info.get("Driver"), dict(info.get("DriverStatus") or ()).get("Backing Filesystem")
         return Machine(
-            instance=self._instance(),
+            instance=self._instance.id,
             cpus=cpus,
             architecture=architecture(info.get("Architecture", "")),
             init=True,
@@ -253,49 +250,18 @@ class DockerEngine:
             limits=self._limits,
         )
 
-    def _instance(self) -> str:
-        """A name of this data directory's own: that of its first container, once it has had one."""
-        path = self._data_dir / INSTANCE_FILE
-        try:
-            return path.read_text().strip()
-        except FileNotFoundError:
-            return secrets.token_hex(8)
-        except OSError as error:
-            raise RuntimeUnavailable(message=f"The file {path} cannot be used: {error}.") from error
-
-    def _keep_instance(self) -> None:
-        if not has_had_containers(self._data_dir):
-            written = self._data_dir / f"{INSTANCE_FILE}.new"
-            written.write_text(self._machine.instance)
-            written.replace(self._data_dir / INSTANCE_FILE)
-
-    async def _find_replicas(self) -> tuple[list[Record], list[dict[str, Any]]]:
-        """Those written down and those whose containers run; and the containers that belong to none of them."""
-        records = {record.id: record for record in self._folders.load()}
-        filters = {"label": [f"{INSTANCE_LABEL}={self._machine.instance}"]}
-        leftover = []
-        for found in await self._api.get("/containers/json", all=True, filters=filters):
-            told = found["Labels"]
-            record = records.get(told.get(REPLICA_LABEL)) or _record_of(told)
-            if record is None or not _is_under_way(record, told):
-                leftover.append(found)
-                continue
-            records[record.id] = record
-            self._networks.adopt(record.spec.project_id, _name(record))
-        return list(records.values()), leftover
-
     async def _start(self, record: Record, spec: RevisionSpec, image: Image, key: str, mounts: Sequence[Mount]) -> None:
-        network = await self._networks.join(spec.project_id, _name(record))
+        network = await self._networks.join(spec.project_id, name_of(record))
         while True:
             body = container(record, spec, image, key, network, self._machine, mounts)
             try:
-                await self._api.post("/containers/create", body, name=_name(record))
-                await self._api.post(f"/containers/{_name(record)}/start")
+                await self._api.post("/containers/create", body, name=name_of(record))
+                await self._api.post(f"/containers/{name_of(record)}/start")
                 break
             except EngineError as error:
                 if not self._does_without(error.message):
                     raise
-                await self._clearing.remove(_name(record))
+                await self._clearing.remove(name_of(record))
         self._follow(record)
 
     def _does_without(self, words: str) -> bool:
@@ -310,7 +276,7 @@ class DockerEngine:
     async def _look(self, record: Record) -> Exit | None:
         """The end of the present run; None once the container has been seen running for a while."""
         try:
-            state = (await self._api.get(f"/containers/{_name(record)}/json"))["State"]
+            state = (await self._api.get(f"/containers/{name_of(record)}/json"))["State"]
         except EngineError as error:
             if error.status != 404:
                 raise
@@ -325,7 +291,7 @@ class DockerEngine:
         self._follow(record)
         try:
             async with asyncio.timeout(WAIT_SECONDS):
-                await self._api.post(f"/containers/{_name(record)}/wait", within_seconds=None)
+                await self._api.post(f"/containers/{name_of(record)}/wait", within_seconds=None)
         except TimeoutError:
             pass
         return None
@@ -333,7 +299,7 @@ class DockerEngine:
     def _follow(self, record: Record) -> None:
         if record.id not in self._followers:
             log = CopiedLog(self._folders.of(record.id))
-            self._followers[record.id] = Follower(self._api, _name(record), log)
+            self._followers[record.id] = Follower(self._api, name_of(record), log)
 
     async def _finish_log(self, record: Record) -> str:
         self._follow(record)
@@ -342,7 +308,7 @@ class DockerEngine:
     def _clear_away(self, record: Record) -> None:
         """Have what a run leaves behind removed."""
         self._killing.discard((record.id, record.runs))
-        self._clearing.clear(_name(record), record.spec.project_id)
+        self._clearing.clear(name_of(record), record.spec.project_id)
 
     async def _prune(self) -> None:
         await self._pulled.prune(time.time())
@@ -351,7 +317,7 @@ class DockerEngine:
         """Have the engine tell a container to end, as soon as it can."""
         while True:
             try:
-                await self._api.post(f"/containers/{_name(record)}/{verb}", within_seconds=None, **query)
+                await self._api.post(f"/containers/{name_of(record)}/{verb}", within_seconds=None, **query)
                 return
             except EngineError as error:
                 if error.status not in {304, 404, 409} and IMPROPER not in error.message:  # it has ended already
@@ -374,27 +340,3 @@ class DockerEngine:
 
     def _architectures_of(self, record: Record) -> tuple[str, str]:
         return self._architectures.get(record.id, ""), self._machine.architecture
-
-
-def has_had_containers(data_dir: Path) -> bool:
-    """Whether any replica of this runtime's folder ever was to be a container."""
-    return (data_dir / INSTANCE_FILE).exists()
-
-
-def _name(record: Record) -> str:
-    """Of its present or last run: what a run leaves behind is never in the way of the next."""
-    return f"machineshop-{record.id}-{record.runs}"
-
-
-def _record_of(told: dict[str, str]) -> Record | None:
-    """The record that a container's label holds."""
-    try:
-        record = RECORD.decode(told[RECORD_LABEL])
-    except (KeyError, msgspec.DecodeError):
-        return None
-    return msgspec.structs.replace(record, phase=Phase.RUNNING)
-
-
-def _is_under_way(record: Record, told: dict[str, str]) -> bool:
-    """Whether a container is that of a run whose end nobody has seen."""
-    return record.phase in (Phase.STARTING, Phase.RUNNING, Phase.EXITED) and told.get(RUN_LABEL) == str(record.runs)
