@@ -374,7 +374,7 @@ async def test_an_adopted_replica_of_an_old_revision_serves_until_it_is_replaced
 async def test_an_adopted_replica_that_looks_for_the_platform_elsewhere_is_replaced(
     world: World, monkeypatch: pytest.MonkeyPatch, busy: bool
 ) -> None:
-    monkeypatch.setattr("machineshop.runtime.local.STRANDED_GRACE_SECONDS", 0.8)
+    monkeypatch.setattr("machineshop.runtime.draining.STRANDED_GRACE_SECONDS", 0.8)
     spec = world.spec(behaviour=Behaviour(has_job_in_hand=busy), grace_period_seconds=300)
     await world.runtime.apply(spec, 1)
     (stranded,) = await ready(world.runtime, 1)
