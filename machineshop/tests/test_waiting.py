@@ -338,9 +338,12 @@ class Seen:
 
     def __init__(self) -> None:
         self.replicas: list[Replica] = []
+        self.asked: set[str | None] = set()
+        """The deployments whose replicas were looked for; None: all."""
 
-    async def observe(self) -> list[Replica]:
-        return self.replicas
+    async def observe(self, deployment_id: str | None = None) -> list[Replica]:
+        self.asked.add(deployment_id)
+        return [one for one in self.replicas if deployment_id in (None, one.deployment_id)]
 
     def add(self, jobs: Jobs, *, ready_since: float | None) -> None:
         self.replicas.append(
@@ -396,6 +399,7 @@ async def test_a_job_is_told_its_place_from_the_first_to_its_start(
     assert place.estimate is not None
     assert place.estimate.start_at - clock.now == pytest.approx(11, abs=3)
     assert (await jobs.get(waiting[2].id)).state is JobState.PENDING
+    assert seen.asked == {jobs.deployment.id}, "the replicas of others are not looked at"
 
 
 async def test_a_key_at_its_cap_is_told_so(finder: Places, jobs: Jobs) -> None:

@@ -42,8 +42,8 @@ class Replicas:
     def __init__(self) -> None:
         self.seen: list[Replica] = []
 
-    async def observe(self) -> list[Replica]:
-        return self.seen
+    async def observe(self, deployment_id: str | None = None) -> list[Replica]:
+        return [one for one in self.seen if deployment_id in (None, one.deployment_id)]
 
 
 @asynccontextmanager

@@ -18,8 +18,8 @@ SHARE_OF_TIME = 0.05
 class Replicas(Protocol):
     """Who knows the replicas: the runtime."""
 
-    async def observe(self) -> list[Replica]:
-        """All of them."""
+    async def observe(self, deployment_id: str | None = None) -> list[Replica]:
+        """Those of one deployment, or all of them."""
         ...
 
 
@@ -43,7 +43,7 @@ class Sight:
 
     async def of(self, deployment_id: str) -> list[Replica]:
         """All of its replicas, as they are now."""
-        return [replica for replica in await self._replicas.observe() if replica.deployment_id == deployment_id]
+        return await self._replicas.observe(deployment_id)
 
     async def _look(self) -> None:
         began = time.monotonic()

@@ -19,8 +19,8 @@ from machineshop.store.database import Database
 class Replicas(Protocol):
     """Who knows the replicas: the runtime."""
 
-    async def observe(self) -> list[Replica]:
-        """All of them."""
+    async def observe(self, deployment_id: str | None = None) -> list[Replica]:
+        """Those of one deployment, or all of them."""
         ...
 
 
@@ -61,8 +61,7 @@ class Places:
         return await self._database.read(self._explain, job, replicas)
 
     async def _standing(self, deployment: Deployment) -> Standing:
-        replicas = [one for one in await self._replicas.observe() if one.deployment_id == deployment.id]
-        return standing(deployment, replicas, self._clock())
+        return standing(deployment, await self._replicas.observe(deployment.id), self._clock())
 
     def _explain(self, conn: Connection, job: Job, replicas: Standing) -> Place:
         facts = Facts(
