@@ -190,6 +190,7 @@ async def test_many_files_of_a_volume_come_by_one_request(
         objects.restart()
     assert (await client.put(batch_path(1), content=batched({"a": b"a"}))).status_code == 200
     assert (await client.delete(f"{VOLUMES}/weights")).status_code == 200
+    await shop.remove_gone()
     assert objects.keys(bucket) == set()
 
 
