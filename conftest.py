@@ -1,8 +1,12 @@
 """Loads the three packages first: pytest would otherwise take the folders of the same names for them."""
 
+from __future__ import annotations
+
 import os
 import signal
+from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -10,6 +14,10 @@ from hypothesis import HealthCheck, settings
 import jig
 import machineshop
 import sprocket
+
+if TYPE_CHECKING:
+    from object_storage import ObjectStorage
+    from postgres_cluster import PostgresCluster
 
 PACKAGES = (jig, machineshop, sprocket)
 
@@ -31,3 +39,23 @@ def torch_path() -> str:
             pytest.fail(reason)
         pytest.skip(reason)
     return str(found.parent)
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[PostgresCluster]:
+    """A Postgres server; where there is none, what needs it is skipped, but not in CI."""
+    from postgres_cluster import make_cluster  # noqa: PLC0415 - most tests need neither it nor what follows
+
+    cluster = make_cluster()
+    yield cluster
+    cluster.remove()
+
+
+@pytest.fixture(scope="session")
+def objects() -> Iterator[ObjectStorage]:
+    """An object storage; where there is none, what needs it is skipped, but not in CI."""
+    from object_storage import make_object_storage  # noqa: PLC0415 - it takes a moment to load
+
+    storage = make_object_storage()
+    yield storage
+    storage.stop()

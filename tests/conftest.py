@@ -5,9 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from object_storage import ObjectStorage, make_object_storage
 from platform_process import PlatformProcess
-from postgres_cluster import PostgresCluster, make_cluster
 from worker_image import forget_first_layers
 
 
@@ -23,22 +21,6 @@ def platform(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PlatformProce
     process.start()
     yield process
     process.close()
-
-
-@pytest.fixture(scope="session")
-def postgres() -> Iterator[PostgresCluster]:
-    """A Postgres server; where there is none, what needs it is skipped, but not in CI."""
-    cluster = make_cluster()
-    yield cluster
-    cluster.remove()
-
-
-@pytest.fixture(scope="session")
-def objects() -> Iterator[ObjectStorage]:
-    """An object storage; where there is none, what needs it is skipped, but not in CI."""
-    storage = make_object_storage()
-    yield storage
-    storage.stop()
 
 
 @pytest.fixture

@@ -200,7 +200,7 @@ def wait_for(condition: Callable[[], T | None], what: str, seconds: float = 60.0
     end = time.monotonic() + seconds
     while not (value := condition()):
         assert time.monotonic() < end, f"waited {seconds} s in vain until {what}"
-        time.sleep(0.02)
+        time.sleep(0.05)
     return value
 
 

@@ -25,9 +25,8 @@ from machineshop.services.queue import QueueService
 from machineshop.services.secrets import SecretService
 from machineshop.services.volumes import VolumeService
 from machineshop.store.database import Database
-from migrated import migrated_database
-from object_storage import ObjectStorage, make_object_storage
-from postgres_cluster import PostgresCluster, make_cluster
+from migrated import migrated_database, migrated_sqlite
+from object_storage import ObjectStorage
 
 make_client = buckets._client
 
@@ -37,18 +36,16 @@ def clock() -> Clock:
     return Clock()
 
 
-@pytest.fixture(scope="session")
-def postgres() -> Iterator[PostgresCluster]:
-    """A Postgres server; where there is none, what needs it is skipped, but not in CI."""
-    cluster = make_cluster()
-    yield cluster
-    cluster.remove()
-
-
 @pytest.fixture(params=["sqlite", "postgres"])
 def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     """A database of each kind, without rows."""
     return migrated_database(request.param, request, tmp_path)
+
+
+@pytest.fixture
+def postgres_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """A database without rows on Postgres."""
+    return migrated_database("postgres", request, tmp_path)
 
 
 @pytest.fixture
@@ -116,6 +113,8 @@ def jobs(queue: QueueService, deployment: Deployment) -> Jobs:
 async def platform(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Platform]:
     """A whole server on SQLite, in this process."""
     monkeypatch.setenv("JIG_CONTEXTS", str(tmp_path / "contexts.json"))
+    (tmp_path / "data").mkdir()
+    migrated_sqlite(tmp_path / "data")
     platform = Platform(Settings(data_dir=tmp_path / "data", port=0))
     await platform.start()
     yield platform
@@ -132,14 +131,6 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
         pytest.skip("a small disk can only be mounted by the superuser")
     yield folder
     subprocess.run(["umount", "-l", folder], check=True)
-
-
-@pytest.fixture(scope="session")
-def objects() -> Iterator[ObjectStorage]:
-    """An object storage; where there is none, what needs it is skipped, but not in CI."""
-    storage = make_object_storage()
-    yield storage
-    storage.stop()
 
 
 @pytest.fixture

@@ -68,6 +68,7 @@ class PostgresCluster:
             "listen_addresses=127.0.0.1",
             f"unix_socket_directories={self._folder}",
             "fsync=off",  # tests kill it, but never the machine below it
+            "autovacuum=off",  # it would look into each of their databases every minute
         ]
         arguments = [str(self._binaries / "postgres"), "-D", str(self._data)]
         for setting in settings:

@@ -16,7 +16,7 @@ from machineshop.models import FairKey, Job, Worker
 from machineshop.states import JobVerb
 from machineshop.store import attempts, claims, jobs, lines, places, queues, withdrawals
 from machineshop.store.claims import Wanted
-from machineshop.store.database import sqlite_url
+from migrated import migrated_sqlite
 from queue_simulation import Key, Simulation, constant, exponential, make_deployment, pending_job, say, transaction
 
 LENGTHS = {"short": 1.0, "middle": 10.0, "long": 100.0}
@@ -25,13 +25,13 @@ EQUAL, UNEQUAL = (1.0, 1.0, 1.0), (1.0, 2.0, 5.0)
 
 @pytest.fixture
 def conn(tmp_path: Path) -> Iterator[Connection]:
-    with transaction(sqlite_url(tmp_path / "machineshop.db")) as conn:
+    with transaction(migrated_sqlite(tmp_path)) as conn:
         yield conn
 
 
 @pytest.fixture
-def postgres_conn(request: pytest.FixtureRequest) -> Iterator[Connection]:
-    with transaction(request.getfixturevalue("postgres").create_database()) as conn:
+def postgres_conn(postgres_url: str) -> Iterator[Connection]:
+    with transaction(postgres_url) as conn:
         yield conn
 
 

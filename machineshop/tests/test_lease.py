@@ -16,7 +16,6 @@ from machineshop.store.database import Database, sqlite_url
 from machineshop.store.leases import Tenure
 from machineshop.store.schema import migrate
 from machineshop.store.tables import settings
-from postgres_cluster import PostgresCluster
 
 QUICK = LeaseTimes(lease=1.6, renew=0.25, answer=0.8, retry=0.05, margin=0.3, look=0.2)
 
@@ -67,13 +66,11 @@ NewServer = Callable[[], Server]
 
 
 @pytest.fixture
-async def new_server(postgres: PostgresCluster) -> AsyncIterator[NewServer]:
-    url = postgres.create_database()
-    migrate(url)
+async def new_server(postgres_url: str) -> AsyncIterator[NewServer]:
     servers: list[Server] = []
 
     def new() -> Server:
-        servers.append(Server(url))
+        servers.append(Server(postgres_url))
         return servers[-1]
 
     yield new

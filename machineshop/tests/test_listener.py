@@ -16,9 +16,7 @@ from machineshop.store.announcements import announce
 from machineshop.store.database import Database
 from machineshop.store.deployment_rows import DEPLOYMENTS
 from machineshop.store.listener import MAX_PAUSE_SECONDS, pause_seconds
-from machineshop.store.schema import migrate
 from machineshop.store.tables import settings
-from postgres_cluster import PostgresCluster
 
 
 class Server:
@@ -53,10 +51,8 @@ NewServer = Callable[[], Server]
 
 
 @pytest.fixture
-async def servers(postgres: PostgresCluster) -> AsyncIterator[tuple[Server, Server]]:
-    url = postgres.create_database()
-    migrate(url)
-    a, b = Server(url), Server(url)
+async def servers(postgres_url: str) -> AsyncIterator[tuple[Server, Server]]:
+    a, b = Server(postgres_url), Server(postgres_url)
     await a.listen()
     await b.listen()
     yield a, b

@@ -37,9 +37,10 @@ from machineshop.states import DeploymentStatus, JobState
 from machineshop.store import jobs as store_jobs
 from machineshop.store import places
 from machineshop.store.attempts import Holder
-from machineshop.store.database import Database, sqlite_url
+from machineshop.store.database import Database
 from machineshop.store.places import MAX_POSITION, Ahead, Pace
 from machineshop.store.statement import Statement
+from migrated import migrated_database, migrated_sqlite
 from postgres_cluster import PostgresCluster
 from queue_simulation import make_deployment, pending_job, transaction
 
@@ -244,8 +245,7 @@ def test_a_forecast_for_many_workers_and_a_long_line_is_quick_and_right() -> Non
 def test_ahead_are_higher_priorities_and_its_own_line_and_what_is_fair(
     kind: str, request: pytest.FixtureRequest, tmp_path: Path
 ) -> None:
-    url = sqlite_url(tmp_path / "x.db") if kind == "sqlite" else request.getfixturevalue("postgres").create_database()
-    with transaction(url) as conn:
+    with transaction(migrated_database(kind, request, tmp_path)) as conn:
         project, deployment = make_deployment(conn)
         _submit(conn, project, deployment, ["a"] * 5 + ["b"] * 5, priority=0)
         _submit(conn, project, deployment, ["a", "c"], priority=3)
@@ -260,7 +260,7 @@ def test_ahead_are_higher_priorities_and_its_own_line_and_what_is_fair(
 
 
 def test_what_is_far_back_is_not_counted_and_the_look_is_quick(tmp_path: Path) -> None:
-    with transaction(sqlite_url(tmp_path / "x.db")) as conn:
+    with transaction(migrated_sqlite(tmp_path)) as conn:
         project, deployment = make_deployment(conn)
         number = MAX_POSITION + 50
         _submit(conn, project, deployment, [""] * number, priority=0)
@@ -303,7 +303,7 @@ def _statements() -> Iterator[tuple[str, Statement]]:
 
 def test_no_statement_looks_through_all_jobs_of_a_queue(tmp_path: Path) -> None:
     """In SQLite, which has no idea of the numbers, so that what it chooses here it chooses anywhere."""
-    with transaction(sqlite_url(tmp_path / "x.db")) as conn:
+    with transaction(migrated_sqlite(tmp_path)) as conn:
         for name, statement in _statements():
             values = dict.fromkeys(re.findall(r":([a-z_]+)", statement._sqlite), 1)
             driver = conn.connection.driver_connection
@@ -321,7 +321,7 @@ def test_no_statement_looks_through_all_jobs_of_a_queue(tmp_path: Path) -> None:
 
 
 def test_lines_are_found_by_their_indexes(tmp_path: Path) -> None:
-    with transaction(sqlite_url(tmp_path / "x.db")) as conn:
+    with transaction(migrated_sqlite(tmp_path)) as conn:
         for name, statement in _statements():
             values = dict.fromkeys(re.findall(r":([a-z_]+)", statement._sqlite), 1)
             driver = conn.connection.driver_connection

@@ -2,10 +2,14 @@
 
 What must hold after each drill: every acknowledged job has ended, with one result that is its own; its attempts are
 numbered without a gap and say what its counters say; the queue's counts are zero; no file is left that nobody has.
+
+`MACHINESHOP_DRILL_JOBS` says how many go in; in a usual run they are few, so that they fit into the time of one. They
+take as long and keep the workers as busy as many: each job sleeps, and they come in a hundred batches.
 """
 
 import asyncio
 import json
+import math
 import os
 import random
 import signal
@@ -29,15 +33,16 @@ from machineshop.runtime.choice import Choice
 from machineshop.store.engines import with_driver
 from platform_process import PlatformProcess, wait_for, write_worker
 
-JOBS = 5_000
+JOBS = int(os.environ.get("MACHINESHOP_DRILL_JOBS", "500"))
 WORKERS = 4
-BATCH = 50
+BATCHES = 100
+JOBS_PER_FILE = 10
 MODEL = "drill"
 # What a broken platform may take to end all jobs once nothing breaks any more.
 SETTLE_SECONDS = 120.0
 CLAIM_SECONDS = 4
 
-WORKER = """
+WORKER = f"""
 import os, pathlib, tempfile, time
 import sprocket
 
@@ -46,9 +51,9 @@ class Worker(sprocket.Sprocket):
 
     def predict(self, args):
         number = args["number"]
-        time.sleep(0.004)
-        outputs = {"number": number, "pid": os.getpid()}
-        if number % 50 == 0:
+        time.sleep(0.2)
+        outputs = {{"number": number, "pid": os.getpid()}}
+        if number % {JOBS_PER_FILE} == 0:
             path = pathlib.Path(tempfile.mkdtemp()) / "output.txt"
             path.write_text(str(number))
             outputs["file"] = sprocket.FileOutput(path)
@@ -172,10 +177,11 @@ class Drill:
 
     def _submit_all(self) -> None:
         try:
-            for first in range(0, self._jobs, BATCH):
+            size = math.ceil(self._jobs / BATCHES)
+            for first in range(0, self._jobs, size):
                 batch = [
                     {"model": MODEL, "payload": {"number": number}, "idempotency_key": f"number-{number}"}
-                    for number in range(first, first + BATCH)
+                    for number in range(first, min(first + size, self._jobs))
                 ]
                 for number, job_id in enumerate(self._submit(batch), first):
                     self.acknowledged[job_id] = number
@@ -209,7 +215,7 @@ class Drill:
 
     def _check_files(self, outputs: dict[str, dict[str, Any]]) -> None:
         """Each file that a result names has its content; after a look by the cleaner no other bytes are left."""
-        named = {job_id: output["file"] for job_id, output in outputs.items() if output["number"] % 50 == 0}
+        named = {job_id: output["file"] for job_id, output in outputs.items() if output["number"] % JOBS_PER_FILE == 0}
         with self.platform.client() as client:
             for job_id, url in named.items():
                 assert client.get(httpx.URL(url).path).text == str(outputs[job_id]["number"])

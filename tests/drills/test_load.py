@@ -1,4 +1,4 @@
-"""5,000 jobs, four worker processes, and one thing after another that breaks; see `drill.py` for what must hold."""
+"""Many jobs, four worker processes, and one thing after another that breaks; see `drill.py` for what must hold."""
 
 import os
 import signal
