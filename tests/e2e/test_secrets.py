@@ -142,8 +142,8 @@ def test_the_value_is_in_the_replicas_environment_and_nowhere_else(
     answers.append(vault.jig("secrets", "set", "TOKEN", "--file", given, cwd=project).stdout)
     deployed = vault.jig("deploy", cwd=project)
     assert "TOKEN has changed since replicas started" in deployed.stderr
-    assert "jig secrets set TOKEN --redeploy" in deployed.stderr
-    answers.append(vault.jig("secrets", "set", "TOKEN", "--file", given, "--redeploy", cwd=project).stdout)
+    assert "jig secrets redeploy TOKEN" in deployed.stderr
+    answers.append(vault.jig("secrets", "redeploy", "TOKEN", cwd=project).stdout)
     new_digest = hashlib.sha256(NEW_CANARY.encode()).hexdigest()
     wait_for(
         lambda: vault.finished("vault", vault.submit("vault", {}))["outputs"]["digest"] == new_digest,
