@@ -36,6 +36,18 @@ async def test_a_drain_finishes_the_job_and_claims_no_other(platform: FakePlatfo
     assert "shutdown same thread" in worker.stdout
 
 
+@pytest.mark.parametrize("process", ["0", "1"])
+async def test_a_forked_child_that_the_model_ends_is_not_the_worker(
+    platform: FakePlatform, launch: Launcher, process: str
+) -> None:
+    worker = await launch(platform, "zoo:Zoo", SPROCKET_PROCESS=process)
+    assert (await platform.run({"do": "end_forks"})).outputs == {"exit_codes": [-signal.SIGTERM]}
+    assert (await platform.run({"n": 1})).outputs == {"n": 1}
+    assert "SIGTERM received" not in worker.stderr
+    worker.send(signal.SIGTERM)
+    assert await worker.exit_code() == 0
+
+
 async def test_an_async_worker_drains(platform: FakePlatform, launch: Launcher) -> None:
     worker = await launch(platform, "zoo:AsyncZoo")
     job = await platform.submit({"do": "block", "seconds": 0.5})

@@ -14,6 +14,7 @@ from collections.abc import Coroutine, Iterator
 from dataclasses import dataclass
 from typing import Any
 
+from . import forks
 from .child import this_command
 from .config import Config
 from .consumer import Consumer
@@ -69,9 +70,11 @@ class Stop:
         signals = (signal.SIGTERM, signal.SIGINT)
         for number in signals:
             loop.add_signal_handler(number, self._take, number)
+        forks.take(signals)
         try:
             yield
         finally:
+            forks.let_go(signals)
             for number in signals:
                 loop.remove_signal_handler(number)
 

@@ -15,6 +15,7 @@ import threading
 from collections.abc import Iterator
 from typing import Any, NoReturn
 
+from . import forks
 from .accord import Accord
 from .engine import threads_for
 from .frames import Frames, Message, encode_message
@@ -42,9 +43,11 @@ def host(channel: socket.socket, model: Model, rank: int | None) -> NoReturn:
     if not faulthandler.is_enabled():
         with contextlib.suppress(ValueError, OSError, RuntimeError):  # There is no stderr.
             faulthandler.enable()  # A crash in native code shows where Python was.
-    for number in (signal.SIGTERM, signal.SIGINT):
+    signals = (signal.SIGTERM, signal.SIGINT)
+    for number in signals:
         # Meant for the worker, which lets the model finish. Not ignored: whatever the model starts would ignore them.
         signal.signal(number, lambda *_: None)
+    forks.take(signals)
     _Host(channel, model, rank).run()
     sys.exit()
 

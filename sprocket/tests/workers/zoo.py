@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import ctypes
+import multiprocessing
 import os
 import resource
 import subprocess
@@ -34,6 +35,15 @@ class Zoo(sprocket.Sprocket):
     def sleep(self, args: dict[str, Any]) -> Any:
         time.sleep(args["seconds"])
         return {"slept": args["seconds"]}
+
+    def end_forks(self, args: dict[str, Any]) -> Any:
+        children = [multiprocessing.get_context("fork").Process(target=time.sleep, args=(60,)) for _ in range(20)]
+        for child in children:
+            child.start()
+            child.terminate()
+        for child in children:
+            child.join(30)
+        return {"exit_codes": sorted({child.exitcode for child in children}, key=str)}
 
     def spin(self, args: dict[str, Any]) -> Any:
         until = time.monotonic() + args["seconds"]
