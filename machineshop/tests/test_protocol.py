@@ -34,6 +34,7 @@ class Application:
     def __init__(self) -> None:
         self.go_on = asyncio.Event()  # for the server's loop
         self.waiting = threading.Event()
+        self.told = threading.Event()  # that a caller is gone
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         if scope["path"] == "/json":
@@ -49,6 +50,12 @@ class Application:
         if scope["path"] == "/wait":
             self.waiting.set()
             await self.go_on.wait()
+        if scope["path"] == "/poll":
+            self.waiting.set()
+            while (await receive())["type"] != "http.disconnect":
+                pass
+            self.told.set()
+            return
         answer = json.dumps({"path": scope["path"], "size": size}).encode()
         headers = [(b"content-length", str(len(answer)).encode())]
         await send({"type": "http.response.start", "status": 200, "headers": headers})
@@ -444,6 +451,15 @@ async def test_a_request_is_answered_while_the_one_before_it_has_still_something
     server.go_on()
     caller.send(b"GET /after HTTP/1.1\r\nHost: x\r\n\r\n")
     assert await caller.answer() == (200, {"path": "/after", "size": 0})
+
+
+@pytest.mark.parametrize("behind", [b"", START + b"\r\n", 2 * (START + b"\r\n")], ids=["none", "one", "two"])
+async def test_a_request_hears_that_its_caller_is_gone_whatever_came_behind_it(server: Server, behind: bytes) -> None:
+    server.application.told.clear()
+    caller = await server.call(b"GET /poll HTTP/1.1\r\nHost: x\r\n\r\n" + behind)
+    assert await asyncio.to_thread(server.application.waiting.wait, 60)
+    caller.writer.close()
+    assert await asyncio.to_thread(server.application.told.wait, 60)
 
 
 async def test_a_connection_has_one_task_which_ends_with_it(server: Server) -> None:

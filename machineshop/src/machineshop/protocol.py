@@ -84,6 +84,7 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         self._extensions: dict[str, Any] = {}
         self._idle_since = 0.0
         self._serving = Serving(self.loop, self.tasks)
+        self._under_way: RequestResponseCycle | None = None  # the request that is, or was last
 
     def connection_made(self, transport: BaseTransport) -> None:
         """Expect the first request."""
@@ -95,6 +96,10 @@ class BoundedHttpProtocol(HttpToolsProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """Forget the connection."""
         self._stop_timer()
+        if self._under_way is not None and self._under_way is not self.cycle:
+            # uvicorn tells the request that came last, and this one may still wait with others behind it.
+            self._under_way.disconnected = True
+            self._under_way.message_event.set()
         super().connection_lost(exc)
         self._unset_keepalive_if_required()
         self._serving.end()
@@ -215,6 +220,7 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         self._refuse(self._fault or MalformedRequest(f"{msg} The server speaks HTTP/1.1 with the standard methods."))
 
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
+        self._under_way = cycle
         if not self._serving.take(cycle, app):
             super()._start_asgi_task(cycle, app)
 

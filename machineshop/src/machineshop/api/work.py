@@ -13,7 +13,7 @@ from machineshop.api.described import work as described
 from machineshop.api.durations import parse_duration, parse_number
 from machineshop.api.endpoint import Api, Call
 from machineshop.api.job_view import claim_view
-from machineshop.errors import InvalidRequest, MachineshopError, PayloadTooLarge, status_of
+from machineshop.errors import InvalidRequest, MachineshopError, MethodNotAllowed, PayloadTooLarge, status_of
 from machineshop.http import WORK_SCOPES, JsonResponse, json_response
 from machineshop.models import Claim, Deployment, Worker
 from machineshop.services.queue import MAX_BATCH, QueueService, check_object
@@ -122,6 +122,8 @@ def routes(api: Api, queue: QueueService, clock: Callable[[], float], addresses:
 
 def _retrieve(queue: QueueService, addresses: Addresses) -> Callable[[Call], Awaitable[Response]]:
     async def retrieve(call: Call) -> Response:
+        if call.request.method == "HEAD":  # a job that it claimed would never be seen by anyone
+            raise MethodNotAllowed("HEAD", call.request.url.path, allowed="GET")
         deployment = await queue.worked_by(call.identity.key, call.required("model"))
         worker = _worker(call, call.required("hostname"), _claim_timeout(call.query.get("claim_timeout")))
         timeout_seconds = DEFAULT_POLL_SECONDS
