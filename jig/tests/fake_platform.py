@@ -74,6 +74,7 @@ class FakePlatform:
     runtime: JsonObject = field(default_factory=lambda: {"runtime": "process", "accepts": ["bundle"], "gpus": 0})
     registry: JsonObject = field(default_factory=dict)
     rollout: list[dict[str, str]] = field(default_factory=lambda: [WAITING, READY])
+    waiting_jobs: int = 2
     job_states: list[JsonObject] = field(default_factory=lambda: [{"status": "done", "outputs": {"text": "hi"}}])
     log_lines: list[str] = field(default_factory=lambda: ["first line", "last line"])
     failures: list[tuple[str, int]] = field(default_factory=list)
@@ -390,7 +391,7 @@ def clear(handler: Handler, request: Request) -> None:
 
 
 def metrics(handler: Handler, request: Request) -> None:
-    handler.answer(200, {"messages_running": 1, "messages_waiting": 2, "total_jobs": 3})
+    handler.answer(200, {"messages_running": 1, "messages_waiting": handler.platform.waiting_jobs, "total_jobs": 3})
 
 
 def upload_request(handler: Handler, request: Request) -> None:

@@ -99,7 +99,35 @@ def test_logs_are_asked_for_as_the_options_say(jig: Jig, deployed: FakePlatform)
         "logs", "--replica_id", "r-1", "--revision", "rev-1", "--image-version", "abcd", "--tail", "5", "--since", "10m"
     )
     query = deployed.sent("GET", "/v1/deployments/hello/logs")[0].query
-    assert query == {"replica_id": "r-1", "revision": "rev-1", "version": "abcd", "tail": "5", "since": "10m"}
+    assert query == {"replica_id": "r-1", "revision": "rev-1", "version": "abcd", "tail": "5", "since": "600s"}
+
+
+@pytest.mark.parametrize(
+    ("since", "sent"), [("1d", "86400s"), ("1h30m", "5400s"), ("2030-01-31T12:00:00Z", "2030-01-31T12:00:00Z")]
+)
+def test_logs_since_a_duration_or_a_time(jig: Jig, deployed: FakePlatform, since: str, sent: str) -> None:
+    assert jig("logs", "--since", since).code == 0
+    assert deployed.sent("GET", "/v1/deployments/hello/logs")[0].query == {"since": sent}
+
+
+def test_logs_since_something_else_are_not_asked_for(jig: Jig, deployed: FakePlatform) -> None:
+    finished = jig("logs", "--since", "yesterday")
+    assert finished.code == 2
+    assert "--since yesterday: that is neither a duration nor a time.\nWrite 10m, 2h, 1d, or" in finished.err
+    assert not deployed.sent("GET", "/v1/deployments/hello/logs")
+
+
+def test_a_number_is_no_deployment_to_scale(jig: Jig, deployed: FakePlatform) -> None:
+    finished = jig("scale", "2")
+    assert finished.code == 2
+    assert 'jig: "2" is no deployment\'s name.\nTo have 2 replicas: jig scale --min 2 --max 2' in finished.err
+
+
+def test_a_queue_in_which_nothing_waits_is_clear_already(jig: Jig, deployed: FakePlatform) -> None:
+    deployed.waiting_jobs = 0
+    assert jig("queue-clear").out == "No job of hello waits.\n"
+    assert jig("queue-clear", "--json").json == {"canceled_count": 0}
+    assert not deployed.sent("POST", "/v1/queue/clear")
 
 
 def test_followed_logs_come_line_by_line(jig: Jig, deployed: FakePlatform) -> None:
@@ -166,7 +194,7 @@ def test_files_of_a_payload_are_uploaded_without_the_key(jig: Jig, deployed: Fak
     ("words", "said"),
     [
         ([], "one of --prompt TEXT, --payload JSON and, for many, --file FILE."),
-        (["--prompt", "a", "--payload", "{}"], "one of --prompt TEXT, --payload JSON and"),
+        (["--prompt", "a", "--payload", "{}"], "--prompt and --payload exclude each other."),
         (["--payload", "[1]"], "must be a JSON object"),
         (["--payload", "{oops"], "--payload is not JSON"),
         (["--payload", "@missing.json"], "--payload @missing.json: cannot read that file: No such file or directory."),

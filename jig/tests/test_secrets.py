@@ -39,6 +39,20 @@ def test_a_value_comes_from_a_file_or_the_command_line(jig: Jig, platform: FakeP
     assert values == {"hello-A": "from a file", "hello-B": "from argv\n", "hello-C": "from -"}
 
 
+def test_a_file_with_a_value_that_a_deploy_would_pack_is_warned_of(
+    jig: Jig, platform: FakePlatform, project: Path, tmp_path: Path
+) -> None:
+    (project / "token").write_text("a value")
+    (tmp_path / "elsewhere").write_text("a value")
+    said = (
+        "token is in the project's folder, so `jig deploy` packs it too. To leave it out, write in .jigignore: /token"
+    )
+    assert said in jig("secrets", "set", "A", "--file", "token").err
+    assert ".jigignore" not in jig("secrets", "set", "A", "--file", str(tmp_path / "elsewhere")).err
+    (project / ".jigignore").write_text("/token\n")
+    assert ".jigignore" not in jig("secrets", "set", "A", "--file", "token").err
+
+
 @pytest.mark.parametrize(
     ("words", "said"),
     [
@@ -70,7 +84,7 @@ def test_a_change_may_replace_replicas_and_tells_of_its_end(jig: Jig, platform: 
     finished = jig("secrets", "set", "TOKEN", "--ttl", "7d", "--redeploy", stdin="two")
     assert finished.out == "TOKEN is changed.\n"
     assert "It expires at 2026-01-08 00:00 UTC" in finished.err
-    assert "Replicas of hello are replaced" in finished.err
+    assert "Replicas of hello are being replaced" in finished.err
     assert platform.secrets["hello-TOKEN"]["ttl_seconds"] == 7 * 86_400
 
 
@@ -191,7 +205,7 @@ def test_a_deploy_without_a_change_tells_of_secrets_that_have_changed_since(
     assert "To replace them: jig secrets redeploy TOKEN" in after.err
     platform.secrets[secret]["value"] = "kept"
     finished = jig("secrets", "redeploy", "TOKEN")
-    assert finished.out == "Replicas of hello are replaced.\n"
+    assert finished.out == "Replicas of hello are being replaced.\n"
     assert "The new ones have TOKEN as it is now." in finished.err
     assert platform.secrets[secret]["redeploy"] is True
     assert platform.secrets[secret]["value"] == "kept"

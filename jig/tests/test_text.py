@@ -6,8 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from jig.answers import pause_seconds
+from jig.answers import checked, pause_seconds
 from jig.arguments import normalize, wants_json
+from jig.errors import PlatformError
+from jig.http import httpx
 from jig.job import state_line
 from jig.output import has_colour, paint
 from jig.payload import with_uploads
@@ -104,6 +106,14 @@ def test_a_repository_lies_below_the_base_path(base_path: str, url: str, name: s
     repository = repository_at(base_path, "hello")
     assert (repository.url, repository.name) == (url, name)
     assert repository.image("sha256:1").endswith(f"/{name}@sha256:1")
+
+
+def test_a_key_that_may_not_is_told_with_where_it_comes_from() -> None:
+    refusal = httpx.Response(403, json={"error": {"message": "It may not.", "code": "not_permitted"}})
+    with pytest.raises(PlatformError) as refused:
+        checked(refusal, "TOGETHER_API_KEY")
+    assert refused.value.message == "It may not."
+    assert (refused.value.hint or "").startswith("The key is that of TOGETHER_API_KEY: set it to another")
 
 
 def test_pauses_double_and_obey_retry_after() -> None:

@@ -69,6 +69,17 @@ def test_a_folder_becomes_a_volume(jig: Jig, platform: FakePlatform, source: Pat
     assert "%" not in finished.err  # no progress bar where nobody sees it
 
 
+def test_a_folder_that_a_deploy_would_pack_too_is_warned_of(jig: Jig, platform: FakePlatform, project: Path) -> None:
+    write(project / "data" / "words" / "en.txt", b"one")
+    finished = jig("volumes", "create", "words", "data/words")
+    assert finished.code == 0, finished.err
+    said = "data/words is in the project's folder, so `jig deploy` packs it too."
+    assert f"{said} To leave it out, write in .jigignore: /data/words" in finished.err
+    (project / ".jigignore").write_text("/data\n")
+    write(project / "data" / "words" / "en.txt", b"two")
+    assert ".jigignore" not in jig("volumes", "update", "words", "data/words").err
+
+
 def test_the_document_says_what_was_sent(jig: Jig, source: Path) -> None:
     finished = jig("volumes", "create", "--name", "words", "--source", str(source), "--json")
     assert finished.code == 0, finished.err
@@ -97,7 +108,7 @@ def test_an_update_without_a_change_makes_no_version(jig: Jig, platform: FakePla
     assert jig("volumes", "create", "words", str(source)).code == 0
     finished = jig("volumes", "update", "words", str(source))
     assert finished.code == 0, finished.err
-    assert finished.out == "Nothing has changed: version 0 of words holds just these 3 files.\n"
+    assert finished.out == "Nothing has changed: version 0 of words holds the same 3 files.\n"
     assert "sealed" not in finished.err
     assert "Mount it" not in finished.err
     assert jig("volumes", "update", "words", str(source), "--json").json["changed"] is False

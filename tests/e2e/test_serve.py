@@ -136,7 +136,8 @@ def test_keys_are_made_listed_and_revoked(own_platform: PlatformProcess) -> None
         wait_for(lambda: client.get("/v3/whoami").status_code == 401, "the key ends")
     again = own_platform.machineshop("keys", "revoke", record["id"], "--data-dir", own_platform.data_dir)
     assert again.returncode == 1
-    assert "There is no key" in again.stderr
+    assert "There is no valid key" in again.stderr
+    assert "`machineshop keys list` shows" in again.stderr
 
 
 def test_doctor_finds_this_machine_sound(own_platform: PlatformProcess) -> None:

@@ -28,6 +28,7 @@ JOB_HINT = "`jig jobs list NAME` shows a deployment's jobs; those of another one
 NO_DEPLOYMENT = "no deployment"
 NO_JOB = "no job"
 NO_ROUTE = "no route"
+NOT_PERMITTED = "not_permitted"  # the code of a key whose scope is too small
 LOGIN_HINT = "Log in with `jig auth login`, or set TOGETHER_API_KEY."
 KEY_VARIABLE = "TOGETHER_API_KEY"
 
@@ -96,6 +97,8 @@ def checked(response: httpx.Response, key_source: str | None = None) -> httpx.Re
         hints = {NO_DEPLOYMENT: DEPLOYMENT_HINT, NO_JOB: JOB_HINT}
         hint = next((hint for words, hint in hints.items() if words in message), None)
         raise NotFoundError(message, status=status, body=body, hint=hint)
+    if body.get("code") == NOT_PERMITTED:
+        raise PlatformError(message, status=status, body=body, hint=login_hint(key_source))
     kind = ConflictError if status == 409 else PlatformError
     raise kind(message, status=status, body=body)
 

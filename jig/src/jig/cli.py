@@ -63,9 +63,9 @@ GROUPS = {
         ),
     ),
     "scale": (
-        "Change a deployment's number of replicas, or see why it is what it is.",
+        "Change a deployment's number of replicas with --min and --max, or see why it is what it is.",
         (
-            ("set", "scale:set_bounds", "Change between how many replicas a deployment has."),
+            ("set", "scale:set_bounds", "Change between how many replicas a deployment has; `set` may be left out."),
             ("why", "scale:why", "Say why a deployment has as many replicas as it has."),
         ),
     ),

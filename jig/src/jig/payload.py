@@ -19,7 +19,9 @@ def parse_payload(prompt: str | None, payload: str | None) -> dict[str, Any]:
     Raises:
         UsageError: both or neither are given, or it is not a JSON object.
     """
-    if (prompt is None) == (payload is None):
+    if prompt is not None and payload is not None:
+        raise UsageError("--prompt and --payload exclude each other.")
+    if prompt is None and payload is None:
         raise UsageError("Say which job: one of --prompt TEXT, --payload JSON and, for many, --file FILE.")
     if prompt is not None:
         return {"prompt": prompt}

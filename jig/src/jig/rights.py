@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from jig.answers import login_hint
+from jig.answers import NOT_PERMITTED, login_hint
 from jig.client import Client
 from jig.errors import NotFoundError, PlatformError
 
@@ -23,4 +23,4 @@ def check_may_change(client: Client) -> None:
     if scope in NO_CHANGES:
         message = f"This API key may not do that: it needs the scope admin or developer, and has {scope}."
         hint = login_hint(client.target.key_source)
-        raise PlatformError(message, status=403, body={"type": "permission_error", "code": "not_permitted"}, hint=hint)
+        raise PlatformError(message, status=403, body={"type": "permission_error", "code": NOT_PERMITTED}, hint=hint)

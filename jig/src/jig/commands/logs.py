@@ -3,21 +3,23 @@
 from __future__ import annotations
 
 import json
+from math import ceil
 from typing import Annotated
 
 from cyclopts import Parameter
 from cyclopts.types import PositiveInt
 
 from jig.client import Client
-from jig.errors import NotFoundError, PlatformError
+from jig.errors import NotFoundError, PlatformError, UsageError
 from jig.nearest import meant, naming
 from jig.options import PROJECT_DEFAULTS, Name, ProjectGlobals
 from jig.session import Session
+from jig.units import duration_seconds, moment
 
 FOLLOW = "Go on with new lines until Ctrl-C. With --json: one JSON object a line."
 IMAGE_VERSION = "Of this image alone: its tag, or the last 4 characters of its digest."
 
-SINCE = "Of the last `10m`, `2h`, or since a time such as `2030-01-31T12:00:00Z`."
+SINCE = "Of the last `10m`, `2h`, `1d`, or since a time such as `2030-01-31T12:00:00Z`."
 
 
 def logs(
@@ -39,7 +41,7 @@ def logs(
         "replica_id": replica_id,
         "revision": revision,
         "version": image_version,
-        "since": since,
+        "since": None if since is None else read_since(since),
         "tail": tail,
     }
     with naming(session.client, name):
@@ -57,6 +59,21 @@ def logs(
         session.output.note("There are no log lines.")
     if shown or options.json:
         session.output.result({"lines": shown}, "\n".join(shown))
+
+
+def read_since(text: str) -> str:
+    """The value of `--since` as the platform takes it, which knows no days.
+
+    Raises:
+        UsageError: it is neither a duration nor a time.
+    """
+    if moment(text):
+        return text
+    try:
+        return f"{ceil(duration_seconds(text, '--since'))}s"
+    except UsageError as error:
+        message = f"--since {text}: that is neither a duration nor a time."
+        raise UsageError(message, hint="Write 10m, 2h, 1d, or a time such as 2030-01-31T12:00:00Z.") from error
 
 
 def check_replica(client: Client, path: str, replica_id: str) -> None:

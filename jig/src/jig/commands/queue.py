@@ -41,6 +41,9 @@ def queue_clear(name: Name = None, *, yes: Yes = False, options: ProjectGlobals 
     with naming(session.client, name):
         if not yes:
             waiting = session.client.get("/v1/queue/metrics", model=name).get("messages_waiting", 0)
+            if not waiting:
+                session.output.result({"canceled_count": 0}, f"No job of {name} waits.")
+                return
             session.confirm(f"Cancel {count(waiting, 'waiting job')} of {name}?", yes=False)
         answer = session.client.post("/v1/queue/clear", {"model": name})
     session.output.result(answer, f"{count(answer.get('canceled_count', 0), 'job')} canceled.")

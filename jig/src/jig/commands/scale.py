@@ -9,6 +9,7 @@ from typing import Annotated, Any
 from cyclopts import Parameter
 from cyclopts.types import NonNegativeInt
 
+from jig.errors import UsageError
 from jig.nearest import naming
 from jig.options import PROJECT_DEFAULTS, Name, ProjectGlobals
 from jig.session import Session
@@ -16,6 +17,7 @@ from jig.tables import columns, fields
 from jig.units import age
 
 DECISIONS_SHOWN = 10
+NAME_CHARACTERS_MIN = 4  # of a deployment; a shorter number can only be one of replicas
 
 
 def set_bounds(
@@ -28,6 +30,8 @@ def set_bounds(
     options: ProjectGlobals = PROJECT_DEFAULTS,
 ) -> None:
     """Change between how many replicas a deployment has, without a new revision; without options, show it."""
+    if name and name.isdecimal() and len(name) < NAME_CHARACTERS_MIN:
+        raise UsageError(f'"{name}" is no deployment\'s name.', hint=f"To have {name} replicas: {both(name)}")
     session = Session(options)
     name = session.deployment_name(name)
     path = f"/v1/deployments/{name}"
@@ -36,6 +40,11 @@ def set_bounds(
     with naming(session.client, name):
         deployment = session.client.patch(path, body) if body else session.client.get(path)
     session.output.result(deployment, bounds_text(deployment))
+
+
+def both(number: str) -> str:
+    """The command for just so many replicas."""
+    return f"jig scale --min {number} --max {number}"
 
 
 def why(name: Name = None, *, options: ProjectGlobals = PROJECT_DEFAULTS) -> None:

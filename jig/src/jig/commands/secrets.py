@@ -12,6 +12,7 @@ from urllib.parse import quote
 
 from cyclopts import Parameter
 
+from jig.bundle.packed import leave_out_hint, packed_path
 from jig.config.model import Config
 from jig.errors import NotFoundError, UsageError
 from jig.options import PROJECT_DEFAULTS, ProjectGlobals, Yes
@@ -60,6 +61,8 @@ def set_secret(
     if expires_at := moment(secret.get("expires_at")):
         session.output.note(f"It expires at {shown_time(expires_at)} and is deleted then.")
     session.output.note(what_next(name, secret, is_used=verb == "changed" and not redeploy))
+    if file is not None and file != STDIN and (path := packed_path(config, file)):
+        session.output.warn(leave_out_hint(path))
 
 
 def redeploy(name: Variable, *, options: ProjectGlobals = PROJECT_DEFAULTS) -> None:
@@ -70,7 +73,9 @@ def redeploy(name: Variable, *, options: ProjectGlobals = PROJECT_DEFAULTS) -> N
     full = {**named, **known(session, config)}.get(name) or full_name(config.name, name)
     secret = session.client.patch(one(full), {"redeploy": True})
     users = ", ".join(secret.get("redeployed") or [])
-    session.output.result(secret, f"Replicas of {users} are replaced." if users else f"No deployment uses {name}.")
+    session.output.result(
+        secret, f"Replicas of {users} are being replaced." if users else f"No deployment uses {name}."
+    )
     session.output.note(f"The new ones have {name} as it is now." if users else NEXT_DEPLOY)
 
 
@@ -219,7 +224,7 @@ def put(session: Session, body: dict[str, Any]) -> tuple[dict[str, Any], str]:
 def what_next(name: str, secret: Mapping[str, Any], *, is_used: bool) -> str:
     """When replicas get the value; `is_used` where some may run with an earlier one."""
     if users := secret.get("redeployed"):
-        return f"Replicas of {', '.join(users)} are replaced, and the new ones have it."
+        return f"Replicas of {', '.join(users)} are being replaced; the new ones have it."
     if not is_used:
         return NEXT_DEPLOY
     return (

@@ -8,8 +8,9 @@ from typing import Annotated, Any
 
 from cyclopts import Parameter
 
+from jig.bundle.packed import leave_out_hint, packed_path
 from jig.client import Client
-from jig.config.file import JIG_FILE, place_of_tables
+from jig.config.file import JIG_FILE, find_config, place_of_tables
 from jig.errors import ConfigError, UsageError, VolumeError
 from jig.options import PROJECT_DEFAULTS, ProjectGlobals, Yes
 from jig.rights import check_may_change
@@ -59,7 +60,7 @@ def create(
         return
     folder = checked_folder(source, aws_oidc_role_arn, credentials_secret, watch=watch)
     check_may_change(session.client)
-    uploaded(session, Publisher(session.client, session.output, name).create(folder))
+    uploaded(session, folder, Publisher(session.client, session.output, name).create(folder))
 
 
 def update(
@@ -80,7 +81,7 @@ def update(
         return
     folder = checked_folder(source, aws_oidc_role_arn, credentials_secret, watch=watch)
     check_may_change(session.client)
-    uploaded(session, Publisher(session.client, session.output, name).update(folder))
+    uploaded(session, folder, Publisher(session.client, session.output, name).update(folder))
 
 
 def delete(name: VolumeName, *, yes: Yes = False, options: ProjectGlobals = PROJECT_DEFAULTS) -> None:
@@ -132,19 +133,29 @@ def checked_folder(source: str, role_arn: str | None, credentials_secret: str | 
     return folder
 
 
-def uploaded(session: Session, document: dict[str, Any]) -> None:
-    """Say what an upload came to, and what is next."""
+def uploaded(session: Session, folder: Path, document: dict[str, Any]) -> None:
+    """Say what an upload of a folder came to, and what is next."""
     volume = document["volume"]
     name, version = volume["name"], version_of(volume)
     if not document["changed"]:
         files = count(document["files_count"], "file")
-        session.output.result(document, f"Nothing has changed: version {version} of {name} holds just these {files}.")
+        session.output.result(document, f"Nothing has changed: version {version} of {name} holds the same {files}.")
         return
     sent = f"{count(document['sent_files'], 'file')} sent, {size(document['sent_bytes'])}"
     if resumed_bytes := document["resumed_bytes"]:
         sent += f" ({size(resumed_bytes)} had arrived before)"
     session.output.result(document, f"{name} has version {version}: {count(document['files_count'], 'file')}, {sent}.")
     session.output.note(mount_hint(session, name, version))
+    if path := packed_with_project(session, folder):
+        session.output.warn(leave_out_hint(path))
+
+
+def packed_with_project(session: Session, folder: Path) -> str | None:
+    """The folder's path in this project, if a deploy packs it too; a volume needs no project, nor a right one."""
+    try:
+        return packed_path(find_config(session.chosen_config), folder)
+    except ConfigError:
+        return None
 
 
 def fetched(session: Session, volume: remote.Volume, *, watch: bool) -> None:

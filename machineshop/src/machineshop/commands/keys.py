@@ -5,7 +5,7 @@ import time
 from typing import Any
 
 from machineshop.commands.options import DataDirOption, JsonOption, iso, print_table, with_identity
-from machineshop.errors import InvalidRequest
+from machineshop.errors import InvalidRequest, NotFound
 from machineshop.lifetimes import parse_lifetime
 from machineshop.models import DEFAULT_SLUG, ApiKey, Scope
 
@@ -30,7 +30,7 @@ def create(
         expires_in: When it ends by itself, as 12h, 90d or 1y; without it, never.
     """
     if scope not in PEOPLES_SCOPES:
-        raise InvalidRequest(f"--scope is '{scope}'; it must be {', '.join(PEOPLES_SCOPES)}.", param="scope")
+        raise InvalidRequest(f"--scope is '{scope}'; it must be one of {', '.join(PEOPLES_SCOPES)}.", param="scope")
     lifetime = None if expires_in is None else parse_lifetime(expires_in)
     record, key = with_identity(
         data_dir, lambda service: service.create_key(project, name, Scope(scope), lifetime_seconds=lifetime)
@@ -65,7 +65,11 @@ def revoke(key: str, *, data_dir: DataDirOption = None) -> None:
     Args:
         key: Its id, or its first ten characters as `keys list` prints them.
     """
-    with_identity(data_dir, lambda service: service.revoke_key(key))
+    try:
+        with_identity(data_dir, lambda service: service.revoke_key(key))
+    except NotFound as error:
+        where = ": say its id, or the beginning that `machineshop keys list` shows"
+        raise NotFound(what="valid key", id=key, where=where) from error
     print("revoked")
 
 
