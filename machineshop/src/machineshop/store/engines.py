@@ -1,4 +1,9 @@
-"""What differs between the two databases: how to connect, how a transaction begins and ends, which errors are whose."""
+"""What differs between the two databases: how to connect, how a transaction begins and ends, which errors are whose.
+
+The driver of Postgres takes a moment to load: nobody imports it where the database is SQLite.
+"""
+
+from __future__ import annotations
 
 import contextlib
 import hashlib
@@ -8,9 +13,8 @@ import sqlite3
 import time
 from collections.abc import Collection
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import psycopg
 from sqlalchemy import Connection, Engine, create_engine, event
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import DBAPIError, InvalidatePoolError
@@ -18,6 +22,9 @@ from sqlalchemy.pool import ConnectionPoolEntry, QueuePool
 
 from machineshop.store.wal import BUSY_TIMEOUT_SECONDS, WriteAheadLog
 from machineshop.store.watchdog import Watchdog
+
+if TYPE_CHECKING:
+    import psycopg
 
 READERS = 4
 # SQLite's own caches; the operating system keeps the file's pages as well.
@@ -145,11 +152,11 @@ class Engines:
     def is_away(self, error: BaseException) -> bool:
         """Whether the connection broke or could not be made: the database is away, or about to go."""
         cause = _cause(error)
-        return not self.is_sqlite and isinstance(cause, psycopg.OperationalError) and _means_away(cause.sqlstate)
+        return not self.is_sqlite and isinstance(cause, self._driver.OperationalError) and _means_away(cause.sqlstate)
 
     def is_deadlock(self, error: BaseException) -> bool:
         """Whether two servers waited for each other, and the database has ended this transaction for it."""
-        return isinstance(_cause(error), psycopg.errors.DeadlockDetected)
+        return not self.is_sqlite and isinstance(_cause(error), self._driver.errors.DeadlockDetected)
 
     def connect_arguments(self) -> dict[str, Any]:
         """What psycopg needs for a connection of its own to the same Postgres."""
@@ -165,6 +172,8 @@ class Engines:
             self.log.close()
 
     def _postgres_engine(self, url: str) -> Engine:
+        import psycopg  # noqa: PLC0415 - as above
+
         location = make_url(with_driver(url))
         engine = create_engine(
             location,
@@ -178,7 +187,7 @@ class Engines:
         event.listen(engine, "checkout", self._refuse_stale)
         return engine
 
-    def _prepare_postgres(self, connection: "psycopg.Connection[Any]", record: ConnectionPoolEntry) -> None:
+    def _prepare_postgres(self, connection: psycopg.Connection[Any], record: ConnectionPoolEntry) -> None:
         record.info[_MADE_AT] = time.monotonic()
         connection.autocommit = True
         # Not among the options of the connection's start, which are the URL's own, and which poolers refuse.

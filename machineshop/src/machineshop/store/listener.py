@@ -5,8 +5,6 @@ import contextlib
 import logging
 from collections.abc import AsyncGenerator, Callable
 
-import psycopg
-
 from machineshop.store.engines import CHANNEL, Engines
 
 log = logging.getLogger(__name__)
@@ -44,6 +42,8 @@ class Listener:
             await asyncio.gather(task, return_exceptions=True)
 
     async def _run(self) -> None:
+        import psycopg  # noqa: PLC0415 - as `engines.py` says
+
         failures = 0
         while True:
             try:
@@ -59,6 +59,8 @@ class Listener:
 
     async def _listen(self) -> AsyncGenerator[str, None]:
         """What is told, after an empty text for the beginning."""
+        import psycopg  # noqa: PLC0415 - as `engines.py` says
+
         arguments = self._engines.connect_arguments()
         arguments["application_name"] = application_name(self._engines.server_id)
         arguments["cursor_factory"] = psycopg.AsyncClientCursor

@@ -8,7 +8,6 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
-import psycopg
 from sqlalchemy import Connection
 
 _NAMED = re.compile(r"(?<!:):([a-z_]+)\b")
@@ -50,6 +49,8 @@ class Statement:
         if conn.dialect.name == "sqlite":
             driver.executemany(self._sqlite, rows)
         else:
+            import psycopg  # noqa: PLC0415 - as `engines.py` says
+
             with psycopg.Cursor(driver) as cursor:  # values bound by the server: all of them in one round trip
                 cursor.executemany(self._postgres, rows)
 
