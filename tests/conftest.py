@@ -18,6 +18,7 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
 def platform(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PlatformProcess]:
     """A platform that the whole session shares."""
     process = PlatformProcess(tmp_path_factory.mktemp("platform"))
+    process.make_database()
     process.start()
     yield process
     process.close()
@@ -27,6 +28,7 @@ def platform(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PlatformProce
 def own_platform(tmp_path: Path) -> Iterator[PlatformProcess]:
     """A platform for one test, which may break it."""
     process = PlatformProcess(tmp_path)
+    process.make_database()
     process.start()
     yield process
     process.close()

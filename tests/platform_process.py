@@ -14,6 +14,8 @@ from typing import Any, TypeVar
 
 import httpx
 
+from migrated import migrated_sqlite
+
 ROOT = Path(__file__).parent.parent
 BIN = Path(sys.executable).parent
 START_SECONDS = 60.0
@@ -42,6 +44,11 @@ class PlatformProcess:
         }
         self.port = 0
         self._process: subprocess.Popen[bytes] | None = None
+
+    def make_database(self) -> None:
+        """Have the first start find a database that needs no migration, as later ones do."""
+        self.data_dir.mkdir(mode=0o700)
+        migrated_sqlite(self.data_dir)
 
     def start(self) -> None:
         """Start it and wait until it answers."""
