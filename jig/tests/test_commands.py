@@ -398,11 +398,12 @@ def test_what_may_be_repeated_is_tried_again(jig: Jig, platform: FakePlatform) -
     [
         (["lst"], 'Unknown command "lst". Did you mean "list"?'),
         (["status", "--bogus"], "Unknown option: --bogus."),
+        (["secrets", "set"], "jig secrets set needs --name."),
         (["status", "a", "b"], 'jig status takes fewer words: "b" is too much.'),
         (["context", "use", "a", "b", "c"], 'jig context use takes fewer words: "b", "c" are too much.'),
         (["deploy", "w/greeter"], 'jig deploy takes no folder: "w/greeter" has no meaning here.'),
     ],
-    ids=["no such command", "no such option", "too many words", "in a group", "a folder"],
+    ids=["no such command", "no such option", "nothing", "too many words", "in a group", "a folder"],
 )
 def test_a_wrong_command_line_is_a_usage_error(jig: Jig, platform: FakePlatform, words: list[str], said: str) -> None:
     finished = jig(*words)

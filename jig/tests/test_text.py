@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from jig.answers import checked, pause_seconds
+from jig.answers import away_hint, checked, pause_seconds
 from jig.arguments import normalize, wants_json
 from jig.errors import PlatformError
 from jig.http import httpx
@@ -114,6 +114,11 @@ def test_a_key_that_may_not_is_told_with_where_it_comes_from() -> None:
         checked(refusal, "TOGETHER_API_KEY")
     assert refused.value.message == "It may not."
     assert (refused.value.hint or "").startswith("The key is that of TOGETHER_API_KEY: set it to another")
+
+
+def test_an_address_of_a_context_is_told_with_its_name() -> None:
+    assert away_hint("context tls").startswith("It is that of the context tls; `jig context list` shows others. Start")
+    assert away_hint("TOGETHER_BASE_URL").startswith("Start one with `machineshop serve`")
 
 
 def test_pauses_double_and_obey_retry_after() -> None:

@@ -173,6 +173,7 @@ def test_a_wrong_command_line_ends_with_2(tmp_path: Path) -> None:
         finished = platform.machineshop(*words)
         assert finished.returncode == 2, words
         assert finished.stderr.startswith("machineshop: "), finished.stderr
+    assert "machineshop keys create needs --name." in platform.machineshop("keys", "create", "ada").stderr
 
 
 def test_a_list_in_a_pipe_is_not_cut(own_platform: PlatformProcess) -> None:

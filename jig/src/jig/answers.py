@@ -29,6 +29,7 @@ NO_DEPLOYMENT = "no deployment"
 NO_JOB = "no job"
 NO_ROUTE = "no route"
 NOT_PERMITTED = "not_permitted"  # the code of a key whose scope is too small
+START_HINT = "Start one with `machineshop serve`, or set TOGETHER_BASE_URL."
 LOGIN_HINT = "Log in with `jig auth login`, or set TOGETHER_API_KEY."
 KEY_VARIABLE = "TOGETHER_API_KEY"
 
@@ -71,6 +72,17 @@ def login_hint(key_source: str | None) -> str:
     if key_source == KEY_VARIABLE:
         return f"The key is that of {KEY_VARIABLE}: set it to another, or unset it. Log in with `jig auth login`."
     return f"The key is that of the {key_source}. {LOGIN_HINT}"
+
+
+def away_hint(source: str) -> str:
+    """What to do about an address at which nobody answers.
+
+    Args:
+        source: where it comes from, as `Target` says it.
+    """
+    if source.startswith("context "):
+        return f"It is that of the {source}; `jig context list` shows others. {START_HINT}"
+    return START_HINT
 
 
 def checked(response: httpx.Response, key_source: str | None = None) -> httpx.Response:

@@ -9,7 +9,7 @@ import os
 import sys
 from collections.abc import Sequence
 
-from cyclopts import App, CycloptsError, UnusedCliTokensError
+from cyclopts import App, CycloptsError, MissingArgumentError, UnusedCliTokensError
 
 from jig.arguments import normalize, wants_json
 from jig.errors import EXIT_ERROR, EXIT_INTERRUPTED, JigError, UsageError
@@ -191,6 +191,8 @@ def usage_error(error: CycloptsError) -> UsageError:
         message, hint = left_over(tuple(error.command_chain or ()), error.unused_tokens)
         return UsageError(message, hint=hint)
     command = " ".join(("jig", *(error.command_chain or ())))
+    if isinstance(error, MissingArgumentError) and error.keyword is None and error.argument is not None:
+        return UsageError(f"{command} needs {error.argument.name}.", hint=f"See `{command} --help`.")
     return UsageError(str(error), hint=f"See `{command} --help`.")
 
 

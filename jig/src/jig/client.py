@@ -17,6 +17,7 @@ from jig.answers import (
     IDEMPOTENT_METHODS,
     NO_TLS,
     NOT_TRUSTED,
+    away_hint,
     checked,
     is_header_value,
     login_hint,
@@ -295,8 +296,7 @@ class Client:
             hint = f"Perhaps it is http{base_url.removeprefix('https')}."
             return UnreachableError(f"What answers at {base_url} speaks no TLS.", hint=hint)
         if isinstance(error, (httpx.ConnectError, httpx.ConnectTimeout)):
-            hint = "Start one with `machineshop serve`, or set TOGETHER_BASE_URL."
-            return UnreachableError(f"No platform answers at {base_url}.", hint=hint)
+            return UnreachableError(f"No platform answers at {base_url}.", hint=away_hint(self.target.source))
         if isinstance(error, httpx.TimeoutException):
             return UnreachableError(f"The platform at {base_url} did not answer in time.")
         cause = str(error).rstrip(".") or type(error).__name__

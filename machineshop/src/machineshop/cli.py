@@ -7,7 +7,7 @@ Commands are named by their import path and loaded when they are called: the who
 import os
 import sys
 
-from cyclopts import App, CycloptsError
+from cyclopts import App, CycloptsError, MissingArgumentError
 
 from machineshop import __version__
 from machineshop.errors import InvalidRequest, MachineshopError
@@ -71,7 +71,10 @@ def main() -> None:
         build_app()(exit_on_error=False, print_error=False)
     except CycloptsError as error:
         command = " ".join(("machineshop", *(error.command_chain or ())))
-        print(f"machineshop: {error}\nSee `{command} --help`.", file=sys.stderr)
+        message = str(error)
+        if isinstance(error, MissingArgumentError) and error.keyword is None and error.argument is not None:
+            message = f"{command} needs {error.argument.name}."
+        print(f"machineshop: {message}\nSee `{command} --help`.", file=sys.stderr)
         sys.exit(EXIT_USAGE)
     except InvalidRequest as error:
         print(f"machineshop: {error.message}", file=sys.stderr)

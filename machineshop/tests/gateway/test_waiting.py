@@ -143,7 +143,8 @@ async def test_a_deployment_that_may_have_no_replica_is_not_waited_for(
     began = time.monotonic()
     async with caller.session.get("hello") as answer:
         assert answer.status == 503
-        assert "max_replicas is 0" in (await answer.json())["error"]["message"]
+        said = (await answer.json())["error"]["message"]
+        assert said == "'hello' may have no replica: its max_replicas is 0. 'jig scale hello --max 1' lets one run."
     assert time.monotonic() - began < 25  # it did not wait to the end
 
 

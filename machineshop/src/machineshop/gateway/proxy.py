@@ -236,7 +236,12 @@ class Gateway:
             return NoReadyReplica(
                 f"All {state.ready_replicas} replicas of '{deployment.name}' are busy. Try again shortly."
             )
-        why = f" ({state.message})" if state.message else ""
+        if deployment.config.max_replicas == 0:
+            return NoReadyReplica(
+                f"'{deployment.name}' may have no replica: its max_replicas is 0. "
+                f"'jig scale {deployment.name} --max 1' lets one run."
+            )
+        why = f" ({state.message.rstrip('.')})" if state.message else ""
         return NoReadyReplica(
             f"No replica of '{deployment.name}' is ready to answer{why}; 'jig status' says why. Try again shortly."
         )
