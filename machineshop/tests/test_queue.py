@@ -37,6 +37,19 @@ async def test_a_waiting_worker_is_handed_the_job_at_once(jobs: Jobs) -> None:
     assert (claim.job.id, claim.job.state, claim.job.attempt) == (job.id, JobState.RUNNING, 1)
 
 
+async def test_an_answer_that_cannot_be_made_spoils_no_submit(jobs: Jobs) -> None:
+    def answer(_claims: list[Claim]) -> bool:
+        raise ValueError("no such answer")
+
+    queue = jobs.queue
+    poll = asyncio.create_task(queue.retrieve(jobs.deployment, WORKER, 30, never_disconnected, answer=answer))
+    await eventually(jobs.polls)
+    async with asyncio.timeout(60):
+        submitted = await asyncio.gather(*[jobs.pending() for _ in range(3)])
+        (claim,) = await poll
+    assert claim.job.id in {job.id for job in submitted}
+
+
 async def test_a_poll_ends_empty_when_nothing_comes(jobs: Jobs) -> None:
     assert await jobs.queue.retrieve(jobs.deployment, WORKER, 0.01, never_disconnected) == []
     job = await jobs.pending()  # nobody waits any longer

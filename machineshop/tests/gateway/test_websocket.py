@@ -47,6 +47,22 @@ async def test_messages_pass_both_ways(caller: Caller) -> None:
         await eventually(lambda: caller.in_flight() == 0)
 
 
+async def test_a_connection_that_has_had_plain_requests_becomes_a_tunnel(caller: Caller) -> None:
+    async with upstream(echo) as port, asyncio.timeout(60):
+        caller.serve(port)
+        reader, writer = await asyncio.open_connection("127.0.0.1", caller.port)
+        for _ in range(2):
+            writer.write(caller.head("GET /v1/nothing HTTP/1.1") + b"\r\n")
+            head = (await reader.readuntil(b"\r\n\r\n")).lower()
+            await reader.readexactly(int(head.split(b"content-length: ")[1].split(b"\r\n")[0]))
+        writer.write(caller.head(f"GET {PREFIX}talk HTTP/1.1") + ASK + KEY + b"\r\n\r\n")
+        assert (await reader.readuntil(b"\r\n\r\n")).startswith(b"HTTP/1.1 101 ")
+        writer.write(b"\x88\x80\0\0\0\0")  # a close, which is answered
+        assert b"path" in await reader.read()
+        writer.close()
+        await eventually(lambda: caller.in_flight() == 0)
+
+
 @pytest.mark.parametrize("replica_first", [True, False])
 async def test_a_tunnel_whose_both_sides_say_no_more_is_closed(caller: Caller, replica_first: bool) -> None:
     ends: asyncio.Queue[tuple[asyncio.StreamReader, asyncio.StreamWriter]] = asyncio.Queue()

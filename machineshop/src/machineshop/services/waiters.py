@@ -1,6 +1,7 @@
 """The workers that wait for a job, in the order in which they came."""
 
 import asyncio
+import contextlib
 from collections import defaultdict, deque
 from collections.abc import Callable
 from typing import NamedTuple
@@ -43,7 +44,12 @@ class Waiter:
 
     def hand(self, claims: list[Claim]) -> None:
         """End the wait with these."""
-        self.handed.set_result(Handed(claims, self.answer is not None and self.answer(claims)))
+        answered = False
+        if self.answer is not None:
+            # An answer that cannot be made is told to who waits, where it is made again: not to whose job came in.
+            with contextlib.suppress(Exception):
+                answered = self.answer(claims)
+        self.handed.set_result(Handed(claims, answered))
 
     def send_home(self, *_why: object) -> None:
         """End the wait with nothing."""
