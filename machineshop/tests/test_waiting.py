@@ -305,7 +305,7 @@ def test_no_statement_looks_through_all_jobs_of_a_queue(tmp_path: Path) -> None:
     """In SQLite, which has no idea of the numbers, so that what it chooses here it chooses anywhere."""
     with transaction(migrated_sqlite(tmp_path)) as conn:
         for name, statement in _statements():
-            values = dict.fromkeys(re.findall(r":([a-z_]+)", statement._sqlite), 1)
+            values = [1] * len(set(re.findall(r"\?(\d+)", statement._sqlite)))
             driver = conn.connection.driver_connection
             assert driver is not None
             for *_, plan in driver.execute(f"EXPLAIN QUERY PLAN {statement._sqlite}", values):
@@ -323,7 +323,7 @@ def test_no_statement_looks_through_all_jobs_of_a_queue(tmp_path: Path) -> None:
 def test_lines_are_found_by_their_indexes(tmp_path: Path) -> None:
     with transaction(migrated_sqlite(tmp_path)) as conn:
         for name, statement in _statements():
-            values = dict.fromkeys(re.findall(r":([a-z_]+)", statement._sqlite), 1)
+            values = [1] * len(set(re.findall(r"\?(\d+)", statement._sqlite)))
             driver = conn.connection.driver_connection
             assert driver is not None
             for *_, plan in driver.execute(f"EXPLAIN QUERY PLAN {statement._sqlite}", values):
@@ -480,7 +480,7 @@ def test_postgres_finds_what_is_pending_without_reading_what_is_over(postgres: P
         values |= {"limit": 10_001}
         for name, statement in _statements():
             if name in {"claims._CLAIM_ONE", "claims._CLAIM_MANY", "places._IN_LINE"}:
-                names = re.findall(r"(?<!:):([a-z_]+)", statement._sqlite)
+                names = re.findall(r"%\((\w+)\)s", statement._postgres)
                 driver = conn.connection.driver_connection
                 assert driver is not None
                 filled = dict.fromkeys(names, 1) | {"token": "t", "hostname": "h", "replica_id": "r"} | values

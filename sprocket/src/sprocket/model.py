@@ -114,7 +114,8 @@ class Model:
         return drain_async(job, value) if inspect.isasyncgen(value) else value
 
     def _call(self, job: Job) -> Any:
-        return self.inputs.call(cast("Worker", self._worker).predict, self._item(job))
+        worker: Any = self._worker
+        return self.inputs.call(worker.predict, self._item(job))
 
     def _predict_batch(self, items: list[Any]) -> Any:
         return cast("Any", self._worker).predict_batch(items)

@@ -6,7 +6,6 @@ Jobs from the queue and requests over HTTP come through here alike.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import time
 from collections.abc import Callable
 
@@ -22,9 +21,6 @@ from .outcome import Canceled, Exited, Failed, Fault, HandedBack, Outcome, failu
 from .pace import Pace
 from .predict import Patience, Predict
 from .slots import Slots
-
-_TOLD_BY_WORK = contextlib.suppress(Exception)
-"""What goes wrong when a job begins goes wrong in `work` again, which can tell."""
 
 
 class Workbench:
@@ -80,8 +76,10 @@ class Workbench:
         `work` must follow, and does the rest. It would do all of it, but only when the event loop comes to it.
         """
         if self.ready and not self.ending and not self._files.has_inputs(job) and self.slots.take_if_free():
-            with _TOLD_BY_WORK:
+            try:  # noqa: SIM105 - entering a context manager would make the job late
                 self._begun[job] = self._start(job)
+            except Exception:  # noqa: BLE001, S110 - it goes wrong in `work` again, which can tell
+                pass
 
     def let_begin(self) -> None:
         """Stand back for the moment in which the model's thread wakes up and begins with a job.

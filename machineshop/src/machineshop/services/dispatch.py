@@ -8,6 +8,7 @@ import asyncio
 import logging
 import os
 from collections.abc import Awaitable, Callable, Coroutine
+from functools import lru_cache
 from hashlib import blake2b
 from typing import Any
 
@@ -260,6 +261,7 @@ class Dispatcher:
         task.add_done_callback(self._tasks.discard)
 
 
+@lru_cache(4096)  # made when a worker asks, and again when its job comes in
 def mark_of(worker: Worker) -> str:
     """What the tokens of one request for jobs begin with, however often the worker makes it.
 

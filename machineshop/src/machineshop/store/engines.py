@@ -246,12 +246,14 @@ def _sqlite_engine(url: str) -> Engine:
 
 def _begin_sqlite(driver: Any, busy_seconds: float) -> None:
     """Take SQLite's write lock; while another process has it, try again for so long."""
-    end = time.monotonic() + busy_seconds
+    end: float | None = None
     while True:
         try:
             driver.execute("BEGIN IMMEDIATE")
         except sqlite3.OperationalError as error:
-            if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY or time.monotonic() >= end:
+            now = time.monotonic()
+            end = now + busy_seconds if end is None else end
+            if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY or now >= end:
                 raise
             time.sleep(BUSY_RETRY_SECONDS)
         else:

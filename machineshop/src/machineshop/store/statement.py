@@ -5,7 +5,8 @@ dozen of them. The text is written once, with `:name` for values; everything els
 """
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from operator import itemgetter
 from typing import Any, Protocol
 
 from sqlalchemy import Connection
@@ -28,16 +29,23 @@ class Cursor(Protocol):
 class Statement:
     """One statement, for every database that we run on; `postgres` is its text there, where that differs."""
 
-    __slots__ = ("_postgres", "_sqlite")
+    __slots__ = ("_in_order", "_postgres", "_sqlite")
 
     def __init__(self, text: str, *, postgres: str | None = None) -> None:
-        self._sqlite = text
+        # SQLite's driver looks up a name for each value that it binds, and numbers cost it nothing.
+        names = list(dict.fromkeys(_NAMED.findall(text)))
+        self._sqlite = _NAMED.sub(lambda found: f"?{names.index(found[1]) + 1}", text)
+        self._in_order = _picker(names)
         self._postgres = _NAMED.sub(r"%(\1)s", postgres or text)
 
     def run(self, conn: Connection, values: Mapping[str, Any]) -> Cursor:
         """Run it in the connection's transaction."""
         driver: Any = conn.connection.dbapi_connection
-        cursor: Cursor = driver.execute(self._sqlite if conn.dialect.name == "sqlite" else self._postgres, values)
+        cursor: Cursor
+        if conn.dialect.name == "sqlite":
+            cursor = driver.execute(self._sqlite, self._in_order(values))
+        else:
+            cursor = driver.execute(self._postgres, values)
         return cursor
 
     def run_each(self, conn: Connection, rows: Sequence[Mapping[str, Any]]) -> None:
@@ -47,7 +55,7 @@ class Statement:
             return
         driver: Any = conn.connection.dbapi_connection
         if conn.dialect.name == "sqlite":
-            driver.executemany(self._sqlite, rows)
+            driver.executemany(self._sqlite, map(self._in_order, rows))
         else:
             import psycopg  # noqa: PLC0415 - as `engines.py` says
 
@@ -58,12 +66,21 @@ class Statement:
         """All its rows."""
         # Not by way of `run`: a job passes through here a dozen times.
         driver: Any = conn.connection.dbapi_connection
-        rows: list[Any] = driver.execute(
-            self._sqlite if conn.dialect.name == "sqlite" else self._postgres, values
-        ).fetchall()
+        rows: list[Any]
+        if conn.dialect.name == "sqlite":
+            rows = driver.execute(self._sqlite, self._in_order(values)).fetchall()
+        else:
+            rows = driver.execute(self._postgres, values).fetchall()
         return rows
 
     def one(self, conn: Connection, values: Mapping[str, Any]) -> Sequence[Any] | None:
         """Its first row; the rest is read too, since a statement that changes rows does so while it is read."""
         rows = self.all(conn, values)
         return rows[0] if rows else None
+
+
+def _picker(names: Sequence[str]) -> Callable[[Mapping[str, Any]], tuple[Any, ...]]:
+    """Takes the values of these names out of a mapping, in their order."""
+    if len(names) > 1:
+        return itemgetter(*names)
+    return lambda values: tuple(values[name] for name in names)
