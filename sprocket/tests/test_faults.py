@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import signal
 from pathlib import Path
 
@@ -40,6 +41,23 @@ async def test_closed_outputs_cost_nothing_but_the_lines(platform: FakePlatform,
     for _ in range(3):
         assert (await platform.run({"do": "news"})).info["last"] == "words"
         assert (await worker.get("/health"))[0] == 200
+
+
+async def test_what_took_the_place_of_closed_outputs_is_sent_no_lines(
+    platform: FakePlatform, launch: Launcher, form: str
+) -> None:
+    worker = await launch(platform, "zoo:Zoo", SPROCKET_PROCESS=form)
+    assert (await platform.run({"do": "close_outputs"})).outputs == {"closed": True}
+    callers = [await asyncio.open_connection("127.0.0.1", await worker.port()) for _ in range(3)]
+    for reader, writer in callers * 2:  # the worker has them open by now, under the numbers that were free
+        await platform.run({"n": 1})
+        writer.write(b"GET /health HTTP/1.1\r\nHost: x\r\n\r\n")
+        async with asyncio.timeout(10):
+            head = await reader.readuntil(b"\r\n\r\n")
+            assert head.startswith(b"HTTP/1.1 200"), head
+            await reader.readexactly(int(head.lower().split(b"content-length: ")[1].split(b"\r\n")[0]))
+    for _, writer in callers:
+        writer.close()
 
 
 async def test_a_setup_that_takes_long_is_no_failure(

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import logging
+import os
 import sys
+from typing import TextIO
 
 from .job import current_job
 
@@ -30,7 +32,7 @@ log.addFilter(JobIdFilter())
 def configure_logging() -> None:
     """Write log lines to stderr, unless the model's code has set up logging by itself."""
     if not logging.getLogger().handlers:
-        handler = logging.StreamHandler(sys.stderr)
+        handler = logging.StreamHandler(_own_stderr())
         handler.setFormatter(logging.Formatter(FORMAT))
         handler.addFilter(JobIdFilter())
         logging.getLogger().addHandler(handler)
@@ -39,3 +41,12 @@ def configure_logging() -> None:
     reconfigure = getattr(sys.stdout, "reconfigure", None)
     if reconfigure is not None:
         reconfigure(line_buffering=True)
+
+
+def _own_stderr() -> TextIO:
+    """Stderr under a number of its own: one that a model closes is the next connection's, which would get the lines."""
+    try:
+        descriptor = os.dup(sys.stderr.fileno())
+    except (OSError, ValueError, AttributeError):  # it is no file, or there is none
+        return sys.stderr
+    return os.fdopen(descriptor, "w", buffering=1, encoding=sys.stderr.encoding, errors="backslashreplace")
