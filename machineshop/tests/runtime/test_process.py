@@ -145,7 +145,10 @@ async def test_a_killed_worker_is_seen_and_started_again(machine: ProcessWorld) 
     assert again.id == replica.id
 
 
-async def test_a_killed_supervisor_takes_its_replica_with_it_children_included(machine: ProcessWorld) -> None:
+async def test_a_killed_supervisor_takes_its_replica_with_it_children_included(
+    machine: ProcessWorld, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("machineshop.runtime.replica.FIRST_BACK_OFF_SECONDS", 2.0)  # for long enough to be seen
     replica = await started(machine)
     children = [int(await machine.get(replica, f"/spawn?session={session}")) for session in ("same", "new")]
     note = machine.run_note(replica)
