@@ -8,7 +8,6 @@ a request is the application's affair.
 import logging
 import resource
 from asyncio import BaseTransport, Protocol, TimerHandle, Transport
-from operator import itemgetter
 from typing import Any, cast
 
 import httptools
@@ -29,7 +28,6 @@ TUNNEL = "machineshop.tunnel"
 MAX_EARLY_BYTES = 64 * 1024
 # More than this serves nobody on one machine, and programs that walk through all descriptors get slow with it.
 MAX_OPEN_FILES = 1 << 20
-_name_of = itemgetter(0)
 
 
 class HeadTooLarge(InvalidRequest):
@@ -144,7 +142,7 @@ class BoundedHttpProtocol(HttpToolsProtocol):
             self._fault = self._fault_of_head(self._size_of_head())
             if self._fault is not None:
                 raise self._fault
-        hosts = list(map(_name_of, self.headers)).count(b"host")
+        hosts = [name for name, _ in self.headers].count(b"host")
         if hosts != 1 and (hosts or self.parser.get_http_version() == "1.1"):
             self._fault = MalformedRequest("A request of HTTP/1.1 has one Host header, naming whom it is meant for.")
             raise self._fault

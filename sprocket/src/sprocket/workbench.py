@@ -6,6 +6,7 @@ Jobs from the queue and requests over HTTP come through here alike.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 from collections.abc import Callable
 
@@ -76,10 +77,8 @@ class Workbench:
         `work` must follow, and does the rest. It would do all of it, but only when the event loop comes to it.
         """
         if self.ready and not self.ending and not self._files.has_inputs(job) and self.slots.take_if_free():
-            try:  # noqa: SIM105 - entering a context manager would make the job late
+            with contextlib.suppress(Exception):  # it goes wrong in `work` again, which can tell
                 self._begun[job] = self._start(job)
-            except Exception:  # noqa: BLE001, S110 - it goes wrong in `work` again, which can tell
-                pass
 
     def let_begin(self) -> None:
         """Stand back for the moment in which the model's thread wakes up and begins with a job.

@@ -246,14 +246,12 @@ def _sqlite_engine(url: str) -> Engine:
 
 def _begin_sqlite(driver: Any, busy_seconds: float) -> None:
     """Take SQLite's write lock; while another process has it, try again for so long."""
-    end: float | None = None
+    end = time.monotonic() + busy_seconds
     while True:
         try:
             driver.execute("BEGIN IMMEDIATE")
         except sqlite3.OperationalError as error:
-            now = time.monotonic()
-            end = now + busy_seconds if end is None else end
-            if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY or now >= end:
+            if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY or time.monotonic() >= end:
                 raise
             time.sleep(BUSY_RETRY_SECONDS)
         else:

@@ -64,14 +64,7 @@ class Statement:
 
     def all(self, conn: Connection, values: Mapping[str, Any]) -> list[Any]:
         """All its rows."""
-        # Not by way of `run`: a job passes through here a dozen times.
-        driver: Any = conn.connection.dbapi_connection
-        rows: list[Any]
-        if conn.dialect.name == "sqlite":
-            rows = driver.execute(self._sqlite, self._in_order(values)).fetchall()
-        else:
-            rows = driver.execute(self._postgres, values).fetchall()
-        return rows
+        return self.run(conn, values).fetchall()
 
     def one(self, conn: Connection, values: Mapping[str, Any]) -> Sequence[Any] | None:
         """Its first row; the rest is read too, since a statement that changes rows does so while it is read."""

@@ -298,7 +298,7 @@ class Writer:
     def _begun(self, locks: set[str], *, waits: bool) -> tuple[Connection, Any]:
         """The writer's connection and its driver's, in a transaction; one that died while it was idle is replaced."""
         kept = self._connection is not None
-        conn = self._connection or self._connected()
+        conn = self._connected()
         try:
             self._engines.begin(self._driver, locks, TRANSACTION_SECONDS, waits=waits)
         except Exception as error:
