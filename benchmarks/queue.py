@@ -27,7 +27,7 @@ from queue_systems.base import System
 from queue_systems.celery_redis import CeleryRedis
 from queue_systems.dramatiq_redis import DramatiqRedis
 from queue_systems.huey_redis import HueyRedis
-from queue_systems.machineshop_http import Machineshop
+from queue_systems.machineshop_http import ByLibrary, Machineshop
 from queue_systems.procrastinate_postgres import ProcrastinatePostgres
 
 PACKAGES = ["celery", "dramatiq", "arq", "huey", "redis", "procrastinate", "psycopg", "machineshop"]
@@ -80,7 +80,9 @@ MEASURES: dict[str, Callable[[Field, Scale], list[Row]]] = {
     "batched": lambda on, scale: throughput.measure_batched(on.ours, on.peers, scale.rounds, scale.seconds),
     "singly": lambda on, scale: throughput.measure_singly(on.ours, on.procrastinate, scale.rounds, scale.seconds),
     "submits": lambda on, scale: submits.measure(on.ours, scale.rounds, scale.seconds),
-    "dispatch": lambda on, scale: dispatch.measure(on.ours, [on.celery, on.huey], scale.rounds, scale.dispatched),
+    "dispatch": lambda on, scale: dispatch.measure(
+        [*on.ours, ByLibrary(on.ours[0])], [on.celery, on.huey], scale.rounds, scale.dispatched
+    ),
     "polls": lambda on, scale: polls.measure(on.ours, scale.polls),
     "backlog": lambda on, scale: backlog.measure(on.ours, scale.backlog, scale.claims),
 }

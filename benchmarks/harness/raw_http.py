@@ -1,6 +1,7 @@
 """HTTP for those who count microseconds: prepared requests on keep-alive connections, answers as they come."""
 
 import asyncio
+import socket
 from collections.abc import Callable
 from types import TracebackType
 from typing import Self, cast
@@ -10,6 +11,8 @@ from harness.errors import BenchmarkError
 HEAD_END = b"\r\n\r\n"
 LENGTH = b"content-length: "
 OK = b"HTTP/1.1 200"
+ANSWER_LIMIT_SECONDS = 30.0
+READ_BYTES = 64 * 1024
 
 
 class Answers(asyncio.Protocol):
@@ -97,10 +100,41 @@ class Pool:
         caller = self._free.pop()
         answer = await caller.ask(request)
         self._free.append(caller)
-        head, _, body = answer.partition(HEAD_END)
-        if not head.startswith(OK):
-            raise BenchmarkError(f"Refused: {answer[:500].decode(errors='replace') or 'the server hung up.'}")
-        return body
+        return _body(answer)
+
+
+class Line:
+    """One connection, on which the caller's thread waits for each answer.
+
+    Args:
+        port: of 127.0.0.1.
+    """
+
+    def __init__(self, port: int) -> None:
+        self._socket = socket.create_connection(("127.0.0.1", port), ANSWER_LIMIT_SECONDS)
+        self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+
+    def ask(self, request: bytes) -> bytes:
+        """The body of the answer.
+
+        Raises:
+            BenchmarkError: it is not a 200.
+        """
+        answer = b""
+        try:
+            self._socket.sendall(request)
+            while received := self._socket.recv(READ_BYTES):
+                answer += received
+                head, end, body = answer.partition(HEAD_END)
+                if end and len(body) >= _length(head):
+                    break
+        except OSError as error:
+            raise BenchmarkError(f"A prepared request got no answer: {type(error).__name__}: {error}") from error
+        return _body(answer)
+
+    def close(self) -> None:
+        """Hang up."""
+        self._socket.close()
 
 
 class _Caller:
@@ -138,6 +172,13 @@ def get(path: str, api_key: str) -> bytes:
     return (
         "\r\n".join([f"GET {path} HTTP/1.1", "Host: 127.0.0.1", f"Authorization: Bearer {api_key}"]).encode() + HEAD_END
     )
+
+
+def _body(answer: bytes) -> bytes:
+    head, _, body = answer.partition(HEAD_END)
+    if not head.startswith(OK):
+        raise BenchmarkError(f"Refused: {answer[:500].decode(errors='replace') or 'the server hung up.'}")
+    return body
 
 
 def _length(head: bytes) -> int:

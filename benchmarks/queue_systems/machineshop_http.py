@@ -1,8 +1,8 @@
-"""Machineshop over HTTP: workers that `jig deploy` brought up, and a client with one keep-alive connection."""
+"""Machineshop over HTTP: workers that `jig deploy` brought up, and clients with keep-alive connections."""
 
 import shutil
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode
@@ -14,7 +14,7 @@ from harness.at_once import at_once
 from harness.errors import BenchmarkError
 from harness.platform import Client, Platform
 from harness.postgres_server import PostgresServer
-from harness.raw_http import Pool, get, post
+from harness.raw_http import Line, Pool, get, post
 from queue_systems.base import AT_ONCE, DOCUMENT, WORKERS, Deadline, Slots, Timing, check_outputs
 
 WORKER = WORKERS / "machineshop_worker" / "worker.py"
@@ -55,6 +55,8 @@ class Machineshop:
             self.database_url = postgres.url(self.name)
         self.platform = Platform(self._folder, self.database_url)
         self._client: Client | None = None
+        self._line: Line | None = None
+        self._submit = b""
         self._slots = Slots.ONE
 
     def bring_up(self) -> None:
@@ -77,10 +79,13 @@ class Machineshop:
         """Have one replica of the worker ready, and a first job done."""
         self._slots = slots
         self.platform.scale(deployment_of(slots), 1)
+        self._line, self._submit = Line(self.platform.port), self._prepared_submit()
         self.run_job()
 
     def stop(self) -> None:
         """End the replica."""
+        if self._line is not None:
+            self._line.close()
         self.platform.scale(deployment_of(self._slots), 0)
 
     def parts(self) -> dict[str, list[int]]:
@@ -107,9 +112,20 @@ class Machineshop:
         check_outputs(self.name, uvloop.run(self._run_singly(jobs)), jobs)
 
     def run_job(self) -> Timing:
-        """Time one submit and the polls for its result."""
+        """Time one submit, which is a prepared request, and the polls for its result."""
+        assert self._line is not None, "start() comes first"
+        line = self._line
+        return self.time_job(lambda: msgspec.json.decode(line.ask(self._submit)))
+
+    def run_job_by_library(self) -> Timing:
+        """The same by the standard library's HTTP client."""
+        job = {"model": deployment_of(self._slots), "payload": DOCUMENT}
+        return self.time_job(lambda: self.client.post("/v1/queue/submit", job))
+
+    def time_job(self, submit: Callable[[], Any]) -> Timing:
+        """Time one job that `submit`, which returns the answer, hands in."""
         submitted = time.monotonic_ns()
-        request_id = self._submit()
+        request_id = submit()["request_id"]
         acknowledged = time.monotonic_ns()
         time.sleep(ONE_PAUSE_SECONDS)
         job = self._result(request_id, Deadline(self.name), ONE_PAUSE_SECONDS)
@@ -122,8 +138,7 @@ class Machineshop:
         return self._client
 
     async def _run_singly(self, jobs: int) -> list[Any]:
-        body = msgspec.json.encode({"model": deployment_of(self._slots), "payload": DOCUMENT})
-        submit = post("/v1/queue/submit", self.platform.api_key, body)
+        submit = self._prepared_submit()
         async with Pool(self.platform.port, AT_ONCE) as pool:
             answers = await at_once(AT_ONCE, jobs, lambda _: pool.ask(submit))
             request_ids = [msgspec.json.decode(answer)["request_id"] for answer in answers]
@@ -133,10 +148,9 @@ class Machineshop:
             jobs_read = await at_once(AT_ONCE, jobs, lambda number: pool.ask(asked[number]))
         return [msgspec.json.decode(job)["outputs"] for job in jobs_read]
 
-    def _submit(self) -> str:
-        answer = self.client.post("/v1/queue/submit", {"model": deployment_of(self._slots), "payload": DOCUMENT})
-        request_id: str = answer["request_id"]
-        return request_id
+    def _prepared_submit(self) -> bytes:
+        body = msgspec.json.encode({"model": deployment_of(self._slots), "payload": DOCUMENT})
+        return post("/v1/queue/submit", self.platform.api_key, body)
 
     def _status_path(self, request_id: str) -> str:
         return f"/v1/queue/status?{urlencode({'model': deployment_of(self._slots), 'request_id': request_id})}"
@@ -172,3 +186,13 @@ class Machineshop:
 def deployment_of(slots: Slots) -> str:
     """The name of the deployment whose worker is set up like that."""
     return f"queue-benchmark-{slots}"
+
+
+class ByLibrary:
+    """The same system, whose single submits go by the standard library's HTTP client."""
+
+    def __init__(self, machineshop: Machineshop) -> None:
+        self.name = f"{machineshop.name}-http.client"
+        self.guarantee, self.set_up = machineshop.guarantee, machineshop.set_up
+        self.start, self.stop, self.parts = machineshop.start, machineshop.stop, machineshop.parts
+        self.run_job, self.run_many = machineshop.run_job_by_library, machineshop.run_many
