@@ -41,6 +41,10 @@ class Application:
             body = await read_body(scope, receive, BODY_LIMIT_BYTES, "")
             await json_response({"size": len(body)})(scope, receive, send)
             return
+        if scope["path"] == "/nothing":
+            return
+        if scope["path"] == "/broken":
+            raise RuntimeError("a defect")
         size, more = 0, scope["path"] != "/deaf"
         while more:
             message = await receive()
@@ -89,6 +93,13 @@ class Caller:
         assert body["error"]["type"] == "invalid_request_error"
         assert await self.rest() == b""
         return status, body["error"]["code"]
+
+    async def defect(self) -> int:
+        """The status of an answer that says that something went wrong inside, after which the connection ends."""
+        status, body = await self.answer()
+        assert body["error"]["code"] == body["code"] == "machineshop_error"
+        assert await self.rest() == b""
+        return status
 
     async def rest(self) -> bytes:
         """What else comes until the connection ends."""
@@ -473,3 +484,16 @@ async def test_a_connection_has_one_task_which_ends_with_it(server: Server) -> N
     async with asyncio.timeout(5):
         while await server.tasks() > before:
             await asyncio.sleep(0.01)
+
+
+@pytest.mark.parametrize("path", [b"/broken", b"/nothing"])
+async def test_what_nobody_foresaw_is_answered_in_the_form_of_the_api(server: Server, path: bytes) -> None:
+    caller = await server.call(b"GET %b HTTP/1.1\r\nHost: x" % path + END)
+    assert await caller.defect() == 500
+
+
+async def test_so_it_is_beside_a_request_that_has_still_something_to_do(server: Server) -> None:
+    caller = await server.call(b"GET /busy HTTP/1.1\r\nHost: x\r\n\r\n")
+    assert await caller.answer() == (200, {"path": "/busy", "size": 0})
+    caller.send(b"GET /broken HTTP/1.1\r\nHost: x\r\n\r\n")
+    assert await caller.defect() == 500

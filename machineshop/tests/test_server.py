@@ -1,9 +1,14 @@
-"""The HTTP server's address."""
+"""The HTTP server's address, and its end."""
 
+import asyncio
 import socket
 
+import httpx
 import pytest
+from starlette.types import Receive, Scope, Send
 
+from machineshop import server as servers
+from machineshop.app import Platform
 from machineshop.server import HttpServer, PortTaken
 
 
@@ -32,3 +37,33 @@ def test_a_port_that_is_taken_is_named() -> None:
         port = other.getsockname()[1]
         with pytest.raises(PortTaken, match=str(port)):
             HttpServer("127.0.0.1", port)
+
+
+async def test_a_request_that_the_stop_cuts_off_is_told_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(servers, "CONNECTIONS_GRACE_SECONDS", 0.1)
+    is_asked = asyncio.Event()
+
+    async def never(_scope: Scope, _receive: Receive, _send: Send) -> None:
+        is_asked.set()
+        await asyncio.Event().wait()
+
+    server = HttpServer("127.0.0.1", 0)
+    await server.start(never)
+    async with httpx.AsyncClient(timeout=60) as client, asyncio.timeout(60):
+        asking = asyncio.create_task(client.post(server.url()))
+        await is_asked.wait()
+        await server.stop()
+        answer = await asking
+    assert (answer.status_code, answer.headers["retry-after"], answer.headers["connection"]) == (503, "1", "close")
+    assert answer.json()["error"]["code"] == "server_stopped"
+
+
+@pytest.mark.parametrize("path", ["/simple/", "/simple/sprocket/"])
+async def test_a_defect_in_any_route_is_answered_in_the_form_of_the_api(
+    platform: Platform, monkeypatch: pytest.MonkeyPatch, path: str
+) -> None:
+    monkeypatch.delattr(platform.parts.packages, "_wheels")
+    async with httpx.AsyncClient(base_url=platform.base_url) as client:
+        answer = await client.get(path)
+    assert answer.status_code == 500
+    assert answer.json()["error"]["code"] == "machineshop_error"

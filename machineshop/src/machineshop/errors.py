@@ -36,6 +36,7 @@
         ├── NoReadyReplica
         ├── StoreUnavailable
         │   └── CommitUnknown
+        ├── ServerStopped
         ├── LeaseLost
         ├── RegistryAway
         ├── HolderAway
@@ -293,6 +294,15 @@ class RegistryAway(Unavailable):
     """{message}"""
 
     retry_after_seconds = 5
+
+
+class ServerStopped(Unavailable):
+    """{message}"""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "The server was stopped before this request had its answer: what it asked for may have been done or not."
+        )
 
 
 class LeaseLost(Unavailable):

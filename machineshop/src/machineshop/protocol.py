@@ -15,7 +15,7 @@ from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
 from machineshop.errors import InvalidRequest
 from machineshop.http import error_response
-from machineshop.serving import Serving
+from machineshop.serving import Serving, answer
 from machineshop.shortcut import SHORTCUT, Shortcut
 from machineshop.transport import HeadWithBody
 
@@ -222,7 +222,9 @@ class BoundedHttpProtocol(HttpToolsProtocol):
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
         self._under_way = cycle
         if not self._serving.take(cycle, app):
-            super()._start_asgi_task(cycle, app)
+            task = self.loop.create_task(answer(cycle, app))
+            task.add_done_callback(self.tasks.discard)
+            self.tasks.add(task)
 
     def _expect_within(self, seconds: float) -> None:
         self.timeout_keep_alive_task = self.loop.call_later(seconds, self.timeout_keep_alive_handler)

@@ -27,7 +27,7 @@ from machineshop.api.addresses import Addresses
 from machineshop.api.described.identity import HEALTH
 from machineshop.api.endpoint import Api
 from machineshop.api.operation import DescribedRoute
-from machineshop.errors import NotFound
+from machineshop.errors import MachineshopError, NotFound
 from machineshop.front import Front, not_allowed
 from machineshop.http import error_response, json_response
 from machineshop.parts import Parts
@@ -66,7 +66,7 @@ def application(parts: Parts) -> Front:
         DescribedRoute("GET", "/health", _health, HEALTH),
     ]
     routes += openapi.routes(routes, base_url)
-    handlers = {404: _not_found, 405: _not_allowed}
+    handlers = {404: _not_found, 405: _not_allowed, 500: _defect}
     return Front(Starlette(routes=routes, exception_handlers=handlers), gateway)
 
 
@@ -85,3 +85,7 @@ async def _not_found(request: Request, _error: Exception) -> Response:
 
 async def _not_allowed(request: Request, _error: Exception) -> Response:
     return not_allowed(request.app, request.scope)
+
+
+async def _defect(_request: Request, _error: Exception) -> Response:
+    return error_response(MachineshopError())  # it is logged further out
