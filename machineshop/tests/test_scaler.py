@@ -253,6 +253,26 @@ async def test_a_redirect_is_no_value_and_is_not_followed(deployment: Deployment
     await runner.cleanup()
 
 
+async def test_metrics_that_come_in_pieces_are_read_to_their_end(deployment: Deployment, clock: Clock) -> None:
+    async def metrics(request: web.Request) -> web.StreamResponse:
+        answer = web.StreamResponse()
+        await answer.prepare(request)
+        for line in METRICS.splitlines(keepends=True):
+            await answer.write(line.encode())
+            await asyncio.sleep(0)  # each is a piece of its own
+        return answer
+
+    runner = await _serving({"/metrics": metrics})
+    scraper = Scraper(clock)
+    replica = _ready("r", deployment, runner, clock)
+    async with asyncio.timeout(30):
+        while (mean := scraper.mean("depth", [replica])) is None:
+            await asyncio.sleep(0.01)
+    assert mean == value_of(METRICS, "depth")
+    await scraper.close()
+    await runner.cleanup()
+
+
 async def test_numbers_out_of_all_proportion_keep_no_other_deployment_from_its_turn(
     scaler: Scaler, database: Database, deployments: DeploymentService, deployment: Deployment, jobs: Jobs, clock: Clock
 ) -> None:

@@ -78,7 +78,7 @@ class Scraper:
                 # A redirect is no value: a replica does not choose what the platform asks, and where.
                 self._session.get(url, allow_redirects=False) as answer,
             ):
-                body = await answer.content.read(MAX_BYTES) if answer.status == 200 else b""
+                body = await _beginning_of(answer) if answer.status == 200 else b""
         except (aiohttp.ClientError, TimeoutError, ValueError) as error:
             log.debug("metrics.unanswered replica_id=%s error=%s", replica.id, type(error).__name__)
             return
@@ -87,6 +87,16 @@ class Scraper:
     def _forget(self, now: float) -> None:
         self._known = {id_: known for id_, known in self._known.items() if now - known.at < STALE_SECONDS}
         self._asked_at = {id_: at for id_, at in self._asked_at.items() if now - at < STALE_SECONDS}
+
+
+async def _beginning_of(answer: aiohttp.ClientResponse) -> bytes:
+    """What an answer says, as far as it is read: it comes in as many pieces as the replica likes."""
+    body = bytearray()
+    async for piece in answer.content.iter_any():
+        body += piece
+        if len(body) >= MAX_BYTES:
+            break
+    return bytes(body[:MAX_BYTES])
 
 
 def value_of(text: str, name: str) -> float | None:
