@@ -21,7 +21,7 @@ from machineshop.api import queue as queue_api
 from machineshop.api.endpoint import Api
 from machineshop.api.job_view import job_view, place_view
 from machineshop.front import Front
-from machineshop.models import FairKey, Identity, Job, QueueCounts
+from machineshop.models import FairKey, Identity, Job, QueueCounts, Worker
 from machineshop.runtime.base import Replica, ReplicaStatus
 from machineshop.server import HttpServer
 from machineshop.services.deployments import DeploymentService
@@ -46,6 +46,12 @@ from queue_simulation import make_deployment, pending_job, transaction
 
 NOW = 1_000_000.0
 STARTING = Standing(DeploymentStatus.UPDATING, "0 of 1 replicas are ready; r-1 is starting.", 1, 0)
+ASLEEP = Standing(
+    DeploymentStatus.SCALED_TO_ZERO,
+    "No replica runs while there is nothing to do; a job or a request starts one.",
+    0,
+    0,
+)
 NONE_WANTED = Standing(DeploymentStatus.SCALED_TO_ZERO, "No replica is asked for: max_replicas is 0.", 0, 0)
 READY = Standing(DeploymentStatus.READY, None, 2, 2)
 
@@ -62,6 +68,7 @@ def facts(
     waiting_workers: int = 0,
     durations: tuple[float, ...] = (),
     done_ago: float | None = None,
+    done_by_replica: bool = False,
 ) -> Facts:
     """Jobs that began a second ago, and nothing else that is not said."""
     return Facts(
@@ -71,6 +78,7 @@ def facts(
             counts=QueueCounts(pending=1, running=running),
             durations=durations,
             last_done_at=None if done_ago is None else NOW - done_ago,
+            last_was_replicas=done_by_replica,
             claimed_at=(NOW - 1,) * running,
             key_claimed_at=(NOW - 1,) * key_running,
         ),
@@ -102,6 +110,18 @@ def facts(
         ),
         (
             facts(replicas=NONE_WANTED, done_ago=2),
+            Reason.NEXT,
+            "It is next: a worker is about to ask for a job.",
+        ),
+        # A replica that was just done with a job, and has ended since, takes none any more.
+        (
+            facts(replicas=ASLEEP, done_ago=2, done_by_replica=True),
+            Reason.NO_REPLICA,
+            "No replica is ready (ScaledToZero: No replica runs while there is nothing to do; a job or a request "
+            "starts one).",
+        ),
+        (
+            facts(replicas=READY, done_ago=2, done_by_replica=True),
             Reason.NEXT,
             "It is next: a worker is about to ask for a job.",
         ),
@@ -400,6 +420,19 @@ async def test_a_job_is_told_its_place_from_the_first_to_its_start(
     assert place.estimate.start_at - clock.now == pytest.approx(11, abs=3)
     assert (await jobs.get(waiting[2].id)).state is JobState.PENDING
     assert seen.asked == {jobs.deployment.id}, "the replicas of others are not looked at"
+
+
+@pytest.mark.parametrize(
+    ("worker", "reason"),
+    [(Worker(hostname="h", replica_id="r-gone"), Reason.NO_REPLICA), (Worker(hostname="outside"), Reason.NEXT)],
+    ids=["a replica", "a worker from outside"],
+)
+async def test_a_replica_that_has_ended_since_its_last_job_is_not_counted_on(
+    finder: Places, jobs: Jobs, worker: Worker, reason: Reason
+) -> None:
+    claim = await jobs.running(worker)
+    await jobs.finish(claim.job.id, Holder(token=claim.token))
+    assert (await finder.find(await jobs.pending())).reason is reason
 
 
 async def test_a_key_at_its_cap_is_told_so(finder: Places, jobs: Jobs) -> None:

@@ -34,7 +34,7 @@ def standing(deployment: Deployment, replicas: Sequence[Replica], now: float) ->
     serving = sum(replica.ready_since is not None and not replica.draining for replica in live)
     status, message = _judge(desired, live, current, ready, now)
     if status is DeploymentStatus.SCALED_TO_ZERO and deployment.config.max_replicas:
-        message = "No replica runs, as there is nothing to do; a job or a request starts one."
+        message = "No replica runs while there is nothing to do; a job or a request starts one."
     return Standing(status, message, desired, serving)
 
 

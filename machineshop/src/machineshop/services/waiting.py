@@ -46,9 +46,14 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def is_worked(self) -> bool:
         """Whether somebody works the queue, as far as jobs and questions for jobs tell."""
-        last_done_at = self.pace.last_done_at
-        was_just_done = last_done_at is not None and self.now - last_done_at < SEEN_SECONDS
-        return self.running > 0 or self.waiting_workers > 0 or was_just_done
+        return self.running > 0 or self.waiting_workers > 0 or self._is_between_jobs
+
+    @property
+    def _is_between_jobs(self) -> bool:
+        """Whether somebody was just done with a job who can still take another."""
+        pace = self.pace
+        is_gone = pace.last_was_replicas and self.replicas.ready_replicas == 0
+        return not is_gone and pace.last_done_at is not None and self.now - pace.last_done_at < SEEN_SECONDS
 
     @property
     def workers(self) -> int:

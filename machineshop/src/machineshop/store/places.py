@@ -47,6 +47,8 @@ class Pace(msgspec.Struct, frozen=True, kw_only=True):
     """How many seconds each of the last jobs took that were done."""
     last_done_at: float | None
     """When the last of them was done."""
+    last_was_replicas: bool
+    """Whether a replica has done that, and not a worker from outside."""
     claimed_at: tuple[float, ...]
     """When each of the running jobs was claimed, of so many of them at most."""
     key_claimed_at: tuple[float, ...]
@@ -93,11 +95,14 @@ def pace(conn: Connection, deployment_id: str, fair_key: str) -> Pace:
     """How quickly a queue moves."""
     values = {"deployment_id": deployment_id, "looked_at": _LOOKED_AT, "limit": HISTORY}
     ended = _DURATIONS.all(conn, values)
+    last_done_at = ended[0][0] if ended else None
+    last_by = _DONE_BY.all(conn, {"deployment_id": deployment_id, "done_at": last_done_at})
     running = _RUNNING.all(conn, {"deployment_id": deployment_id, "limit": _RUNNING_LIMIT})
     return Pace(
         counts=queues.counts(conn, deployment_id),
         durations=tuple(max(0.0, seconds) for _, seconds in ended),
-        last_done_at=ended[0][0] if ended else None,
+        last_done_at=last_done_at,
+        last_was_replicas=any(replica_id is not None for (replica_id,) in last_by),
         claimed_at=tuple(claimed_at for claimed_at, _ in running),
         key_claimed_at=tuple(claimed_at for claimed_at, key in running if key == fair_key),
     )
@@ -169,6 +174,9 @@ _DURATIONS = Statement(
     "SELECT done_at, done_at - claimed_at FROM (SELECT state, claimed_at, done_at FROM jobs "
     "WHERE deployment_id = :deployment_id AND done_at IS NOT NULL ORDER BY done_at DESC LIMIT :looked_at) AS ended "
     "WHERE state = 'done' LIMIT :limit"
+)
+_DONE_BY = Statement(
+    "SELECT replica_id FROM jobs WHERE deployment_id = :deployment_id AND done_at = :done_at AND state = 'done' LIMIT 1"
 )
 # What runs has a claim: said so that the index of what runs is taken, and not one of all jobs there have ever been.
 _RUNNING = Statement(
