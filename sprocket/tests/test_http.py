@@ -96,6 +96,32 @@ async def test_predict_has_the_path_that_the_script_says(launch: Launcher) -> No
     assert "Pathed 1.2.3 is listening" in worker.stderr
 
 
+async def test_what_a_worker_does_not_have_is_refused_in_json_with_what_it_has(launch: Launcher) -> None:
+    worker = await launch(None, "zoo:Zoo")
+    await worker.ready()
+    url = f"http://127.0.0.1:{await worker.port()}"
+    async with aiohttp.ClientSession() as session:
+        async with session.get(f"{url}/nowhere") as answer:
+            assert (answer.status, await answer.json()) == (
+                404,
+                {
+                    "error": {
+                        "message": "there is no path /nowhere; this worker has /generate, /health, /metrics, "
+                        "/openapi.json",
+                        "type": "invalid_request_error",
+                        "param": None,
+                        "code": "not_found",
+                    }
+                },
+            )
+        async with session.get(f"{url}/generate") as answer:
+            error = (await answer.json())["error"]
+            assert (answer.status, answer.headers["Allow"], error["code"]) == (405, "POST", "method_not_allowed")
+            assert error["message"] == "GET is not allowed at /generate, which takes POST"
+        async with session.delete(f"{url}/health") as answer:
+            assert (answer.status, answer.headers["Allow"]) == (405, "GET, HEAD")
+
+
 async def test_a_wrong_predict_path_is_told_in_one_line(launch: Launcher) -> None:
     worker = await launch.start("pathed.py", "--port", "0", PREDICT_AT="health")
 

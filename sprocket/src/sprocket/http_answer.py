@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from aiohttp import web
+from aiohttp.typedefs import Handler
 
 from .job import Job
 from .outcome import Canceled, Done, Failed, HandedBack, Outcome
@@ -45,6 +46,20 @@ def not_taken(refusal: Refusal) -> web.Response:
 def refused(refusal: Refusal, headers: dict[str, str] | None = None) -> web.Response:
     """Give an answer without outputs."""
     return web.json_response(refusal.body(), status=refusal.status, headers=headers)
+
+
+@web.middleware
+async def routed(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """Answer a path that is not there, and a method that a path does not have, in JSON as everything else."""
+    try:
+        return await handler(request)
+    except web.HTTPNotFound:
+        paths = ", ".join(sorted(resource.canonical for resource in request.app.router.resources()))
+        return refused(Refusal(404, f"there is no path {request.path}; this worker has {paths}", "not_found"))
+    except web.HTTPMethodNotAllowed as error:
+        allowed = ", ".join(sorted(error.allowed_methods))
+        message = f"{request.method} is not allowed at {request.path}, which takes {allowed}"
+        return refused(Refusal(405, message, "method_not_allowed"), {"Allow": allowed})
 
 
 def refusal_of(outcome: Outcome) -> Refusal:

@@ -15,7 +15,7 @@ from aiohttp import web
 
 from .errors import ConfigError
 from .event_stream import EVENTS_TYPE, EventStream
-from .http_answer import Refusal, answer_for, not_taken, refused
+from .http_answer import Refusal, answer_for, not_taken, refused, routed
 from .job import Job
 from .metrics import Metrics
 from .outcome import Outcome
@@ -49,7 +49,7 @@ class Server:
         self._metrics = metrics
         self._describe = describe
         self._requests: set[asyncio.Task[Outcome]] = set()
-        app = web.Application(client_max_size=REQUEST_LIMIT_BYTES)
+        app = web.Application(client_max_size=REQUEST_LIMIT_BYTES, middlewares=[routed])
         app.router.add_get("/health", self._get_health)
         app.router.add_get("/metrics", self._get_metrics)
         app.router.add_get("/openapi.json", self._get_openapi)
