@@ -1,13 +1,16 @@
 """The queue's promises: order, hand-over, fencing, retries, and nothing handed to who has hung up."""
 
 import asyncio
+import sqlite3
+from collections.abc import Callable
 
 import msgspec
 import pytest
 from sqlalchemy import select
 
 from factory import WORKER, Clock, Jobs, eventually, never_disconnected
-from machineshop.errors import InvalidRequest, NotFound, StaleAttempt
+from machineshop.errors import InvalidRequest, NotFound, StaleAttempt, StoreUnavailable
+from machineshop.ids import new_id
 from machineshop.models import Claim, Worker
 from machineshop.services.queue import QueueService
 from machineshop.states import JobState, JobVerb
@@ -16,8 +19,11 @@ from machineshop.store.attempts import Holder
 from machineshop.store.database import Database
 from machineshop.store.tables import attempts
 from machineshop.store.turns import Update
+from machineshop.store.write import Write
 
 RESULT = b'{"answer": 42}'
+# Commits on the event loop, which nobody can on a database that others use as well.
+on_sqlite = pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
 REPLICA_1 = Worker(hostname="one", replica_id="replica-1", claim_timeout_seconds=90)
 REPLICA_2 = Worker(hostname="two", replica_id="replica-2", claim_timeout_seconds=90)
 
@@ -120,6 +126,80 @@ async def test_a_worker_that_waits_is_answered_with_its_job_at_once_or_when_that
         async with asyncio.timeout(5):
             while (await jobs.get(job.id)).state is not JobState.PENDING:
                 await asyncio.sleep(0.01)
+
+
+@pytest.fixture
+def commits_fail(database: Database, monkeypatch: pytest.MonkeyPatch) -> Callable[[int, Callable[[], None]], None]:
+    """Have the next so many commits fail as on a full disk, and something done at the first of them."""
+    engines = database._writer._engines
+    commit = engines.commit
+
+    def fail(number: int, at_the_first: Callable[[], None] = lambda: None) -> None:
+        def failing(driver: object, topics: set[str]) -> None:
+            nonlocal number
+            number -= 1
+            if number == 0:
+                monkeypatch.setattr(engines, "commit", commit)
+            at_the_first()
+            raise sqlite3.OperationalError("database or disk is full")
+
+        monkeypatch.setattr(engines, "commit", failing)
+
+    return fail
+
+
+@on_sqlite
+async def test_a_job_that_was_handed_over_and_then_not_stored_is_nobodys(
+    jobs: Jobs, commits_fail: Callable[..., None]
+) -> None:
+    poll = asyncio.create_task(jobs.queue.retrieve(jobs.deployment, WORKER, 30, never_disconnected))
+    await eventually(jobs.polls)
+    commits_fail(2)
+    with pytest.raises(StoreUnavailable):
+        await jobs.pending()
+    (claim,) = await poll
+    with pytest.raises(NotFound):
+        await jobs.finish(claim.job.id, Holder(token=claim.token), RESULT)
+    later = await jobs.pending()
+    taken = await jobs.claim()
+    assert taken is not None
+    assert taken.job.id == later.id
+
+
+@on_sqlite
+async def test_a_job_that_was_handed_over_and_stored_at_the_second_try_is_its_workers(
+    jobs: Jobs, commits_fail: Callable[..., None]
+) -> None:
+    poll = asyncio.create_task(jobs.queue.retrieve(jobs.deployment, WORKER, 30, never_disconnected))
+    await eventually(jobs.polls)
+    commits_fail(1)
+    job = await jobs.pending()
+    (claim,) = await poll
+    await jobs.finish(claim.job.id, Holder(token=claim.token), RESULT)
+    done = await jobs.get(job.id)
+    assert (done.state, done.attempt, done.retries) == (JobState.DONE, 1, 0)
+
+
+@on_sqlite
+async def test_a_job_that_is_claimed_at_the_second_try_in_the_place_of_another_is_free(
+    jobs: Jobs, database: Database, commits_fail: Callable[..., None]
+) -> None:
+    urgent = msgspec.structs.replace((await jobs.running()).job, id=new_id(), priority=5)
+    poll = asyncio.create_task(jobs.queue.retrieve(jobs.deployment, WORKER, 30, never_disconnected))
+    await eventually(jobs.polls)
+
+    def come_first() -> None:
+        database._writer.put(Write(lambda conn: store_jobs.insert(conn, [urgent]), (urgent.deployment_id,)))
+
+    commits_fail(1, come_first)
+    job = await jobs.pending()
+    (claim,) = await poll
+    assert claim.job.id == job.id
+    with pytest.raises(StaleAttempt):
+        await jobs.finish(job.id, Holder(token=claim.token), RESULT)
+    await eventually(lambda: not jobs.queue.dispatcher._tasks)
+    taken = [await jobs.claim(), await jobs.claim()]
+    assert [again and again.job.id for again in taken] == [urgent.id, job.id]
 
 
 async def test_a_stale_attempt_changes_nothing(jobs: Jobs, clock: Clock) -> None:

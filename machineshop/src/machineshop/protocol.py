@@ -7,8 +7,9 @@ a request is the application's affair.
 
 import logging
 import resource
-from asyncio import BaseTransport, Protocol, TimerHandle, Transport
+from asyncio import BaseTransport, Event, Protocol, TimerHandle, Transport
 from typing import Any, cast
+from urllib.parse import unquote
 
 import httptools
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
@@ -28,6 +29,7 @@ TUNNEL = "machineshop.tunnel"
 MAX_EARLY_BYTES = 64 * 1024
 # More than this serves nobody on one machine, and programs that walk through all descriptors get slow with it.
 MAX_OPEN_FILES = 1 << 20
+_ASGI: Any = {"version": "3.0", "spec_version": "2.3"}
 
 
 class HeadTooLarge(InvalidRequest):
@@ -73,6 +75,7 @@ class BoundedHttpProtocol(HttpToolsProtocol):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._unread_bytes = 0
+        self._hosts = 0
         self._refused = False
         self._begun: object = None  # the scope of the last request whose head is whole
         self._timed: object = None  # the scope of the request whose head the timer is for
@@ -127,47 +130,83 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         if self._unread_bytes or self.scope is not self._begun:
             self._watch()
 
-    def on_headers_complete(self) -> None:
-        """The end of a head.
-
-        Raises:
-            InvalidRequest: It breaks a limit; the parser makes its own error of that, and `send_400_response` follows.
-        """
-        if (
-            len(self.headers) > self.max_headers
-            or len(self.url) > self.max_url_bytes
-            # Of a head behind another request in the same read nothing is counted, and a body's first bytes are.
-            or not 0 < self._unread_bytes <= self.max_head_bytes
-        ):
-            self._fault = self._fault_of_head(self._size_of_head())
-            if self._fault is not None:
-                raise self._fault
-        hosts = [name for name, _ in self.headers].count(b"host")
-        if hosts != 1 and (hosts or self.parser.get_http_version() == "1.1"):
-            self._fault = MalformedRequest("A request of HTTP/1.1 has one Host header, naming whom it is meant for.")
-            raise self._fault
-        upgrade = self.parser.should_upgrade()
-        if upgrade and self._has_body():
-            self._fault = MalformedRequest("A request that asks for another protocol can have no body.")
-            raise self._fault
-        super().on_headers_complete()
-        if upgrade and self.scope["method"] == "GET":
-            self.scope["extensions"] = {TUNNEL: cast("Any", self._give_up)}
-        else:
-            self.scope["extensions"] = self._extensions
-        self._begun = self.scope
-        self._unread_bytes = 0
-        if self._timer is not None:
-            self._stop_timer()
+    def on_message_begin(self) -> None:
+        """The first byte of a request: its scope, which tells it from others, begins here."""
+        self.url = b""
+        self.headers = []
+        self.expect_100_continue = False
+        self._hosts = 0
+        self.scope = {
+            "type": "http",
+            "asgi": _ASGI,
+            "http_version": "1.1",
+            "server": self.server,
+            "client": self.client,
+            "scheme": cast("Any", self.scheme),
+            "root_path": "",
+            "headers": self.headers,
+            "extensions": self._extensions,
+            # Known at the end of its head.
+            "method": "",
+            "path": "",
+            "raw_path": b"",
+            "query_string": b"",
+        }
 
     def on_header(self, name: bytes, value: bytes) -> None:
         """A line of a head; those behind a body are no part of it."""
         if self.scope is self._begun:
             return
         name = name.lower()
-        if name == b"expect" and value.lower() == b"100-continue":
+        if name == b"host":
+            self._hosts += 1
+        elif name == b"expect" and value.lower() == b"100-continue":
             self.expect_100_continue = True
         self.headers.append((name, value))
+
+    def on_headers_complete(self) -> None:
+        """The end of a head: answer the request, or let it wait for those before it.
+
+        Raises:
+            InvalidRequest: It breaks a limit; the parser makes its own error of that, and `send_400_response` follows.
+        """
+        parser, scope = self.parser, self.scope
+        version = parser.get_http_version()
+        upgrade = parser.should_upgrade()
+        self._check_head(version, upgrade)
+        url = httptools.parse_url(self.url)
+        path = url.path.decode("ascii")
+        scope["method"] = parser.get_method().decode("ascii")
+        scope["path"] = unquote(path) if "%" in path else path
+        scope["raw_path"] = url.path
+        scope["query_string"] = url.query or b""
+        if version != "1.1":
+            scope["http_version"] = version
+        if upgrade and scope["method"] == "GET":
+            scope["extensions"] = {TUNNEL: cast("Any", self._give_up)}
+        before: RequestResponseCycle | None = self.cycle
+        self.cycle = RequestResponseCycle(
+            scope=scope,
+            transport=self.transport,
+            flow=self.flow,
+            logger=self.logger,
+            access_logger=self.access_logger,
+            access_log=self.access_log,
+            default_headers=self.server_state.default_headers,
+            message_event=Event(),
+            expect_100_continue=self.expect_100_continue,
+            keep_alive=version != "1.0" and parser.should_keep_alive(),
+            on_response=self.on_response_complete,
+        )
+        self._begun = scope
+        self._unread_bytes = 0
+        if self._timer is not None:
+            self._stop_timer()
+        if before is None or before.response_complete:
+            self._start_asgi_task(self.cycle, self.app)
+        else:
+            self.flow.pause_reading()
+            self.pipeline.appendleft((self.cycle, self.app))
 
     def eof_received(self) -> bool | None:  # type: ignore[override]
         """The caller says no more, which ends the connection, unless that speaks another protocol."""
@@ -228,6 +267,23 @@ class BoundedHttpProtocol(HttpToolsProtocol):
 
     def _expect_within(self, seconds: float) -> None:
         self.timeout_keep_alive_task = self.loop.call_later(seconds, self.timeout_keep_alive_handler)
+
+    def _check_head(self, version: str, upgrade: bool) -> None:
+        if (
+            len(self.headers) > self.max_headers
+            or len(self.url) > self.max_url_bytes
+            # Of a head behind another request in the same read nothing is counted, and a body's first bytes are.
+            or not 0 < self._unread_bytes <= self.max_head_bytes
+        ):
+            self._fault = self._fault_of_head(self._size_of_head())
+            if self._fault is not None:
+                raise self._fault
+        if self._hosts != 1 and (self._hosts or version == "1.1"):
+            self._fault = MalformedRequest("A request of HTTP/1.1 has one Host header, naming whom it is meant for.")
+            raise self._fault
+        if upgrade and self._has_body():
+            self._fault = MalformedRequest("A request that asks for another protocol can have no body.")
+            raise self._fault
 
     def _has_body(self) -> bool:
         lengths = {name: value for name, value in self.headers if name in (b"content-length", b"transfer-encoding")}

@@ -224,12 +224,18 @@ class Dispatcher:
             self.waiters.put_back(deployment_id, waiter)
 
     def _hand_over(self, waiter: Waiter, handed: list[Claim]) -> None:
-        if not handed:
+        """Give a worker its claims, and free those that it cannot be given.
+
+        A transaction that failed and was done again has them once more: the same job with the same token, as a rule.
+        """
+        if not waiter.gone:
+            if handed:
+                waiter.hand(handed)
             return
-        if waiter.gone:
-            self._spawn(self._take_back(handed))
-        else:
-            waiter.hand(handed)
+        given = [(claim.job.id, claim.token) for claim in waiter.claims]
+        lost = [claim for claim in handed if (claim.job.id, claim.token) not in given]
+        if lost:
+            self._spawn(self._take_back(lost))
 
     async def _take_back(self, handed: list[Claim]) -> None:
         """Free claims whose worker hung up before it got them; a store that is away for a moment is waited for."""

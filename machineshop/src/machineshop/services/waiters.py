@@ -29,12 +29,13 @@ class Waiter:
         answer: Called as soon as there are claims: before whoever waits here wakes up, which takes its time.
     """
 
-    __slots__ = ("answer", "handed", "max_jobs", "worker")
+    __slots__ = ("answer", "claims", "handed", "max_jobs", "worker")
 
     def __init__(self, worker: Worker, max_jobs: int, answer: Answer | None = None) -> None:
         self.worker = worker
         self.max_jobs = max_jobs
         self.answer = answer
+        self.claims: list[Claim] = []
         self.handed: asyncio.Future[Handed] = asyncio.get_running_loop().create_future()
 
     @property
@@ -44,6 +45,7 @@ class Waiter:
 
     def hand(self, claims: list[Claim]) -> None:
         """End the wait with these."""
+        self.claims = claims
         answered = False
         if self.answer is not None:
             # An answer that cannot be made is told to who waits, where it is made again: not to whose job came in.

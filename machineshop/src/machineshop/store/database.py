@@ -138,10 +138,11 @@ class Database:
         *args: P.args,
         **kwargs: P.kwargs,
     ) -> T:
-        """`write_briefly` that calls `hand_over(result)` on the event loop as soon as the transaction is committed.
+        """`write_briefly` that calls `hand_over(result)` on the event loop as soon as there is a result.
 
-        That can be a moment before it is on disk, so it is for what may vanish together with the transaction should
-        the power fail in that moment. This call itself returns only when it is on disk, like `write`.
+        That can be a moment before it is committed and on disk, so it is for what is worth nothing should the
+        transaction come to nothing, as where the power fails in that moment or the disk is full. A transaction that is
+        tried again hands over again. This call itself returns only when all is on disk, like `write`.
         """
         write = Write(lambda conn: function(conn, *args, **kwargs), (queue,), hand_over)
         result: T = await self._queued(write, at_once=True)

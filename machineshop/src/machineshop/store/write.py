@@ -29,7 +29,8 @@ class Write:
     Args:
         operation: What it does.
         queues: The deployments whose queues nobody else may write in meanwhile.
-        hand_over: Called with the result as soon as others can see it, perhaps before it is on disk.
+        hand_over: Called with the result as soon as there is one, perhaps before it is committed; where that fails and
+            the work is done again, called again.
         alone: What nobody else may do meanwhile, on any server.
     """
 
@@ -74,11 +75,15 @@ class Write:
         self.result = self.operation(conn)
 
     def early(self) -> None:
-        """Its result can be seen by others now, and is not on disk yet."""
-        if self.hand_over is not None and self.error is None:
-            self.hand_over(self.result)
-            self.hand_over = None
+        """Its result is there, and not on disk yet."""
+        if self.hand_over is not None and self.error is None and not self.handed_over:
             self.handed_over = True
+            self.hand_over(self.result)
+
+    def again(self) -> None:
+        """It came to nothing, and is about to be tried once more."""
+        self.result = self.error = None
+        self.handed_over = False
 
     def resolve(self) -> None:
         """Answer the caller."""

@@ -111,13 +111,12 @@ class Writer:
         if self._ended:
             return
         try:
-            topics = self._transact([write], waits=False)
+            topics = self._transact([write], waits=False, before_commit=write.early)
         except Exception:  # noqa: BLE001 - another process writes, or the disk is full: the thread tries, and tells
-            write.result = write.error = None
+            write.again()
         else:
             self._committed_at_once += 1
             write.committed = self._committed_at_once
-            write.early()
             for topic in topics:
                 self._committed(topic)
 
@@ -267,11 +266,13 @@ class Writer:
                 if not self._engines.is_deadlock(error):
                     raise
                 for write in group:
-                    write.result = write.error = None
+                    write.again()
                 time.sleep(DEADLOCK_PAUSE_SECONDS)  # the other one goes first
         return self._transact(group)
 
-    def _transact(self, group: list[Write], *, waits: bool = True) -> set[str]:
+    def _transact(
+        self, group: list[Write], *, waits: bool = True, before_commit: Callable[[], None] | None = None
+    ) -> set[str]:
         queues: set[str] = set()
         locks: set[str] = set()
         if not self._engines.is_sqlite:  # which has one writer anyway, and nobody else to tell
@@ -284,6 +285,8 @@ class Writer:
                     announcements.taken(conn)  # of what came to nothing
                     return set()
                 topics = announcements.taken(conn)
+                if before_commit is not None:
+                    before_commit()
                 self._end(driver, queues.union(map(announcements.to_others, topics)))
                 if self._checkpointer is not None:
                     self._checkpointer.count()
