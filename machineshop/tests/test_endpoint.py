@@ -41,6 +41,24 @@ def test_a_body_that_cannot_be_read_is_refused(body: bytes, param: str | None) -
     assert raised.value.param == param
 
 
+@pytest.mark.parametrize(
+    ("body", "message"),
+    [
+        (b'{"name": "a", "payloads": {}}', "You sent `payloads`: did you mean `payload`?"),
+        (b'[{"name": "a", "payload": {}}, {"nmae": "a", "payload": {}}]', "You sent `nmae`: did you mean `name`?"),
+        (b'{"name": "a", "pilot": {}}', "Object missing required field `payload`."),
+        (b'{"payload": {}, "sizes": [], "names": "a"}', "You sent `names`: did you mean `name`?"),
+        (b'{"payload": {}, "kinds": {}, "kind": {}}', "Object missing required field `name`."),
+        (b"{" + b",".join(b'"name%d": 1' % n for n in range(100_000)) + b"}", "You sent `name"),
+    ],
+    ids=["payloads", "in an array", "far", "names", "none", "many"],
+)
+def test_a_field_that_is_misspelt_is_named_beside_the_one_that_is_missing(body: bytes, message: str) -> None:
+    with pytest.raises(MalformedBody) as raised:
+        decode(body, msgspec.json.Decoder(Thing | list[Thing]))
+    assert message in raised.value.message
+
+
 async def test_a_body_that_stalls_is_not_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(bodies, "BODY_SILENCE_SECONDS", 0.2)
     monkeypatch.setenv("JIG_CONTEXTS", str(tmp_path / "contexts.json"))

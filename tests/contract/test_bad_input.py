@@ -305,11 +305,19 @@ def test_an_unknown_route_is_not_found(api: httpx.Client, path: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("method", "path"),
-    [("GET", "/v1/queue/submit"), ("PUT", "/v1/queue/submit"), ("DELETE", "/v1/deployments"), ("POST", "/v3/whoami")],
+    ("method", "path", "allowed"),
+    [
+        ("GET", "/v1/queue/submit", "POST"),
+        ("PUT", "/v1/queue/submit", "POST"),
+        ("DELETE", "/v1/deployments", "GET, HEAD, POST"),
+        ("POST", "/v3/whoami", "GET, HEAD"),
+        ("PUT", "/v1/deployments/some", "DELETE, GET, HEAD, PATCH"),
+    ],
 )
-def test_a_method_that_a_route_lacks_is_not_allowed(api: httpx.Client, method: str, path: str) -> None:
-    assert refused(api.request(method, path), 405) == f"{method} is not allowed at {path}."
+def test_a_method_that_a_route_lacks_is_not_allowed(api: httpx.Client, method: str, path: str, allowed: str) -> None:
+    answer = api.request(method, path)
+    assert refused(answer, 405) == f"{method} is not allowed at {path}, which takes {allowed}."
+    assert answer.headers["allow"] == allowed
 
 
 @pytest.mark.parametrize("name", ["", "/", "../etc/passwd", "a//b", "a\nb", "x" * 513])

@@ -177,12 +177,10 @@ class ArtifactMissing(NotFound):
 
 
 class MethodNotAllowed(MachineshopError):
-    """{method} is not allowed at {path}."""
+    """{method} is not allowed at {path}, which takes {allowed}."""
 
     def __init__(self, method: str, path: str, allowed: str) -> None:
-        super().__init__(method=method, path=path)
-        self.allowed = allowed
-        """The methods that are, with commas between them."""
+        super().__init__(method=method, path=path, allowed=allowed)
 
 
 class Conflict(MachineshopError):

@@ -77,7 +77,7 @@ def error_response(error: MachineshopError) -> Response:
     if status == 409:
         headers["x-should-retry"] = "false"  # clients retry a 409 otherwise, and ours are answers
     if isinstance(error, MethodNotAllowed):
-        headers["Allow"] = error.allowed
+        headers["Allow"] = error.facts["allowed"]
     if isinstance(error, BodyTooSlow):
         headers["Connection"] = "close"  # the rest of the body may still come, and is no request
     return json_response({"error": fields, **fields}, status, headers)

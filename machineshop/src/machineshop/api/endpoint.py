@@ -226,7 +226,7 @@ def decode(body: bytes, decoder: "msgspec.json.Decoder[T]") -> T:
         body.decode()  # a field that is kept as it came would be skipped over, whatever its bytes are
         return decoder.decode(body)
     except msgspec.ValidationError as error:
-        raise _in_array(body, decoder) or malformed(error) from None
+        raise _in_array(body, decoder) or malformed(error, body, decoder) from None
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise MalformedBody(f"The request body is not valid JSON: {error}.") from None
     except RecursionError:
@@ -241,7 +241,7 @@ def _in_array(body: bytes, decoder: "msgspec.json.Decoder[T]") -> MalformedBody 
         try:
             decoder.decode(item)
         except msgspec.ValidationError as error:
-            return malformed(error, f"[{number}]")
+            return malformed(error, bytes(item), decoder, f"[{number}]")
     return None
 
 

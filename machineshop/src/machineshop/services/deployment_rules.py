@@ -47,10 +47,11 @@ def parse(fields: dict[str, Any]) -> DeploymentConfig:
         MalformedBody: A field is missing or has the wrong type; `param` names it.
         InvalidRequest: A field's value is not allowed, alone or beside the others.
     """
+    body = msgspec.json.encode(fields)
     try:
-        config = _CONFIG.decode(msgspec.json.encode(fields))
+        config = _CONFIG.decode(body)
     except msgspec.ValidationError as error:
-        raise malformed(error) from None
+        raise malformed(error, body, _CONFIG) from None
     _check_name(config.name)
     _check_gpu(config)
     _check_memory(config.memory)

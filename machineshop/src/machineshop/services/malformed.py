@@ -1,23 +1,47 @@
 """From what msgspec says of a value with the wrong shape to an error that names the field."""
 
+import difflib
 import re
+from itertools import islice
+from typing import Any, get_args
 
 import msgspec
 
 from machineshop.errors import MalformedBody
 
 _MISSING = re.compile(r"missing required field `(\w+)`")
+_OBJECT = msgspec.json.Decoder(dict[str, msgspec.Raw])
+# Among so many fields that a route does not know, the one that is meant is looked for.
+_FIELDS_COMPARED = 100
 
 
-def malformed(error: msgspec.ValidationError, place: str = "") -> MalformedBody:
+def malformed(
+    error: msgspec.ValidationError, body: bytes, decoder: msgspec.json.Decoder[Any], place: str = ""
+) -> MalformedBody:
     """The error for the caller; `param` is the field that is missing or has the wrong type.
 
     Args:
         error: What msgspec says.
-        place: Where in the body the value stands that it speaks of.
+        body: The value that it speaks of, as JSON.
+        decoder: Whose error it is.
+        place: Where in the whole body that value stands.
     """
     text, _, where = str(error).partition(" - at `$")
     path = (place + where.rstrip("`")).lstrip(".")
     missing = _MISSING.search(text)
     param = ".".join(filter(None, (path, missing[1] if missing else ""))) or None
-    return MalformedBody(f"{text}, in '{path}'." if path else f"{text}.", param=param)
+    sent = _misspelt(missing[1], body, decoder.type) if missing and not where else None
+    hint = f" You sent `{sent}`: did you mean `{missing[1]}`?" if missing and sent else ""
+    return MalformedBody(f"{text}, in '{path}'.{hint}" if path else f"{text}.{hint}", param=param)
+
+
+def _misspelt(missing: str, body: bytes, wanted: Any) -> str | None:
+    """The field of an object that may be the one that is missing."""
+    types = [one for one in get_args(wanted) or (wanted,) if hasattr(one, "__struct_fields__")]
+    known = {field.encode_name for one in types for field in msgspec.structs.fields(one)}
+    try:
+        sent = _OBJECT.decode(body)
+    except msgspec.DecodeError:  # behind the object comes what is no JSON
+        return None
+    unknown = (name for name in sent if name not in known)
+    return next(iter(difflib.get_close_matches(missing, islice(unknown, _FIELDS_COMPARED), n=1)), None)
