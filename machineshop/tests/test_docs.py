@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from starlette.routing import Mount, Route
 
+import machineshop
 from machineshop.api.endpoint import Endpoint
 from machineshop.app import Platform
 from machineshop.commands.serve import serve
@@ -66,6 +67,18 @@ def test_every_option_of_serve_is_documented() -> None:
     options = {f"--{name.replace('_', '-')}" for name in inspect.signature(serve).parameters}
     documented = re.findall(r"^\| `(--[a-z-]+)` \|", (DOCS / "configuration.md").read_text(), re.MULTILINE)
     assert sorted(documented) == sorted(options)
+
+
+def test_every_option_that_an_error_names_exists() -> None:
+    options = {f"--{name.replace('_', '-')}" for name in inspect.signature(serve).parameters}
+    kinds = {option.split("-")[2] for option in options if option.count("-") > 2}  # `gateway` of `--gateway-key-rate`
+    named = {
+        option
+        for path in Path(machineshop.__file__).parent.rglob("*.py")
+        for option in re.findall(r"(?<![\w-])--[a-z]+-[a-z-]*[a-z]", path.read_text())
+        if option.split("-")[2] in kinds
+    }
+    assert named - {"--no-storage-redirects"} <= options
 
 
 def _drawn(kind: str) -> list[tuple[str, str, str]]:

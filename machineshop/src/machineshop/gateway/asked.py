@@ -152,7 +152,7 @@ class Asked:
         return PayloadTooLarge(
             what="The request body",
             limit_bytes=self._limits.body_bytes,
-            mend="Upload large inputs as files and send their URLs, or have --gateway-body-mib raised.",
+            mend="Upload large inputs as files and send their URLs, or have --gateway-max-body-mib raised.",
         )
 
 
