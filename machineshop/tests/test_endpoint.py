@@ -75,6 +75,25 @@ async def test_a_body_that_stalls_is_not_waited_for(tmp_path: Path, monkeypatch:
         await platform.stop(end_replicas=True)
 
 
+async def test_a_file_or_a_layer_that_stalls_is_not_waited_for_and_a_layer_goes_on(
+    platform: Platform, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(bodies, "STREAM_SILENCE_SECONDS", 0.5)
+    auth = {"Authorization": f"Bearer {platform.admin_key}"}
+    async with httpx.AsyncClient(base_url=platform.base_url, headers=auth, trust_env=False) as client:
+        asked = await client.post("/v1/storage/upload-request", json={"filename": "f"})
+        begun = await client.post("/v1/storage/multipart/init", json={"filename": "g", "parts_count": 1})
+        layer = (await client.post("/v2/default/model/blobs/uploads/")).headers["location"]
+        urls = (asked.json()["upload_url"]["url"], begun.json()["part_upload_urls"][0]["url"])
+        for path, method in [*((httpx.URL(url).raw_path.decode(), "PUT") for url in urls), (layer, "PATCH")]:
+            got = await _begin(platform, path, b"abc", method)
+            assert got.startswith(b"HTTP/1.1 408 "), got
+            assert b"Nothing of the request's body came for 0.5 s" in got
+        assert (await client.get("/v1/storage/f")).status_code == 404
+        assert (await client.get(layer)).headers["range"] == "0-2"
+        assert (await client.patch(layer, content=b"def")).headers["range"] == "0-5"
+
+
 async def test_a_body_that_never_ends_is_not_waited_for(platform: Platform, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(bodies, "BODY_SECONDS", 0.5)
     reader, writer = await _begun(platform, "/v1/projects", b"{", 1_000_000)
@@ -110,9 +129,9 @@ async def test_bodies_on_their_way_have_a_bound_together(
         assert (await client.post("/v1/projects", json=large)).status_code != 503
 
 
-async def _begin(platform: Platform, path: str, begun: bytes) -> bytes:
+async def _begin(platform: Platform, path: str, begun: bytes, method: str = "POST") -> bytes:
     """All that is answered to the head and the beginning of a body, until the server closes the connection."""
-    reader, writer = await _begun(platform, path, begun, 100)
+    reader, writer = await _begun(platform, path, begun, 100, method)
     try:
         async with asyncio.timeout(30):
             return await reader.read()
@@ -121,10 +140,11 @@ async def _begin(platform: Platform, path: str, begun: bytes) -> bytes:
 
 
 async def _begun(
-    platform: Platform, path: str, begun: bytes, length: int
+    platform: Platform, path: str, begun: bytes, length: int, method: str = "POST"
 ) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
     """A connection on which a request and the beginning of its body were sent."""
     reader, writer = await asyncio.open_connection("127.0.0.1", httpx.URL(platform.base_url).port)
-    head = f"POST {path} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {platform.admin_key}\r\nContent-Length: {length}"
+    auth = f"Authorization: Bearer {platform.admin_key}"
+    head = f"{method} {path} HTTP/1.1\r\nHost: x\r\n{auth}\r\nContent-Length: {length}"
     writer.write(head.encode() + b"\r\n\r\n" + begun)
     return reader, writer

@@ -1,6 +1,7 @@
-"""Bodies that are read whole, with bounds on what they take of time and memory."""
+"""Bodies that are read whole, or taken as they come, with bounds on what they take of time and memory."""
 
 import asyncio
+import math
 from collections import Counter
 from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
@@ -16,6 +17,9 @@ from machineshop.shortcut import shortcut_of
 BODY_SILENCE_SECONDS = 60.0
 # How long all of it may take: the largest one comes in time at 14 kB/s.
 BODY_SECONDS = 600.0
+# How long a file or a layer may stall, which some make while they send it. Who sends it holds what it goes into: nobody
+# can go on with it before a caller that has vanished is given up.
+STREAM_SILENCE_SECONDS = 120.0
 # What of bodies that are on their way may be in memory together: their clients say how long it stays there.
 BODIES_LIMIT_BYTES = 256 * 1024 * 1024
 # A quarter of it for one project: its clients cannot keep those of others out.
@@ -58,7 +62,7 @@ async def read_body(
     parts: list[bytes] = []
     size = 0
     with _on_their_way.one(whose) as held:
-        async for part in _pieces(receive):
+        async for part in _pieces(receive, BODY_SILENCE_SECONDS, BODY_SECONDS):
             size += len(part)
             if size > limit_bytes:
                 raise PayloadTooLarge(what=what, limit_bytes=limit_bytes, mend=mend)
@@ -67,18 +71,28 @@ async def read_body(
         return b"".join(parts)
 
 
-async def _pieces(receive: Receive) -> AsyncIterator[bytes]:
+def pieces_of_body(receive: Receive) -> AsyncIterator[bytes]:
+    """A body as it comes; it may take as long as it likes in all.
+
+    Raises:
+        BodyTooSlow: Nothing of it came for `STREAM_SILENCE_SECONDS`.
+        ClientDisconnect: The caller hung up before the end of it.
+    """
+    return _pieces(receive, STREAM_SILENCE_SECONDS, math.inf)
+
+
+async def _pieces(receive: Receive, silence_seconds: float, seconds: float) -> AsyncIterator[bytes]:
     now = asyncio.get_running_loop().time
-    until, more = now() + BODY_SECONDS, True
+    until, more = now() + seconds, True
     while more:
         left_seconds = until - now()
         try:
-            async with asyncio.timeout(min(BODY_SILENCE_SECONDS, left_seconds)):
+            async with asyncio.timeout(min(silence_seconds, left_seconds)):
                 message = await receive()
         except TimeoutError:
-            if left_seconds < BODY_SILENCE_SECONDS:
-                raise BodyTooSlow(BODY_SECONDS, whole=True) from None
-            raise BodyTooSlow(BODY_SILENCE_SECONDS) from None
+            if left_seconds < silence_seconds:
+                raise BodyTooSlow(seconds, whole=True) from None
+            raise BodyTooSlow(silence_seconds) from None
         if message["type"] == "http.disconnect":
             raise ClientDisconnect
         more = message.get("more_body", False)

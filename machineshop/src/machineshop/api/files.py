@@ -17,6 +17,7 @@ from machineshop.api.described import files as described
 from machineshop.api.endpoint import Api, Call
 from machineshop.blobs.base import CHUNK_BYTES
 from machineshop.blobs.ranges import parse_range
+from machineshop.bodies import pieces_of_body
 from machineshop.errors import MachineshopError, RangeNotSatisfiable
 from machineshop.http import ANY_SCOPE, WORK_SCOPES, error_response, json_response
 from machineshop.models import StoredFile
@@ -97,7 +98,11 @@ class FileRoutes:
         """A file's bytes come in by a signed URL."""
         path = request.path_params
         file = await self._service.receive(
-            path["project_id"], path["filename"], request.query_params, request.stream(), content_length(request)
+            path["project_id"],
+            path["filename"],
+            request.query_params,
+            pieces_of_body(request.receive),
+            content_length(request),
         )
         return Response(headers={"ETag": f'"{file.etag}"'})
 

@@ -12,6 +12,7 @@ from machineshop.api.described import files as described
 from machineshop.api.endpoint import Api, Call, iso
 from machineshop.api.files import FileName, Name, SignedEndpoint, base_url_of, content_length
 from machineshop.blobs.base import Part
+from machineshop.bodies import pieces_of_body
 from machineshop.http import WORK_SCOPES, json_response
 from machineshop.services.multipart import MAX_PARTS, MultipartService
 from machineshop.services.signatures import SIGNED_PART_PATH
@@ -97,7 +98,7 @@ class MultipartRoutes:
             path["upload_id"],
             int(number) if number.isdecimal() and len(number) <= len(str(MAX_PARTS)) else 0,
             request.query_params,
-            request.stream(),
+            pieces_of_body(request.receive),
             content_length(request),
         )
         return Response(headers={"ETag": f'"{etag}"'})

@@ -13,6 +13,7 @@ from machineshop.api.described import work as described
 from machineshop.api.durations import parse_duration, parse_number
 from machineshop.api.endpoint import Api, Call
 from machineshop.api.job_view import claim_view
+from machineshop.bodies import pieces_of_body
 from machineshop.errors import InvalidRequest, MachineshopError, MethodNotAllowed, PayloadTooLarge, status_of
 from machineshop.http import WORK_SCOPES, JsonResponse, json_response
 from machineshop.models import Claim, Deployment, Worker
@@ -131,7 +132,7 @@ def _retrieve(queue: QueueService, addresses: Addresses) -> Callable[[Call], Awa
             timeout_seconds = min(parse_duration(call.query["timeout"], "timeout"), MAX_POLL_SECONDS)
         several = "max_jobs" in call.query
         max_jobs = parse_number(call.query["max_jobs"], "max_jobs", least=1, most=MAX_BATCH) if several else 1
-        async for _ in call.request.stream():
+        async for _ in pieces_of_body(call.request.receive):
             pass  # a poll has no body; what comes after it is the end of the connection
         host = call.headers.get("host")
 

@@ -4,6 +4,7 @@ import re
 
 from starlette.responses import Response
 
+from machineshop.bodies import pieces_of_body
 from machineshop.registry.endpoint import RegistryCall
 from machineshop.registry.errors import error_response
 from machineshop.services.registry import RegistryService
@@ -27,7 +28,7 @@ class UploadRoutes:
             return _created(call, mount)
         repository = await self._service.ensure_repository(call.organization, call.name)
         if digest:
-            await self._service.uploads.push(repository, digest, call.request.stream())
+            await self._service.uploads.push(repository, digest, pieces_of_body(call.request.receive))
             return _created(call, digest)
         return _progress(call, await self._service.uploads.start(repository), 202)
 
@@ -35,7 +36,7 @@ class UploadRoutes:
         """Append the body."""
         blob = await self._find(call, to_hold=True)
         try:
-            await self._service.uploads.append(blob, call.request.stream(), _first_byte(call, blob))
+            await self._service.uploads.append(blob, pieces_of_body(call.request.receive), _first_byte(call, blob))
         except ChunkOutOfOrder as error:
             return _out_of_order(call, blob, error)
         return _progress(call, blob, 202)
@@ -47,7 +48,9 @@ class UploadRoutes:
             raise DigestInvalid(message="The query parameter 'digest' is missing: what the whole blob must be.")
         blob = await self._find(call, to_hold=True)
         try:
-            await self._service.uploads.finish(blob, digest, call.request.stream(), _first_byte(call, blob))
+            await self._service.uploads.finish(
+                blob, digest, pieces_of_body(call.request.receive), _first_byte(call, blob)
+            )
         except ChunkOutOfOrder as error:
             return _out_of_order(call, blob, error)
         return _created(call, digest)
