@@ -20,12 +20,14 @@ DATABASE_SCHEMES = ("sqlite:///", "postgresql://", "postgres://")
 S3_SCHEME = "s3://"
 _BUCKET = re.compile(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]")
 _REGISTRY_PATH = re.compile(r"(?:/[a-z0-9]+(?:[._-]+[a-z0-9]+)*)*")
+_DAYS = re.compile(r"[0-9]{1,6}")
 _PREFIX = re.compile(r"[A-Za-z0-9._/-]{0,500}")
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 # Longer than a push takes, over a slow line and with the pause of a night.
 COLLECT_GRACE_SECONDS = 24 * 3600.0
 # A year and a month: what was done this time last year can still be looked up.
 DEFAULT_AUDIT_DAYS = 396
+MAX_DAYS = 36500
 TLS_MODES = ("off", "auto")
 # More of anything is no bound.
 MAX_GATEWAY_NUMBER = 1_000_000_000
@@ -64,6 +66,13 @@ class StorageUrl(msgspec.Struct, frozen=True):
 
     def __str__(self) -> str:
         return f"{S3_SCHEME}{self.bucket}/{self.prefix}"
+
+
+class KeptFiles(msgspec.Struct, frozen=True):
+    """For how many days files are kept that users upload under names with this beginning."""
+
+    prefix: str
+    days: int
 
 
 class RegistryLogin(msgspec.Struct, frozen=True):
@@ -112,6 +121,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """Whether browsers are told to use HTTPS only; None: where a certificate was given and it is no loopback."""
     audit_days: int = DEFAULT_AUDIT_DAYS
     """How long it is recorded who changed what."""
+    kept_files: tuple[str, ...] = ()
+    """How long files are kept that users upload, as `inputs/=30`: the beginning of their names, and days."""
     webhook_networks: tuple[str, ...] = ()
     """Networks that are not public and may be sent webhooks all the same, as `10.0.0.0/8`."""
     volume_cache_gib: float | None = None
@@ -193,8 +204,9 @@ def check(settings: Settings) -> Settings:
 
 
 def _check_kept(settings: Settings) -> None:
-    if not 1 <= settings.audit_days <= 36500:
-        raise InvalidRequest(f"--audit-days is {settings.audit_days}; it must be 1 to 36500.", param="audit_days")
+    if not 1 <= settings.audit_days <= MAX_DAYS:
+        raise InvalidRequest(f"--audit-days is {settings.audit_days}; it must be 1 to {MAX_DAYS}.", param="audit_days")
+    parse_kept_files(settings.kept_files)
     cache_gib = settings.volume_cache_gib
     if cache_gib is not None and not 0 <= cache_gib <= MAX_CACHE_GIB:
         raise InvalidRequest(
@@ -265,6 +277,25 @@ def parse_networks(
             f"{setting}: {error}. It must look like 10.0.0.0/8 or fd00::/8.",
             param=param,
         ) from None
+
+
+def parse_kept_files(texts: Iterable[str]) -> tuple[KeptFiles, ...]:
+    """How long files are kept, from texts such as `inputs/=30`; nothing before the sign is every name.
+
+    Raises:
+        InvalidRequest: One is written otherwise, or there are two for the same names.
+    """
+    found: dict[str, KeptFiles] = {}
+    for text in texts:
+        prefix, _, days = text.rpartition("=")
+        if not _DAYS.fullmatch(days) or "=" not in text or not 1 <= int(days) <= MAX_DAYS or prefix in found:
+            raise InvalidRequest(
+                f"--keep-files or MACHINESHOP_KEEP_FILES: '{text[:100]}' must look like inputs/=30, with 1 to "
+                f"{MAX_DAYS} days, and no two be for the same beginning.",
+                param="keep_files",
+            )
+        found[prefix] = KeptFiles(prefix, int(days))
+    return tuple(found.values())
 
 
 def _is_http_url(text: str) -> bool:

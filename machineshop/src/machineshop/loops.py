@@ -21,6 +21,7 @@ RECLAIM_SECONDS = 1.0
 DELIVER_SECONDS = 1.0
 CLEAN_SECONDS = 60.0
 COLLECT_SECONDS = 600.0
+EXPIRE_FILES_SECONDS = 600.0
 DISOWN_SECONDS = 5.0
 HASH_SECONDS = 1.0
 SYNC_SECONDS = 1.0
@@ -60,6 +61,7 @@ def loops_of(parts: Parts) -> list[Loop]:
         loop("clean-queues", parts.queue.clean, CLEAN_SECONDS),
         loop("hash-volumes", parts.volume_contents.hash_new, HASH_SECONDS),
         loop("clean-files", parts.files.clean, CLEAN_SECONDS),
+        loop("expire-files", parts.file_retention.run_once, EXPIRE_FILES_SECONDS),
         loop("clean-multipart", parts.multipart.clean, CLEAN_SECONDS),
         loop("clean-audit", parts.audit.clean, CLEAN_SECONDS),
         loop("purge-projects", parts.projects.purge, CLEAN_SECONDS),

@@ -7,7 +7,7 @@ from typing import Any
 from machineshop.api import events as events_api
 from machineshop.api.job_view import job_view
 from machineshop.blobs.choice import open_storage
-from machineshop.config import Settings, cache_bytes, parse_storage_url
+from machineshop.config import Settings, cache_bytes, parse_kept_files, parse_storage_url
 from machineshop.control.deliverer import Deliverer
 from machineshop.control.lease import Lease
 from machineshop.control.loop import Loop
@@ -25,6 +25,7 @@ from machineshop.runtime.choice import build as build_runtime
 from machineshop.services.audit import AuditLog
 from machineshop.services.deployments import DeploymentService
 from machineshop.services.feed import Feed
+from machineshop.services.file_retention import FileRetention
 from machineshop.services.files import FileService
 from machineshop.services.identity import IdentityService
 from machineshop.services.images import Images
@@ -147,6 +148,7 @@ class Parts:
         settings, own, shared = self.settings, None, self.database.is_shared
         self.files = FileService(self.database, self.storage, lambda: self.reach.base_url, storage_is_shared=shared)
         self.multipart = MultipartService(self.database, self.storage, self.files, lambda: self.reach.base_url)
+        self.file_retention = FileRetention(self.database, self.files.leftovers, parse_kept_files(settings.kept_files))
         self.volume_contents = VolumeContents(self.database, self.storage.blobs)
         if settings.storage_url is not None:
             own = parse_storage_url(settings.storage_url).bucket

@@ -42,6 +42,7 @@ def serve(
     tls_ca: Path | None = None,
     hsts: bool | None = None,
     audit_days: int = DEFAULT_AUDIT_DAYS,
+    keep_files: Annotated[list[str] | None, Parameter(negative=())] = None,
     webhook_network: Annotated[list[str] | None, Parameter(negative=())] = None,
     volume_network: Annotated[list[str] | None, Parameter(negative=())] = None,
     volume_machine_credentials: bool = False,
@@ -92,6 +93,8 @@ def serve(
         tls_ca: The authority that signed tls-cert, where machines do not know it: replicas and jig are told of it.
         hsts: Tell browsers to come by HTTPS only [where tls-cert is given, and not on loopback].
         audit_days: How many days it is kept who changed what.
+        keep_files: For how many days files are kept that users upload under names with some beginning, as inputs/=30;
+            give it several times for several. All others stay until somebody deletes them.
         volume_network: A network that is not public and may be what volumes are copied from all the same, as
             10.0.0.0/8; give it several times for several.
         volume_machine_credentials: Let every project copy volumes from all that this machine's own credentials, and the
@@ -137,6 +140,7 @@ def serve(
         tls_ca=tls_ca or path_of(os.environ.get("MACHINESHOP_TLS_CA")),
         hsts=hsts,
         audit_days=audit_days,
+        kept_files=tuple(keep_files or _listed(os.environ.get("MACHINESHOP_KEEP_FILES", ""))),
         volume_networks=tuple(volume_network or _listed(os.environ.get("MACHINESHOP_VOLUME_NETWORKS", ""))),
         volume_machine_credentials=volume_machine_credentials,
         webhook_networks=tuple(webhook_network or _listed(os.environ.get("MACHINESHOP_WEBHOOK_NETWORKS", ""))),
