@@ -402,8 +402,25 @@ def test_what_may_be_repeated_is_tried_again(jig: Jig, platform: FakePlatform) -
         (["status", "a", "b"], 'jig status takes fewer words: "b" is too much.'),
         (["context", "use", "a", "b", "c"], 'jig context use takes fewer words: "b", "c" are too much.'),
         (["deploy", "w/greeter"], 'jig deploy takes no folder: "w/greeter" has no meaning here.'),
+        (["submit", "--prompt"], "jig submit needs a value for --prompt."),
+        (["submit", "--prompt", "--watch"], "jig submit needs a value for --prompt."),
+        (["submit", "--fair-key", "--prompt=x"], "jig submit needs a value for --fair-key."),
+        (["logs", "--since", "--follow"], "jig logs needs a value for --since."),
+        (["jobs", "--one", "--two"], 'Unknown command "--one".'),
     ],
-    ids=["no such command", "no such option", "nothing", "too many words", "in a group", "a folder"],
+    ids=[
+        "no such command",
+        "no such option",
+        "nothing",
+        "too many words",
+        "in a group",
+        "a folder",
+        "no value",
+        "an option for a value",
+        "one with a value of its own",
+        "no text",
+        "no command",
+    ],
 )
 def test_a_wrong_command_line_is_a_usage_error(jig: Jig, platform: FakePlatform, words: list[str], said: str) -> None:
     finished = jig(*words)
@@ -415,6 +432,13 @@ def test_a_wrong_command_line_is_a_usage_error(jig: Jig, platform: FakePlatform,
     assert finished.json["error"]["type"] == "usage_error"
     assert said in finished.json["error"]["message"]
     assert not platform.requests
+
+
+def test_a_value_may_be_spelled_like_an_option(jig: Jig, platform: FakePlatform) -> None:
+    for words in (["--prompt=--json"], ["--prompt", "--jsonl"], ["--prompt", "-x"]):
+        assert jig("submit", "hello", *words).code == 0
+    payloads = [sent.json["payload"] for sent in platform.sent("POST", "/v1/queue/submit")]
+    assert payloads == [{"prompt": "--json"}, {"prompt": "--jsonl"}, {"prompt": "-x"}]
 
 
 def test_a_wrong_option_leads_to_the_help_of_its_command(jig: Jig) -> None:

@@ -8,13 +8,14 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Sequence
+from itertools import pairwise
 
 from cyclopts import App, CycloptsError, MissingArgumentError, UnusedCliTokensError
 
 from jig.arguments import normalize, wants_json
 from jig.errors import EXIT_ERROR, EXIT_INTERRUPTED, JigError, UsageError
 from jig.output import Output
-from jig.usage import left_over
+from jig.usage import left_over, needs_value, without_value
 
 HELP = "Deploy models to Machineshop, and use them."
 
@@ -179,10 +180,31 @@ def run(words: list[str]) -> None:
     Raises:
         UsageError: the command line is wrong.
     """
+    app = build_app()
     try:
-        build_app()(words, exit_on_error=False, print_error=False, verbose=False, result_action="return_value")
+        check_values(app, words)
+        app(words, exit_on_error=False, print_error=False, verbose=False, result_action="return_value")
     except CycloptsError as error:
         raise usage_error(error) from error
+
+
+def check_values(app: App, words: Sequence[str]) -> None:
+    """No option that wants a value has got another option for it; `--prompt=--json` gives it that value all the same.
+
+    Raises:
+        UsageError: one has.
+    """
+    if not any(word.startswith("-") and following.startswith("-") for word, following in pairwise(words)):
+        return
+    chain, apps, rest = app.parse_commands(words)
+    if apps[-1].default_command is None:  # no command is named
+        return
+    arguments = apps[-1].assemble_argument_collection()
+    takers = {name for argument in arguments if argument.parameter.allow_leading_hyphen for name in argument.names}
+    options = {name for argument in arguments for name in argument.names}
+    if option := without_value(rest, takers, options):
+        message, hint = needs_value(" ".join(("jig", *chain)), option)
+        raise UsageError(message, hint=f"{hint} A value that is spelled like an option is given with {option}=VALUE.")
 
 
 def usage_error(error: CycloptsError) -> UsageError:
@@ -191,7 +213,10 @@ def usage_error(error: CycloptsError) -> UsageError:
         message, hint = left_over(tuple(error.command_chain or ()), error.unused_tokens)
         return UsageError(message, hint=hint)
     command = " ".join(("jig", *(error.command_chain or ())))
-    if isinstance(error, MissingArgumentError) and error.keyword is None and error.argument is not None:
+    if isinstance(error, MissingArgumentError) and error.keyword is not None:
+        message, hint = needs_value(command, error.keyword)
+        return UsageError(message, hint=hint)
+    if isinstance(error, MissingArgumentError) and error.argument is not None:
         return UsageError(f"{command} needs {error.argument.name}.", hint=f"See `{command} --help`.")
     return UsageError(str(error), hint=f"See `{command} --help`.")
 
