@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 JIG = Path(sys.executable).parent / "jig"
 SECONDS_MAX = 60
@@ -44,12 +44,12 @@ class Jig:
     folder: Path
     environment: dict[str, str]
 
-    def __call__(self, *words: str, stdin: str = "", **environment: str) -> Finished:
+    def __call__(self, *words: str, stdin: str | TextIO = "", **environment: str) -> Finished:
         finished = subprocess.run(
             [str(JIG), *words],
             cwd=self.folder,
             env={**self.environment, **environment},
-            input=stdin,
+            **({"input": stdin} if isinstance(stdin, str) else {"stdin": stdin}),
             capture_output=True,
             text=True,
             timeout=SECONDS_MAX,

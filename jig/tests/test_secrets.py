@@ -49,8 +49,20 @@ def test_a_file_with_a_value_that_a_deploy_would_pack_is_warned_of(
     )
     assert said in jig("secrets", "set", "A", "--file", "token").err
     assert ".jigignore" not in jig("secrets", "set", "A", "--file", str(tmp_path / "elsewhere")).err
+    for words in ((), ("--file", "-")):
+        assert said in from_file(jig, project / "token", *words)
+        assert ".jigignore" not in from_file(jig, tmp_path / "elsewhere", *words)
+    assert ".jigignore" not in from_file(jig, project / "token", "--value", "x")
     (project / ".jigignore").write_text("/token\n")
     assert ".jigignore" not in jig("secrets", "set", "A", "--file", "token").err
+
+
+def from_file(jig: Jig, path: Path, *words: str) -> str:
+    """What is said where the standard input is this file."""
+    with path.open() as stdin:
+        finished = jig("secrets", "set", "A", *words, stdin=stdin)
+    assert finished.code == 0
+    return finished.err
 
 
 @pytest.mark.parametrize(

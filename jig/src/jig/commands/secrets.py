@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 import sys
 from collections.abc import Mapping
@@ -23,6 +24,7 @@ from jig.tables import columns
 from jig.units import SECONDS_PER_DAY, duration_seconds, moment
 
 STDIN = Path("-")
+OPEN_STDIN = Path("/proc/self/fd/0")
 MIN_TTL_DAYS, MAX_TTL_DAYS = 1, 14  # what the platform takes
 VARIABLE_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 VALUE = "The value. Others on this machine can read it here."
@@ -61,7 +63,8 @@ def set_secret(
     if expires_at := moment(secret.get("expires_at")):
         session.output.note(f"It expires at {shown_time(expires_at)} and is deleted then.")
     session.output.note(what_next(name, secret, is_used=verb == "changed" and not redeploy))
-    if file is not None and file != STDIN and (path := packed_path(config, file)):
+    source = None if value is not None else source_file(file)
+    if source is not None and (path := packed_path(config, source)):
         session.output.warn(leave_out_hint(path))
 
 
@@ -194,6 +197,16 @@ def read_value(name: str, value: str | None, file: Path | None) -> str:
     if not text:
         raise empty(name)
     return text
+
+
+def source_file(file: Path | None) -> Path | None:
+    """Where a value lies that is read from a file, or from a standard input that is one; None of any other."""
+    if file is not None and file != STDIN:
+        return file
+    with contextlib.suppress(OSError):  # there is no /proc everywhere
+        source = OPEN_STDIN.readlink()
+        return source if source.is_file() else None
+    return None
 
 
 def empty(name: str) -> UsageError:
