@@ -26,6 +26,7 @@ START = b"GET / HTTP/1.1\r\nHost: x\r\n"
 class Hasty(BoundedHttpProtocol):
     head_timeout_seconds = 0.1
     linger_seconds = 0.1
+    stalled_seconds = 0.5
 
 
 class Application:
@@ -54,11 +55,8 @@ class Application:
         if scope["path"] == "/wait":
             self.waiting.set()
             await self.go_on.wait()
-        if scope["path"] == "/poll":
-            self.waiting.set()
-            while (await receive())["type"] != "http.disconnect":
-                pass
-            self.told.set()
+        if scope["path"] in {"/poll", "/flood"}:
+            await self._until_gone(receive, send, is_flooded=scope["path"] == "/flood")
             return
         answer = json.dumps({"path": scope["path"], "size": size}).encode()
         headers = [(b"content-length", str(len(answer)).encode())]
@@ -67,6 +65,23 @@ class Application:
         if scope["path"] == "/busy":
             self.waiting.set()
             await self.go_on.wait()
+
+    async def _until_gone(self, receive: Any, send: Any, *, is_flooded: bool) -> None:
+        """Wait for the caller's end, perhaps with an answer that has none."""
+        flood = asyncio.ensure_future(_flood(send)) if is_flooded else None
+        self.waiting.set()
+        while (await receive())["type"] != "http.disconnect":
+            pass
+        self.told.set()
+        if flood is not None:
+            flood.cancel()
+
+
+async def _flood(send: Any) -> None:
+    await send({"type": "http.response.start", "status": 200, "headers": []})
+    while True:
+        await send({"type": "http.response.body", "body": bytes(100_000), "more_body": True})
+        await asyncio.sleep(0)  # to a caller that is gone it is sent at once
 
 
 class Caller:
@@ -265,6 +280,25 @@ async def test_an_endless_trailer_is_refused(server: Server) -> None:
     assert (await answered.answer())[0] == 200
     answered.send(b"X-A: " + b"a" * 400_000)
     assert await answered.refusal() == (431, "head_too_large")
+
+
+async def test_who_takes_nothing_of_an_answer_is_let_go_and_who_is_slow_is_not(hasty: Server) -> None:
+    hasty.application.told.clear()
+    with socket.create_connection(hasty.socket.getsockname()) as slow:
+        slow.sendall(b"GET /flood HTTP/1.1\r\nHost: x\r\n\r\n")
+        slow.settimeout(5)
+        for _ in range(10):  # longer than the bound in all
+            assert await asyncio.to_thread(_take, slow, 8 << 20) >= 8 << 20
+            assert not await asyncio.to_thread(hasty.application.told.wait, 0.1)
+        assert await asyncio.to_thread(hasty.application.told.wait, 60), "it takes nothing any more"
+
+
+def _take(connection: socket.socket, size: int) -> int:
+    """Read so many bytes; returns how many came."""
+    taken = 0
+    while taken < size and (piece := connection.recv(1 << 20)):
+        taken += len(piece)
+    return taken
 
 
 async def test_a_slow_head_is_refused(hasty: Server) -> None:

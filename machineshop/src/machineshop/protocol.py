@@ -69,6 +69,8 @@ class BoundedHttpProtocol(HttpToolsProtocol):
     max_headers = 200
     # How long a new connection may say nothing, and how long a head may take from its first byte on.
     head_timeout_seconds = 20.0
+    # How long a caller may take nothing of what is sent to it. What waits for it may be a replica's turn.
+    stalled_seconds = 600.0
     # How long a refused caller is listened to: closing at once would reset the connection, and lose the answer.
     linger_seconds = 1.0
 
@@ -81,6 +83,7 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         self._timed: object = None  # the scope of the request whose head the timer is for
         self._fault: InvalidRequest | None = None
         self._timer: TimerHandle | None = None
+        self._stalled: TimerHandle | None = None
         self._upgrading = False  # the parser has nothing more to say
         self._early = b""
         self._tunnel: Protocol | None = None
@@ -99,6 +102,7 @@ class BoundedHttpProtocol(HttpToolsProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """Forget the connection."""
         self._stop_timer()
+        self._stop_waiting_for_room()
         if self._under_way is not None and self._under_way is not self.cycle:
             # uvicorn tells the request that came last, and this one may still wait with others behind it.
             self._under_way.disconnected = True
@@ -213,14 +217,17 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         return None if self._tunnel is None else self._tunnel.eof_received()
 
     def pause_writing(self) -> None:
-        """The caller takes no more for now."""
+        """The caller takes no more for now, and may be gone for good."""
         super().pause_writing()
+        if self._stalled is None:
+            self._stalled = self.loop.call_later(self.stalled_seconds, self.transport.abort)
         if self._tunnel is not None:
             self._tunnel.pause_writing()
 
     def resume_writing(self) -> None:
         """It goes on."""
         super().resume_writing()
+        self._stop_waiting_for_room()
         if self._tunnel is not None:
             self._tunnel.resume_writing()
 
@@ -386,6 +393,11 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
+
+    def _stop_waiting_for_room(self) -> None:
+        if self._stalled is not None:
+            self._stalled.cancel()
+            self._stalled = None
 
     def _time_is_up(self) -> None:
         self._timer = None
