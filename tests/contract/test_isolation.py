@@ -72,6 +72,7 @@ TABLE = [
             ("DELETE", "", None),
             ("GET", "/versions/{version}/files", None),
             ("PUT", "/versions/{version}/files", None),
+            ("POST", "/versions/{version}/files/contents", {"paths": ["mine.bin"]}),
             (
                 "POST",
                 "/versions/{version}/files",

@@ -44,6 +44,7 @@ from machineshop.services.secrets import SecretService
 from machineshop.services.signing import SigningService
 from machineshop.services.targets import targets_of
 from machineshop.services.traffic import Traffic
+from machineshop.services.volume_downloads import VolumeDownloads
 from machineshop.services.volume_files import VolumeContents
 from machineshop.services.volume_origins import VolumeOrigins
 from machineshop.services.volume_removal import VolumeRemoval
@@ -160,6 +161,7 @@ class Parts:
         )
         self.volumes = VolumeService(self.database, self.files.leftovers, origins.check)
         self.volume_removal = VolumeRemoval(self.database, self.files.leftovers)
+        self.volume_downloads = VolumeDownloads(self.database, self.storage.blobs)
         self.volume_uploads = VolumeUploads(self.database, self.storage.blobs, self.files.leftovers)
         self.volume_sync = VolumeSync(self.database, self.files, self.storage.blobs, origins.open)
 

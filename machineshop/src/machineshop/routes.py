@@ -51,7 +51,7 @@ def application(parts: Parts) -> Front:
         gateway,
         *registry_app.routes(parts.registry, parts.registry_access, base_url, parts.audit),
         *multipart_api.routes(api, parts.multipart),
-        *volumes_api.routes(api, parts.volumes, parts.volume_uploads),
+        *volumes_api.routes(api, parts.volumes, parts.volume_uploads, parts.volume_downloads),
         *files_api.routes(api, parts.files),
         *secrets_api.routes(api, parts.secrets),
         *_where_the_replicas_are(

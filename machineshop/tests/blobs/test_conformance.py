@@ -107,6 +107,18 @@ async def test_many_small_ones_are_stored_together(storage: Storage) -> None:
     assert {entry.key for entry in await storage.blobs.entries("files")} == set(contents)
 
 
+async def test_many_small_ones_are_read_together(storage: Storage) -> None:
+    contents = {key: CONTENT[at : at + at % 5000] for at, key in enumerate(new_file_keys(100))}
+    await storage.blobs.put_all({key: memoryview(content) for key, content in contents.items()})
+    keys = [*reversed(contents), next(iter(contents))]
+    assert await storage.blobs.read_all(keys) == [contents[key] for key in keys]
+    assert await storage.blobs.read_all([]) == []
+    await storage.blobs.delete(keys[5])
+    with pytest.raises(BlobMissing) as caught:
+        await storage.blobs.read_all(keys)
+    assert caught.value.args == (keys[5],)
+
+
 async def test_ranges(storage: Storage) -> None:
     key = await stored(storage, CONTENT)
     for start, end in ((0, 1), (MIB - 1, MIB + 1), (len(CONTENT) - 1, len(CONTENT)), (5, 9 * MIB)):

@@ -25,6 +25,7 @@ from machineshop.services.files import FileService
 from machineshop.services.identity import IdentityService
 from machineshop.services.multipart import MultipartService
 from machineshop.services.queue import QueueService
+from machineshop.services.volume_downloads import VolumeDownloads
 from machineshop.services.volume_files import VolumeContents
 from machineshop.services.volume_removal import VolumeRemoval
 from machineshop.services.volume_uploads import VolumeUploads
@@ -67,11 +68,12 @@ class Shop:
         self.removal = VolumeRemoval(database, self.files.leftovers)
         self.contents = VolumeContents(database, self.storage.blobs, clock)
         uploads = VolumeUploads(database, self.storage.blobs, self.files.leftovers, clock)
+        downloads = VolumeDownloads(database, self.storage.blobs)
         api = Api(identity)
         self.application = Starlette(
             routes=[
                 *multipart_api.routes(api, self.multipart),
-                *volumes_api.routes(api, self.volumes, uploads),
+                *volumes_api.routes(api, self.volumes, uploads, downloads),
                 *files_api.routes(api, self.files),
             ]
         )

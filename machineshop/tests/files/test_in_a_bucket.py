@@ -179,6 +179,9 @@ async def test_many_files_of_a_volume_come_by_one_request(
     for _ in range(2):
         assert (await client.put(batch_path(0), content=batched(files))).status_code == 200
     assert (await read(shop, "weights/0/3/94")).content == b"94"
+    asked = {"paths": list(files)}
+    answer = await client.post(f"{batch_path(0)}/contents", json=asked)
+    assert answer.content.partition(b"\n")[2] == b"".join(files.values())
     shop.clock.now += DOUBT_SECONDS + 1
     await shop.clean()
     assert len(objects.keys(bucket)) == 100, "those of the first time go when nobody reads them any more"
@@ -186,6 +189,7 @@ async def test_many_files_of_a_volume_come_by_one_request(
     objects.stop()
     try:
         refused(await broken.put(batch_path(1), content=batched({"a": b"a"})), 503, "storage_unavailable")
+        refused(await broken.post(f"{batch_path(0)}/contents", json=asked), 503, "storage_unavailable")
     finally:
         objects.restart()
     assert (await client.put(batch_path(1), content=batched({"a": b"a"}))).status_code == 200

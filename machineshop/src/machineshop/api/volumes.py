@@ -1,20 +1,23 @@
-"""The routes of volumes: `/v1/deployments/storage/volumes`. Their files come in by the routes of files."""
+"""The routes of volumes: `/v1/deployments/storage/volumes`. Large files come and go by the routes of files."""
 
+from collections.abc import AsyncIterator
 from typing import Any
 
 import msgspec
-from starlette.responses import Response
+from starlette.responses import Response, StreamingResponse
 from starlette.routing import Route
 
 from machineshop.api.described import volumes as described
+from machineshop.api.described.volumes import BATCH_MEDIA
 from machineshop.api.endpoint import Api, Call, decode, iso
 from machineshop.errors import InvalidRequest, MalformedBody
-from machineshop.http import json_response
+from machineshop.http import VIEWER_SCOPES, json_response
 from machineshop.models import StoredFile
-from machineshop.services.volume_rules import Batch, Claims, VolumeFields, as_builtins
+from machineshop.services.volume_downloads import VolumeDownloads
+from machineshop.services.volume_rules import Batch, Claims, VolumeFields, Wanted, as_builtins
 from machineshop.services.volume_uploads import VolumeUploads
 from machineshop.services.volumes import MAX_PAGE, SeenVersion, SeenVolume, VolumeService
-from machineshop.store.volume_files import prefix_of
+from machineshop.store.volume_files import path_of, prefix_of
 
 DEFAULT_PAGE = 1000
 # `MAX_CLAIMS` of the longest paths, with every character escaped, come to more: who has such sends fewer at a time.
@@ -24,11 +27,12 @@ BATCH_LIMIT_BYTES = 8 * 1024 * 1024
 _BATCH = msgspec.json.Decoder(Batch)
 
 
-def routes(api: Api, volumes: VolumeService, uploads: VolumeUploads) -> list[Route]:
+def routes(api: Api, volumes: VolumeService, uploads: VolumeUploads, downloads: VolumeDownloads) -> list[Route]:
     """All routes of this module; they come before those of files, which would take them for one's name."""
-    pages = _Volumes(volumes, uploads)
+    pages = _Volumes(volumes, uploads, downloads)
     written: dict[str, Any] = {"body": VolumeFields}
     claimed: dict[str, Any] = {"body": Claims, "body_limit_bytes": CLAIMS_LIMIT_BYTES}
+    wanted: dict[str, Any] = {"body": Wanted, "scopes": VIEWER_SCOPES}
     found: list[Route] = []
     for base in ("/v1/deployments/storage/volumes", "/v1/storage/volumes"):
         one = f"{base}/{{volume}}"
@@ -43,6 +47,7 @@ def routes(api: Api, volumes: VolumeService, uploads: VolumeUploads) -> list[Rou
             api.route("GET", files, pages.list_files, operation=say["FILES"]),
             api.route("POST", files, pages.claim, **claimed, operation=say["CLAIM"]),
             api.route("PUT", files, pages.put_files, operation=say["BATCH"]),
+            api.route("POST", f"{files}/contents", pages.read_files, **wanted, operation=say["CONTENTS"]),
         ]
     return found
 
@@ -50,9 +55,10 @@ def routes(api: Api, volumes: VolumeService, uploads: VolumeUploads) -> list[Rou
 class _Volumes:
     """The handlers."""
 
-    def __init__(self, volumes: VolumeService, uploads: VolumeUploads) -> None:
+    def __init__(self, volumes: VolumeService, uploads: VolumeUploads, downloads: VolumeDownloads) -> None:
         self._volumes = volumes
         self._uploads = uploads
+        self._downloads = downloads
 
     async def list_all(self, call: Call) -> Response:
         found = await self._volumes.list_all(call.project_id)
@@ -117,6 +123,23 @@ class _Volumes:
         count = {"files_count": len(batch.files), "size": len(data)}
         return json_response({"object": "file_batch", "version": number, **count})
 
+    async def read_files(self, call: Call) -> Response:
+        """The bytes of many small files, in the form in which `put_files` takes them."""
+        number = _number(call.path["version"], "version")
+        volume = await self._volumes.get(call.project_id, call.path["volume"])
+        files, pieces = await self._downloads.open(volume, number, call.body.paths)
+        told = [{"path": path_of(file), "size": file.size, "sha256": file.digest} for file in files]
+        head = msgspec.json.encode({"files": told}) + b"\n"
+        length = len(head) + sum(file.size for file in files)
+        headers = {"Content-Length": str(length), "X-Content-Type-Options": "nosniff"}
+        return StreamingResponse(_behind(head, pieces), headers=headers, media_type=BATCH_MEDIA)
+
+
+async def _behind(head: bytes, pieces: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+    yield head
+    async for piece in pieces:
+        yield piece
+
 
 def _view(seen: SeenVolume) -> dict[str, Any]:
     volume, shown = seen.volume, seen.shown
@@ -166,7 +189,7 @@ def _content_view(name: str, seen: SeenVersion) -> dict[str, Any]:
 
 def _file_view(file: StoredFile) -> dict[str, Any]:
     return {
-        "name": file.name.split("/", 2)[2],
+        "name": path_of(file),
         "size": file.size,
         "last_modified": iso(file.created_at),
         "sha256": file.digest,

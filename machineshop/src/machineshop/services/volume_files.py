@@ -53,7 +53,7 @@ class VolumeContents:
             raise ArtifactMissing(f"Version {version} of this volume has no files in this project.")
         return [
             VolumeFile(
-                path=file.name.split("/", 2)[2],
+                path=store.path_of(file),
                 size=file.size,
                 digest=file.digest or await self._digest(file, blob_key),
                 blob_key=blob_key,

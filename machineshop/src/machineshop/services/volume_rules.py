@@ -17,7 +17,8 @@ from machineshop.services.file_names import RESERVED_FOLDER, check_file_name
 NAME = re.compile(r"[A-Za-z0-9_.-]{1,100}")
 # As many as one call may tell the hashes of.
 MAX_CLAIMS = 5000
-# As many files as one request may bring: their rows keep the store's writer from others for some milliseconds.
+# As many files as one request may ask for, or bring: their rows keep the store's writer from others for some
+# milliseconds.
 MAX_BATCH = 500
 # `$` lets a line feed behind it pass.
 DIGEST_PATTERN = r"^[0-9a-f]{64}$(?!\n)"
@@ -77,6 +78,12 @@ class Batch(msgspec.Struct, frozen=True):
     """What a batch of files says before their bytes."""
 
     files: Annotated[list[Claim], Meta(min_length=1, max_length=MAX_BATCH)]
+
+
+class Wanted(msgspec.Struct, frozen=True):
+    """The body that asks for the bytes of many files."""
+
+    paths: Annotated[list[Annotated[str, Meta(min_length=1, max_length=512)]], Meta(min_length=1, max_length=MAX_BATCH)]
 
 
 def check_name(name: str) -> None:
@@ -149,13 +156,27 @@ def check_claims(prefix: str, claims: Sequence[Claim]) -> None:
     Raises:
         InvalidRequest: One is none, or is there twice.
     """
-    for claim in claims:
+    check_paths(prefix, [claim.path for claim in claims], "files")
+
+
+def check_paths(prefix: str, paths: Sequence[str], param: str) -> None:
+    """Refuse paths that no file of a version could have.
+
+    Args:
+        prefix: What the names of the version's files begin with.
+        paths: What comes behind that.
+        param: The field of the body that has them.
+
+    Raises:
+        InvalidRequest: One is none, or is there twice.
+    """
+    for path in paths:
         try:
-            check_file_name(prefix + claim.path)
+            check_file_name(prefix + path)
         except InvalidRequest as error:
-            raise InvalidRequest(f"'{claim.path[:200]}': {error.message}", param="files") from None
-    if len({claim.path for claim in claims}) < len(claims):
-        raise InvalidRequest("'files' has a path twice.", param="files")
+            raise InvalidRequest(f"'{path[:200]}': {error.message}", param=param) from None
+    if len(set(paths)) < len(paths):
+        raise InvalidRequest(f"'{param}' has a path twice.", param=param)
 
 
 def check_mounts(mounts: Sequence[VolumeMount]) -> None:

@@ -106,6 +106,11 @@ def prefix_of(volume_name: str, number: int) -> str:
     return f"{volume_name}/{number}/"
 
 
+def path_of(file: StoredFile) -> str:
+    """A file's path within its version."""
+    return file.name.split("/", 2)[2]
+
+
 def in_version(volume_id: str, number: int) -> ColumnElement[bool]:
     """The files of a version."""
     return and_(files.c.volume_id == volume_id, files.c.volume_version == number)
@@ -156,6 +161,19 @@ def with_blobs(conn: Connection, project_id: str, volume_id: str, number: int) -
     query = select(*FILE_COLUMNS, files.c.blob_key).where(in_version(volume_id, number))
     rows = conn.execute(query.where(files.c.project_id == project_id).order_by(files.c.name)).mappings()
     return [_with_key(row) for row in rows]
+
+
+def some_with_blobs(
+    conn: Connection, volume: Volume, number: int, paths: Sequence[str]
+) -> list[tuple[StoredFile, str]]:
+    """Those of these files that a version has, in no order, with the keys of their blobs."""
+    prefix = prefix_of(volume.name, number)
+    query = select(*FILE_COLUMNS, files.c.blob_key).where(
+        files.c.project_id == volume.project_id,
+        files.c.name.in_([prefix + path for path in paths]),
+        in_version(volume.id, number),
+    )
+    return [_with_key(row) for row in conn.execute(query).mappings()]
 
 
 def contents(conn: Connection, volume_id: str, number: int) -> Contents:

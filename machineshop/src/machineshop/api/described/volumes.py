@@ -146,7 +146,7 @@ _OF_IT = {"volume": "$response.body#/name"}
 
 
 def operations(base: str) -> dict[str, Operation]:
-    """By method, for the volumes below a path; `LIST` is its list; the last three are of a version's files."""
+    """By method, for the volumes below a path; `LIST` is its list; the last four are of a version's files."""
     one = f"{base}/{{volume}}"
     return {
         "LIST": Operation(about="The project's volumes, by name.", answer=Listed[VolumeShown]),
@@ -182,5 +182,10 @@ def operations(base: str) -> dict[str, Operation]:
             "feed that ends it follow the bytes of these files, in their order, with nothing between them.",
             answer=BatchShown,
             errors={409: None, 507: None},
+        ),
+        "CONTENTS": Operation(
+            about="The bytes of many small files at once: a line of JSON as the body of a batch has it, with null for "
+            "a hash that is not known yet, and behind its line feed the bytes, in the order that was asked for.",
+            media=(BATCH_MEDIA,),
         ),
     }
