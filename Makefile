@@ -44,7 +44,7 @@ test: check ## lint, types, layers and the whole test suite
 	@$(PYTHON) -m pytest --numprocesses 4 --dist loadfile --no-loadscope-reorder
 
 drills: .venv/.ready-dev ## break things under load, longer than `test` does, and count what is left
-	@MACHINESHOP_DRILL_JOBS=5000 MACHINESHOP_DRILL_ROLLOUTS=20 $(PYTHON) -m pytest tests/drills
+	@MACHINESHOP_DRILL_JOBS=20000 MACHINESHOP_DRILL_ROLLOUTS=20 $(PYTHON) -m pytest tests/drills
 
 # Side by side, once what they share, the types of the sources, is known.
 define MORE_TYPES

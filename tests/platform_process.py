@@ -202,12 +202,12 @@ class PlatformProcess:
         return deployment
 
 
-def wait_for(condition: Callable[[], T | None], what: str, seconds: float = 60.0) -> T:
-    """Poll until `condition()` is truthy, and return it."""
+def wait_for(condition: Callable[[], T | None], what: str, seconds: float = 60.0, every: float = 0.05) -> T:
+    """Poll until `condition()` is truthy, `every` so many seconds, and return it."""
     end = time.monotonic() + seconds
     while not (value := condition()):
         assert time.monotonic() < end, f"waited {seconds} s in vain until {what}"
-        time.sleep(0.05)
+        time.sleep(every)
     return value
 
 

@@ -3,8 +3,8 @@
 What must hold after each drill: every acknowledged job has ended, with one result that is its own; its attempts are
 numbered without a gap and say what its counters say; the queue's counts are zero; no file is left that nobody has.
 
-`MACHINESHOP_DRILL_JOBS` says how many go in; in a usual run they are few, so that they fit into the time of one. They
-take as long and keep the workers as busy as many: each job sleeps, and they come in a hundred batches.
+`MACHINESHOP_DRILL_JOBS` says how many go in. Most do nothing, so that thousands fit into a usual run. One in
+ten sleeps, so that some are in hand whenever something breaks, and they come in batches, for as long as things break.
 """
 
 import asyncio
@@ -33,10 +33,14 @@ from machineshop.runtime.choice import Choice
 from machineshop.store.engines import with_driver
 from platform_process import PlatformProcess, wait_for, write_worker
 
-JOBS = int(os.environ.get("MACHINESHOP_DRILL_JOBS", "500"))
+JOBS = int(os.environ.get("MACHINESHOP_DRILL_JOBS", "5000"))
 WORKERS = 4
-BATCHES = 100
-JOBS_PER_FILE = 10
+BATCHES = 25
+# In all that they take at least, so that the last comes when what breaks meanwhile has broken.
+BATCHES_SECONDS = 3.0
+READ_AT_ONCE = 1000
+JOBS_PER_SLOW = 10
+JOBS_PER_FILE = 50
 MODEL = "drill"
 # What a broken platform may take to end all jobs once nothing breaks any more.
 SETTLE_SECONDS = 120.0
@@ -51,7 +55,8 @@ class Worker(sprocket.Sprocket):
 
     def predict(self, args):
         number = args["number"]
-        time.sleep(0.2)
+        if number % {JOBS_PER_SLOW} == 0:
+            time.sleep(0.25)
         outputs = {{"number": number, "pid": os.getpid()}}
         if number % {JOBS_PER_FILE} == 0:
             path = pathlib.Path(tempfile.mkdtemp()) / "output.txt"
@@ -134,9 +139,15 @@ class Drill:
         os.kill(pid, number)
         return pid
 
+    def break_at_random(self, times: int, seconds: float, action: Callable[[], object]) -> None:
+        """Do something several times, this far apart in the mean."""
+        for _ in range(times):
+            action()
+            time.sleep(self.random.uniform(0, 2 * seconds))
+
     def settle(self) -> None:
         """Wait until every acknowledged job has ended."""
-        wait_for(self._all_ended, "every job has ended", SETTLE_SECONDS)
+        wait_for(self._all_ended, "every job has ended", SETTLE_SECONDS, every=0.25)
 
     def check(self) -> Counter[str]:
         """Count everything; returns how often each outcome of an attempt happened."""
@@ -164,7 +175,9 @@ class Drill:
                 assert json.loads(outputs)["number"] == json.loads(payload)["number"], about
         ((pending, running),) = self.rows("SELECT pending, running FROM queues")
         assert (pending, running) == (0, 0)
-        self._check_files({row[0]: json.loads(row[6]) for row in rows if row[1] == "done"})
+        done = {row[0]: json.loads(row[6]) for row in rows if row[1] == "done"}
+        self._check_results(done)
+        self._check_files(done)
         return Counter(outcome for history in attempts.values() for _, outcome in history)
 
     def rows(self, query: str) -> list[Any]:
@@ -185,7 +198,7 @@ class Drill:
                 ]
                 for number, job_id in enumerate(self._submit(batch), first):
                     self.acknowledged[job_id] = number
-                time.sleep(0.02)  # so that it takes as long as what breaks meanwhile
+                time.sleep(BATCHES_SECONDS / BATCHES)
         except BaseException as error:  # noqa: BLE001 - raised again where the test waits
             self._failure = error
 
@@ -212,6 +225,22 @@ class Drill:
         except httpx.TransportError:
             return False
         return answer.status_code == 200 and answer.json()["total_jobs"] == 0
+
+    def _check_results(self, outputs: dict[str, dict[str, Any]]) -> None:
+        """Whoever asks sees of each acknowledged job one result, the one that the store has."""
+        ids = list(self.acknowledged)
+        seen: dict[str, Any] = {}
+        with self.platform.client() as client:
+            for first in range(0, len(ids), READ_AT_ONCE):
+                body = {"model": MODEL, "request_ids": ids[first : first + READ_AT_ONCE], "include": "outputs"}
+                for job in client.post("/v1/queue/results", json=body).json()["data"]:
+                    assert job["request_id"] not in seen, job
+                    seen[job["request_id"]] = job
+        assert seen.keys() == self.acknowledged.keys()
+        for job_id, job in seen.items():
+            assert job["status"] == ("done" if job_id in outputs else "failed"), job
+            if job_id in outputs:
+                assert job["outputs"] == outputs[job_id], job
 
     def _check_files(self, outputs: dict[str, dict[str, Any]]) -> None:
         """Each file that a result names has its content; after a look by the cleaner no other bytes are left."""
@@ -244,10 +273,3 @@ async def _clean(platform: PlatformProcess) -> int:
 async def _entries(parts: Parts) -> Any:
     for entry in await parts.storage.blobs.entries(FILES):
         yield entry
-
-
-def every(seconds: float, times: int, action: Callable[[], object]) -> None:
-    """Do something several times."""
-    for _ in range(times):
-        action()
-        time.sleep(seconds)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from drills.drill import MODEL, Drill, every
+from drills.drill import MODEL, Drill
 from platform_process import PlatformProcess, wait_for
 from postgres_cluster import PostgresCluster
 
@@ -36,7 +36,7 @@ def drill(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Drill]:
 
 def test_kill_9_of_workers(drill: Drill) -> None:
     with drill.load():
-        every(0.3, 8, drill.kill_a_worker)
+        drill.break_at_random(8, 0.3, drill.kill_a_worker)
     drill.settle()
     outcomes = drill.check()
     assert outcomes["lose"] > 0
@@ -48,7 +48,7 @@ def test_kill_9_of_the_server(drill: Drill) -> None:
         drill.platform.start()
 
     with drill.load():
-        every(0.4, 5, kill_and_restart)
+        drill.break_at_random(5, 0.4, kill_and_restart)
     drill.settle()
     drill.check()
 
@@ -57,7 +57,7 @@ def test_a_worker_is_stopped_past_its_claim_and_goes_on(drill: Drill) -> None:
     with drill.load():
         drill.wait_for_progress(0.2)
         stopped = drill.kill_a_worker(signal.SIGSTOP)
-        wait_for(lambda: drill.rows("SELECT 1 FROM attempts WHERE outcome = 'lose'"), "its claims run out", 60)
+        wait_for(lambda: drill.rows("SELECT 1 FROM attempts WHERE outcome = 'lose'"), "its claims run out", every=0.25)
         os.kill(stopped, signal.SIGCONT)
     drill.settle()
     outcomes = drill.check()
