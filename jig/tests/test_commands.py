@@ -84,8 +84,9 @@ def test_why_there_are_no_replicas_names_the_way_to_one(jig: Jig, deployed: Fake
     finished = jig("scale", "why")
     assert "0 replicas (between 0 and 0)" in finished.out
     assert "To let one run: jig scale hello --max 1" in finished.err
-    deployed.deployments["hello"]["max_replicas"] = 1
-    assert "jig scale hello" not in jig("scale", "why").err
+    assert "To let one run: jig scale hello --max 1" in jig("scale", "--min", "0").err
+    for words in (("--max", "1"), ("why",)):
+        assert "jig scale hello" not in jig("scale", *words).err
 
 
 def test_logs_print_lines_and_their_tail(jig: Jig, deployed: FakePlatform) -> None:

@@ -8,7 +8,7 @@ import pytest
 from fake_platform import CRASHED, READY, RUNNING, WAITING
 
 from jig.live import headline
-from jig.tracking import NO_REPLICA, Tracking, Verdict, describe, goes_on_serving, track
+from jig.tracking import NO_REPLICA, NONE_MAY_RUN, Tracking, Verdict, describe, goes_on_serving, track
 
 
 def deployment(*events: Mapping[str, str], revision: str = "rev-2", **values: object) -> dict[str, object]:
@@ -49,7 +49,9 @@ def test_a_ready_replica_of_an_older_revision_does_not_count() -> None:
 
 def test_scaled_to_zero_is_ready_only_where_zero_was_asked_for() -> None:
     asked = partial(deployment, status="ScaledToZero", desired_replicas=0)
-    assert follow(asked(min_replicas=0)).verdict is Verdict.READY
+    assert follow(asked(min_replicas=0)).reason == NO_REPLICA
+    barred = follow(asked(min_replicas=0, max_replicas=0))
+    assert (barred.verdict, barred.reason) == (Verdict.READY, NONE_MAY_RUN)
     assert follow(asked(min_replicas=1)).verdict is Verdict.WAITING
 
 

@@ -9,7 +9,7 @@ from jig_process import Jig, finish
 
 from jig.waiting import why_pending
 
-NOBODY = "pending: no replica is asked for: min_replicas is 0"
+NOBODY = "pending: no replica runs: the platform starts one when it sees the job"
 CRASHES = "CrashLoopBackOff: It ended {} times. Its last line: no weights."
 
 
@@ -22,8 +22,8 @@ def failed(times: int) -> dict[str, object]:
     [
         ({"status": "ScaledToZero", "desired_replicas": 0, "ready_replicas": 0}, NOBODY),
         (
-            {"status": "ScaledToZero", "desired_replicas": 0, "min_replicas": 0, "max_replicas": 0},
-            "pending: no replica is asked for: max_replicas is 0",
+            {"name": "hello", "status": "ScaledToZero", "desired_replicas": 0, "min_replicas": 0, "max_replicas": 0},
+            "pending: no replica may run: max_replicas is 0. To let one run: jig scale hello --max 1",
         ),
         (failed(2), f"pending: no replica is ready (Failed: {CRASHES.format(2).rstrip('.')})"),
         ({"status": "Updating", "desired_replicas": 1}, "pending: no replica is ready (Updating)"),

@@ -144,8 +144,14 @@ def test_zero_comes_after_the_idle_time_alone() -> None:
     life.see(pending=20)
     life.see(5, pending=0, running=1)
     assert life.see(29).reason is Reason.STABILIZING
-    assert life.see(1).reason is Reason.IDLE
-    assert life.current == 0
+    decision = life.see(1)
+    assert decision.message == "There is nothing to do: the next job or request starts a replica."
+    assert (decision.reason, life.current) == (Reason.IDLE, 0)
+
+
+def test_an_idle_deployment_that_may_have_no_replica_says_so() -> None:
+    decision = Life(metric=None, max_replicas=0).see()
+    assert decision.message == "There is nothing to do, and no replica may run: max_replicas is 0."
 
 
 def test_a_job_too_short_to_be_seen_keeps_it_awake() -> None:

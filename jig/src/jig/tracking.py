@@ -24,6 +24,7 @@ IMAGE_REASONS = frozenset({"ImagePullBackOff", "ErrImagePull", "InvalidImageName
 
 
 NO_REPLICA = "no replica runs while there is nothing to do: a job or a request starts one"
+NONE_MAY_RUN = "no replica may run: max_replicas is 0"
 
 
 class Verdict(Enum):
@@ -161,7 +162,9 @@ def decide(seen: Tracking, deployment: Mapping[str, Any], now: float) -> Trackin
     """The verdict on what was seen: success first, then the reasons to give up, the surest first."""
     desired = deployment.get("desired_replicas") or 0
     if desired == 0 and deployment.get("min_replicas") == 0:
-        return seen.ready(NO_REPLICA)  # those that there still are drain
+        return seen.ready(
+            NONE_MAY_RUN if deployment.get("max_replicas") == 0 else NO_REPLICA
+        )  # those that there still are drain
     ready = sum(replica.is_ready for replica in seen.replicas)
     if ready:
         return seen.ready(f"{ready} of {count(max(desired, ready), 'replica')}")

@@ -88,8 +88,14 @@ def reason(deployment: Mapping[str, Any]) -> str:
     if ready:
         return f"{count(ready, 'replica')} are ready and busy, or do not work the queue (their command needs --queue)"
     if not deployment.get("desired_replicas"):
-        bound = "max_replicas" if deployment.get("max_replicas") == 0 else "min_replicas"
-        return f"no replica is asked for: {bound} is 0"
+        if deployment.get("max_replicas") == 0:
+            return f"no replica may run: max_replicas is 0. {to_let_one_run(deployment['name'])}"
+        return "no replica runs: the platform starts one when it sees the job"
     message = str(deployment.get("status_message") or "").rstrip(".")
     status = str(deployment.get("status") or "")
     return f"no replica is ready ({': '.join(part for part in (status, message) if part)})"
+
+
+def to_let_one_run(name: str) -> str:
+    """What to do about a deployment that may have no replica."""
+    return f"To let one run: jig scale {name} --max 1"

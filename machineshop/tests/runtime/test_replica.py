@@ -28,6 +28,16 @@ def crashed(times: int) -> Record:
     return record
 
 
+def test_what_keeps_a_replica_is_a_sentence_from_its_first_moment_on() -> None:
+    begun = replica.starting(NEW, port=4000, gpus=(), platform_url="http://127.0.0.1:8799", now=1.0)
+    views = [replica_view.view(record) for record in (NEW, begun, replica.exited(started()))]
+    assert [view.message for view in views] == [
+        "It is about to start.",
+        "It is being started.",
+        "It has ended, and is about to start again.",
+    ]
+
+
 @pytest.mark.parametrize(("crashes", "seconds"), [(1, 1), (2, 2), (3, 4), (9, 256), (10, 300), (5000, 300)])
 def test_each_crash_doubles_the_wait_up_to_five_minutes(
     crashes: int, seconds: float, monkeypatch: pytest.MonkeyPatch

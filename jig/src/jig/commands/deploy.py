@@ -29,9 +29,10 @@ from jig.rollout import wait_until_ready
 from jig.secrets import adopted, expiry_warnings, late_warnings, with_secrets
 from jig.session import Session
 from jig.state import State
-from jig.tracking import NO_REPLICA, READY_TIMEOUT_SECONDS, Tracking
+from jig.tracking import NO_REPLICA, NONE_MAY_RUN, READY_TIMEOUT_SECONDS, Tracking
 from jig.units import count, elapsed, size
 from jig.volumes.mounts import find_mounts, pin_hint
+from jig.waiting import to_let_one_run
 
 UNCHANGED, SCALED = "unchanged", "scaling updated"
 SCALING_KEYS = ("min_replicas", "max_replicas", "autoscaling")  # which make no new revision
@@ -238,5 +239,7 @@ def next_steps(config: Config, steps: Steps, tracked: Tracking) -> str:
     """What a person does now."""
     if tracked.reason == NO_REPLICA:
         return f"{config.name} is deployed, and sleeps. A job wakes it:\n  jig submit --payload '{{...}}' --watch"
+    if tracked.reason == NONE_MAY_RUN:
+        return f"{config.name} is deployed. {to_let_one_run(config.name)}"
     lines = [f"{config.name} is ready after {elapsed(steps.total_seconds)}. Give it a job:"]
     return "\n".join([*lines, "  jig submit --payload '{...}' --watch"])

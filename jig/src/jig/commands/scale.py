@@ -15,6 +15,7 @@ from jig.options import PROJECT_DEFAULTS, Name, ProjectGlobals
 from jig.session import Session
 from jig.tables import columns, fields
 from jig.units import age
+from jig.waiting import to_let_one_run
 
 DECISIONS_SHOWN = 10
 NAME_CHARACTERS_MIN = 4  # of a deployment; a shorter number can only be one of replicas
@@ -40,6 +41,7 @@ def set_bounds(
     with naming(session.client, name):
         deployment = session.client.patch(path, body) if body else session.client.get(path)
     session.output.result(deployment, bounds_text(deployment))
+    note_bar(session, name, deployment)
 
 
 def both(number: str) -> str:
@@ -54,8 +56,13 @@ def why(name: Name = None, *, options: ProjectGlobals = PROJECT_DEFAULTS) -> Non
     with naming(session.client, name):
         scaling = session.client.get(f"/v1/deployments/{name}/scaling", limit=DECISIONS_SHOWN)
     session.output.result(scaling, why_text(scaling, datetime.now(UTC)))
-    if scaling.get("max_replicas") == 0:
-        session.output.note(f"To let one run: jig scale {name} --max 1")
+    note_bar(session, name, scaling)
+
+
+def note_bar(session: Session, name: str, bounds: Mapping[str, Any]) -> None:
+    """Say how to let a replica run, where none may."""
+    if bounds.get("max_replicas") == 0:
+        session.output.note(f"No replica may run. {to_let_one_run(name)}")
 
 
 def bounds_text(deployment: Mapping[str, Any]) -> str:

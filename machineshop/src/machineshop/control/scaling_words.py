@@ -45,9 +45,10 @@ def say(policy: Policy, signals: Signals, wish: Wish, reason: Reason, idle_secon
         Reason.LOWER_BOUND: f"{says}, but min_replicas is {policy.min_replicas}.",
         Reason.UPPER_BOUND: f"{asked}, but max_replicas is {policy.max_replicas}.",
         Reason.NOT_IDLE_YET: (
-            f"There has been nothing to do for {idle_seconds:.0f} s; after {policy.idle_seconds:g} s none is left."
+            f"There has been nothing to do for {idle_seconds:.0f} s; the last replica goes after "
+            f"{policy.idle_seconds:g} s."
         ),
-        Reason.IDLE: "There is nothing to do.",
+        Reason.IDLE: _say_idle(policy),
         Reason.STABILIZING: (
             f"{says}; fewer must have been enough for {policy.stabilization_seconds:g} s before there are fewer."
         ),
@@ -55,6 +56,12 @@ def say(policy: Policy, signals: Signals, wish: Wish, reason: Reason, idle_secon
         Reason.UNKNOWN: f"{says}: it stays as it is.",
     }
     return sentences[reason]
+
+
+def _say_idle(policy: Policy) -> str:
+    if policy.max_replicas == 0:
+        return "There is nothing to do, and no replica may run: max_replicas is 0."
+    return "There is nothing to do: the next job or request starts a replica."
 
 
 def _to_do(signals: Signals) -> str:

@@ -103,9 +103,17 @@ def _preload_status(record: Record, *, failed: bool) -> PreloadStatus | None:
     return PreloadStatus.FAILED if failed or record.phase is Phase.ENDED else PreloadStatus.IN_PROGRESS
 
 
+# What a replica does of which nothing else is said.
+_DOES = {
+    Phase.WAITING: "It is about to start.",
+    Phase.STARTING: "It is being started.",
+    Phase.EXITED: "It has ended, and is about to start again.",
+}
+
+
 def _message(record: Record) -> str | None:
     if record.phase is not Phase.WAITING or record.crashes < 2:
-        return record.message
+        return record.message or _DOES.get(record.phase)
     wait = f"{back_off_seconds(record.crashes):g} s"
     return f"It ended {record.crashes} times in a row, the next start is {wait} after the last. {record.message}"
 

@@ -165,7 +165,8 @@ def _check_memory(memory_gib: float) -> None:
 def _check_replicas(config: DeploymentConfig) -> None:
     if config.max_replicas is not None and config.max_replicas < config.min_replicas:
         raise InvalidRequest(
-            f"max_replicas ({config.max_replicas}) is below min_replicas ({config.min_replicas}).",
+            f"max_replicas ({config.max_replicas}) is below min_replicas ({config.min_replicas}): "
+            "raise the one or lower the other.",
             param="max_replicas",
         )
 

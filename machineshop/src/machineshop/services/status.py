@@ -64,7 +64,7 @@ def _what_is_missing(desired: int, current: list[Replica], ready: int, now: floa
     if waiting is None:
         return f"{count}; the next one is about to start."
     if waiting.status is ReplicaStatus.WAITING:
-        return f"{count}; {waiting.id} waits: {waiting.message or waiting.reason or 'it is about to start'}"
+        return f"{count}; {waiting.id} waits: {waiting.message or 'it is about to start.'}"
     running_seconds = now - (waiting.started_at or now)
     if running_seconds > SLOW_START_SECONDS:
         return (
