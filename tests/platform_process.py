@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 import httpx
 
 from migrated import migrated_sqlite
+from ports import reserve_port
 
 ROOT = Path(__file__).parent.parent
 BIN = Path(sys.executable).parent
@@ -25,7 +26,7 @@ T = TypeVar("T")
 
 
 class PlatformProcess:
-    """`machineshop serve` on a free port, with a data directory and a jig context of its own.
+    """`machineshop serve` on a port of its own, with a data directory and a jig context of its own.
 
     Args:
         folder: where everything of it lies.
@@ -42,7 +43,7 @@ class PlatformProcess:
             "JIG_CONTEXTS": str(folder / "contexts.json"),
             "NO_COLOR": "1",
         }
-        self.port = 0
+        self.port = reserve_port()
         self._process: subprocess.Popen[bytes] | None = None
 
     def make_database(self) -> None:
@@ -160,7 +161,6 @@ class PlatformProcess:
             healthy = httpx.get(f"{self.base_url}/health", timeout=5, verify=self.verify).status_code == 200
         except (OSError, KeyError, httpx.HTTPError):
             return False
-        self.port = int(self.base_url.rsplit(":", 1)[1])
         address = json.loads((self.data_dir / "server.json").read_text())
         return healthy and bool(address["pid"] == self.pid)
 

@@ -17,6 +17,7 @@ import pytest
 from botocore.config import Config
 
 from machineshop.config import StorageUrl
+from ports import reserve_port
 
 START_SECONDS = 60.0
 BUCKET = "the-bucket"
@@ -39,8 +40,7 @@ class ObjectStorage:
 
     def __init__(self, program: Path) -> None:
         self._program = program
-        with socket.create_server(("127.0.0.1", 0)) as probe:
-            self.port = probe.getsockname()[1]
+        self.port = reserve_port()
         self.endpoint = f"http://127.0.0.1:{self.port}"
         self.environment = {
             "AWS_ACCESS_KEY_ID": "AKIAIOSFODNN7EXAMPLE",

@@ -3,7 +3,6 @@
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import tempfile
 import time
@@ -12,6 +11,8 @@ from pathlib import Path
 
 import psycopg
 import pytest
+
+from ports import reserve_port
 
 START_SECONDS = 60.0
 
@@ -45,8 +46,7 @@ class PostgresCluster:
         self._folder = folder
         self._data = folder / "data"
         self._user = "postgres" if os.geteuid() == 0 else None
-        with socket.create_server(("127.0.0.1", 0)) as probe:
-            self.port = probe.getsockname()[1]
+        self.port = reserve_port()
         self._server: subprocess.Popen[bytes] | None = None
 
     @property

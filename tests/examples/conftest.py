@@ -5,7 +5,6 @@ import importlib
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -17,6 +16,8 @@ from typing import Any
 
 import httpx
 import pytest
+
+from ports import reserve_port
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 START_SECONDS = 60
@@ -78,7 +79,7 @@ class WorkerProcess:
 def serving(example: str, target: str, folder: Path) -> Iterator[WorkerProcess]:
     """Serve an example for the time of the block."""
     log = folder / "worker.log"
-    port = free_port()
+    port = reserve_port()
     command = [sys.executable, "-m", "sprocket", target, "--port", str(port)]
     with log.open("wb") as output:
         process = subprocess.Popen(
@@ -92,12 +93,6 @@ def serving(example: str, target: str, folder: Path) -> Iterator[WorkerProcess]:
         worker.client.close()
         process.kill()
         process.wait()
-
-
-def free_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return int(listener.getsockname()[1])
 
 
 def plain_environment() -> dict[str, str]:

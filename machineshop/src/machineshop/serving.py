@@ -18,6 +18,9 @@ async def answer(cycle: RequestResponseCycle, app: Any) -> None:
         await app(cycle.scope, cycle.receive, cycle.send)
         if cycle.response_complete or cycle.disconnected:
             return
+        if cycle.response_started:  # the gateway cuts short what a replica did, and has logged why
+            cycle.transport.close()
+            return
         log.error("http.unanswered method=%s path=%s", cycle.scope["method"], cycle.scope["path"])
         error = MachineshopError()
     except asyncio.CancelledError:

@@ -1,7 +1,6 @@
 """The gateway: which replica, which headers, and bytes that flow both ways through a real socket."""
 
 import asyncio
-import socket
 from collections.abc import AsyncIterator
 
 import aiohttp
@@ -11,6 +10,7 @@ from aiohttp import web
 from gateway.caller import PREFIX, Caller, recorder, replica, upstream
 from machineshop.gateway import headers
 from machineshop.gateway.balancer import choose
+from ports import reserve_port
 
 
 def test_the_replica_with_the_fewest_requests_is_chosen() -> None:
@@ -199,8 +199,7 @@ async def test_a_replica_that_is_gone_is_passed_over(caller: Caller) -> None:
     async def fine(_request: web.Request) -> web.Response:
         return web.json_response({"ok": True})
 
-    with socket.create_server(("127.0.0.1", 0)) as closed:
-        gone = closed.getsockname()[1]
+    gone = reserve_port()
     async with upstream(fine) as port:
         caller.serve(gone, port)
         async with caller.session.post("generate", json={"a": 1}) as answer:

@@ -1,7 +1,6 @@
 """Requests that no replica can take yet: they wait, in order, within bounds, and are answered either way."""
 
 import asyncio
-import socket
 import time
 from collections import Counter
 from collections.abc import AsyncIterator
@@ -14,6 +13,7 @@ from gateway.caller import Caller, upstream
 from machineshop.config import GatewayLimits
 from machineshop.models import Deployment
 from machineshop.services.deployments import DeploymentService
+from ports import reserve_port
 
 HELD = 20
 
@@ -167,8 +167,7 @@ async def test_an_idempotent_request_goes_to_another_replica_when_one_breaks_off
 
 
 async def test_a_request_waits_while_its_only_replica_is_started_again(caller: Caller) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as closed:
-        gone = closed.getsockname()[1]
+    gone = reserve_port()
     async with upstream(hello) as port, asyncio.timeout(30):
         caller.serve(gone)
         asking = asyncio.create_task(text_of(caller, "hello"))

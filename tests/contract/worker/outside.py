@@ -3,7 +3,6 @@
 import asyncio
 import os
 import signal
-import socket
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ import aiohttp
 from aiohttp import web
 
 from contract.worker.forms import HERE, Form
+from ports import reserve_port
 from sprocket.testing.fake_platform import FakePlatform
 from sprocket.testing.fake_queue import FakeJob, Update, fault
 
@@ -136,7 +136,7 @@ class Launcher:
 
     async def __call__(self, **env: str) -> Worker:
         """Start one; it need not be ready."""
-        port = free_port()
+        port = reserve_port()
         log = self._folder / f"worker-{len(self._workers)}.log"
         with log.open("wb") as file:
             process = await asyncio.create_subprocess_exec(
@@ -176,11 +176,3 @@ class Launcher:
             "TERMINATION_GRACE_PERIOD_SECONDS": "60",
             "WORLD_SIZE": "1",
         }
-
-
-def free_port() -> int:
-    """A port that nobody listens on."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
