@@ -13,7 +13,7 @@ from machineshop.app import Platform
 from machineshop.models import Claim, Deployment, Job, Worker
 from machineshop.services.queue import QueueService, Submission
 from machineshop.states import JobState, JobVerb
-from machineshop.store.attempts import Holder
+from machineshop.store.moves import Holder
 from machineshop.store.turns import Told, Update
 
 ADMIN_KEY = "a-key-that-only-tests-use"

@@ -17,9 +17,9 @@ from machineshop.ids import new_id
 from machineshop.models import Claim, FairKey, Job, Worker
 from machineshop.states import JobState, JobVerb
 from machineshop.store import claims, jobs, queues, turns
-from machineshop.store.attempts import Holder
 from machineshop.store.claims import Wanted
 from machineshop.store.engines import Engines
+from machineshop.store.moves import Holder
 from machineshop.store.schema import migrate
 from machineshop.store.turns import Update
 

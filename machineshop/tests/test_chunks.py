@@ -11,9 +11,9 @@ from machineshop.models import Claim
 from machineshop.services.queue import QueueService
 from machineshop.states import JobVerb
 from machineshop.store import chunks
-from machineshop.store.attempts import Holder
 from machineshop.store.chunks import Chunks
 from machineshop.store.database import Database
+from machineshop.store.moves import Holder
 
 
 async def claimed(jobs: Jobs) -> Claim:

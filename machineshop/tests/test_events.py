@@ -31,10 +31,10 @@ from machineshop.services.identity import IdentityService
 from machineshop.services.queue import QueueService
 from machineshop.states import TERMINAL_STATES, JobState, JobVerb
 from machineshop.store import deployments as store_deployments
-from machineshop.store.attempts import Holder
 from machineshop.store.chunks import Chunks
 from machineshop.store.database import Database
 from machineshop.store.jobs import JobFilter
+from machineshop.store.moves import Holder
 from machineshop.store.turns import Update
 from migrated import migrated_database
 

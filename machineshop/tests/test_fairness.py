@@ -14,7 +14,7 @@ from sqlalchemy import Connection
 from machineshop.ids import new_id
 from machineshop.models import FairKey, Job, Worker
 from machineshop.states import JobVerb
-from machineshop.store import attempts, claims, jobs, lines, places, queues, withdrawals
+from machineshop.store import claims, jobs, lines, losses, places, queues, withdrawals
 from machineshop.store.claims import Wanted
 from migrated import migrated_sqlite
 from queue_simulation import Key, Simulation, constant, exponential, make_deployment, pending_job, say, transaction
@@ -118,7 +118,7 @@ def test_what_ran_before_a_key_came_is_no_debt_to_it(conn: Connection, renews: b
     simulation = Simulation(conn, [late, Key("early", constant(1_000))], 16, renews=renews)
 
     def look() -> None:  # as the control loop does: for claims that nobody renews
-        attempts.reclaim(conn, simulation.deployment, simulation.now)
+        losses.reclaim(conn, simulation.deployment, simulation.now)
 
     simulation.every(5.0, look)
     simulation.run(2_000.0)
@@ -295,7 +295,7 @@ def walk(conn: Connection, steps: list[tuple[str, int]], cap: int | None) -> Non
             case "finish" | "release" if held:
                 say(conn, project, JobVerb(what), *held.pop(number % len(held)), now)
             case "lose" if held:
-                attempts.reclaim(conn, deployment, 2e9)
+                losses.reclaim(conn, deployment, 2e9)
                 held.clear()
             case "cancel":
                 _cancel_one(conn, deployment, number, now)

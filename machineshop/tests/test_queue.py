@@ -15,8 +15,8 @@ from machineshop.models import Claim, Worker
 from machineshop.services.queue import QueueService
 from machineshop.states import JobState, JobVerb
 from machineshop.store import jobs as store_jobs
-from machineshop.store.attempts import Holder
 from machineshop.store.database import Database
+from machineshop.store.moves import Holder
 from machineshop.store.tables import attempts
 from machineshop.store.turns import Update
 from machineshop.store.write import Write

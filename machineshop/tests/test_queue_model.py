@@ -28,11 +28,13 @@ from machineshop.errors import IdempotencyConflict, QueueFull, StaleAttempt
 from machineshop.ids import new_id
 from machineshop.models import Claim, FairKey, Job, Worker
 from machineshop.states import TERMINAL_STATES, JobState, JobVerb
-from machineshop.store import attempts, claims, jobs, queues, turns, withdrawals
-from machineshop.store.attempts import MAX_RELEASES, MAX_RETRIES, Holder
+from machineshop.store import claims, jobs, losses, queues, turns, withdrawals
+from machineshop.store.attempts import MAX_RELEASES
 from machineshop.store.claims import Wanted
 from machineshop.store.database import sqlite_url
 from machineshop.store.engines import Engines
+from machineshop.store.losses import MAX_RETRIES
+from machineshop.store.moves import Holder
 from machineshop.store.schema import migrate
 from machineshop.store.turns import Update
 
@@ -333,8 +335,8 @@ class QueueModel(RuleBasedStateMachine):
     @rule(seconds=st.sampled_from([1.0, 50.0, 91.0]))
     def let_time_pass(self, seconds: float) -> None:
         self.now += seconds
-        overdue = self._do(attempts.deployments_to_reclaim, self.now)
-        reclaimed = self._do(attempts.reclaim, self.deployment, self.now)
+        overdue = self._do(losses.deployments_to_reclaim, self.now)
+        reclaimed = self._do(losses.reclaim, self.deployment, self.now)
         missed = self._do(withdrawals.miss, self.deployment, self.now)
         ended = [job for job in self.jobs if self._reclaim(job)]
         assert (self.deployment in overdue) == bool(ended)
@@ -359,7 +361,7 @@ class QueueModel(RuleBasedStateMachine):
     @precondition(lambda self: self._running())
     @rule(replica=REPLICAS)
     def lose_replica(self, replica: str) -> None:
-        self._do(attempts.lose_replica, replica, self.now)
+        self._do(losses.lose_replica, replica, self.now)
         for job in self._running():
             if job.replica == replica:
                 job.lose()

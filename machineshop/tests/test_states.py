@@ -5,7 +5,8 @@ import pytest
 from factory import Jobs
 from machineshop.errors import Conflict, NotFound
 from machineshop.states import JOB_MOVES, TERMINAL_STATES, JobState, JobVerb, source, target
-from machineshop.store.attempts import MAX_RETRIES, Holder
+from machineshop.store.losses import MAX_RETRIES
+from machineshop.store.moves import Holder
 
 # Verbs that a worker says, with what it says.
 WORKER_VERBS = (JobVerb.RENEW, JobVerb.FINISH, JobVerb.FAIL, JobVerb.ABANDON, JobVerb.RELEASE)

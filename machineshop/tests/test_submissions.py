@@ -18,8 +18,8 @@ from machineshop.errors import (
 from machineshop.models import Include, Job
 from machineshop.services.queue import MAX_BATCH, PAYLOAD_LIMIT_BYTES
 from machineshop.states import JobState
-from machineshop.store.attempts import INFO_LIMIT_BYTES, Holder
 from machineshop.store.jobs import JobFilter
+from machineshop.store.moves import INFO_LIMIT_BYTES, Holder
 
 
 async def all_jobs(jobs: Jobs) -> list[Job]:

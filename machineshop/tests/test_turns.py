@@ -7,7 +7,7 @@ from factory import Clock, Jobs
 from machineshop.errors import StaleAttempt
 from machineshop.models import Claim, Worker
 from machineshop.states import JobState, JobVerb
-from machineshop.store.attempts import Holder
+from machineshop.store.moves import Holder
 from machineshop.store.turns import Update
 
 WORKER = Worker(hostname="one", claim_timeout_seconds=90, turn_id="turn-of-worker-one")

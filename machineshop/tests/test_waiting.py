@@ -36,8 +36,8 @@ from machineshop.services.webhooks import WebhookService
 from machineshop.states import DeploymentStatus, JobState
 from machineshop.store import jobs as store_jobs
 from machineshop.store import places
-from machineshop.store.attempts import Holder
 from machineshop.store.database import Database
+from machineshop.store.moves import Holder
 from machineshop.store.places import MAX_POSITION, Ahead, Pace
 from machineshop.store.statement import Statement
 from migrated import migrated_database, migrated_sqlite
@@ -304,7 +304,7 @@ def _last(conn: Connection, project: str, deployment: str, key: str, priority: i
     return job
 
 
-MODULES = ["attempts", "claims", "jobs", "lines", "places", "queues", "withdrawals"]
+MODULES = ["attempts", "charges", "claims", "jobs", "lines", "losses", "moves", "places", "queues", "withdrawals"]
 # Indexes of what is pending, running, overdue: small beside all the jobs that there have ever been.
 SMALL = {"ix_jobs_running", "ix_jobs_deadline", "ix_jobs_pending"}
 

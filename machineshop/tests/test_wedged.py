@@ -5,8 +5,8 @@ from machineshop.control.wedged import Wedged
 from machineshop.models import Worker
 from machineshop.services.deployments import DeploymentService
 from machineshop.states import JobVerb
-from machineshop.store.attempts import Holder
 from machineshop.store.database import Database
+from machineshop.store.moves import Holder
 
 REPLICA = Worker(hostname="h", replica_id="replica-1", claim_timeout_seconds=90)
 

@@ -10,8 +10,10 @@ from machineshop.control.reclaimer import Reclaimer
 from machineshop.errors import NotFound, StaleAttempt
 from machineshop.models import FairKey, Worker
 from machineshop.states import JobState
-from machineshop.store.attempts import MAX_RELEASES, MAX_RETRIES, Holder
+from machineshop.store.attempts import MAX_RELEASES
 from machineshop.store.jobs import JobFilter
+from machineshop.store.losses import MAX_RETRIES
+from machineshop.store.moves import Holder
 from machineshop.store.withdrawals import CHUNK
 
 REPLICA = Worker(hostname="one", replica_id="replica-1", claim_timeout_seconds=90)

@@ -31,8 +31,8 @@ from machineshop.services.volume_removal import VolumeRemoval
 from machineshop.services.volume_uploads import VolumeUploads
 from machineshop.services.volumes import VolumeService
 from machineshop.states import JobVerb
-from machineshop.store.attempts import Holder
 from machineshop.store.database import Database
+from machineshop.store.moves import Holder
 
 LIMIT_BYTES = 8 * 1024 * 1024
 CLAIM_SECONDS = 90

@@ -15,7 +15,7 @@ from machineshop.models import Claim, Deployment, Scope
 from machineshop.services.deployments import DeploymentService
 from machineshop.services.leftovers import LEFTOVER_SECONDS
 from machineshop.states import JobState, JobVerb
-from machineshop.store.attempts import MAX_RETRIES
+from machineshop.store.losses import MAX_RETRIES
 
 # What no database does in a way of its own.
 ON_ONE_DATABASE = pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)

@@ -31,8 +31,9 @@ from machineshop.services.files import FileService
 from machineshop.services.identity import IdentityService
 from machineshop.services.queue import QueueService
 from machineshop.states import JobVerb
-from machineshop.store.attempts import MAX_RETRIES, Holder
 from machineshop.store.database import Database, sqlite_url
+from machineshop.store.losses import MAX_RETRIES
+from machineshop.store.moves import Holder
 from machineshop.store.schema import migrate
 
 T = TypeVar("T")

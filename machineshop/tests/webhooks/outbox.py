@@ -7,8 +7,8 @@ from machineshop.models import Job
 from machineshop.services.signing import SigningService
 from machineshop.services.targets import Targets
 from machineshop.services.webhooks import WebhookService
-from machineshop.store.attempts import Holder
 from machineshop.store.database import Database
+from machineshop.store.moves import Holder
 from machineshop.store.webhooks import Webhook
 
 

@@ -24,8 +24,8 @@ from machineshop.services.targets import Targets
 from machineshop.states import JobState, WebhookState
 from machineshop.store import jobs as store_jobs
 from machineshop.store import webhooks as store
-from machineshop.store.attempts import Holder
 from machineshop.store.database import Database
+from machineshop.store.moves import Holder
 from machineshop.store.webhooks import WEBHOOKS, DueWebhook, WebhookKey
 from webhooks.outbox import Outbox
 from webhooks.receiver import Receiver, receiving

@@ -19,8 +19,8 @@ from machineshop.http import WORK_SCOPES, JsonResponse, json_response
 from machineshop.models import Claim, Deployment, Worker
 from machineshop.services.queue import MAX_BATCH, QueueService, check_object
 from machineshop.states import JobVerb
-from machineshop.store.attempts import INFO_LIMIT_BYTES, Holder
 from machineshop.store.chunks import Chunks
+from machineshop.store.moves import INFO_LIMIT_BYTES, Holder
 from machineshop.store.turns import Told, Update
 
 DEFAULT_POLL_SECONDS = 5.0

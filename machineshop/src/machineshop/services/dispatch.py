@@ -19,9 +19,9 @@ from machineshop.services.intake import BRIEF_JOBS, Intake
 from machineshop.services.waiters import Answer, Handed, Waiter, Waiters
 from machineshop.states import JobVerb
 from machineshop.store import claims, turns
-from machineshop.store.attempts import Holder
 from machineshop.store.claims import Wanted
 from machineshop.store.database import Database
+from machineshop.store.moves import Holder
 from machineshop.store.turns import Update
 
 # A claim that its worker never renews, of a worker that is no replica of ours: nobody else could tell that it is gone.

@@ -16,10 +16,10 @@ from machineshop.services.dispatch import Dispatcher
 from machineshop.services.intake import BRIEF_BYTES, BRIEF_JOBS
 from machineshop.services.waiters import Answer
 from machineshop.states import TERMINAL_STATES, JobState, JobVerb
-from machineshop.store import attempts, chunks, jobs, queues, turns, withdrawals
-from machineshop.store.attempts import INFO_LIMIT_BYTES, Holder
+from machineshop.store import chunks, jobs, losses, queues, turns, withdrawals
 from machineshop.store.database import Database
 from machineshop.store.jobs import JobFilter, Page
+from machineshop.store.moves import INFO_LIMIT_BYTES, Holder
 from machineshop.store.turns import Told, Turn, Update
 
 MAX_PRIORITY = 2**31 - 1
@@ -420,8 +420,8 @@ class QueueService:
     async def reclaim(self, now: float) -> frozenset[str]:
         """End what is overdue: claims, deadlines, cancels; returns the replicas that are to be replaced."""
         replicas: set[str] = set()
-        for deployment_id in await self._database.read(attempts.deployments_to_reclaim, now):
-            reclaimed = await self._database.write_in_queue(deployment_id, attempts.reclaim, deployment_id, now)
+        for deployment_id in await self._database.read(losses.deployments_to_reclaim, now):
+            reclaimed = await self._database.write_in_queue(deployment_id, losses.reclaim, deployment_id, now)
             await self._database.write_in_queue(deployment_id, withdrawals.miss, deployment_id, now)
             self._came_back(deployment_id, reclaimed.back + reclaimed.ended)
             replicas |= reclaimed.replicas
@@ -429,9 +429,9 @@ class QueueService:
 
     async def lose_replica(self, replica_id: str, how: str | None = None) -> None:
         """End the claims of a replica that is gone; `how` says in a few words how it ended."""
-        for deployment_id in await self._database.read(attempts.deployments_of_replica, replica_id):
+        for deployment_id in await self._database.read(losses.deployments_of_replica, replica_id):
             number = await self._database.write_in_queue(
-                deployment_id, attempts.lose_replica, replica_id, self._clock(), how
+                deployment_id, losses.lose_replica, replica_id, self._clock(), how
             )
             self._came_back(deployment_id, number)
 

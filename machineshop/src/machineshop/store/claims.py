@@ -8,7 +8,7 @@ from sqlalchemy import Connection
 
 from machineshop.models import Claim, Job, Worker
 from machineshop.states import JobVerb, source, target
-from machineshop.store import attempts, jobs, lines, queues
+from machineshop.store import jobs, lines, losses, queues
 from machineshop.store.job_rows import COLUMNS, NEXT_CHANGE, job_of
 from machineshop.store.lines import Line, LineKey
 from machineshop.store.statement import Statement
@@ -46,7 +46,7 @@ def claim(conn: Connection, deployment_id: str, wanted: Wanted) -> list[Claim]:
         return held
     worker = wanted.worker
     if worker.replica_id is not None and worker.claim_timeout_seconds is None:
-        attempts.lose_held_unrenewed(conn, worker, wanted.now)
+        losses.lose_held_unrenewed(conn, worker, wanted.now)
     claims: list[Claim] = []
     size = 0
     mean_seconds: float | None = None
@@ -89,7 +89,7 @@ def _in_time(conn: Connection, taken: list[Claim], now: float) -> list[Claim]:
     late = [claim for claim in taken if claim.job.deadline_at is not None and claim.job.deadline_at <= now]
     if not late:
         return taken
-    attempts.overrun(conn, late, now)
+    losses.overrun(conn, late, now)
     return [claim for claim in taken if claim not in late]
 
 

@@ -7,9 +7,9 @@ from sqlalchemy import Connection
 
 from machineshop.states import JobVerb, source, target
 from machineshop.store import files
-from machineshop.store.attempts import Holder
 from machineshop.store.ends import Ends, Moved
 from machineshop.store.job_rows import NEXT_CHANGE, encode
+from machineshop.store.moves import Holder
 from machineshop.store.statement import Statement
 
 

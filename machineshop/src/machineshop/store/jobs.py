@@ -1,4 +1,4 @@
-"""Jobs: adding them and reading them. `claims`, `attempts` and `withdrawals` move them."""
+"""Jobs: adding them and reading them. `claims`, `attempts`, `losses` and `withdrawals` move them."""
 
 from collections import Counter
 from collections.abc import Sequence

@@ -9,11 +9,11 @@ from machineshop.errors import MachineshopError
 from machineshop.models import Claim
 from machineshop.states import JobVerb
 from machineshop.store import attempts, claims
-from machineshop.store.attempts import Holder
 from machineshop.store.chunks import Chunks
 from machineshop.store.claims import Wanted
 from machineshop.store.ends import Ends
 from machineshop.store.finishing import Result, finish_together
+from machineshop.store.moves import Holder
 
 # Fewer are as quick one by one.
 MIN_TOGETHER = 3

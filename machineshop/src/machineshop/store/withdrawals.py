@@ -6,7 +6,7 @@ from typing import Any
 from sqlalchemy import Connection
 
 from machineshop.states import JobVerb, source, target
-from machineshop.store import attempts, lines, queues, webhooks
+from machineshop.store import lines, losses, queues, webhooks
 from machineshop.store.job_rows import NEXT_CHANGE, decode, encode
 from machineshop.store.lines import LineKey
 from machineshop.store.statement import Statement
@@ -51,7 +51,7 @@ def miss(conn: Connection, deployment_id: str, now: float) -> int:
 
 def end_all(conn: Connection, deployment_id: str, now: float) -> bool:
     """End what is left of the jobs of a deployment that is gone; whether there may be more."""
-    attempts.end_all(conn, deployment_id, now)
+    losses.end_all(conn, deployment_id, now)
     return clear(conn, deployment_id, None, now) > 0
 
 
