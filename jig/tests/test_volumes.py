@@ -12,6 +12,7 @@ from fake_platform import FakePlatform
 from jig_process import Jig, finish, wait_until
 
 from jig.units import size
+from jig.volumes.s3 import progress_line
 
 MIB = 1024 * 1024
 # What goes alone.
@@ -367,6 +368,12 @@ def test_what_is_in_s3_is_fetched_by_the_platform(jig: Jig, platform: FakePlatfo
     assert finished.code == 0, finished.err
     assert finished.out == "words has version 1.\n"
     assert "syncing, 1 file, 7 B" in finished.err
+
+
+def test_a_fetch_that_takes_long_says_what_the_platform_says_of_it() -> None:
+    content = {"files_count": 2, "size": 3 << 20}
+    volume = {"status": "syncing", "status_message": "Being copied: 9 files, 40.0 MiB in all.", "content": content}
+    assert progress_line(volume) == "syncing, 2 files, 3.0 MiB: Being copied: 9 files, 40.0 MiB in all."
 
 
 def test_a_fetch_that_fails_says_why(jig: Jig, platform: FakePlatform) -> None:

@@ -3,6 +3,7 @@
 import asyncio
 import ipaddress
 import json
+import threading
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -78,6 +79,28 @@ async def test_a_version_may_come_from_elsewhere_and_the_next_one_not(elsewhere:
     assert files_of(await elsewhere.pass_until("ready")) == {"a": 6}
     assert files_of(await elsewhere.team.update("weights", 2, b=b"mine again")) == {"b": 10}
     assert await elsewhere.team.read("weights/1/draft") is None
+
+
+async def test_it_is_said_how_much_there_is_to_copy_until_it_is_there(
+    elsewhere: Elsewhere, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    elsewhere.put(a=b"x" * 1024 * 1024, b=b"x" * 512 * 1024)
+    await elsewhere.give_keys()
+    await elsewhere.create()
+    open_object, go_on = S3Origin.open, threading.Event()
+
+    def open_later(self: S3Origin, found: Any) -> Any:
+        assert go_on.wait(60)
+        return open_object(self, found)
+
+    monkeypatch.setattr(S3Origin, "open", open_later)
+    await elsewhere.sync.run_once(elsewhere.clock.now)
+    async with asyncio.timeout(60):
+        while not (seen := await elsewhere.team.describe())["status_message"]:
+            await asyncio.sleep(0.01)
+    go_on.set()
+    assert (seen["status"], seen["status_message"]) == ("syncing", "Being copied: 2 files, 1.5 MiB in all.")
+    assert (await elsewhere.pass_until("ready"))["status_message"] == ""
 
 
 async def test_what_was_cut_off_goes_on_with_what_is_missing(

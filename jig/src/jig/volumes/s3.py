@@ -46,8 +46,9 @@ def follow(client: Client, output: Output, name: str, version: int) -> dict[str,
 
 
 def progress_line(volume: remote.Volume) -> str:
-    """What is there so far: `syncing, 12 files, 3.4 GiB`."""
+    """What is there so far, and what the platform says of it: `syncing, 12 files, 3.4 GiB: Others wait ...`."""
     content = volume.get("content") or {}
     files_count, size_bytes = content.get("files_count") or 0, content.get("size") or 0
     fetched = f", {count(files_count, 'file')}, {size(size_bytes)}" if files_count else ""
-    return f"{volume['status']}{fetched}"
+    said = f": {volume['status_message']}" if volume.get("status_message") else ""
+    return f"{volume['status']}{fetched}{said}"

@@ -10,11 +10,12 @@ import contextlib
 import itertools
 import logging
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 
 from machineshop.blobs.base import BlobStore
 from machineshop.blobs.origin import Origin, OriginObject, OriginTrouble, tag_of
+from machineshop.config import MIB
 from machineshop.control.copies import Copy, Key, Tries
 from machineshop.control.origin_calls import OriginCalls
 from machineshop.control.sync_turns import (
@@ -47,6 +48,8 @@ LISTING_SECONDS = 1800.0
 # Those with no more than markers of folders, or with what an earlier one had. As many as the largest volume has.
 MAX_BARREN_PAGES = 200
 TURN_OVER = "Others wait to be copied: it goes on with what is missing when it is its turn again."
+
+BEING_COPIED = "Being copied:"
 
 # Opens the origin of a version of a project.
 Opener = Callable[[str, VolumeOrigin], Awaitable[Origin]]
@@ -141,7 +144,7 @@ class VolumeSync:
             key, copy = copies[at]
             copy.give_way(now)
             log.info("volumes.sync_gives_way volume_id=%s version=%d", *key)
-            await self._database.write(volumes.note_trouble, *key, TURN_OVER)
+            await self._database.write(volumes.note, *key, TURN_OVER)
 
     def _begin(self, key: Key, volume: Volume, version: VolumeVersion, now: float) -> None:
         task = asyncio.create_task(self._sync(key, volume, version), name=f"sync-{volume.name}-{version.number}")
@@ -173,11 +176,11 @@ class VolumeSync:
             if not await self._database.write(volumes.move, *key, VolumeState.SYNCING, now):
                 return
             log.info("volumes.sync_begun volume_id=%s version=%d uri=%s", *key, version.origin.uri)
-        elif version.message == TURN_OVER:
-            await self._database.write(volumes.note_trouble, *key, "")
         origin = OriginCalls(await self._open_origin(volume.project_id, version.origin), self._threads)
         try:
             wanted = await self._listed(origin, volume, version)
+            if version.message in ("", TURN_OVER) or version.message.startswith(BEING_COPIED):  # trouble stays said
+                await self._database.write(volumes.note, *key, in_all(wanted))
             todo = await self._unchanged.missing(volume, version, wanted)
             is_done = await self._copy_all(key, origin, volume, todo)
         finally:
@@ -265,9 +268,15 @@ class VolumeSync:
             done = self._database.write(volumes.move, *key, VolumeState.FAILED, now, message)
         else:
             text = f"{message} It is tried again ({tries.count} of {MAX_TRIES} tries)."
-            done = self._database.write(volumes.note_trouble, *key, text)
+            done = self._database.write(volumes.note, *key, text)
         with contextlib.suppress(Unavailable):  # then it is tried, and fails, again
             await done
+
+
+def in_all(wanted: Mapping[str, Wanted]) -> str:
+    """How much a version is to have, beside which what it has so far says how far its copy is."""
+    size = sum(each.found.size for each in wanted.values())
+    return f"{BEING_COPIED} {len(wanted):,} {'file' if len(wanted) == 1 else 'files'}, {size / MIB:,.1f} MiB in all."
 
 
 def _shown(message: str) -> str:

@@ -264,8 +264,8 @@ def move(conn: Connection, volume_id: str, number: int, target: VolumeState, now
     return conn.execute(volume_versions.update().where(copied_one).values(**values)).rowcount == 1
 
 
-def note_trouble(conn: Connection, volume_id: str, number: int, message: str) -> bool:
-    """Say what hinders a version that is being copied; False where it is not any more."""
+def note(conn: Connection, volume_id: str, number: int, message: str) -> bool:
+    """Say how a version stands that is being copied, or what hinders it; False where it is not copied any more."""
     syncing = and_(_is(volume_id, number), volume_versions.c.state == str(VolumeState.SYNCING))
     return conn.execute(volume_versions.update().where(syncing).values(message=message)).rowcount == 1
 
