@@ -157,9 +157,9 @@ async def test_many_long_lines_leave_the_loop_to_others(session: aiohttp.ClientS
     async with asyncio.timeout(60):
         reading = asyncio.create_task(read())
         while not reading.done():
-            began = time.monotonic()
+            began = time.process_time()  # whatever others do on this machine meanwhile
             await asyncio.sleep(0.001)
-            longest = max(longest, time.monotonic() - began)
+            longest = max(longest, time.process_time() - began)
         size = await reading
     assert size > 6 * 2_000 * 10_000
     assert longest < 0.5

@@ -251,9 +251,9 @@ def test_a_forecast_for_many_workers_and_a_long_line_is_quick_and_right() -> Non
     dice = random.Random(1)
     durations = [dice.uniform(5, 15) for _ in range(50)]
     workers = Workers(number=2_000, ages_seconds=tuple(dice.uniform(0, 5) for _ in range(2_000)))
-    began = time.perf_counter()
+    began = time.process_time()
     wait = forecast(durations, workers, 9_999)
-    assert time.perf_counter() - began < 0.5
+    assert time.process_time() - began < 0.5
     assert wait is not None
     assert wait.likely_seconds == pytest.approx(9_999 * 10 / 2_000, rel=0.2)
 

