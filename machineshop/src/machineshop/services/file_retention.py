@@ -39,6 +39,8 @@ class FileRetention:
                 keys = await self._database.write(store.remove_aged, names, before)
                 await self._leftovers.discard(keys)
                 removed += len(keys)
+                if not keys:  # all of them were just uploaded anew: the next pass sees
+                    break
         if removed:
             log.info("files.expired removed=%d", removed)
         return removed
