@@ -26,6 +26,7 @@ from machineshop.services.deployments import DeploymentService
 from machineshop.services.identity import IdentityService
 from machineshop.services.queue import QueueService
 from machineshop.services.traffic import Traffic
+from machineshop.services.upkeep import QueueUpkeep
 from machineshop.store.database import Database, sqlite_url
 from machineshop.store.schema import migrate
 
@@ -100,13 +101,14 @@ async def loops(folder: Path, deployments: int, replicas: int) -> dict[str, floa
     identity, traffic = IdentityService(database), Traffic()
     service = DeploymentService(database, AnyArtifact(), lambda: Capacity(64, 256, 0), frozenset(ArtifactKind))
     queue = QueueService(database, service)
+    upkeep = QueueUpkeep(database, queue.dispatcher, queue.changes)
     runtime = FakeRuntime(Watcher(identity))
     await runtime.start()
     project = (await identity.ensure_admin(KEY)).project.id
     each = replicas // deployments
     await _create(service, project, deployments, each)
     passes: dict[str, Callable[[], Awaitable[Any]]] = {
-        "reconcile": lambda: Reconciler(database, runtime, queue, traffic, AnyArtifact()).run_once(time.time()),
+        "reconcile": lambda: Reconciler(database, runtime, upkeep, traffic, AnyArtifact()).run_once(time.time()),
         "settle": lambda: Rollouts(database, runtime, service).run_once(time.time()),
     }
     scaler = Scaler(database, runtime, traffic, Scraper())

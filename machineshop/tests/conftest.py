@@ -9,7 +9,7 @@ from pathlib import Path
 import botocore.session
 import pytest
 
-from factory import ADMIN_KEY, AnyArtifact, Clock, Jobs
+from factory import ADMIN_KEY, AnyArtifact, Clock, Jobs, upkeep_of
 from files.shop import Shop, open_shop
 from machineshop.app import Platform
 from machineshop.blobs import Storage
@@ -23,6 +23,7 @@ from machineshop.services.keyring import KeyRing
 from machineshop.services.leftovers import Leftovers
 from machineshop.services.queue import QueueService
 from machineshop.services.secrets import SecretService
+from machineshop.services.upkeep import QueueUpkeep
 from machineshop.services.volumes import VolumeService
 from machineshop.store.database import Database
 from migrated import migrated_database, migrated_sqlite
@@ -102,6 +103,11 @@ async def queue(database: Database, deployments: DeploymentService, clock: Clock
     service = QueueService(database, deployments, clock)
     yield service
     service.close()
+
+
+@pytest.fixture
+def upkeep(queue: QueueService) -> QueueUpkeep:
+    return upkeep_of(queue)
 
 
 @pytest.fixture

@@ -11,7 +11,9 @@ import msgspec
 
 from machineshop.app import Platform
 from machineshop.models import Claim, Deployment, Job, Worker
-from machineshop.services.queue import QueueService, Submission
+from machineshop.services.queue import QueueService
+from machineshop.services.submissions import Submission
+from machineshop.services.upkeep import QueueUpkeep
 from machineshop.states import JobState, JobVerb
 from machineshop.store.moves import Holder
 from machineshop.store.turns import Told, Update
@@ -47,11 +49,17 @@ async def never_disconnected() -> None:
     await asyncio.Event().wait()
 
 
+def upkeep_of(queue: QueueService) -> QueueUpkeep:
+    """What the control loops have for the same queue."""
+    return QueueUpkeep(queue._database, queue.dispatcher, queue.changes, queue._clock)
+
+
 class Jobs:
     """Makes valid jobs in any state, by the ways in which they get there."""
 
     def __init__(self, queue: QueueService, deployment: Deployment) -> None:
         self.queue = queue
+        self.upkeep = upkeep_of(queue)
         self.deployment = deployment
         self.project_id = deployment.project_id
         self._numbers = itertools.count()

@@ -8,7 +8,6 @@ import pytest
 from factory import Clock, Jobs
 from machineshop.errors import PayloadTooLarge, StaleAttempt
 from machineshop.models import Claim
-from machineshop.services.queue import QueueService
 from machineshop.states import JobVerb
 from machineshop.store import chunks
 from machineshop.store.chunks import Chunks
@@ -63,7 +62,7 @@ async def test_a_stale_attempt_gives_nothing_and_a_new_one_begins_anew(jobs: Job
     lost = await claimed(jobs)
     await give(jobs, lost, 0, "old", "old too")
     clock.now += 91
-    await jobs.queue.reclaim(clock.now)
+    await jobs.upkeep.reclaim(clock.now)
     assert await given(jobs, lost.job.id) == []
     again = await jobs.claim()
     assert again is not None
@@ -102,15 +101,13 @@ async def test_reading_goes_on_anywhere_and_in_steps(
     assert await given(jobs, claim.job.id) == list(range(30))
 
 
-async def test_what_nobody_reads_any_longer_is_removed(
-    jobs: Jobs, queue: QueueService, database: Database, clock: Clock
-) -> None:
+async def test_what_nobody_reads_any_longer_is_removed(jobs: Jobs, database: Database, clock: Clock) -> None:
     running, done = await claimed(jobs), await claimed(jobs)
     for claim in (running, done):
         for number in range(3):
             await give(jobs, claim, number, number)
     await jobs.finish(done.job.id, Holder(token=done.token))
     assert await rows(database) == 6
-    await queue.clean(clock.now)
+    await jobs.upkeep.clean(clock.now)
     assert await rows(database) == 3
     assert await given(jobs, running.job.id) == [0, 1, 2]

@@ -10,6 +10,7 @@ from machineshop.errors import StoreUnavailable
 from machineshop.ids import new_id
 from machineshop.services.news import News
 from machineshop.services.queue import QueueService
+from machineshop.services.submissions import new_job
 from machineshop.store import jobs as store
 
 
@@ -18,7 +19,7 @@ async def test_a_job_of_another_server_goes_to_a_worker_that_waits_here(queue: Q
     news.start()
     polling = asyncio.ensure_future(queue.retrieve(jobs.deployment, WORKER, 20, never_disconnected))
     await eventually(jobs.polls)
-    job = queue._job(jobs.deployment, jobs.submission(), new_id(), time.time())
+    job = new_job(jobs.deployment, jobs.submission(), new_id(), time.time())
     # As another server stores it: nobody here is told.
     await queue._database.write_in_queue(jobs.deployment.id, store.insert, [job])
     assert not polling.done()
@@ -33,7 +34,7 @@ async def test_after_a_gap_everybody_who_waits_is_served(queue: QueueService, jo
     news.start()
     polling = asyncio.ensure_future(queue.retrieve(jobs.deployment, WORKER, 20, never_disconnected))
     await eventually(jobs.polls)
-    job = queue._job(jobs.deployment, jobs.submission(), new_id(), time.time())
+    job = new_job(jobs.deployment, jobs.submission(), new_id(), time.time())
     with queue.changes.followed(jobs.deployment.id) as changed:
         await queue._database.write_in_queue(jobs.deployment.id, store.insert, [job])
         news.missed()

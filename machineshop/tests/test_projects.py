@@ -13,9 +13,10 @@ from machineshop.models import Identity, Scope
 from machineshop.services.deployments import DeploymentService
 from machineshop.services.identity import IdentityService
 from machineshop.services.projects import ProjectService
-from machineshop.services.queue import QueueService, Submission
+from machineshop.services.queue import QueueService
 from machineshop.services.secret_rules import SecretFields
 from machineshop.services.secrets import SecretService
+from machineshop.services.submissions import Submission
 from machineshop.store.database import Database
 
 RUNS = {"image": "registry/ns/hello@sha256:1", "gpu_type": "none"}

@@ -205,7 +205,7 @@ async def test_a_job_that_is_claimed_at_the_second_try_in_the_place_of_another_i
 async def test_a_stale_attempt_changes_nothing(jobs: Jobs, clock: Clock) -> None:
     stale = await jobs.running(REPLICA_1)
     clock.now += 91
-    await jobs.queue.reclaim(clock.now)
+    await jobs.upkeep.reclaim(clock.now)
     fresh = await jobs.claim(REPLICA_2)
     assert fresh is not None
     assert fresh.job.attempt == 2
@@ -232,7 +232,7 @@ async def test_renewals_extend_the_claim_and_merge_info(jobs: Jobs, clock: Clock
     clock.now += 60
     await jobs.renew(claim.job.id, holder, step=1, kept=True)
     clock.now += 60
-    await jobs.queue.reclaim(clock.now)
+    await jobs.upkeep.reclaim(clock.now)
     await jobs.renew(claim.job.id, holder, step=2)
     job = await jobs.get(claim.job.id)
     assert job.state is JobState.RUNNING
@@ -274,9 +274,9 @@ async def test_results_that_come_together_bring_their_info(jobs: Jobs) -> None:
 async def test_a_claim_without_a_time_out_is_held_until_its_replica_is_gone(jobs: Jobs, clock: Clock) -> None:
     claim = await jobs.running(Worker(hostname="one", replica_id="replica-1"))
     clock.now += 30 * 24 * 3600
-    await jobs.queue.reclaim(clock.now)
+    await jobs.upkeep.reclaim(clock.now)
     assert (await jobs.get(claim.job.id)).state is JobState.RUNNING
-    await jobs.queue.lose_replica("replica-1")
+    await jobs.upkeep.lose_replica("replica-1")
     job = await jobs.get(claim.job.id)
     assert (job.state, job.retries) == (JobState.PENDING, 1)
 
@@ -285,7 +285,7 @@ async def test_a_job_that_is_given_up_says_how_its_last_worker_ended(jobs: Jobs)
     job = await jobs.pending()
     for _ in range(4):
         await jobs.claim(REPLICA_1)
-        await jobs.queue.lose_replica("replica-1", "signal SIGSEGV")
+        await jobs.upkeep.lose_replica("replica-1", "signal SIGSEGV")
     given_up = await jobs.get(job.id)
     assert given_up.state is JobState.FAILED
     assert "its replica ended in the middle of it (signal SIGSEGV)" in given_up.info["error"]
@@ -293,11 +293,11 @@ async def test_a_job_that_is_given_up_says_how_its_last_worker_ended(jobs: Jobs)
 
 async def test_whether_a_replica_has_worked_since_is_known_from_its_jobs(jobs: Jobs, clock: Clock) -> None:
     began, claim = clock.now, await jobs.running(REPLICA_1)
-    assert not await jobs.queue.has_worked(jobs.deployment.id, "replica-1", began)
+    assert not await jobs.upkeep.has_worked(jobs.deployment.id, "replica-1", began)
     await jobs.finish(claim.job.id, Holder(token=claim.token))
-    assert await jobs.queue.has_worked(jobs.deployment.id, "replica-1", began)
-    assert not await jobs.queue.has_worked(jobs.deployment.id, "replica-2", began)
-    assert not await jobs.queue.has_worked(jobs.deployment.id, "replica-1", clock.now + 1)
+    assert await jobs.upkeep.has_worked(jobs.deployment.id, "replica-1", began)
+    assert not await jobs.upkeep.has_worked(jobs.deployment.id, "replica-2", began)
+    assert not await jobs.upkeep.has_worked(jobs.deployment.id, "replica-1", clock.now + 1)
 
 
 async def test_a_replica_that_is_about_to_leave_is_handed_no_job(jobs: Jobs) -> None:
@@ -319,8 +319,8 @@ async def test_a_replica_that_is_about_to_leave_is_handed_no_job(jobs: Jobs) -> 
 
 async def test_a_lost_replica_frees_only_what_it_held(jobs: Jobs) -> None:
     mine, other = await jobs.running(REPLICA_1), await jobs.running(REPLICA_2)
-    assert await jobs.queue.busy_replicas() == {"replica-1", "replica-2"}
-    await jobs.queue.lose_replica("replica-1")
+    assert await jobs.upkeep.busy_replicas() == {"replica-1", "replica-2"}
+    await jobs.upkeep.lose_replica("replica-1")
     assert (await jobs.get(mine.job.id)).state is JobState.PENDING
     assert (await jobs.get(other.job.id)).state is JobState.RUNNING
 
@@ -347,7 +347,7 @@ async def test_a_cancel_reaches_the_worker_with_its_next_renewal(jobs: Jobs) -> 
 async def test_a_lost_job_whose_cancel_was_asked_for_is_canceled(jobs: Jobs) -> None:
     claim = await jobs.running(REPLICA_1)
     await jobs.queue.cancel(jobs.project_id, "hello", claim.job.id)
-    await jobs.queue.lose_replica("replica-1")
+    await jobs.upkeep.lose_replica("replica-1")
     assert (await jobs.get(claim.job.id)).state is JobState.CANCELED
 
 
@@ -376,7 +376,7 @@ async def test_a_payload_that_is_no_object_is_refused(jobs: Jobs, payload: bytes
 
 async def test_every_claim_leaves_an_attempt_with_its_outcome(jobs: Jobs, database: Database) -> None:
     claim = await jobs.running(REPLICA_1)
-    await jobs.queue.lose_replica("replica-1")
+    await jobs.upkeep.lose_replica("replica-1")
     again = await jobs.claim(REPLICA_2)
     assert again is not None
     await jobs.finish(again.job.id, Holder(token=again.token), RESULT)
@@ -411,9 +411,9 @@ async def test_no_job_of_a_deleted_deployment_goes_back_to_its_queue(
     released, lost, expired = [await jobs.running(worker) for worker in (WORKER, REPLICA_1, REPLICA_2)]
     await queue._deployments.delete(jobs.project_id, "hello")
     await jobs.release(released.job.id, Holder(token=released.token))
-    await queue.lose_replica("replica-1")
+    await jobs.upkeep.lose_replica("replica-1")
     clock.now += 91
-    await queue.reclaim(clock.now)
+    await jobs.upkeep.reclaim(clock.now)
     assert (await jobs.get(released.job.id)).state is JobState.CANCELED
     for claim in (lost, expired):
         job = await jobs.get(claim.job.id)
@@ -421,9 +421,7 @@ async def test_no_job_of_a_deleted_deployment_goes_back_to_its_queue(
         assert "its deployment was deleted" in job.info["error"]
 
 
-async def test_jobs_left_in_a_deleted_deployment_are_found_and_ended(
-    jobs: Jobs, queue: QueueService, database: Database
-) -> None:
+async def test_jobs_left_in_a_deleted_deployment_are_found_and_ended(jobs: Jobs, database: Database) -> None:
     pending, running = await jobs.pending(), None
     running = await jobs.claim()
     assert running is not None
@@ -434,7 +432,7 @@ async def test_jobs_left_in_a_deleted_deployment_are_found_and_ended(
         )  # as an older version left it
     )
     assert await database.read(store_jobs.deleted_deployments_with_jobs) == [(jobs.project_id, jobs.deployment.id)]
-    await queue.end_all(jobs.deployment.id)
+    await jobs.upkeep.end_all(jobs.deployment.id)
     assert (await jobs.get(pending.id)).state is JobState.CANCELED
     assert (await jobs.get(running.job.id)).state is JobState.FAILED
     assert await database.read(store_jobs.deleted_deployments_with_jobs) == []

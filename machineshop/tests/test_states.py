@@ -56,7 +56,7 @@ async def test_claim_takes_only_pending_jobs(jobs: Jobs, state: JobState) -> Non
 async def test_expiry_moves_only_running_jobs(jobs: Jobs, state: JobState) -> None:
     job_id, _ = await jobs.in_state(state)
     before = await jobs.get(job_id)
-    await jobs.queue.reclaim(before.created_at + 91)
+    await jobs.upkeep.reclaim(before.created_at + 91)
     after = await jobs.get(job_id)
     if state is JobState.RUNNING:
         assert after.state is target(JobVerb.LOSE)
@@ -68,10 +68,10 @@ async def test_expiry_moves_only_running_jobs(jobs: Jobs, state: JobState) -> No
 async def test_a_job_whose_worker_is_lost_too_often_is_given_up(jobs: Jobs) -> None:
     job_id = (await jobs.running()).job.id
     for lost in range(1, MAX_RETRIES + 1):
-        await jobs.queue.reclaim((await jobs.get(job_id)).created_at + 91)
+        await jobs.upkeep.reclaim((await jobs.get(job_id)).created_at + 91)
         assert (await jobs.get(job_id)).retries == lost
         assert await jobs.claim() is not None
-    await jobs.queue.reclaim((await jobs.get(job_id)).created_at + 91)
+    await jobs.upkeep.reclaim((await jobs.get(job_id)).created_at + 91)
     job = await jobs.get(job_id)
     assert job.state is target(JobVerb.GIVE_UP)
     assert "attempt 4" in job.info["error"]

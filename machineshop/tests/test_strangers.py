@@ -15,9 +15,9 @@ from machineshop.models import Identity, Worker
 from machineshop.runtime.base import ReplicaStatus
 from machineshop.runtime.fake import Behaviour, FakeRuntime
 from machineshop.services.identity import IdentityService
-from machineshop.services.queue import QueueService
 from machineshop.services.secrets import SecretService
 from machineshop.services.traffic import Traffic
+from machineshop.services.upkeep import QueueUpkeep
 from machineshop.states import JobState
 
 
@@ -38,8 +38,8 @@ def tenure() -> Tenure:
 
 
 @pytest.fixture
-def watcher(identity: IdentityService, queue: QueueService, secrets: SecretService, tenure: Tenure) -> PlatformWatcher:
-    return PlatformWatcher(identity, queue, secrets, tenure, Traffic())
+def watcher(identity: IdentityService, upkeep: QueueUpkeep, secrets: SecretService, tenure: Tenure) -> PlatformWatcher:
+    return PlatformWatcher(identity, upkeep, secrets, tenure, Traffic())
 
 
 @pytest.fixture
@@ -53,9 +53,9 @@ async def runtime(watcher: PlatformWatcher) -> AsyncIterator[FakeRuntime]:
 
 @pytest.fixture
 def strangers(
-    tenure: Tenure, identity: IdentityService, queue: QueueService, runtime: FakeRuntime, watcher: PlatformWatcher
+    tenure: Tenure, identity: IdentityService, upkeep: QueueUpkeep, runtime: FakeRuntime, watcher: PlatformWatcher
 ) -> Strangers:
-    return Strangers(tenure, identity, queue, runtime, watcher)
+    return Strangers(tenure, identity, upkeep, runtime, watcher)
 
 
 async def ready(runtime: FakeRuntime) -> str:

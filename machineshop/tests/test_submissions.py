@@ -16,7 +16,8 @@ from machineshop.errors import (
     QueueFull,
 )
 from machineshop.models import Include, Job
-from machineshop.services.queue import MAX_BATCH, PAYLOAD_LIMIT_BYTES
+from machineshop.services.queue import MAX_BATCH
+from machineshop.services.submissions import PAYLOAD_LIMIT_BYTES
 from machineshop.states import JobState
 from machineshop.store.jobs import JobFilter
 from machineshop.store.moves import INFO_LIMIT_BYTES, Holder

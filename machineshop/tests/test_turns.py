@@ -29,7 +29,7 @@ async def test_a_claim_that_was_not_answered_is_made_again(jobs: Jobs, clock: Cl
     assert [claim.job.attempt for claim in found] == [1, 1]
 
     clock.now += 60
-    await jobs.queue.reclaim(clock.now)
+    await jobs.upkeep.reclaim(clock.now)
     assert (await jobs.get(first.id)).state is JobState.RUNNING, "it holds from now on"
     assert ids(await jobs.claim_many(2, AGAIN)) == ids(lost), "also where that answer was lost"
     other = msgspec.structs.replace(WORKER, turn_id="another-turn-of-worker-one")
@@ -53,7 +53,7 @@ async def test_a_claim_that_ran_out_is_another_attempt_for_whoever_makes_it_unde
     await jobs.pending()
     (late,) = await jobs.claim_many(1, WORKER)
     clock.now += 91
-    await jobs.queue.reclaim(clock.now)
+    await jobs.upkeep.reclaim(clock.now)
     (found,) = await jobs.claim_many(1, WORKER)
     assert (found.job.id, found.job.attempt) == (late.job.id, 2)
     with pytest.raises(StaleAttempt):

@@ -25,7 +25,7 @@ async def test_a_job_without_progress_for_too_long_has_its_replica_restarted(
     database: Database, deployments: DeploymentService, jobs: Jobs, clock: Clock
 ) -> None:
     restarts = Restarts()
-    wedged = Wedged(database, jobs.queue, restarts)
+    wedged = Wedged(database, jobs.upkeep, restarts)
     claim = await jobs.running(REPLICA)
     holder = Holder(token=claim.token)
     await jobs.say(JobVerb.RENEW, claim.job.id, holder, progress_at=clock.now)
@@ -45,4 +45,4 @@ async def test_a_worker_that_says_nothing_of_progress_is_let_be(
 ) -> None:
     await deployments.update(jobs.deployment.project_id, "hello", {"progress_timeout_seconds": 60})
     await jobs.running(REPLICA)
-    assert await Wedged(database, jobs.queue, Restarts()).run_once(clock.now + 1e6) == []
+    assert await Wedged(database, jobs.upkeep, Restarts()).run_once(clock.now + 1e6) == []

@@ -29,7 +29,7 @@ class Replaced(list[str]):
 async def test_a_cancel_that_is_not_taken_up_is_forced_and_the_replica_replaced(jobs: Jobs, clock: Clock) -> None:
     claim = await jobs.running(REPLICA)
     replaced = Replaced()
-    reclaimer = Reclaimer(jobs.queue, replaced)
+    reclaimer = Reclaimer(jobs.upkeep, replaced)
     await jobs.queue.cancel(jobs.project_id, "hello", claim.job.id, 20)
     clock.now += 19
     assert await jobs.renew(claim.job.id, Holder(token=claim.token)) is True  # it is told, and takes no notice
@@ -51,7 +51,7 @@ async def test_a_released_job_that_is_claimed_again_is_not_canceled_by_an_old_wi
     again = await jobs.claim()
     assert again is not None
     clock.now += 60
-    await jobs.queue.reclaim(clock.now)
+    await jobs.upkeep.reclaim(clock.now)
     assert (await jobs.get(claim.job.id)).state is JobState.RUNNING
 
 
@@ -61,10 +61,10 @@ async def test_a_deadline_ends_what_waits_and_what_runs(jobs: Jobs, clock: Clock
     assert claim is not None
     waiting, patient = await jobs.pending(deadline_seconds=50), await jobs.pending(deadline_seconds=500)
     clock.now += 49
-    await jobs.queue.reclaim(clock.now)
+    await jobs.upkeep.reclaim(clock.now)
     assert (await jobs.get(waiting.id)).state is JobState.PENDING
     clock.now += 2
-    await jobs.queue.reclaim(clock.now)
+    await jobs.upkeep.reclaim(clock.now)
     for job_id, words in ((running.id, "in attempt 1"), (waiting.id, "while the job waited")):
         job = await jobs.get(job_id)
         assert job.state is JobState.FAILED
@@ -80,7 +80,7 @@ async def test_a_job_that_ended_in_time_is_not_touched_by_its_deadline(jobs: Job
     assert claim is not None
     await jobs.finish(claim.job.id, Holder(token=claim.token))
     clock.now += 100
-    await jobs.queue.reclaim(clock.now)
+    await jobs.upkeep.reclaim(clock.now)
     assert (await jobs.get(claim.job.id)).state is JobState.DONE
 
 
@@ -118,13 +118,13 @@ async def test_ended_jobs_are_removed_by_age_and_by_number(jobs: Jobs, clock: Cl
         await jobs.finish(claim.job.id, Holder(token=claim.token))
         ended.append(claim.job.id)
     running, pending = await jobs.running(), await jobs.pending()
-    assert await jobs.queue.clean(clock.now) == 2
+    assert await jobs.upkeep.clean(clock.now) == 2
     kept = (await jobs.queue.list_page(jobs.project_id, "hello", JobFilter(), None, 100)).jobs
     assert {job.id for job in kept} == {*ended[2:], pending.id, running.job.id}
     with pytest.raises(NotFound):
         await jobs.get(ended[0])
     clock.now += 90  # the third was done 110 s ago, the others within 100 s
-    assert await jobs.queue.clean(clock.now) == 2
+    assert await jobs.upkeep.clean(clock.now) == 2
     assert (await jobs.get(ended[4])).state is JobState.DONE
     assert (await jobs.get(pending.id)).state is JobState.PENDING
 
@@ -186,7 +186,7 @@ async def test_the_earliest_of_several_cancels_counts(jobs: Jobs, clock: Clock) 
     clock.now += 15
     await jobs.queue.cancel(jobs.project_id, "hello", claim.job.id, 20)
     clock.now += 6
-    await jobs.queue.reclaim(clock.now)
+    await jobs.upkeep.reclaim(clock.now)
     assert (await jobs.get(claim.job.id)).state is JobState.CANCELED
 
 

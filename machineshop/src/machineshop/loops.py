@@ -33,7 +33,7 @@ def loops_of(parts: Parts) -> list[Loop]:
     def loop(name: str, run_once: Callable[[float], Awaitable[object]], interval_seconds: float) -> Loop:
         return Loop(name, run_once, interval_seconds, hold=parts.lease)
 
-    reconciler = Reconciler(parts.database, parts.runtime, parts.queue, parts.traffic, parts.images)
+    reconciler = Reconciler(parts.database, parts.runtime, parts.upkeep, parts.traffic, parts.images)
     reconcile = loop("reconcile", reconciler.run_once, RECONCILE_SECONDS)
     parts.deployments.on_change(reconcile.wake)
     scale = loop("scale", parts.scaler.run_once, SCALE_SECONDS)
@@ -50,15 +50,15 @@ def loops_of(parts: Parts) -> list[Loop]:
         reconcile,
         scale,
         loop("settle-rollouts", Rollouts(parts.database, parts.runtime, parts.deployments).run_once, SETTLE_SECONDS),
-        loop("restart-wedged", Wedged(parts.database, parts.queue, parts.runtime).run_once, WEDGED_SECONDS),
-        loop("reclaim", Reclaimer(parts.queue, parts.runtime).run_once, RECLAIM_SECONDS),
+        loop("restart-wedged", Wedged(parts.database, parts.upkeep, parts.runtime).run_once, WEDGED_SECONDS),
+        loop("reclaim", Reclaimer(parts.upkeep, parts.runtime).run_once, RECLAIM_SECONDS),
         deliver,
         sync,
         remove,
         loop("clean-registry", parts.registry.clean, CLEAN_SECONDS),
         loop("collect-garbage", GarbageCollector(parts.database, parts.storage.blobs).run_once, COLLECT_SECONDS),
         loop("expire-secrets", parts.secrets.expire, CLEAN_SECONDS),
-        loop("clean-queues", parts.queue.clean, CLEAN_SECONDS),
+        loop("clean-queues", parts.upkeep.clean, CLEAN_SECONDS),
         loop("hash-volumes", parts.volume_contents.hash_new, HASH_SECONDS),
         loop("clean-files", parts.files.clean, CLEAN_SECONDS),
         loop("expire-files", parts.file_retention.run_once, EXPIRE_FILES_SECONDS),
@@ -67,6 +67,6 @@ def loops_of(parts: Parts) -> list[Loop]:
         loop("purge-projects", parts.projects.purge, CLEAN_SECONDS),
     ]
     if parts.database.is_shared:
-        strangers = Strangers(parts.lease, parts.identity, parts.queue, parts.runtime, parts.watcher)
+        strangers = Strangers(parts.lease, parts.identity, parts.upkeep, parts.runtime, parts.watcher)
         loops.append(loop("disown-replicas", strangers.run_once, DISOWN_SECONDS))
     return loops

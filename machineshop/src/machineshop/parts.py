@@ -44,6 +44,7 @@ from machineshop.services.secrets import SecretService
 from machineshop.services.signing import SigningService
 from machineshop.services.targets import targets_of
 from machineshop.services.traffic import Traffic
+from machineshop.services.upkeep import QueueUpkeep
 from machineshop.services.volume_downloads import VolumeDownloads
 from machineshop.services.volume_files import VolumeContents
 from machineshop.services.volume_origins import VolumeOrigins
@@ -168,6 +169,7 @@ class Parts:
     def _build_queue(self) -> None:
         targets = targets_of(self.settings, lambda: self.reach.port)
         self.queue = QueueService(self.database, self.deployments, check_webhook_url=targets.check_url)
+        self.upkeep = QueueUpkeep(self.database, self.queue.dispatcher, self.queue.changes)
         self.feed = Feed(self.database, self.queue.changes, events_api.render)
         self.news = News(self.queue)
         self.signing = SigningService(self.database, self.keys)
@@ -176,7 +178,7 @@ class Parts:
 
     def _build_runtime(self) -> None:
         self.traffic = Traffic()
-        self.watcher = PlatformWatcher(self.identity, self.queue, self.secrets, self.lease, self.traffic)
+        self.watcher = PlatformWatcher(self.identity, self.upkeep, self.secrets, self.lease, self.traffic)
         self.runtime = build_runtime(
             self.choice,
             self.data_dir.runtime,

@@ -58,6 +58,7 @@ class Shop:
         self.deployment = deployment
         self.queue = queue
         self.jobs = Jobs(queue, deployment)
+        self.upkeep = self.jobs.upkeep
         self.host = ""
         self.storage = storage or Storage(folder)
         self.files = self.new_service()

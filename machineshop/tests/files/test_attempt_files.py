@@ -118,7 +118,7 @@ async def test_a_jobs_file_takes_the_place_of_a_users(shop: Shop, replica: Repli
 async def test_a_refused_result_shows_no_files(shop: Shop, replica: Replica) -> None:
     claim = await replica.take_new()
     await replica.upload(claim, "a", b"a")
-    await shop.queue.lose_replica("replica-1")
+    await shop.upkeep.lose_replica("replica-1")
     with pytest.raises(Exception, match="no longer holds the job"):
         await replica.finish(claim)
     await seen_as(shop, output(claim, "a"), None)
@@ -144,21 +144,21 @@ async def abandon(shop: Shop, replica: Replica, claim: Claim) -> None:
 async def force(shop: Shop, replica: Replica, claim: Claim) -> None:
     await shop.queue.cancel(shop.deployment.project_id, "hello", claim.job.id, 5)
     shop.clock.now += 6
-    assert await shop.queue.reclaim(shop.clock.now) == {"replica-1"}
+    assert await shop.upkeep.reclaim(shop.clock.now) == {"replica-1"}
 
 
 async def expire(shop: Shop, replica: Replica, claim: Claim) -> None:
     shop.clock.now += CLAIM_SECONDS + 1
-    await shop.queue.reclaim(shop.clock.now)
+    await shop.upkeep.reclaim(shop.clock.now)
 
 
 async def die(shop: Shop, replica: Replica, claim: Claim) -> None:
-    await shop.queue.lose_replica("replica-1")
+    await shop.upkeep.lose_replica("replica-1")
 
 
 async def overrun(shop: Shop, replica: Replica, claim: Claim) -> None:
     shop.clock.now += 61
-    await shop.queue.reclaim(shop.clock.now)
+    await shop.upkeep.reclaim(shop.clock.now)
 
 
 ENDS = [fail, release, abandon, force, expire, die, overrun]
@@ -194,7 +194,7 @@ async def test_a_job_that_is_given_up_leaves_no_files(shop: Shop, replica: Repli
     for _ in range(MAX_RETRIES + 1):
         claim = await replica.claim()
         await replica.upload(claim, "a", b"a")
-        await shop.queue.lose_replica("replica-1")
+        await shop.upkeep.lose_replica("replica-1")
     assert (await shop.jobs.get(job.id)).state is JobState.FAILED
     assert len(shop.blobs()) == MAX_RETRIES + 1
     await nothing_is_left(shop)
@@ -230,7 +230,7 @@ async def test_an_upload_that_outlives_its_attempt_does_not_hit_the_next_one_of_
 ) -> None:
     first = await replica.take_new()
     under_way = await replica.begin_upload(first, "a", b"stale")
-    await shop.queue.lose_replica("replica-1")
+    await shop.upkeep.lose_replica("replica-1")
     second = await replica.claim()
     await replica.upload(second, "a", b"fresh")
     refused(await under_way.end(), 409, "stale_attempt")
@@ -438,7 +438,7 @@ async def test_outputs_go_with_their_job(shop: Shop, replica: Replica) -> None:
     url = (await ask(shop.client(), output(old, "b"))).json()["upload_url"]["url"]
     await replica.put(url, b"a user's now")
     await shop.queue.change_settings(shop.deployment.project_id, "hello", {"keep_count": 1}, {})
-    assert await shop.queue.clean(shop.clock.now) == 1
+    assert await shop.upkeep.clean(shop.clock.now) == 1
 
     assert await shop.clean() == 1
 
@@ -466,7 +466,7 @@ async def test_an_attempt_whose_job_is_gone_leaves_nothing(shop: Shop, replica: 
     under_way = await replica.begin_upload(claim, "b", b"bb")
     await replica.say(JobVerb.FAIL, claim)
     await shop.queue.change_settings(shop.deployment.project_id, "hello", {"keep_count": 0}, {})
-    assert await shop.queue.clean(shop.clock.now) == 1
+    assert await shop.upkeep.clean(shop.clock.now) == 1
     refused(await under_way.end(), 409, "stale_attempt")
     await nothing_is_left(shop)
 
@@ -490,5 +490,5 @@ async def test_a_deployments_deletion_leaves_no_files(
     claim = await replica.take_new()
     await replica.upload(claim, "a", b"a")
     deleted: Deployment = await deployments.delete(shop.deployment.project_id, "hello")
-    await shop.queue.end_all(deleted.id)
+    await shop.upkeep.end_all(deleted.id)
     await nothing_is_left(shop)

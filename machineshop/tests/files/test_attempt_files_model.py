@@ -19,7 +19,7 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule, run_state_machine_as_test
 
-from factory import AnyArtifact, Clock, Jobs
+from factory import AnyArtifact, Clock, Jobs, upkeep_of
 from machineshop.blobs import Storage
 from machineshop.blobs.layout import new_file_key
 from machineshop.errors import NotFound, StaleAttempt
@@ -63,6 +63,7 @@ class World:
             self.database, AnyArtifact(), lambda: Capacity(2, 8, 0), frozenset(), self.clock
         )
         self.queue = QueueService(self.database, self.deployments, self.clock)
+        self.upkeep = upkeep_of(self.queue)
         key, _ = await self.identity.create_key("walks", "walks", Scope.DEVELOPER)
         self.project_id = key.project_id
 
@@ -168,7 +169,7 @@ class AttemptFilesModel(RuleBasedStateMachine):
     @precondition(lambda self: self._running())
     @rule(replica=st.sampled_from(REPLICAS))
     def lose_replica(self, replica: str) -> None:
-        self.run(self.world.queue.lose_replica(replica))
+        self.run(self.world.upkeep.lose_replica(replica))
         for attempt in self._running():
             if attempt.replica == replica:
                 job_id = attempt.claim.job.id
@@ -181,14 +182,14 @@ class AttemptFilesModel(RuleBasedStateMachine):
         attempt = data.draw(st.sampled_from(self._running()))
         queue = self.world.queue
         self.run(queue.cancel(self.world.project_id, self.deployment.name, attempt.claim.job.id, 0))
-        assert attempt.replica in self.run(queue.reclaim(self.world.clock.now))
+        assert attempt.replica in self.run(self.world.upkeep.reclaim(self.world.clock.now))
         self._end(attempt, back=False)
 
     @rule()
     def remove_ended_jobs(self) -> None:
         queue = self.world.queue
         self.run(queue.change_settings(self.world.project_id, self.deployment.name, {"keep_count": 0}, {}))
-        self.run(queue.clean(self.world.clock.now))
+        self.run(self.world.upkeep.clean(self.world.clock.now))
         self.run(queue.change_settings(self.world.project_id, self.deployment.name, {"keep_count": 100}, {}))
         self.clean()
         self.visible = {name: content for name, content in self.visible.items() if name[:36] not in self.ended}
@@ -323,7 +324,7 @@ class AttemptFilesModel(RuleBasedStateMachine):
     def teardown(self) -> None:
         self.run(self._cut_off())
         for replica in REPLICAS:
-            self.run(self.world.queue.lose_replica(replica))
+            self.run(self.world.upkeep.lose_replica(replica))
         self.clean()
         rows = self.run(self.world.database.read(_blob_keys))
         blobs = [str(path.relative_to(self.world.folder / "blobs")) for path in self._paths("blobs")]

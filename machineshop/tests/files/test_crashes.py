@@ -96,7 +96,7 @@ async def test_a_kill_while_files_of_a_job_that_is_gone_are_removed(
         await replica.upload(claim, name, b"x")
     await replica.finish(claim)
     await shop.queue.change_settings(shop.deployment.project_id, "hello", {"keep_count": 0}, {})
-    assert await shop.queue.clean(shop.clock.now) == 1
+    assert await shop.upkeep.clean(shop.clock.now) == 1
     await crash(shop, database_url, moment)
     assert await shop.rows() == set(), "rows go first: nobody finds a file without its bytes"
     assert await restart(shop) == len({"deleted": "a", "before deletes": "ab"}[moment])

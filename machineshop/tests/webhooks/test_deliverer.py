@@ -65,7 +65,7 @@ async def test_every_end_is_told_once(outbox: Outbox, receiver: Receiver, jobs: 
     await jobs.fail(failed.id, Holder(token=claim.token), "out of paper")
     late = await jobs.pending(webhook_url=receiver.url, deadline_seconds=1)
     outbox.clock.now += 2
-    await jobs.queue.reclaim(outbox.clock.now)
+    await jobs.upkeep.reclaim(outbox.clock.now)
     assert await outbox.look() == 3
     told = {one.id: one.job["status"] for one in receiver.received}
     assert told == {f"{canceled.id}.0": "canceled", f"{failed.id}.2": "failed", f"{late.id}.0": "failed"}

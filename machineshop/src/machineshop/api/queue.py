@@ -17,14 +17,8 @@ from machineshop.api.job_view import job_view
 from machineshop.errors import InvalidRequest, NotCancelable
 from machineshop.http import ANY_SCOPE, VIEWER_SCOPES, json_response
 from machineshop.models import FairKey, Include, QueueSettings
-from machineshop.services.queue import (
-    CANCEL_GRACE_SECONDS,
-    MAX_BATCH,
-    MAX_CANCEL_GRACE_SECONDS,
-    QueueService,
-    Submission,
-    Submitted,
-)
+from machineshop.services.queue import CANCEL_GRACE_SECONDS, MAX_BATCH, MAX_CANCEL_GRACE_SECONDS, QueueService
+from machineshop.services.submissions import Submission, Submitted
 from machineshop.states import JobState
 from machineshop.store.jobs import JobFilter
 

@@ -17,7 +17,8 @@ from machineshop.bodies import pieces_of_body
 from machineshop.errors import InvalidRequest, MachineshopError, MethodNotAllowed, PayloadTooLarge, status_of
 from machineshop.http import WORK_SCOPES, JsonResponse, json_response
 from machineshop.models import Claim, Deployment, Worker
-from machineshop.services.queue import MAX_BATCH, QueueService, check_object
+from machineshop.services.queue import MAX_BATCH, QueueService
+from machineshop.services.submissions import check_object
 from machineshop.states import JobVerb
 from machineshop.store.chunks import Chunks
 from machineshop.store.moves import INFO_LIMIT_BYTES, Holder

@@ -3,7 +3,7 @@
 import logging
 from typing import Protocol
 
-from machineshop.services.queue import QueueService
+from machineshop.services.upkeep import QueueUpkeep
 
 log = logging.getLogger(__name__)
 
@@ -19,12 +19,12 @@ class Replacer(Protocol):
 class Reclaimer:
     """One look at the queues."""
 
-    def __init__(self, queue: QueueService, runtime: Replacer) -> None:
-        self._queue = queue
+    def __init__(self, upkeep: QueueUpkeep, runtime: Replacer) -> None:
+        self._upkeep = upkeep
         self._runtime = runtime
 
     async def run_once(self, now: float) -> None:
         """End what is overdue by now."""
-        for replica_id in await self._queue.reclaim(now):
+        for replica_id in await self._upkeep.reclaim(now):
             log.warning("replica.replaced replica_id=%s reason=cancel_not_taken_up", replica_id)
             await self._runtime.replace(replica_id)

@@ -22,9 +22,9 @@ from machineshop.runtime.base import (
 )
 from machineshop.services.deployment_rules import secrets_of
 from machineshop.services.identity import IdentityService
-from machineshop.services.queue import QueueService
 from machineshop.services.secrets import SecretService
 from machineshop.services.traffic import Traffic
+from machineshop.services.upkeep import QueueUpkeep
 from machineshop.store import deployments, jobs
 from machineshop.store.database import Database
 
@@ -43,12 +43,12 @@ class Reconciler:
     """One pass over all deployments."""
 
     def __init__(
-        self, database: Database, runtime: Runtime, queue: QueueService, traffic: Traffic, kinds: Kinds
+        self, database: Database, runtime: Runtime, upkeep: QueueUpkeep, traffic: Traffic, kinds: Kinds
     ) -> None:
         self._database = database
         self._kinds = kinds
         self._runtime = runtime
-        self._queue = queue
+        self._upkeep = upkeep
         self._traffic = traffic
         self._apart = Apart("reconcile")
 
@@ -74,7 +74,7 @@ class Reconciler:
         live = {replica.deployment_id for replica in replicas if replica.status is not ReplicaStatus.TERMINATED}
         for _, deployment_id in await self._database.read(jobs.deleted_deployments_with_jobs):
             if deployment_id not in live:
-                await self._queue.end_all(deployment_id)
+                await self._upkeep.end_all(deployment_id)
                 log.info("deployment.jobs_ended deployment_id=%s", deployment_id)
 
 
@@ -95,13 +95,13 @@ class PlatformWatcher:
     def __init__(
         self,
         identity: IdentityService,
-        queue: QueueService,
+        upkeep: QueueUpkeep,
         secrets: SecretService,
         permission: Permission,
         traffic: Traffic,
     ) -> None:
         self._identity = identity
-        self._queue = queue
+        self._upkeep = upkeep
         self._secrets = secrets
         self._permission = permission
         self._traffic = traffic
@@ -123,19 +123,19 @@ class PlatformWatcher:
 
     def replica_leaving(self, replica_id: str) -> bool:
         """It gets no job any more; a request that it has not answered may not have reached it yet."""
-        self._queue.dispatcher.leave(replica_id)
+        self._upkeep.dispatcher.leave(replica_id)
         return self._traffic.in_flight(replica_id) > 0
 
     async def replica_exited(self, replica_id: str, run: RunEnd | None = None) -> bool:
         """Take the key back first, so that nothing the dead replica sent can renew what is freed next."""
         await self._identity.revoke_replica_keys(replica_id)
-        self._queue.dispatcher.gone(replica_id)
-        await self._queue.lose_replica(replica_id, None if run is None else run.how)
+        self._upkeep.dispatcher.gone(replica_id)
+        await self._upkeep.lose_replica(replica_id, None if run is None else run.how)
         answered = self._traffic.answered_by(replica_id) > 0
         self._traffic.forget_replica(replica_id)
         if run is None or answered:
             return answered
-        return await self._queue.has_worked(run.deployment_id, replica_id, run.started_at)
+        return await self._upkeep.has_worked(run.deployment_id, replica_id, run.started_at)
 
 
 def revision_spec(deployment: Deployment, kind: ArtifactKind = ArtifactKind.BUNDLE) -> RevisionSpec:

@@ -11,7 +11,7 @@ from typing import Protocol
 
 from machineshop.runtime.base import ReplicaStatus, ReplicaWatcher, Runtime
 from machineshop.services.identity import IdentityService
-from machineshop.services.queue import QueueService
+from machineshop.services.upkeep import QueueUpkeep
 
 log = logging.getLogger(__name__)
 
@@ -35,13 +35,13 @@ class Strangers:
         self,
         tenure: Tenure,
         identity: IdentityService,
-        queue: QueueService,
+        upkeep: QueueUpkeep,
         runtime: Runtime,
         watcher: ReplicaWatcher,
     ) -> None:
         self._tenure = tenure
         self._identity = identity
-        self._queue = queue
+        self._upkeep = upkeep
         self._runtime = runtime
         self._watcher = watcher
         self._looked_after_seconds = float("inf")
@@ -53,7 +53,7 @@ class Strangers:
         if held_seconds < GRACE_SECONDS or looked:
             return []
         # In this order: a replica that starts meanwhile is known to the runtime before it has a key.
-        found = await self._identity.replicas_with_keys() | await self._queue.busy_replicas()
+        found = await self._identity.replicas_with_keys() | await self._upkeep.busy_replicas()
         mine = {r.id for r in await self._runtime.observe() if r.status is not ReplicaStatus.TERMINATED}
         strangers = sorted(found - mine)
         for replica_id in strangers:

@@ -8,7 +8,7 @@ again, and what it had in hand is tried again.
 import logging
 from typing import Protocol
 
-from machineshop.services.queue import QueueService
+from machineshop.services.upkeep import QueueUpkeep
 from machineshop.store import deployments
 from machineshop.store.database import Database
 
@@ -26,9 +26,9 @@ class Restarter(Protocol):
 class Wedged:
     """One look at the jobs that run."""
 
-    def __init__(self, database: Database, queue: QueueService, runtime: Restarter) -> None:
+    def __init__(self, database: Database, upkeep: QueueUpkeep, runtime: Restarter) -> None:
         self._database = database
-        self._queue = queue
+        self._upkeep = upkeep
         self._runtime = runtime
 
     async def run_once(self, now: float) -> list[str]:
@@ -39,7 +39,7 @@ class Wedged:
             if seconds is None:
                 continue
             why = f"Its job made no progress for {seconds} s (progress_timeout_seconds)."
-            for replica_id in await self._queue.stuck_replicas(deployment.id, now - seconds):
+            for replica_id in await self._upkeep.stuck_replicas(deployment.id, now - seconds):
                 log.warning("replica.wedged replica_id=%s seconds=%d", replica_id, seconds)
                 await self._runtime.restart(replica_id, why)
                 found.append(replica_id)

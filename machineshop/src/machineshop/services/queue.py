@@ -1,58 +1,35 @@
-"""The queue: submit, work, watch, take back. Each operation on a job is one transition; `dispatch` hands jobs out."""
+"""The queue: submit, work, watch, take back. Each operation on a job is one transition; `dispatch` hands jobs out.
+
+`submissions` has what may become a job, and `upkeep` what the control loops do.
+"""
 
 import time
 from collections import defaultdict
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Annotated, Any
+from typing import Any
 
 import msgspec
 
-from machineshop.errors import InvalidRequest, NotFound, NotResubmittable, PayloadTooLarge
+from machineshop.errors import InvalidRequest, NotFound, NotResubmittable
 from machineshop.ids import new_id, new_ids
 from machineshop.models import ApiKey, Claim, Deployment, FairKey, Include, Job, QueueCounts, QueueSettings, Worker
 from machineshop.services.changes import Changes
 from machineshop.services.deployments import DeploymentService
 from machineshop.services.dispatch import Dispatcher
 from machineshop.services.intake import BRIEF_BYTES, BRIEF_JOBS
+from machineshop.services.submissions import Submission, Submitted, check, check_object, job_again, new_job
 from machineshop.services.waiters import Answer
 from machineshop.states import TERMINAL_STATES, JobState, JobVerb
-from machineshop.store import chunks, jobs, losses, queues, turns, withdrawals
+from machineshop.store import chunks, jobs, queues, turns, withdrawals
 from machineshop.store.database import Database
 from machineshop.store.jobs import JobFilter, Page
-from machineshop.store.moves import INFO_LIMIT_BYTES, Holder
+from machineshop.store.moves import Holder
 from machineshop.store.turns import Told, Turn, Update
 
-MAX_PRIORITY = 2**31 - 1
-MAX_DEADLINE_SECONDS = 30 * 86400
 MAX_BATCH = 1000
-PAYLOAD_LIMIT_BYTES = 1024 * 1024
 # How long the worker of a canceled job has to stop before its replica is replaced.
 CANCEL_GRACE_SECONDS = 30.0
 MAX_CANCEL_GRACE_SECONDS = 3600.0
-# What an attempt noted about its end does not belong to the next submit of the job.
-NOTES_OF_THE_END = frozenset({"error", "traceback", "stacks", "sprocket"})
-_CLEAN_CHUNK = 1000
-
-
-class Submission(msgspec.Struct):
-    """A job as somebody submits it."""
-
-    model: Annotated[str, msgspec.Meta(max_length=255)]
-    payload: Annotated[msgspec.Raw, msgspec.Meta(extra_json_schema={"type": "object"})]
-    priority: Annotated[int, msgspec.Meta(extra_json_schema={"minimum": -MAX_PRIORITY, "maximum": MAX_PRIORITY})] = 0
-    info: dict[str, Any] | None = None
-    fair_key: Annotated[str, msgspec.Meta(max_length=128)] | None = None
-    idempotency_key: Annotated[str, msgspec.Meta(min_length=1, max_length=255)] | None = None
-    deadline_seconds: Annotated[float, msgspec.Meta(gt=0, le=MAX_DEADLINE_SECONDS)] | None = None
-    webhook_url: Annotated[str, msgspec.Meta(min_length=1, max_length=2048)] | None = None
-
-
-class Submitted(msgspec.Struct, frozen=True):
-    """What became of a submission."""
-
-    job: Job
-    duplicate: bool
-    """Its idempotency key stood for this job already."""
 
 
 class QueueService:
@@ -89,9 +66,9 @@ class QueueService:
             QueueFull: Too many jobs wait already.
             IdempotencyConflict: The idempotency key stands for a job with another payload.
         """
-        self._check(submission, "")
+        check(submission, "", self._check_webhook_url)
         deployment = await self._deployments.get(project_id, submission.model)
-        job = self._job(deployment, submission, new_id(), self._clock())
+        job = new_job(deployment, submission, new_id(), self._clock())
         stored = await self.dispatcher.submit_one(job)
         if stored is job:
             self.changes.tell(deployment.id, [job.id])
@@ -102,11 +79,11 @@ class QueueService:
         if not 1 <= len(submissions) <= MAX_BATCH:
             raise InvalidRequest(f"An array holds 1 to {MAX_BATCH} jobs, not {len(submissions)}.")
         for number, submission in enumerate(submissions):
-            self._check(submission, f"[{number}].")
+            check(submission, f"[{number}].", self._check_webhook_url)
         found = {model: await self._deployments.get(project_id, model) for model in {s.model for s in submissions}}
         now, ids = self._clock(), new_ids(len(submissions))
         new = [
-            self._job(found[submission.model], submission, job_id, now)
+            new_job(found[submission.model], submission, job_id, now)
             for job_id, submission in zip(ids, submissions, strict=True)
         ]
         queued: defaultdict[str, list[Job]] = defaultdict(list)
@@ -131,7 +108,8 @@ class QueueService:
                 raise NotFound(what="job", id=job_id)
             if found[job_id].state not in TERMINAL_STATES:
                 raise NotResubmittable(id=job_id, state=found[job_id].state)
-        again = [self._again(found[job_id]) for job_id in dict.fromkeys(job_ids)]
+        now = self._clock()
+        again = [job_again(found[job_id], now) for job_id in dict.fromkeys(job_ids)]
         await self._store({deployment.id: again})
         return again
 
@@ -150,62 +128,6 @@ class QueueService:
             self.dispatcher.wake(deployment_id, len(new))
             self.changes.tell(deployment_id, [job.id for job in new])
         return stored
-
-    def _check(self, submission: Submission, place: str) -> None:
-        check_object(submission.payload, f"{place}payload")
-        if len(bytes(submission.payload)) > PAYLOAD_LIMIT_BYTES:
-            raise PayloadTooLarge(
-                what=f"'{place}payload'",
-                limit_bytes=PAYLOAD_LIMIT_BYTES,
-                mend="Upload large inputs as files and send their URLs.",
-            )
-        if submission.info and len(msgspec.json.encode(submission.info)) > INFO_LIMIT_BYTES:
-            raise PayloadTooLarge(
-                what=f"'{place}info'", limit_bytes=INFO_LIMIT_BYTES, mend="Put what is large into the payload."
-            )
-        if abs(submission.priority) > MAX_PRIORITY:
-            raise InvalidRequest(
-                f"'{place}priority' must be between -{MAX_PRIORITY} and {MAX_PRIORITY}.", param=f"{place}priority"
-            )
-        if submission.webhook_url is not None:
-            try:
-                self._check_webhook_url(submission.webhook_url)
-            except InvalidRequest as error:
-                raise InvalidRequest(error.message, param=f"{place}webhook_url") from None
-
-    def _job(self, deployment: Deployment, submission: Submission, job_id: str, now: float) -> Job:
-        deadline = submission.deadline_seconds
-        return Job(
-            id=job_id,
-            project_id=deployment.project_id,
-            deployment_id=deployment.id,
-            model=deployment.name,
-            state=JobState.PENDING,
-            priority=submission.priority,
-            fair_key=submission.fair_key or "",
-            payload=submission.payload,
-            info=submission.info or {},
-            deadline_at=None if deadline is None else now + deadline,
-            idempotency_key=submission.idempotency_key,
-            webhook_url=submission.webhook_url,
-            created_at=now,
-        )
-
-    def _again(self, job: Job) -> Job:
-        return Job(
-            id=new_id(),
-            project_id=job.project_id,
-            deployment_id=job.deployment_id,
-            model=job.model,
-            state=JobState.PENDING,
-            priority=job.priority,
-            fair_key=job.fair_key,
-            payload=job.payload,
-            info={name: value for name, value in job.info.items() if name not in NOTES_OF_THE_END},
-            webhook_url=job.webhook_url,
-            resubmit_of=job.id,
-            created_at=self._clock(),
-        )
 
     async def status(self, project_id: str, model: str, job_id: str) -> Job:
         """A job as it is now.
@@ -415,57 +337,6 @@ class QueueService:
             raise NotFound(what="deployment", id=model)
         return deployment
 
-    # For the control loops.
-
-    async def reclaim(self, now: float) -> frozenset[str]:
-        """End what is overdue: claims, deadlines, cancels; returns the replicas that are to be replaced."""
-        replicas: set[str] = set()
-        for deployment_id in await self._database.read(losses.deployments_to_reclaim, now):
-            reclaimed = await self._database.write_in_queue(deployment_id, losses.reclaim, deployment_id, now)
-            await self._database.write_in_queue(deployment_id, withdrawals.miss, deployment_id, now)
-            self._came_back(deployment_id, reclaimed.back + reclaimed.ended)
-            replicas |= reclaimed.replicas
-        return frozenset(replicas)
-
-    async def lose_replica(self, replica_id: str, how: str | None = None) -> None:
-        """End the claims of a replica that is gone; `how` says in a few words how it ended."""
-        for deployment_id in await self._database.read(losses.deployments_of_replica, replica_id):
-            number = await self._database.write_in_queue(
-                deployment_id, losses.lose_replica, replica_id, self._clock(), how
-            )
-            self._came_back(deployment_id, number)
-
-    async def has_worked(self, deployment_id: str, replica_id: str, since: float) -> bool:
-        """Whether a replica has ended a job since then, as far as the last jobs of its queue tell."""
-        return await self._database.read(jobs.has_worked, deployment_id, replica_id, since)
-
-    async def stuck_replicas(self, deployment_id: str, before: float) -> list[str]:
-        """The replicas of a deployment with a job whose model has said nothing since `before`."""
-        return await self._database.read(jobs.stuck_replicas, deployment_id, before)
-
-    async def end_all(self, deployment_id: str) -> None:
-        """End the jobs of a deployment that is gone with all its replicas."""
-        while await self._database.write_in_queue(deployment_id, withdrawals.end_all, deployment_id, self._clock()):
-            pass
-        self.changes.tell(deployment_id)
-
-    async def busy_replicas(self) -> frozenset[str]:
-        """The replicas that have a job in hand."""
-        return await self._database.read(jobs.busy_replicas)
-
-    async def clean(self, now: float) -> int:
-        """Remove ended jobs that are too old or too many, and lines that nobody needs; returns how many jobs."""
-        removed = 0
-        for deployment_id, keep_seconds, keep_count in await self._database.read(queues.retention):
-            while number := await self._database.write_in_queue(
-                deployment_id, jobs.remove_old, deployment_id, keep_count, now - keep_seconds, _CLEAN_CHUNK
-            ):
-                removed += number
-            await self._database.write_in_queue(deployment_id, queues.remove_idle_lines, deployment_id)
-        while await self._database.write(chunks.remove_of_ended, _CLEAN_CHUNK):
-            pass
-        return removed
-
     async def look_again(self, deployment_id: str) -> None:
         """Another server has written in this queue: have those who wait here look, where there is something."""
         self.changes.tell(deployment_id)
@@ -474,18 +345,3 @@ class QueueService:
         if waiting:
             pending = (await self._database.read(queues.counts, deployment_id)).pending
             self.dispatcher.wake(deployment_id, min(pending, waiting))
-
-    def _came_back(self, deployment_id: str, number: int) -> None:
-        if number:
-            self.dispatcher.wake(deployment_id, number)
-        self.changes.tell(deployment_id)
-
-
-def check_object(raw: msgspec.Raw, param: str) -> None:
-    """Refuse what is no JSON object.
-
-    Raises:
-        InvalidRequest: It is something else.
-    """
-    if not bytes(raw).lstrip().startswith(b"{"):
-        raise InvalidRequest(f'\'{param}\' must be a JSON object, such as {{"prompt": "hello"}}.', param=param)

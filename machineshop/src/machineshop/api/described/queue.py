@@ -8,7 +8,8 @@ from msgspec import UNSET, Meta, UnsetType
 from machineshop.api.described.shapes import Error, Id, Listed, Object, Time
 from machineshop.api.operation import Link, Operation, Query
 from machineshop.models import FairKey, Include, QueueSettings
-from machineshop.services.queue import MAX_BATCH, Submission
+from machineshop.services.queue import MAX_BATCH
+from machineshop.services.submissions import Submission
 from machineshop.states import JobState, WebhookState
 
 
