@@ -90,7 +90,7 @@ async def test_what_cannot_be_is_refused(admin_client: Client) -> None:
     for path, body in IMPOSSIBLE:
         answer = await admin_client.post(path, json=body)
         assert answer.status_code == 400, f"{path} {body}: {answer.text}"
-    for query in ({"limit": "0"}, {"limit": "1001"}, {"limit": "x"}, {"action": "x" * 200}):
+    for query in ({"limit": "0"}, {"limit": "1001"}, {"limit": "x"}, {"action": "x" * 200}, {"before": "x"}):
         assert (await admin_client.get("/v1/audit", params=query)).status_code == 400, query
 
 

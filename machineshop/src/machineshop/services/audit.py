@@ -12,7 +12,7 @@ import msgspec
 
 from machineshop.config import DEFAULT_AUDIT_DAYS
 from machineshop.errors import InvalidRequest
-from machineshop.ids import new_id
+from machineshop.ids import is_id, new_id
 from machineshop.models import Actor, AuditEvent, DeploymentConfig, Identity
 from machineshop.store import audit as store
 from machineshop.store.database import Database
@@ -88,10 +88,12 @@ class AuditLog:
             action: Only those of an action (`deployment.update`), or of a kind of thing (`deployment`).
 
         Raises:
-            InvalidRequest: `limit` is out of range.
+            InvalidRequest: `limit` is out of range, or `before` is no event's id.
         """
         if not 1 <= limit <= MAX_EVENTS:
             raise InvalidRequest(f"'limit' is {limit}; it must be between 1 and {MAX_EVENTS}.", param="limit")
+        if before is not None and not is_id(before):
+            raise InvalidRequest(f"'before' is '{before[:64]}', which is no event's id.", param="before")
         return await self._database.read(store.list_events, organization_id, limit, before, action)
 
     async def clean(self, now: float) -> int:
