@@ -47,7 +47,7 @@ def measure(systems: Sequence[Store], rounds: int, title: str, source: Path, cli
         for way in ("up", "down")
         for peer in peers
     ]
-    client_mib = middle(ours, lambda turn: turn.up.client_mib) - client_baseline_mib
+    client_mib = middle(ours, lambda turn: max(turn.up.client_mib, turn.down.client_mib)) - client_baseline_mib
     server_mib = middle(ours, lambda turn: turn.up.server_mib + turn.down.server_mib)
     rows.append(Row(f"client_growth {title}", "MiB", "lower", ours.name, client_mib, bar=MEMORY_BAR_MIB))
     rows.append(Row(f"server_growth {title}", "MiB", "lower", ours.name, server_mib, bar=MEMORY_BAR_MIB))
@@ -80,5 +80,6 @@ def _sizes(folder: Path) -> dict[str, int]:
 
 def _shown(turn: Turn) -> str:
     ways = "   ".join(f"{way} {cost.seconds:6.2f} s" for way, cost in (("up", turn.up), ("down", turn.down)))
-    memory = f"client {turn.up.client_mib:4.0f} MiB, server +{turn.up.server_mib + turn.down.server_mib:.0f} MiB"
+    client = f"client {turn.up.client_mib:.0f} and {turn.down.client_mib:.0f} MiB"
+    memory = f"{client}, server +{turn.up.server_mib + turn.down.server_mib:.0f} MiB"
     return f"{ways}   {memory}"

@@ -410,11 +410,12 @@ def get_file(handler: Handler, request: Request, filename: str) -> None:
     if content is None:
         handler.answer(404, error(f"There is no file {filename}.", "not_found_error"))
         return
-    handler.send_response(200)
-    handler.send_header("Content-Length", str(len(content)))
-    handler.end_headers()
-    handler.wfile.write(content[: len(content) - handler.platform.missing_bytes])
-    handler.close_connection = True
+    is_part = "Range" in request.headers and handler.platform.volumes.takes_ranges
+    start = int(request.headers["Range"][6:-1]) if is_part else 0
+    handler.send_response(206 if start else 200)
+    if start:
+        handler.send_header("Content-Range", f"bytes {start}-{len(content) - 1}/{len(content)}")
+    fake_volumes.send(handler, content[start:])
 
 
 ROUTES: list[tuple[str, str, Callable[..., None]]] = [

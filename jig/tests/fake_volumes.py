@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote
@@ -29,10 +30,20 @@ class FakeVersion:
 
 @dataclass
 class FakeVolumes:
-    """The versions of each volume by its name; `parts` are those of uploads in parts, by upload and number."""
+    """The versions of each volume by its name; `parts` are those of uploads in parts, by upload and number.
+
+    `called` are other names under which files are listed and sent, and `unhashed` for how many more lists no SHA-256 is
+    known. Where it does not take ranges, whole files come instead. What is sent passes through `spoil`, and is cut off
+    after as many bytes as `cuts` says, one after the other.
+    """
 
     versions: dict[str, list[FakeVersion]] = field(default_factory=dict)
     parts: dict[str, dict[int, bytes]] = field(default_factory=dict)
+    called: dict[str, str] = field(default_factory=dict)
+    unhashed: int = 0
+    takes_ranges: bool = True
+    cuts: list[int] = field(default_factory=list)
+    spoil: Callable[[bytes], bytes] = bytes
 
     def put(self, platform: FakePlatform, name: str, *versions: dict[str, bytes]) -> None:
         """Have a volume with these versions, sealed."""
@@ -240,10 +251,36 @@ def put_batch(handler: Handler, request: Request, name: str, number: str) -> Non
     handler.answer(200, {"object": "file_batch", "version": int(number)})
 
 
+def contents(handler: Handler, request: Request, name: str, number: str) -> None:
+    if missing(handler, name):
+        return
+    there = files_of(handler.platform, name, int(number))
+    own = {other: path for path, other in handler.platform.volumes.called.items()}
+    asked = {path: there[own.get(path, path)] for path in request.json["paths"]}
+    told = [{"path": path, "size": len(content), "sha256": digest(content)} for path, content in asked.items()]
+    handler.send_response(200)
+    send(handler, json.dumps({"files": told}).encode() + b"\n" + b"".join(asked.values()))
+
+
+def send(handler: Handler, content: bytes) -> None:
+    """The bytes of an answer whose head has begun, or as many of them as a test lets through."""
+    volumes = handler.platform.volumes
+    handler.send_header("Content-Length", str(len(content)))
+    handler.end_headers()
+    end = len(content) - handler.platform.missing_bytes
+    handler.wfile.write(volumes.spoil(content)[: volumes.cuts.pop(0) if volumes.cuts else end])
+    handler.close_connection = True
+
+
 def files(handler: Handler, request: Request, name: str, number: str) -> None:
     if missing(handler, name):
         return
+    volumes = handler.platform.volumes
     all_rows = rows(files_of(handler.platform, name, int(number)))
+    for row in all_rows:
+        row["name"] = volumes.called.get(row["name"], row["name"])
+        row["sha256"] = None if volumes.unhashed else row["sha256"]
+    volumes.unhashed = max(0, volumes.unhashed - 1)
     after, limit = request.query.get("after", ""), int(request.query.get("limit", 1000))
     left = [each for each in all_rows if each["name"] > after]
     handler.answer(200, {"object": "list", "version": int(number), "data": left[:limit], "has_more": len(left) > limit})
@@ -294,6 +331,7 @@ ROUTES = (
     ("POST", rf"{VOLUMES}/([\w.-]+)/versions/(\d+)/files", compare),
     ("GET", rf"{VOLUMES}/([\w.-]+)/versions/(\d+)/files", files),
     ("PUT", rf"{VOLUMES}/([\w.-]+)/versions/(\d+)/files", put_batch),
+    ("POST", rf"{VOLUMES}/([\w.-]+)/versions/(\d+)/files/contents", contents),
     ("POST", "/v1/storage/multipart/init", init),
     ("POST", "/v1/storage/multipart/complete", complete),
     ("PUT", r"/signed/part/([\w-]+)/(\d+)", put_part),

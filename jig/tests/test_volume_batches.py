@@ -37,10 +37,6 @@ def hashed(place: Path, content: bytes) -> HashedFile:
     return HashedFile(file, hashlib.sha256(content).hexdigest())
 
 
-def sized(size_bytes: int) -> HashedFile:
-    return HashedFile(SourceFile("a", Path("a"), size_bytes, 0), "")
-
-
 def send(client: Client, files: list[HashedFile], progress: list[int] | None = None) -> None:
     counted = [] if progress is None else progress
     upload(client, Version(client, "words", 0), "vol-words", files, counted.append, Tally(), lambda _: None)
@@ -59,7 +55,7 @@ def send(client: Client, files: list[HashedFile], progress: list[int] | None = N
     ids=["none", "empty", "many", "bytes", "largest", "too-large"],
 )
 def test_batches_have_bounds(sizes: list[int], batches: list[int]) -> None:
-    assert [len(batch) for batch in batches_of([sized(each) for each in sizes])] == batches
+    assert [len(batch) for batch in batches_of(sizes, lambda each: each)] == batches
 
 
 def test_small_files_go_together_in_pieces_worth_sending(tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ import os
 import sys
 from collections.abc import Sequence
 from itertools import pairwise
+from typing import Any
 
 from cyclopts import App, CycloptsError, MissingArgumentError, UnusedCliTokensError
 
@@ -85,6 +86,7 @@ GROUPS = {
         (
             ("create", "volumes:create", "Make a volume of a folder, or of what is in S3."),
             ("update", "volumes:update", "Make a volume's next version; unchanged files are not sent again."),
+            ("download", "volume_download:download", "Fetch the files of a volume into a folder."),
             ("delete", "volumes:delete", "Delete a volume with all its versions."),
             ("describe", "volumes:describe", "Show a volume: its status, files, versions, and who mounts it."),
             ("list", "volumes:list_volumes", "List the project's volumes."),
@@ -110,6 +112,8 @@ GROUPS = {
     ),
 }
 
+# Those whose `--version` is not that of jig.
+OWN_VERSION = {"volumes:describe", "volume_download:download"}
 # What a group does where none of its commands is named.
 DEFAULT_COMMANDS = {"revisions": "list", "scale": "set"}
 
@@ -142,7 +146,8 @@ def version_line() -> str:
 def add_commands(app: App, commands: Sequence[tuple[str, str, str]]) -> None:
     """Register commands by import path, shown in this order."""
     for at, (name, path, sentence) in enumerate(commands):
-        app.command(f"jig.commands.{path}", name=name, help=sentence, sort_key=at)
+        own: dict[str, Any] = {"version_flags": ()} if path in OWN_VERSION else {}
+        app.command(f"jig.commands.{path}", name=name, help=sentence, sort_key=at, **own)
 
 
 def main(words: Sequence[str] | None = None) -> int:

@@ -46,15 +46,17 @@ Json = Any
 
 @dataclass(frozen=True)
 class Download:
-    """A file on its way.
+    """Bytes on their way.
 
     Args:
         size_bytes: how many there will be, or None where the platform doesn't say.
         chunks: the bytes, in pieces.
+        is_rest: they are those from the place on that was asked for, and not all.
     """
 
     size_bytes: int | None
     chunks: Iterator[bytes]
+    is_rest: bool = False
 
 
 class Client:
@@ -210,31 +212,41 @@ class Client:
             raise self._unreachable(error) from error
 
     @contextmanager
-    def download(self, path: str) -> Iterator[Download]:
-        """A file's bytes as they arrive, within this block.
+    def download(self, path: str, *, body: object = None, start_bytes: int = 0) -> Iterator[Download]:
+        """A file's bytes as they arrive, within this block, tried once.
+
+        Args:
+            path: where from.
+            body: what to ask for, as JSON: then it is a POST.
+            start_bytes: how many bytes at the beginning are not wanted; `is_rest` says whether they were left out.
 
         Raises:
             PlatformError: any answer but a 2xx one, or the connection broke.
         """
+        method = "GET" if body is None else "POST"
+        headers = {"Range": f"bytes={start_bytes}-"} if start_bytes else {}
         try:
-            with self._bytes_of(path) as response:
+            with self._bytes_of(method, path, body, headers) as response:
                 if not response.is_success:
                     response.read()
+                self.has_answered = True
                 length = self._checked(response).headers.get("content-length", "")
-                yield Download(int(length) if length.isdecimal() else None, response.iter_bytes(CHUNK_BYTES))
+                is_rest = response.headers.get("content-range", "").startswith(f"bytes {start_bytes}-")
+                size_bytes = int(length) if length.isdecimal() else None
+                yield Download(size_bytes, response.iter_bytes(CHUNK_BYTES), is_rest)
         except httpx.TransportError as error:
             raise self._unreachable(error) from error
 
     @contextmanager
-    def _bytes_of(self, path: str) -> Iterator[httpx.Response]:
+    def _bytes_of(self, method: str, path: str, body: object, headers: Mapping[str, str]) -> Iterator[httpx.Response]:
         """The answer with a file's bytes: the platform's, or that of the object storage that it names."""
-        with self._http(path).stream("GET", self.url(path)) as response:
+        with self._http(path).stream(method, self.url(path), json=body, headers=headers) as response:
             location = response.headers.get("location") if response.is_redirect else None
             if location is None:
                 yield response
                 return
         url = str(response.url.join(location))
-        request = self._http(url).build_request("GET", url)
+        request = self._http(url).build_request("GET", url, headers=headers)
         request.headers.pop("Authorization", None)  # its address is all that it needs
         with closing(self._http(url).send(request, stream=True)) as elsewhere:
             yield elsewhere

@@ -34,7 +34,7 @@ RoleArn = Annotated[str | None, Parameter(name="--aws-oidc-role-arn", help=ROLE)
 CredentialsSecret = Annotated[str | None, Parameter(help=CREDENTIALS)]
 Watch = Annotated[bool, Parameter(negative=(), show_default=False, help=WATCH)]
 VolumeVersion = Annotated[
-    int | None, Parameter(name="--volume-version", help="Tell of this one. [default: the latest]")
+    int | None, Parameter(name=("--volume-version", "--version"), help="Tell of this one. [default: the latest]")
 ]
 
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import TypeVar
 
 from jig.errors import PlatformError
 from jig.volumes.digests import HashedFile, changed, read
@@ -17,17 +18,20 @@ BATCH_FILES = 500  # the platform takes no more
 PIECE_BYTES = 64 * 1024
 DIGEST_MISMATCH = "digest_mismatch"
 
+T = TypeVar("T")
 
-def batches_of(files: Iterable[HashedFile]) -> Iterator[list[HashedFile]]:
+
+def batches_of(files: Iterable[T], size_of: Callable[[T], int]) -> Iterator[list[T]]:
     """Files in batches, each of `BATCH_BYTES` and `BATCH_FILES` at most. Pure."""
-    batch: list[HashedFile] = []
-    size_bytes = 0
+    batch: list[T] = []
+    batch_bytes = 0
     for each in files:
-        if batch and (size_bytes + each.file.size_bytes > BATCH_BYTES or len(batch) == BATCH_FILES):
+        size_bytes = size_of(each)
+        if batch and (batch_bytes + size_bytes > BATCH_BYTES or len(batch) == BATCH_FILES):
             yield batch
-            batch, size_bytes = [], 0
+            batch, batch_bytes = [], 0
         batch.append(each)
-        size_bytes += each.file.size_bytes
+        batch_bytes += size_bytes
     if batch:
         yield batch
 

@@ -31,7 +31,7 @@ Volume = Mapping[str, Any]
 """A volume as the platform tells it."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)  # there may be very many
 class StoredFile:
     """A file of a version; its SHA-256 is None until the platform knows it."""
 
@@ -166,7 +166,7 @@ class Version:
         name: the volume's.
         number: of the version.
 
-    `files_path` is where its files are asked for, and brought many at once.
+    `files_path` is where its files are listed, and brought many at once; `contents_path` is where they are fetched so.
     """
 
     def __init__(self, client: Client, name: str, number: int) -> None:
@@ -174,6 +174,7 @@ class Version:
         self.name = name
         self.number = number
         self.files_path = f"{path_of(name)}/versions/{number}/files"
+        self.contents_path = f"{self.files_path}/contents"
 
     def stored_name(self, file: str) -> str:
         """What a file of it is called in the platform's storage."""

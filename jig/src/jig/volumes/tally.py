@@ -1,4 +1,4 @@
-"""How much of an upload has arrived at the platform: in this run, and in an interrupted one before it."""
+"""How much of an upload or a download has arrived: in this run, and in an interrupted one before it."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from jig.units import size
 class Tally:
     """Counts bytes, from several threads.
 
-    `wanted_bytes` are those of all files that the version lacked, `sent_bytes` those of the requests of this run that
-    were answered, `resumed_bytes` those that an interrupted run had sent.
+    `wanted_bytes` are those of all files that the version lacked, or the folder, `sent_bytes` those that have arrived
+    in this run, `resumed_bytes` those that an interrupted run had brought.
     """
 
     def __init__(self) -> None:

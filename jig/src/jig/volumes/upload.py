@@ -65,7 +65,8 @@ def upload(
     large = [each for each in files if each.file.size_bytes >= SMALL_BELOW_BYTES]
     small = [each for each in files if each.file.size_bytes < SMALL_BELOW_BYTES]
     large.sort(key=lambda each: -each.file.size_bytes)
-    crew.run([*(partial(begin, each) for each in large), *(partial(send, batch) for batch in batches_of(small))])
+    batches = batches_of(small, lambda each: each.file.size_bytes)
+    crew.run([*(partial(begin, each) for each in large), *(partial(send, batch) for batch in batches)])
 
 
 def forget_uploads(client: Client, volume_id: str) -> None:
