@@ -14,6 +14,7 @@ from machineshop.models import Claim, Deployment, Job, Worker
 from machineshop.services.queue import QueueService
 from machineshop.services.submissions import Submission
 from machineshop.services.upkeep import QueueUpkeep
+from machineshop.services.work import WorkService
 from machineshop.states import JobState, JobVerb
 from machineshop.store.moves import Holder
 from machineshop.store.turns import Told, Update
@@ -49,6 +50,11 @@ async def never_disconnected() -> None:
     await asyncio.Event().wait()
 
 
+def work_of(queue: QueueService) -> WorkService:
+    """What workers have for the same queue."""
+    return WorkService(queue._database, queue._deployments, queue.dispatcher, queue.changes, queue._clock)
+
+
 def upkeep_of(queue: QueueService) -> QueueUpkeep:
     """What the control loops have for the same queue."""
     return QueueUpkeep(queue._database, queue.dispatcher, queue.changes, queue._clock)
@@ -59,6 +65,7 @@ class Jobs:
 
     def __init__(self, queue: QueueService, deployment: Deployment) -> None:
         self.queue = queue
+        self.work = work_of(queue)
         self.upkeep = upkeep_of(queue)
         self.deployment = deployment
         self.project_id = deployment.project_id
@@ -76,12 +83,12 @@ class Jobs:
         return claims[0] if claims else None
 
     async def claim_many(self, number: int, worker: Worker = WORKER) -> list[Claim]:
-        return await self.queue.retrieve(self.deployment, worker, 0, never_disconnected, number)
+        return await self.work.retrieve(self.deployment, worker, 0, never_disconnected, number)
 
     async def say(self, verb: JobVerb, job_id: str, holder: Holder, **fields: Any) -> Told:
         """What a worker says of a job."""
         said = Update(verb=verb, job_id=job_id, token=holder.token, **fields)
-        return await self.queue.update(self.project_id, msgspec.structs.replace(holder, token=None), said)
+        return await self.work.update(self.project_id, msgspec.structs.replace(holder, token=None), said)
 
     async def finish(self, job_id: str, holder: Holder, outputs: bytes = b"{}", **info: Any) -> None:
         await self.say(JobVerb.FINISH, job_id, holder, outputs=msgspec.Raw(outputs), info=info)

@@ -38,7 +38,7 @@ async def test_a_name_is_free_again_after_a_delete(
         await deployments.get(deployment.project_id, "hello")
     new = await deployments.create(deployment.project_id, {"name": "hello", "image": "i", "gpu_type": "none"})
     assert new.id != deployment.id
-    assert await jobs.queue.retrieve(new, WORKER, 0, never_disconnected) == []
+    assert await jobs.work.retrieve(new, WORKER, 0, never_disconnected) == []
     assert (await jobs.get(old.id)).deployment_id == deployment.id
 
 

@@ -485,12 +485,12 @@ async def test_nothing_that_ends_is_lost_under_load_by_readers_that_come_and_go(
         return ended
 
     async def work(name: int) -> None:
-        while claims := await jobs.queue.retrieve(jobs.deployment, WORKER, 3, never_disconnected, 25):
+        while claims := await jobs.work.retrieve(jobs.deployment, WORKER, 3, never_disconnected, 25):
             updates = [
                 Update(verb=JobVerb.FAIL if place % 7 == name % 7 else JobVerb.FINISH, job_id=c.job.id, token=c.token)
                 for place, c in enumerate(claims)
             ]
-            await jobs.queue.take_turn(jobs.project_id, jobs.deployment, Holder(), updates, None, 0)
+            await jobs.work.take_turn(jobs.project_id, jobs.deployment, Holder(), updates, None, 0)
 
     readers = [asyncio.create_task(follow(pieces)) for pieces in (1, 10, 100)]
     workers = [asyncio.create_task(work(name)) for name in range(8)]

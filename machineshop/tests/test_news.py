@@ -17,7 +17,7 @@ from machineshop.store import jobs as store
 async def test_a_job_of_another_server_goes_to_a_worker_that_waits_here(queue: QueueService, jobs: Jobs) -> None:
     news = News(queue)
     news.start()
-    polling = asyncio.ensure_future(queue.retrieve(jobs.deployment, WORKER, 20, never_disconnected))
+    polling = asyncio.ensure_future(jobs.work.retrieve(jobs.deployment, WORKER, 20, never_disconnected))
     await eventually(jobs.polls)
     job = new_job(jobs.deployment, jobs.submission(), new_id(), time.time())
     # As another server stores it: nobody here is told.
@@ -32,7 +32,7 @@ async def test_a_job_of_another_server_goes_to_a_worker_that_waits_here(queue: Q
 async def test_after_a_gap_everybody_who_waits_is_served(queue: QueueService, jobs: Jobs) -> None:
     news = News(queue)
     news.start()
-    polling = asyncio.ensure_future(queue.retrieve(jobs.deployment, WORKER, 20, never_disconnected))
+    polling = asyncio.ensure_future(jobs.work.retrieve(jobs.deployment, WORKER, 20, never_disconnected))
     await eventually(jobs.polls)
     job = new_job(jobs.deployment, jobs.submission(), new_id(), time.time())
     with queue.changes.followed(jobs.deployment.id) as changed:

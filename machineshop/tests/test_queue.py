@@ -36,7 +36,7 @@ async def test_jobs_come_in_order_of_priority_then_of_submission(jobs: Jobs) -> 
 
 
 async def test_a_waiting_worker_is_handed_the_job_at_once(jobs: Jobs) -> None:
-    poll = asyncio.create_task(jobs.queue.retrieve(jobs.deployment, WORKER, 30, never_disconnected))
+    poll = asyncio.create_task(jobs.work.retrieve(jobs.deployment, WORKER, 30, never_disconnected))
     await eventually(jobs.polls)
     job = await jobs.pending()
     (claim,) = await poll
@@ -47,8 +47,7 @@ async def test_an_answer_that_cannot_be_made_spoils_no_submit(jobs: Jobs) -> Non
     def answer(_claims: list[Claim]) -> bool:
         raise ValueError("no such answer")
 
-    queue = jobs.queue
-    poll = asyncio.create_task(queue.retrieve(jobs.deployment, WORKER, 30, never_disconnected, answer=answer))
+    poll = asyncio.create_task(jobs.work.retrieve(jobs.deployment, WORKER, 30, never_disconnected, answer=answer))
     await eventually(jobs.polls)
     async with asyncio.timeout(60):
         submitted = await asyncio.gather(*[jobs.pending() for _ in range(3)])
@@ -57,7 +56,7 @@ async def test_an_answer_that_cannot_be_made_spoils_no_submit(jobs: Jobs) -> Non
 
 
 async def test_a_poll_ends_empty_when_nothing_comes(jobs: Jobs) -> None:
-    assert await jobs.queue.retrieve(jobs.deployment, WORKER, 0.01, never_disconnected) == []
+    assert await jobs.work.retrieve(jobs.deployment, WORKER, 0.01, never_disconnected) == []
     job = await jobs.pending()  # nobody waits any longer
     claim = await jobs.claim()
     assert claim is not None
@@ -67,7 +66,7 @@ async def test_a_poll_ends_empty_when_nothing_comes(jobs: Jobs) -> None:
 async def test_many_workers_and_jobs_lose_no_wake_up(jobs: Jobs) -> None:
     async def work() -> list[str]:
         done = []
-        while claims := await jobs.queue.retrieve(jobs.deployment, WORKER, 2, never_disconnected):
+        while claims := await jobs.work.retrieve(jobs.deployment, WORKER, 2, never_disconnected):
             (claim,) = claims
             await jobs.finish(claim.job.id, Holder(token=claim.token), RESULT)
             done.append(claim.job.id)
@@ -85,7 +84,7 @@ async def test_a_worker_that_hung_up_is_handed_nothing(jobs: Jobs) -> None:
     async def disconnected() -> None:
         await hung_up.wait()
 
-    poll = asyncio.create_task(jobs.queue.retrieve(jobs.deployment, WORKER, 30, disconnected))
+    poll = asyncio.create_task(jobs.work.retrieve(jobs.deployment, WORKER, 30, disconnected))
     await eventually(jobs.polls)
     hung_up.set()
     job = await jobs.pending()
@@ -112,7 +111,7 @@ async def test_a_worker_that_waits_is_answered_with_its_job_at_once_or_when_that
     async def disconnected() -> None:
         await hung_up.wait()
 
-    poll = asyncio.create_task(jobs.queue.retrieve(jobs.deployment, WORKER, 30, disconnected, answer=answer))
+    poll = asyncio.create_task(jobs.work.retrieve(jobs.deployment, WORKER, 30, disconnected, answer=answer))
     await eventually(jobs.polls)
     job = await jobs.pending()
     claims = await poll
@@ -152,7 +151,7 @@ def commits_fail(database: Database, monkeypatch: pytest.MonkeyPatch) -> Callabl
 async def test_a_job_that_was_handed_over_and_then_not_stored_is_nobodys(
     jobs: Jobs, commits_fail: Callable[..., None]
 ) -> None:
-    poll = asyncio.create_task(jobs.queue.retrieve(jobs.deployment, WORKER, 30, never_disconnected))
+    poll = asyncio.create_task(jobs.work.retrieve(jobs.deployment, WORKER, 30, never_disconnected))
     await eventually(jobs.polls)
     commits_fail(2)
     with pytest.raises(StoreUnavailable):
@@ -170,7 +169,7 @@ async def test_a_job_that_was_handed_over_and_then_not_stored_is_nobodys(
 async def test_a_job_that_was_handed_over_and_stored_at_the_second_try_is_its_workers(
     jobs: Jobs, commits_fail: Callable[..., None]
 ) -> None:
-    poll = asyncio.create_task(jobs.queue.retrieve(jobs.deployment, WORKER, 30, never_disconnected))
+    poll = asyncio.create_task(jobs.work.retrieve(jobs.deployment, WORKER, 30, never_disconnected))
     await eventually(jobs.polls)
     commits_fail(1)
     job = await jobs.pending()
@@ -185,7 +184,7 @@ async def test_a_job_that_is_claimed_at_the_second_try_in_the_place_of_another_i
     jobs: Jobs, database: Database, commits_fail: Callable[..., None]
 ) -> None:
     urgent = msgspec.structs.replace((await jobs.running()).job, id=new_id(), priority=5)
-    poll = asyncio.create_task(jobs.queue.retrieve(jobs.deployment, WORKER, 30, never_disconnected))
+    poll = asyncio.create_task(jobs.work.retrieve(jobs.deployment, WORKER, 30, never_disconnected))
     await eventually(jobs.polls)
 
     def come_first() -> None:
@@ -256,7 +255,7 @@ async def test_results_that_come_together_bring_their_info(jobs: Jobs) -> None:
     ]
     stale = msgspec.structs.replace(updates[1], token="of-another-attempt")
     project, deployment = jobs.project_id, jobs.deployment
-    turn = await jobs.queue.take_turn(project, deployment, Holder(), [updates[0], stale, *updates[2:]], None, 0)
+    turn = await jobs.work.take_turn(project, deployment, Holder(), [updates[0], stale, *updates[2:]], None, 0)
     assert [type(told.error) for told in turn.told] == [type(None), StaleAttempt, type(None), type(None), type(None)]
     found = [await jobs.get(claim.job.id) for claim in handed]
     done = JobState.DONE
@@ -301,13 +300,13 @@ async def test_whether_a_replica_has_worked_since_is_known_from_its_jobs(jobs: J
 
 
 async def test_a_replica_that_is_about_to_leave_is_handed_no_job(jobs: Jobs) -> None:
-    poll = asyncio.create_task(jobs.queue.retrieve(jobs.deployment, REPLICA_1, 30, never_disconnected))
+    poll = asyncio.create_task(jobs.work.retrieve(jobs.deployment, REPLICA_1, 30, never_disconnected))
     await eventually(jobs.polls)
     jobs.queue.dispatcher.leave("replica-1")
     assert await poll == []
     job = await jobs.pending()
-    assert await jobs.queue.retrieve(jobs.deployment, REPLICA_1, 0.01, never_disconnected) == []
-    turn = await jobs.queue.take_turn(jobs.deployment.project_id, jobs.deployment, Holder(), [], REPLICA_1, 1)
+    assert await jobs.work.retrieve(jobs.deployment, REPLICA_1, 0.01, never_disconnected) == []
+    turn = await jobs.work.take_turn(jobs.deployment.project_id, jobs.deployment, Holder(), [], REPLICA_1, 1)
     assert turn.handed == []
     claim = await jobs.claim(REPLICA_2)
     assert claim is not None
@@ -327,7 +326,7 @@ async def test_a_lost_replica_frees_only_what_it_held(jobs: Jobs) -> None:
 
 async def test_a_released_job_goes_to_the_next_worker_without_a_retry(jobs: Jobs) -> None:
     claim = await jobs.running()
-    poll = asyncio.create_task(jobs.queue.retrieve(jobs.deployment, WORKER, 30, never_disconnected))
+    poll = asyncio.create_task(jobs.work.retrieve(jobs.deployment, WORKER, 30, never_disconnected))
     await eventually(jobs.polls)
     await jobs.release(claim.job.id, Holder(token=claim.token))
     (again,) = await poll
@@ -391,7 +390,7 @@ async def test_every_claim_leaves_an_attempt_with_its_outcome(jobs: Jobs, databa
 
 
 async def test_close_sends_waiting_workers_home(jobs: Jobs) -> None:
-    poll = asyncio.create_task(jobs.queue.retrieve(jobs.deployment, WORKER, 30, never_disconnected))
+    poll = asyncio.create_task(jobs.work.retrieve(jobs.deployment, WORKER, 30, never_disconnected))
     await eventually(jobs.polls)
     jobs.queue.close()
     async with asyncio.timeout(5):
@@ -444,7 +443,7 @@ async def test_a_queued_job_is_not_claimed_for_a_connection_that_is_closed(jobs:
     async def disconnected() -> None:
         return
 
-    assert await jobs.queue.retrieve(jobs.deployment, WORKER, 30, disconnected) == []
+    assert await jobs.work.retrieve(jobs.deployment, WORKER, 30, disconnected) == []
     async with asyncio.timeout(5):
         while (await jobs.get(job.id)).state is not JobState.PENDING:
             await asyncio.sleep(0.005)

@@ -88,7 +88,7 @@ async def test_an_array_has_bounds(jobs: Jobs, number: int) -> None:
 
 async def test_many_jobs_wake_the_workers_that_wait(jobs: Jobs) -> None:
     polls = [
-        asyncio.create_task(jobs.queue.retrieve(jobs.deployment, WORKER, 30, never_disconnected, 2)) for _ in range(3)
+        asyncio.create_task(jobs.work.retrieve(jobs.deployment, WORKER, 30, never_disconnected, 2)) for _ in range(3)
     ]
     while jobs.queue.dispatcher.waiters.count(jobs.deployment.id) < 3:
         await asyncio.sleep(0.001)
@@ -127,7 +127,7 @@ async def test_an_idempotency_key_hands_no_job_to_a_waiting_worker_twice(jobs: J
     payload = msgspec.Raw(b"{}")
     first = await jobs.pending(payload=payload, idempotency_key="k")
     assert await jobs.claim() is not None
-    poll = asyncio.create_task(jobs.queue.retrieve(jobs.deployment, WORKER, 0.3, never_disconnected))
+    poll = asyncio.create_task(jobs.work.retrieve(jobs.deployment, WORKER, 0.3, never_disconnected))
     while not jobs.polls():
         await asyncio.sleep(0.001)
     assert (await jobs.pending(payload=payload, idempotency_key="k")).id == first.id

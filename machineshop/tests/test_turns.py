@@ -84,7 +84,7 @@ async def test_a_turn_with_results_is_made_again(jobs: Jobs) -> None:
     update = Update(verb=JobVerb.FINISH, job_id=held.job.id, token=held.token, outputs=msgspec.Raw(b"{}"))
 
     async def take(worker: Worker) -> tuple[list[type], list[str]]:
-        turn = await jobs.queue.take_turn(jobs.project_id, jobs.deployment, Holder(), [update], worker, 1)
+        turn = await jobs.work.take_turn(jobs.project_id, jobs.deployment, Holder(), [update], worker, 1)
         return [type(told.error) for told in turn.told], ids(turn.handed)
 
     assert await take(WORKER) == ([type(None)], [second.id])

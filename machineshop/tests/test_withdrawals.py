@@ -135,7 +135,7 @@ async def test_a_cap_that_is_raised_wakes_the_workers_that_wait(jobs: Jobs) -> N
     claim = await jobs.claim()
     assert claim is not None
     assert claim.job.id == first.id
-    poll = asyncio.create_task(jobs.queue.retrieve(jobs.deployment, WORKER, 30, never_disconnected))
+    poll = asyncio.create_task(jobs.work.retrieve(jobs.deployment, WORKER, 30, never_disconnected))
     while not jobs.polls():
         await asyncio.sleep(0.001)
     await jobs.queue.change_settings(jobs.project_id, "hello", {}, {"acme": FairKey(max_running=2)})
@@ -148,7 +148,7 @@ async def test_a_capped_keys_next_job_goes_to_a_waiting_worker_when_one_ends(job
     first, second = [await jobs.pending(fair_key="acme") for _ in range(2)]
     claim = await jobs.claim()
     assert claim is not None
-    poll = asyncio.create_task(jobs.queue.retrieve(jobs.deployment, WORKER, 30, never_disconnected))
+    poll = asyncio.create_task(jobs.work.retrieve(jobs.deployment, WORKER, 30, never_disconnected))
     while not jobs.polls():
         await asyncio.sleep(0.001)
     await jobs.finish(first.id, Holder(token=claim.token))

@@ -52,6 +52,7 @@ from machineshop.services.volume_removal import VolumeRemoval
 from machineshop.services.volume_uploads import VolumeUploads
 from machineshop.services.volumes import VolumeService
 from machineshop.services.webhooks import WebhookService
+from machineshop.services.work import WorkService
 from machineshop.store.database import Database, sqlite_url
 from machineshop.store.deployment_rows import DEPLOYMENTS
 from machineshop.store.schema import migrate
@@ -169,6 +170,7 @@ class Parts:
     def _build_queue(self) -> None:
         targets = targets_of(self.settings, lambda: self.reach.port)
         self.queue = QueueService(self.database, self.deployments, check_webhook_url=targets.check_url)
+        self.work = WorkService(self.database, self.deployments, self.queue.dispatcher, self.queue.changes)
         self.upkeep = QueueUpkeep(self.database, self.queue.dispatcher, self.queue.changes)
         self.feed = Feed(self.database, self.queue.changes, events_api.render)
         self.news = News(self.queue)

@@ -44,7 +44,7 @@ def application(parts: Parts) -> Front:
     api = Api(parts.identity, parts.audit)
     guard = parts.relay.guard if parts.database.is_shared else None
     routes: list[BaseRoute] = [
-        *work_api.routes(api, parts.queue, time.time, Addresses(base_url, parts.reach.address_inside)),
+        *work_api.routes(api, parts.work, time.time, Addresses(base_url, parts.reach.address_inside)),
         *queue_api.routes(api, parts.queue, job_status.handler(api, parts.queue, parts.places, parts.webhooks, guard)),
         *events_api.routes(api, parts.queue, parts.deployments, parts.feed),
         *webhooks_api.routes(api, parts.webhooks, parts.signing),

@@ -17,8 +17,9 @@ from machineshop.bodies import pieces_of_body
 from machineshop.errors import InvalidRequest, MachineshopError, MethodNotAllowed, PayloadTooLarge, status_of
 from machineshop.http import WORK_SCOPES, JsonResponse, json_response
 from machineshop.models import Claim, Deployment, Worker
-from machineshop.services.queue import MAX_BATCH, QueueService
+from machineshop.services.queue import MAX_BATCH
 from machineshop.services.submissions import check_object
+from machineshop.services.work import WorkService
 from machineshop.states import JobVerb
 from machineshop.store.chunks import Chunks
 from machineshop.store.moves import INFO_LIMIT_BYTES, Holder
@@ -91,20 +92,20 @@ class TurnRequest(msgspec.Struct):
     claim: ClaimRequest | None = None
 
 
-def routes(api: Api, queue: QueueService, clock: Callable[[], float], addresses: Addresses) -> list[Route]:
+def routes(api: Api, work: WorkService, clock: Callable[[], float], addresses: Addresses) -> list[Route]:
     """All routes of this module."""
     return [
         api.route(
             "GET",
             "/internal/v1/queue/retrieve",
-            _retrieve(queue, addresses),
+            _retrieve(work, addresses),
             scopes=WORK_SCOPES,
             operation=described.RETRIEVE,
         ),
         api.route(
             "POST",
             "/internal/v1/queue/updates",
-            _take_turn(queue, clock, addresses),
+            _take_turn(work, clock, addresses),
             scopes=WORK_SCOPES,
             body=TurnRequest,
             body_limit_bytes=RESULTS_LIMIT_BYTES,
@@ -113,7 +114,7 @@ def routes(api: Api, queue: QueueService, clock: Callable[[], float], addresses:
         api.route(
             "POST",
             "/internal/v1/videos/status",
-            _update(queue, clock, addresses),
+            _update(work, clock, addresses),
             scopes=WORK_SCOPES,
             body=UpdateRequest,
             body_limit_bytes=RESULT_LIMIT_BYTES,
@@ -122,11 +123,11 @@ def routes(api: Api, queue: QueueService, clock: Callable[[], float], addresses:
     ]
 
 
-def _retrieve(queue: QueueService, addresses: Addresses) -> Callable[[Call], Awaitable[Response]]:
+def _retrieve(work: WorkService, addresses: Addresses) -> Callable[[Call], Awaitable[Response]]:
     async def retrieve(call: Call) -> Response:
         if call.request.method == "HEAD":  # a job that it claimed would never be seen by anyone
             raise MethodNotAllowed("HEAD", call.request.url.path, allowed="GET")
-        deployment = await queue.worked_by(call.identity.key, call.required("model"))
+        deployment = await work.worked_by(call.identity.key, call.required("model"))
         worker = _worker(call, call.required("hostname"), _claim_timeout(call.query.get("claim_timeout")))
         timeout_seconds = DEFAULT_POLL_SECONDS
         if "timeout" in call.query:
@@ -143,18 +144,18 @@ def _retrieve(queue: QueueService, addresses: Addresses) -> Callable[[Call], Awa
                 return json_response({"data": views})
             return json_response({"data": views[0] if views else None})
 
-        return await _hand_out(queue, call, deployment, worker, timeout_seconds, max_jobs, answered)
+        return await _hand_out(work, call, deployment, worker, timeout_seconds, max_jobs, answered)
 
     return retrieve
 
 
 def _update(
-    queue: QueueService, clock: Callable[[], float], addresses: Addresses
+    work: WorkService, clock: Callable[[], float], addresses: Addresses
 ) -> Callable[[Call], Awaitable[Response]]:
     async def update(call: Call) -> Response:
         body: UpdateRequest = call.body
         body.payload = addresses.from_worker(call.headers.get("host"), body.payload)
-        told = await queue.update(call.project_id, _holder(call), _said(body, clock()))
+        told = await work.update(call.project_id, _holder(call), _said(body, clock()))
         # Exactly 200: some workers send anything else again.
         return json_response(_answer(body, told))
 
@@ -162,12 +163,12 @@ def _update(
 
 
 def _take_turn(
-    queue: QueueService, clock: Callable[[], float], addresses: Addresses
+    work: WorkService, clock: Callable[[], float], addresses: Addresses
 ) -> Callable[[Call], Awaitable[Response]]:
     async def take_turn(call: Call) -> Response:
         body: TurnRequest = call.body
         key = call.identity.key
-        deployment = await queue.worked_by(key, body.model)
+        deployment = await work.worked_by(key, body.model)
         worker = None if body.claim is None else _worker(call, body.claim.hostname, body.claim.claim_timeout)
         host = call.headers.get("host")
         if worker is not None and body.claim is not None and not body.updates:
@@ -176,14 +177,14 @@ def _take_turn(
             def answered(claims: list[Claim]) -> JsonResponse:
                 return _turn_response([], _claim_views(host, claims, addresses))
 
-            return await _hand_out(queue, call, deployment, worker, timeout_seconds, body.claim.max_jobs, answered)
+            return await _hand_out(work, call, deployment, worker, timeout_seconds, body.claim.max_jobs, answered)
         for update in body.updates:
             update.payload = addresses.from_worker(host, update.payload)
         # One that makes no sense is refused by itself, as one that is stale is.
         said = [_try_said(update, clock()) for update in body.updates]
         sound = [update for update in said if isinstance(update, Update)]
         max_jobs = 0 if body.claim is None else body.claim.max_jobs
-        turn = await queue.take_turn(call.project_id, deployment, _holder(call), sound, worker, max_jobs)
+        turn = await work.take_turn(call.project_id, deployment, _holder(call), sound, worker, max_jobs)
         answers = iter(turn.told)
         outcomes = [next(answers) if isinstance(update, Update) else Told(error=update) for update in said]
         return _turn_response(
@@ -195,7 +196,7 @@ def _take_turn(
 
 
 async def _hand_out(
-    queue: QueueService,
+    work: WorkService,
     call: Call,
     deployment: Deployment,
     worker: Worker,
@@ -213,7 +214,7 @@ async def _hand_out(
             sent = response
         return sent is not None
 
-    claims = await queue.retrieve(deployment, worker, timeout_seconds, call.disconnected, max_jobs, answer)
+    claims = await work.retrieve(deployment, worker, timeout_seconds, call.disconnected, max_jobs, answer)
     return sent or answered(claims)
 
 

@@ -1,30 +1,26 @@
-"""The queue: submit, work, watch, take back. Each operation on a job is one transition; `dispatch` hands jobs out.
+"""The queue, for those who submit: submit, watch, take back. Each operation on a job is one transition.
 
-`submissions` has what may become a job, and `upkeep` what the control loops do.
+`submissions` has what may become a job, `work` what workers do, and `upkeep` what the control loops do.
 """
 
 import time
 from collections import defaultdict
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import msgspec
 
 from machineshop.errors import InvalidRequest, NotFound, NotResubmittable
 from machineshop.ids import new_id, new_ids
-from machineshop.models import ApiKey, Claim, Deployment, FairKey, Include, Job, QueueCounts, QueueSettings, Worker
+from machineshop.models import FairKey, Include, Job, QueueCounts, QueueSettings
 from machineshop.services.changes import Changes
 from machineshop.services.deployments import DeploymentService
 from machineshop.services.dispatch import Dispatcher
-from machineshop.services.intake import BRIEF_BYTES, BRIEF_JOBS
-from machineshop.services.submissions import Submission, Submitted, check, check_object, job_again, new_job
-from machineshop.services.waiters import Answer
-from machineshop.states import TERMINAL_STATES, JobState, JobVerb
-from machineshop.store import chunks, jobs, queues, turns, withdrawals
+from machineshop.services.submissions import Submission, Submitted, check, job_again, new_job
+from machineshop.states import TERMINAL_STATES, JobState
+from machineshop.store import chunks, jobs, queues, withdrawals
 from machineshop.store.database import Database
 from machineshop.store.jobs import JobFilter, Page
-from machineshop.store.moves import Holder
-from machineshop.store.turns import Told, Turn, Update
 
 MAX_BATCH = 1000
 # How long the worker of a canceled job has to stop before its replica is replaced.
@@ -33,7 +29,7 @@ MAX_CANCEL_GRACE_SECONDS = 3600.0
 
 
 class QueueService:
-    """The operations on jobs."""
+    """The operations of those who submit, and of those who look after a queue."""
 
     def __init__(
         self,
@@ -53,8 +49,6 @@ class QueueService:
         """Send home all who wait; from now on none waits."""
         self.dispatcher.close()
         self.changes.close()
-
-    # For those who submit.
 
     async def submit(self, project_id: str, submission: Submission) -> Submitted:
         """Store a job; it is on disk when this returns.
@@ -247,95 +241,6 @@ class QueueService:
         )
         self.dispatcher.wake(deployment.id, self.dispatcher.waiters.count(deployment.id))
         return settings
-
-    # For workers.
-
-    async def retrieve(
-        self,
-        deployment: Deployment,
-        worker: Worker,
-        timeout_seconds: float,
-        disconnected: Callable[[], Awaitable[None]],
-        max_jobs: int = 1,
-        answer: Answer | None = None,
-    ) -> list[Claim]:
-        """The next jobs for a worker; see `Dispatcher.retrieve`."""
-        return await self.dispatcher.retrieve(deployment.id, worker, max_jobs, timeout_seconds, disconnected, answer)
-
-    async def update(self, project_id: str, holder: Holder, said: Update) -> Told:
-        """What a worker says of one job.
-
-        Raises:
-            NotFound: No such job.
-            StaleAttempt: Somebody else holds it, or it has ended.
-            InvalidRequest: The outputs are no object.
-        """
-        if said.verb is JobVerb.FINISH:
-            check_object(said.outputs, "payload")
-        deployment_id = await self._deployment_of(project_id, holder, said.job_id)
-        told, opens = await self._database.write_in_queue(
-            deployment_id, turns.update, project_id, holder, said, self._clock()
-        )
-        self._after(deployment_id, [said], [told], opens)
-        return told
-
-    async def take_turn(
-        self,
-        project_id: str,
-        deployment: Deployment,
-        holder: Holder,
-        updates: list[Update],
-        worker: Worker | None,
-        max_jobs: int,
-    ) -> Turn:
-        """What a worker says of several jobs, and its claim of the next ones where `worker` is given: all at once."""
-        holder = msgspec.structs.replace(holder, deployment_id=deployment.id)  # whose lock is all that is held
-        if worker is not None and self.dispatcher.is_leaving(worker):
-            worker = None
-        wanted = None if worker is None else self.dispatcher.wanted(worker, max_jobs)
-        size_bytes = sum(len(bytes(update.outputs)) for update in updates)
-        is_brief = len(updates) + max_jobs <= BRIEF_JOBS and size_bytes <= BRIEF_BYTES
-        write = self._database.write_briefly if is_brief else self._database.write_in_queue
-        turn = await write(
-            deployment.id, turns.take_turn, project_id, deployment.id, holder, updates, wanted, self._clock()
-        )
-        self._after(deployment.id, updates, turn.told, turn.opens)
-        self.dispatcher.claimed(deployment.id, turn.handed)
-        return turn
-
-    def _after(self, deployment_id: str, updates: list[Update], told: list[Told], opens: bool) -> None:
-        """Tell those who wait and those who follow."""
-        if opens:
-            self.dispatcher.wake(deployment_id, len(updates))
-        changed = [
-            update.job_id
-            for update, answer in zip(updates, told, strict=True)
-            if answer.error is None and (update.verb is not JobVerb.RENEW or update.info or update.given)
-        ]
-        if changed:
-            self.changes.tell(deployment_id, changed)
-
-    async def _deployment_of(self, project_id: str, holder: Holder, job_id: str) -> str:
-        """Whose queue a job is in: a replica's own, else looked up."""
-        if holder.deployment_id is not None:
-            return holder.deployment_id
-        deployment_id = await self._database.read(jobs.deployment_of, project_id, job_id)
-        if deployment_id is None:
-            raise NotFound(what="job", id=job_id)
-        return deployment_id
-
-    async def worked_by(self, key: ApiKey, model: str) -> Deployment:
-        """The deployment whose queue a caller may work: a replica's own, whatever it is called.
-
-        Raises:
-            NotFound: No such deployment, or not one that this key may work.
-        """
-        if key.deployment_id is None:
-            return await self._deployments.get(key.project_id, model)
-        deployment = await self._deployments.get_even_deleted(key.project_id, key.deployment_id)
-        if model not in {deployment.id, deployment.name}:
-            raise NotFound(what="deployment", id=model)
-        return deployment
 
     async def look_again(self, deployment_id: str) -> None:
         """Another server has written in this queue: have those who wait here look, where there is something."""
