@@ -13,6 +13,7 @@ from machineshop.runtime.docker.ends import exit_of, why_not_started
 from machineshop.runtime.docker.follower import CopiedLog
 from machineshop.runtime.docker.images import Image, split, why_not_pulled
 from machineshop.runtime.docker.networks import gateway_of
+from machineshop.runtime.docker.pulls import Pull, Pulls
 from machineshop.runtime.record import Record
 from machineshop.runtime.replica_log import FileLog
 
@@ -206,3 +207,65 @@ def test_a_line_that_comes_a_moment_late_is_kept(tmp_path: Path) -> None:
     log.take(frame("2026-01-02T03:04:05.2Z of one stream\n") + frame("2026-01-02T03:04:05.1Z of the other\n"))
     log.close()
     assert [line.text for line in FileLog(tmp_path, "x").read_last(None)] == ["of one stream", "of the other"]
+
+
+GIB = 1024**3
+
+
+def step(status: str, layer: str = "a", current: int | None = None, total: int | None = None) -> dict[str, Any]:
+    detail = {"current": current, "total": total} if current is not None else {}
+    return {"status": status, "id": layer, "progressDetail": detail}
+
+
+def test_a_pull_says_how_far_it_has_come() -> None:
+    pull = Pull()
+    said: list[str] = []
+    for each in (
+        {"status": "Pulling from default/worker", "id": "latest"},
+        step("Already exists", "base"),
+        step("Pulling fs layer"),
+        step("Pulling fs layer", "b"),
+        step("Waiting", "b"),
+        step("Downloading", "a", GIB // 4, GIB),
+        step("Downloading", "b", GIB // 2, GIB),
+        step("Verifying Checksum"),
+        step("Download complete"),
+        step("Download complete", "b"),
+        step("Extracting", "a", GIB // 2, GIB),
+        step("Pull complete"),
+        step("Pull complete", "b"),
+        {"status": "Digest: sha256:1"},
+    ):
+        pull.heard(each)
+        if str(pull) not in said[-1:]:
+            said.append(str(pull))
+    assert said == [
+        "Its image is being pulled.",
+        "Its image is being pulled: 0.25 GiB so far.",
+        "Its image is being pulled: 0.75 GiB of 2.00 GiB.",
+        "Its image is being pulled: 1.50 GiB of 2.00 GiB.",
+        "Its image is being unpacked: 0 of 2 layers.",
+        "Its image is being unpacked: 1 of 2 layers.",
+        "Its image is being unpacked: 2 of 2 layers.",
+    ]
+
+
+@pytest.mark.parametrize(
+    "odd", [{}, {"stream": "Trying to pull"}, {"id": 3, "status": "Downloading"}, {"id": "a", "status": None}]
+)
+def test_what_an_engine_says_in_other_words_is_left_out(odd: dict[str, Any]) -> None:
+    pull = Pull()
+    pull.heard(odd)
+    pull.heard(step("Downloading", "a", None))
+    assert str(pull) == "Its image is being pulled."
+
+
+def test_a_pull_is_shown_while_it_is_under_way_and_to_its_project() -> None:
+    pulls = Pulls()
+    with pulls.begun("p1", "worker:1") as first:
+        with pulls.begun("p1", "worker:1") as second:
+            assert pulls.of("p1", "worker:1") is second
+        assert pulls.of("p1", "worker:1") is None
+        assert pulls.of("p2", "worker:1") is None
+    with pulls.begun("p1", "worker:1") as third:
+        assert pulls.of("p1", "worker:1") is third is not first

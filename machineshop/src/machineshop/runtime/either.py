@@ -75,6 +75,10 @@ class EitherEngine:
         """Bring an image to this machine."""
         await self._engines[ArtifactKind.IMAGE].prefetch(project_id, image)
 
+    def doing(self, spec: RevisionSpec) -> str:
+        """What is done for the artifact."""
+        return self._of(spec).doing(spec)
+
     async def prepare(self, spec: RevisionSpec) -> None:
         """Make the artifact ready."""
         await self._of(spec).prepare(spec)

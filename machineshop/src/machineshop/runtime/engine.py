@@ -89,6 +89,10 @@ class Engine(Protocol):
         """
         ...
 
+    def doing(self, spec: RevisionSpec) -> str:
+        """What `prepare` does for this revision just now, in a sentence."""
+        ...
+
     async def prepare(self, spec: RevisionSpec) -> None:
         """Bring the artifact to this machine, ready to run; quick when it is there already.
 

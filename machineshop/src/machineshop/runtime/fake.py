@@ -106,6 +106,10 @@ class FakeEngine:
     async def close(self) -> None:
         """Nothing is held open; what is here outlives the runtime."""
 
+    def doing(self, spec: RevisionSpec) -> str:  # noqa: ARG002 - the protocol's
+        """Next to nothing."""
+        return "Its artifact is being made ready."
+
     async def prepare(self, spec: RevisionSpec) -> None:
         """Succeed, unless the behaviour says otherwise."""
         failure = self._behaviour(spec).preparation_failure

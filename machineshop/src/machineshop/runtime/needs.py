@@ -53,7 +53,7 @@ class Needs:
         if record.message or self.are_met(spec):
             return replica_view.view(record)
         ready = self._preparations.are_ready([self._of_artifact(spec)])
-        message = "Its volumes are being loaded." if ready else "Its artifact is being made ready."
+        message = "Its volumes are being loaded." if ready else self._engine.doing(spec)
         return replica_view.view(record, message=message)
 
     def keep(self, wanted: Iterable[RevisionSpec], live: Iterable[RevisionSpec]) -> None:

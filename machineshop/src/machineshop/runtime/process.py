@@ -138,6 +138,10 @@ class ProcessEngine:
         """The address at which replicas that start now reach the platform."""
         return self._platform_url()
 
+    def doing(self, spec: RevisionSpec) -> str:  # noqa: ARG002 - the protocol's
+        """Both steps, since the first one is short."""
+        return "Its bundle is being unpacked, and its requirements installed."
+
     async def prepare(self, spec: RevisionSpec) -> None:
         """Fetch the bundle and make its environment."""
         config = (await self._bundles.fetch(spec)).config

@@ -159,6 +159,10 @@ class DockerEngine:
         """Pull an image that the engine lacks."""
         await self._images.fetch(project_id, image)
 
+    def doing(self, spec: RevisionSpec) -> str:
+        """How far the image has come."""
+        return self._images.doing(spec.project_id, spec.image)
+
     async def prepare(self, spec: RevisionSpec) -> None:
         """Pull the image where the engine lacks it."""
         if spec.artifact is ArtifactKind.BUNDLE:

@@ -16,6 +16,7 @@ from machineshop.errors import ArtifactMissing, InvalidRequest, MachineshopError
 from machineshop.runtime.base import ImageSource, PullGrant
 from machineshop.runtime.docker.api import EngineApi, EngineAway, EngineError
 from machineshop.runtime.docker.pulled import PulledImages
+from machineshop.runtime.docker.pulls import Pull, Pulls
 from machineshop.runtime.engine import PreparationFailed
 
 DEFAULT_TAG = "latest"
@@ -53,6 +54,11 @@ class Images:
 
     def __init__(self, api: EngineApi, source: ImageSource, pulled: PulledImages) -> None:
         self._api, self._source, self._pulled = api, source, pulled
+        self._pulls = Pulls()
+
+    def doing(self, project_id: str, reference: str) -> str:
+        """What `fetch` does for this image just now, in a sentence."""
+        return str(self._pulls.of(project_id, reference) or "Its image is being looked for.")
 
     async def fetch(self, project_id: str, reference: str) -> Image:
         """Get an image: the engine's own, or pulled.
@@ -69,7 +75,8 @@ class Images:
             else:
                 if grant is not None:
                     self._pulled.pulling(wanted, time.time())
-                await self._pull(wanted, grant)
+                with self._pulls.begun(project_id, reference) as pull:
+                    await self._pull(wanted, grant, pull)
                 found = await self.find(wanted)
         except EngineAway as error:
             raise PreparationFailed("ErrImagePull", f"The image cannot be pulled: {error}.") from error
@@ -124,7 +131,7 @@ class Images:
             read_only_root=(config.get("Labels") or {}).get(READ_ONLY_LABEL, "").lower() == "true",
         )
 
-    async def _pull(self, reference: str, grant: PullGrant | None) -> None:
+    async def _pull(self, reference: str, grant: PullGrant | None, pull: Pull) -> None:
         name, tag, digest = split(reference)
         logger.info("image pulled: reference=%s", reference)
         if await self._api.is_podman():
@@ -141,6 +148,7 @@ class Images:
             async for step in progress:
                 if error := step.get("error") or (step.get("errorDetail") or {}).get("message"):
                     raise EngineError(500, str(error))
+                pull.heard(step)
 
 
 def split(reference: str) -> tuple[str, str | None, str | None]:
