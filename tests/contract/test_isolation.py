@@ -330,8 +330,12 @@ def test_a_revoked_key_ends(platform: PlatformProcess) -> None:
         wait_for(lambda: client.get("/v3/whoami").status_code == 401, "the key ends")
 
 
-# What a viewer may do beside reading: asking for many results is a POST.
-LOOKS = {("POST", "/v1/queue/results")}
+# What a viewer may do beside reading: asking for many results, or files, is a POST.
+LOOKS = {
+    ("POST", "/v1/queue/results"),
+    ("POST", "/v1/deployments/storage/volumes/{volume}/versions/{version}/files/contents"),
+    ("POST", "/v1/storage/volumes/{volume}/versions/{version}/files/contents"),
+}
 # What looks like reading, and is not for viewers: it claims a job, runs the model, shows a secret or tells of a push.
 NO_LOOKS = {
     ("GET", "/internal/v1/queue/retrieve"),
