@@ -31,7 +31,6 @@ from jig.errors import JigError, PlatformError, UnauthorizedError, UnreachableEr
 from jig.http import httpx
 from jig.trust import trusting
 
-CHUNK_BYTES = 256 * 1024
 CONNECT_TIMEOUT_SECONDS = 10.0
 READ_TIMEOUT_SECONDS = 60.0  # the platform answers in milliseconds; a registry that checks a large layer takes longer
 TRIES = 6  # a restart of the platform takes a second or two: 0.2 + 0.4 + ... + 3.2 s, or what Retry-After says
@@ -233,7 +232,7 @@ class Client:
                 length = self._checked(response).headers.get("content-length", "")
                 is_rest = response.headers.get("content-range", "").startswith(f"bytes {start_bytes}-")
                 size_bytes = int(length) if length.isdecimal() else None
-                yield Download(size_bytes, response.iter_bytes(CHUNK_BYTES), is_rest)
+                yield Download(size_bytes, response.iter_bytes(), is_rest)
         except httpx.TransportError as error:
             raise self._unreachable(error) from error
 
