@@ -18,6 +18,7 @@ setup: .venv/.ready ## make .venv with jig and machineshop in its bin
 
 # The lock says names, versions and hashes; the three distributions are linked, so edits take effect at once.
 .venv/.ready: requirements.lock $(SOURCES)
+	@echo "Setting up .venv, which takes seconds, or minutes over a slow line" >&2
 	@uv=$$(scripts/find-uv); \
 	[ -x $(PYTHON) ] || $$uv venv --quiet --python '>=3.11' .venv; \
 	$$uv pip install --quiet --compile-bytecode --require-hashes --python $(PYTHON) -r requirements.lock; \
@@ -26,6 +27,7 @@ setup: .venv/.ready ## make .venv with jig and machineshop in its bin
 
 # What only the checks, the tests and the benchmarks need: linters, real clients, a real model.
 .venv/.ready-dev: .venv/.ready requirements-dev.lock
+	@echo "Adding what the checks and tests need to .venv" >&2
 	@$$(scripts/find-uv) pip install --quiet --compile-bytecode --require-hashes --python $(PYTHON) -r requirements-dev.lock
 	@touch $@
 

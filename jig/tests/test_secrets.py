@@ -228,7 +228,7 @@ def test_a_redeploy_for_a_secret_says_that_nobody_uses_it_or_that_it_is_not_ther
 ) -> None:
     missing = jig("secrets", "redeploy", "TOKEN")
     assert missing.code == 1
-    assert "There is no secret 'hello-TOKEN'" in missing.err
+    assert "There is no secret 'hello-TOKEN' in this project.\nSee which there are: jig secrets list" in missing.err
     platform.secrets["hello-TOKEN"] = {"name": "hello-TOKEN"}
     unused = jig("secrets", "redeploy", "TOKEN")
     assert (unused.code, unused.out) == (0, "No deployment uses TOKEN.\n")

@@ -47,3 +47,6 @@ def test_https_on_a_plain_platform_is_said_to_be_so(jig: Jig) -> None:
     finished = jig("list", TOGETHER_BASE_URL=f"https{base_url.removeprefix('http')}")
     assert finished.code == 1
     assert "speaks no TLS" in finished.err
+    login = jig("auth", "login", f"https{base_url.removeprefix('http')}", "--api-key-stdin", stdin="msk_1")
+    assert login.code == 1
+    assert f"speaks no TLS.\nPerhaps it is {base_url}." in login.err

@@ -102,6 +102,7 @@ def test_a_version_and_a_part_of_it_come_where_somebody_says(jig: Jig, platform:
     finished = jig("volumes", "download", "words", "--path", "b")
     assert finished.code == 1
     assert "Version 1 of the volume words has no file 'b', and none in a folder of that name." in finished.err
+    assert 'Invalid value "-1" for --version.' in jig("volumes", "download", "words", "--version", "-1").err
     assert not (jig.folder / "words").exists()
 
 

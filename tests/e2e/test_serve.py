@@ -185,6 +185,14 @@ def test_a_list_in_a_pipe_is_not_cut(own_platform: PlatformProcess) -> None:
     assert re.search(r"msk_\w+… .* valid +[0-9a-f-]{36}", line)
 
 
+def test_a_key_of_a_new_project_says_that_it_is_new(own_platform: PlatformProcess) -> None:
+    words = ("keys", "create", "--name", "x", "--project", "vison", "--data-dir", own_platform.data_dir)
+    first, second = own_platform.machineshop(*words), own_platform.machineshop(*words)
+    assert first.stderr == "The project vison is new: there was none.\n"
+    assert second.stderr == ""
+    assert all(re.fullmatch(r"msk_\S+\n", made.stdout) for made in (first, second))
+
+
 def test_no_key_shows_in_a_command_line_or_the_log(own_platform: PlatformProcess, tmp_path: Path) -> None:
     own_platform.deploy(write_worker(tmp_path / "plain", "plain", PLAIN))
     own_platform.finished("plain", own_platform.submit("plain", {}))

@@ -11,6 +11,7 @@ from jig.errors import (
     PlatformError,
     QueueFullError,
     UnauthorizedError,
+    UnreachableError,
     UnsupportedError,
 )
 from jig.http import httpx
@@ -28,6 +29,13 @@ JOB_HINT = "`jig jobs list NAME` shows a deployment's jobs; those of another one
 NO_DEPLOYMENT = "no deployment"
 NO_JOB = "no job"
 NO_ROUTE = "no route"
+MISSING_HINTS = {
+    NO_DEPLOYMENT: DEPLOYMENT_HINT,
+    NO_JOB: JOB_HINT,
+    "no revision": "`jig revisions list NAME` shows those of a deployment.",
+    "no secret": "See which there are: jig secrets list",
+    "no version": "`jig volumes describe NAME` shows those of a volume.",
+}
 NOT_PERMITTED = "not_permitted"  # the code of a key whose scope is too small
 START_HINT = "Start one with `machineshop serve`, or set TOGETHER_BASE_URL."
 LOGIN_HINT = "Log in with `jig auth login`, or set TOGETHER_API_KEY."
@@ -85,6 +93,12 @@ def away_hint(source: str) -> str:
     return START_HINT
 
 
+def speaks_no_tls(base_url: str) -> UnreachableError:
+    """The error of an address that begins with https, where a plain server listens."""
+    hint = f"Perhaps it is http{base_url.removeprefix('https')}."
+    return UnreachableError(f"What answers at {base_url} speaks no TLS.", hint=hint)
+
+
 def checked(response: httpx.Response, key_source: str | None = None) -> httpx.Response:
     """The response, where it is a 2xx one.
 
@@ -106,8 +120,7 @@ def checked(response: httpx.Response, key_source: str | None = None) -> httpx.Re
     if status == 429 and body.get("code") == QueueFullError.code:
         raise QueueFullError(message, retry_after_seconds=full_pause_seconds(response), body=body)
     if status == 404:
-        hints = {NO_DEPLOYMENT: DEPLOYMENT_HINT, NO_JOB: JOB_HINT}
-        hint = next((hint for words, hint in hints.items() if words in message), None)
+        hint = next((hint for words, hint in MISSING_HINTS.items() if words in message), None)
         raise NotFoundError(message, status=status, body=body, hint=hint)
     if body.get("code") == NOT_PERMITTED:
         raise PlatformError(message, status=status, body=body, hint=login_hint(key_source))

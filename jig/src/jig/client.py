@@ -24,6 +24,7 @@ from jig.answers import (
     may_repeat,
     pause_seconds,
     present,
+    speaks_no_tls,
     whole_lines,
 )
 from jig.contexts import Target
@@ -304,8 +305,7 @@ class Client:
             )
             return UnreachableError(f"The certificate of {base_url} is not trusted.", hint=hint)
         if isinstance(error, httpx.ConnectError) and NO_TLS in str(error):
-            hint = f"Perhaps it is http{base_url.removeprefix('https')}."
-            return UnreachableError(f"What answers at {base_url} speaks no TLS.", hint=hint)
+            return speaks_no_tls(base_url)
         if isinstance(error, (httpx.ConnectError, httpx.ConnectTimeout)):
             return UnreachableError(f"No platform answers at {base_url}.", hint=away_hint(self.target.source))
         if isinstance(error, httpx.TimeoutException):

@@ -10,6 +10,7 @@ import hashlib
 import re
 import ssl
 
+from jig.answers import NO_TLS, NOT_TRUSTED, speaks_no_tls
 from jig.errors import PlatformError, UnreachableError
 from jig.http import httpx
 
@@ -47,8 +48,10 @@ def is_trusted(base_url: str, ca: str | None) -> bool:
     try:
         httpx.get(f"{base_url}/health", verify=trusting(ca), timeout=FETCH_TIMEOUT_SECONDS)
     except httpx.ConnectError as error:
-        if "CERTIFICATE_VERIFY_FAILED" in str(error):
+        if NOT_TRUSTED in str(error):
             return False
+        if NO_TLS in str(error):
+            raise speaks_no_tls(base_url) from error
         raise UnreachableError(f"No platform answers at {base_url} by HTTPS: {error}.") from error
     except httpx.HTTPError as error:
         raise UnreachableError(f"No platform answers at {base_url}: {str(error) or type(error).__name__}.") from error

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 from cyclopts import Parameter
+from cyclopts.types import NonNegativeInt
 
 from jig.commands.download import FORCE
 from jig.commands.volumes import VolumeName
@@ -36,7 +37,7 @@ def download(
     name: VolumeName,
     folder: Annotated[str | None, Parameter(name="--folder", help=FOLDER)] = None,
     *,
-    version: Annotated[int | None, Parameter(name=("--version", "--volume-version"), help=VERSION)] = None,
+    version: Annotated[NonNegativeInt | None, Parameter(name=("--version", "--volume-version"), help=VERSION)] = None,
     path: Annotated[str, Parameter(name="--path", show_default=False, help=PATH)] = "",
     force: Annotated[bool, Parameter(negative=(), show_default=False, help=FORCE)] = False,
     options: ProjectGlobals = PROJECT_DEFAULTS,

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 from cyclopts import Parameter
+from cyclopts.types import NonNegativeInt
 
 from jig.bundle.packed import leave_out_hint, packed_path
 from jig.client import Client
@@ -34,7 +35,8 @@ RoleArn = Annotated[str | None, Parameter(name="--aws-oidc-role-arn", help=ROLE)
 CredentialsSecret = Annotated[str | None, Parameter(help=CREDENTIALS)]
 Watch = Annotated[bool, Parameter(negative=(), show_default=False, help=WATCH)]
 VolumeVersion = Annotated[
-    int | None, Parameter(name=("--volume-version", "--version"), help="Tell of this one. [default: the latest]")
+    NonNegativeInt | None,
+    Parameter(name=("--volume-version", "--version"), help="Tell of this one. [default: the latest]"),
 ]
 
 

@@ -1,13 +1,19 @@
 """`machineshop keys`: make, list and revoke API keys."""
 
+from __future__ import annotations
+
 import json
+import sys
 import time
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from machineshop.commands.options import DataDirOption, JsonOption, iso, print_table, with_identity
 from machineshop.errors import InvalidRequest, NotFound
 from machineshop.lifetimes import parse_lifetime
 from machineshop.models import DEFAULT_SLUG, ApiKey, Scope
+
+if TYPE_CHECKING:
+    from machineshop.services.identity import IdentityService
 
 PEOPLES_SCOPES = (Scope.ADMIN, Scope.DEVELOPER, Scope.VIEWER)
 
@@ -32,9 +38,14 @@ def create(
     if scope not in PEOPLES_SCOPES:
         raise InvalidRequest(f"--scope is '{scope}'; it must be one of {', '.join(PEOPLES_SCOPES)}.", param="scope")
     lifetime = None if expires_in is None else parse_lifetime(expires_in)
-    record, key = with_identity(
-        data_dir, lambda service: service.create_key(project, name, Scope(scope), lifetime_seconds=lifetime)
-    )
+
+    async def made(service: IdentityService) -> tuple[bool, ApiKey, str]:
+        is_new = all(project != known.slug for known, _ in await service.list_projects())
+        return is_new, *await service.create_key(project, name, Scope(scope), lifetime_seconds=lifetime)
+
+    is_new, record, key = with_identity(data_dir, made)
+    if is_new:  # perhaps by a slip of the pen
+        print(f"The project {project} is new: there was none.", file=sys.stderr)
     if as_json:
         print(json.dumps({**_key_view(record), "key": key}))
     else:
