@@ -95,6 +95,15 @@ def test_mounts_and_scaling_are_read(tmp_path: Path) -> None:
     assert config.warnings == ()
 
 
+def test_a_misspelt_key_of_the_scaling_is_refused_and_one_of_other_clients_passes(tmp_path: Path) -> None:
+    policy = 'metric = "HTTPTotalRequests", target = 2, '
+    with pytest.raises(ConfigError, match=r"there is no key deploy\.autoscaling\.idle_second\.") as refused:
+        read(tmp_path, f"[deploy]\nautoscaling = {{{policy} idle_second = 60}}\n")
+    assert refused.value.hint == "Did you mean `idle_seconds`?"
+    config = read(tmp_path, f"[deploy]\nautoscaling = {{{policy} priority_class = 1}}\n")
+    assert config.deploy.autoscaling["priority_class"] == 1
+
+
 def test_deprecated_places_work_with_a_warning(tmp_path: Path) -> None:
     config = read(tmp_path, 'name = "model"\nautoscaling = {metric = "CustomMetric", target = 2}\n')
     assert config.deploy.autoscaling["metric"] == "CustomMetric"

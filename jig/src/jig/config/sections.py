@@ -27,6 +27,18 @@ GPU_TYPES = {
     "cpu": NO_GPU,
 }
 LONG_FORM_GPU = ("h100-80gb", 1)
+AUTOSCALING_KEYS = (
+    "metric",
+    "target",
+    "model",
+    "time_interval_minutes",
+    "custom_metric_name",
+    "stabilization_seconds",
+    "idle_seconds",
+    "max_step",
+    "profile",
+    "targetValue",
+)
 MOVED_TO_DEPLOY = ("autoscaling", "volume_mounts", "model_mounts")
 CAPACITY_TYPES = ("stable", "preemptible")
 NAME_PATTERN = re.compile(r"[a-z0-9][a-z0-9-]{3,62}")
@@ -203,6 +215,7 @@ def read_variable(table: Table, name: str, value: object) -> EnvironmentVariable
 def read_autoscaling(table: Table, name: str) -> dict[str, object]:
     """The scaling policy as the platform takes it; a queue's backlog is this deployment's unless it names another."""
     policy = dict(table.mapping("autoscaling"))
+    table.table("autoscaling").no_slips(AUTOSCALING_KEYS)
     return {"model": name, **policy} if policy else {}
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any, TypeVar
 
 from jig.errors import ConfigError
@@ -11,6 +11,7 @@ from jig.errors import ConfigError
 Number = TypeVar("Number", int, float)
 
 TYPE_NAMES = {bool: "true or false", int: "a whole number", float: "a number", str: "a string", list: "a list"}
+SLIP_CUTOFF = 0.75  # two or three letters of ten
 
 
 class Table:
@@ -106,6 +107,18 @@ class Table:
                 near = difflib.get_close_matches(key, sorted(names), n=1)
                 hint = f"Did you mean `{names[near[0]]}`?" if near else f"Known keys: {', '.join(sorted(self.known))}."
                 raise ConfigError(f"{self._file}: there is no key {self.full_name(key)}.", hint=hint)
+
+    def no_slips(self, known: Collection[str]) -> None:
+        """Refuse keys that are all but one of the known ones; others are let be, as the platform does.
+
+        Raises:
+            ConfigError: there is one.
+        """
+        for key in (each for each in self._values if each not in known):
+            for near in difflib.get_close_matches(key, known, n=1, cutoff=SLIP_CUTOFF):
+                raise ConfigError(
+                    f"{self._file}: there is no key {self.full_name(key)}.", hint=f"Did you mean `{near}`?"
+                )
 
     def _names(self) -> dict[str, str]:
         """The known keys as they are to be written here: this table's own, and those of the tables right below."""
