@@ -28,6 +28,14 @@ def failed(times: int) -> dict[str, object]:
         (failed(2), f"pending: no replica is ready (Failed: {CRASHES.format(2).rstrip('.')})"),
         ({"status": "Updating", "desired_replicas": 1}, "pending: no replica is ready (Updating)"),
         (
+            {
+                "status": "Failed",
+                "desired_replicas": 1,
+                "status_message": "uv failed:\n  cause: no network\n\nhint: mend it.",
+            },
+            "pending: no replica is ready (Failed: uv failed: cause: no network hint: mend it)",
+        ),
+        (
             {"ready_replicas": 1},
             "pending: 1 replica is ready and busy, or does not work the queue (its command needs --queue)",
         ),

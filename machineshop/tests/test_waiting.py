@@ -97,6 +97,11 @@ def facts(
             "No replica is ready (Updating: 0 of 1 replicas are ready; r-1 is starting).",
         ),
         (
+            facts(replicas=Standing(DeploymentStatus.UPDATING, "uv failed:\n  cause: none\n", 1, 0)),
+            Reason.NO_REPLICA,
+            "No replica is ready (Updating: uv failed: cause: none).",
+        ),
+        (
             facts(replicas=NONE_WANTED),
             Reason.NO_REPLICA,
             "No replica is ready (ScaledToZero: No replica is asked for: max_replicas is 0).",

@@ -91,7 +91,7 @@ def reason(deployment: Mapping[str, Any]) -> str:
         if deployment.get("max_replicas") == 0:
             return f"no replica may run: max_replicas is 0. {to_let_one_run(deployment['name'])}"
         return "no replica runs: the platform starts one when it sees the job"
-    message = str(deployment.get("status_message") or "").rstrip(".")
+    message = " ".join(str(deployment.get("status_message") or "").split()).rstrip(".")
     status = str(deployment.get("status") or "")
     return f"no replica is ready ({': '.join(part for part in (status, message) if part)})"
 

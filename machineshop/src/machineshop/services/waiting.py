@@ -140,7 +140,8 @@ def _at(wait: Wait, now: float, from_jobs: int) -> Estimate:
 
 def _say_no_replica(facts: Facts) -> str:
     replicas = facts.replicas
-    said = f"{replicas.status}: {replicas.message}" if replicas.message else f"{replicas.status}"
+    message = " ".join((replicas.message or "").split())  # an installer's output has several lines
+    said = f"{replicas.status}: {message}" if message else f"{replicas.status}"
     return f"No replica is ready ({said.rstrip('.')})."
 
 
