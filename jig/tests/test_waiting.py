@@ -44,7 +44,7 @@ def failed(times: int) -> dict[str, object]:
             "pending: 2 replicas are ready and busy, or do not work the queue (their command needs --queue)",
         ),
     ],
-    ids=["none asked for", "none may be", "failed", "updating", "one ready", "two ready"],
+    ids=["none asked for", "none may be", "failed", "updating", "in several lines", "one ready", "two ready"],
 )
 def test_the_reason_is_the_deployments(deployment: dict[str, object], expected: str) -> None:
     assert why_pending(deployment) == expected
