@@ -101,7 +101,7 @@ def test_without_a_replica_it_says_what_wakes_one(jig: Jig, platform: FakePlatfo
     platform.rollout = [WAITING]
     finished = jig("deploy")
     assert finished.code == 0, finished.err
-    assert "no replica runs while there is nothing to do: a job or a request starts one" in finished.err
+    assert "none runs: a job or a request starts one" in finished.err
     assert "A job wakes it" in finished.out
     assert "jig submit" in finished.out
 

@@ -23,7 +23,7 @@ CRASH_REASONS = frozenset({"CrashLoopBackOff"})
 IMAGE_REASONS = frozenset({"ImagePullBackOff", "ErrImagePull", "InvalidImageName"})
 
 
-NO_REPLICA = "no replica runs while there is nothing to do: a job or a request starts one"
+NO_REPLICA = "none runs: a job or a request starts one"
 NONE_MAY_RUN = "no replica may run: max_replicas is 0"
 
 
