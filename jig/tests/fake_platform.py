@@ -160,7 +160,11 @@ class Handler(BaseHTTPRequestHandler):
             self.close_connection = True
             return
         parts = urlsplit(self.path)
-        body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+        length = int(self.headers.get("Content-Length") or 0)
+        body = self.rfile.read(length)
+        if len(body) < length:  # whoever sent it has given up
+            self.close_connection = True
+            return
         query = {key: values[0] for key, values in parse_qs(parts.query).items()}
         request = Request(self.command, parts.path, query, dict(self.headers), body)
         self.platform.requests.append(request)

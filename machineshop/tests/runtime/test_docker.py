@@ -3,6 +3,7 @@
 import asyncio
 import io
 import json
+import re
 import shutil
 import struct
 import tarfile
@@ -151,11 +152,11 @@ while True:
             time.sleep(600)
         forked += 1
     except OSError as error:
-        print("no more after", forked, error, flush=True)
+        print(error, flush=True)
         break
-print("and now the noise", flush=True)
+noise = "a line that says nothing at all, again and again and again\\n" * 200 + f"no more after {forked}\\n"
 while True:
-    os.write(1, b"a line that says nothing at all, again and again and again\\n" * 200)
+    os.write(1, noise.encode())
 """
     spec = dock.spec(command=("python3", "-c", bomb), health_check_path="", grace_period_seconds=2, cpu=0.5)
     await dock.runtime.apply(spec, 1)
@@ -166,8 +167,8 @@ while True:
         return sum(path.stat().st_size for path in folder.glob("log.*")) > 1024**2
 
     await eventually(noisy)
-    first = [line.text async for line in dock.runtime.logs("dep-1", None, tail=None, follow=False)]
-    forked = next(line for line in first if line.startswith("no more after"))
+    lines = [line.text async for line in dock.runtime.logs("dep-1", None, tail=None, follow=False)]
+    forked = next(line for line in lines if re.fullmatch(r"no more after \d+", line))
     assert 20 <= int(forked.split()[3]) < 40
     await dock.runtime.delete("dep-1")
     ended = await one(dock.runtime, lambda r: r.status is ReplicaStatus.TERMINATED)
