@@ -337,6 +337,7 @@ def logs(handler: Handler, request: Request, name: str) -> None:
         return
     handler.send_response(200)
     handler.send_header("Transfer-Encoding", "chunked")
+    handler.send_header("Connection", "close")
     handler.end_headers()
     for line in lines:
         piece = json.dumps({"lines": [line]}).encode() + b"\n"

@@ -186,6 +186,7 @@ def events(handler: Handler, request: Request) -> None:
     handler.send_response(200)
     handler.send_header("Content-Type", "text/event-stream")
     handler.send_header("Transfer-Encoding", "chunked")
+    handler.send_header("Connection", "close")  # who asks again does so on another one
     handler.end_headers()
     for step in queue.connections.pop(0):
         if isinstance(step, str):

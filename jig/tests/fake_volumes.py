@@ -266,6 +266,7 @@ def send(handler: Handler, content: bytes) -> None:
     """The bytes of an answer whose head has begun, or as many of them as a test lets through."""
     volumes = handler.platform.volumes
     handler.send_header("Content-Length", str(len(content)))
+    handler.send_header("Connection", "close")
     handler.end_headers()
     end = len(content) - handler.platform.missing_bytes
     handler.wfile.write(volumes.spoil(content)[: volumes.cuts.pop(0) if volumes.cuts else end])
