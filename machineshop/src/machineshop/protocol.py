@@ -59,6 +59,9 @@ STATUSES: dict[type[InvalidRequest], int] = {
 class BoundedHttpProtocol(HttpToolsProtocol):
     """uvicorn's HTTP protocol with limits on a request's head, and errors in the API's form.
 
+    It takes up heads by itself, in fewer steps than uvicorn's, which serves settings that nobody here has: what happens
+    between a request's first byte and its task counts where everything is asleep until then.
+
     Requests that come whole and bodies that flow pay a few comparisons each. `_unread_bytes` is what came since the
     last end of a head and the last piece of a body: all of it belongs to a head, or to what frames a body.
     """

@@ -1,7 +1,8 @@
 """Hands jobs to workers: at once where there are some, else as soon as one comes.
 
 A worker that finds the queue empty waits here. A submit takes the longest waiting worker along into its own
-transaction, which stores the job and claims it at once: both are answered after one commit.
+transaction, which stores the job and claims it at once: one commit for both. On SQLite the worker is answered before
+it, and the submitter once it is on disk.
 """
 
 import asyncio

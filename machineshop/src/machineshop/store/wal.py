@@ -1,8 +1,8 @@
 """SQLite's write-ahead log, put on disk by ourselves.
 
-With synchronous=FULL a commit returns when the log is on disk, and nobody can see it earlier. For a claim handed to a
-waiting worker that is later than need be: nothing was promised to anybody yet. So the writer's connection commits with
-synchronous=NORMAL, the worker gets its job, and then we do what FULL would have done, before the submit is answered.
+With synchronous=FULL a commit returns when the log is on disk, and nobody goes on before that. A submit that hands its
+job to a waiting worker holds up others for longer than need be: nothing was promised to anybody yet. So the writer's
+connection commits with synchronous=NORMAL, and then we do what FULL would have done, before the submit is answered.
 NORMAL leaves out nothing else: before a checkpoint, after it, and where the log begins anew, SQLite syncs in either
 mode. What the writer's thread commits for many callers at once goes with FULL (`synced`), as nobody is to see that
 before it is on disk.
