@@ -155,12 +155,11 @@ def test_a_deploy_says_to_which_revision_the_platform_went_back(
     platform.told = {"rollback_on_failure": True}
     with jig.start("deploy", "--rollback-on-failure") as deploying:
         wait_until(deploying, lambda: platform.looks.get("hello", 0) > 2, "it waits for the way back")
+        platform.told |= {"last_failure": {**failure, "revision_id": "rev-2"}}
+        told_at = platform.looks["hello"]
+        wait_until(deploying, lambda: platform.looks["hello"] > told_at + 1, "it waits until that is seen everywhere")
         back = [{"name": "TOGETHER_DEPLOYMENT_REVISION_ID", "value": "01a2091b-7d675543"}]
-        platform.told = {
-            "last_failure": {**failure, "revision_id": "rev-2"},
-            "revision_number": 14,
-            "environment_variables": back,
-        }
+        platform.told |= {"revision_number": 14, "environment_variables": back}
         finished = finish(deploying)
     assert "The platform went back to revision 14 (7d675543)." in finished.err
 

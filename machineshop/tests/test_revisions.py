@@ -1,16 +1,27 @@
 """Revisions: what is kept of them, going back to one, and what becomes of one that does not get ready."""
 
+from typing import Any
+
 import msgspec
 import pytest
 
-from factory import Clock
-from machineshop.errors import NotFound
+from factory import AnyArtifact, Clock
+from machineshop.errors import ArtifactMissing, ChangedMeanwhile, InvalidRequest, NotFound
 from machineshop.models import Deployment, RevisionFailure
+from machineshop.runtime.base import Capacity
 from machineshop.services.deployments import DeploymentService
+from machineshop.store import deployments as deployments_store
 from machineshop.store import revisions
 from machineshop.store.database import Database
 
 FAILURE = RevisionFailure(reason="CrashLoopBackOff", message="It exited.", replica_id="r", log=("last",), failed_at=1.0)
+
+
+class NoArtifact(AnyArtifact):
+    """A registry that had the image once."""
+
+    async def resolve(self, project_id: str, image: str, *, accepts: object) -> str:
+        raise ArtifactMissing(message=f"{image} was deleted")
 
 
 async def _run(deployments: DeploymentService, deployment: Deployment, image: str, **fields: object) -> Deployment:
@@ -148,6 +159,43 @@ async def test_a_revision_that_fails_makes_way_for_the_last_that_worked_where_th
     events = await deployments.list_events(deployment.project_id, "hello", 1, None)
     assert events[0].action == "system"
     assert await deployments.give_up(broken, FAILURE) is None, "once is enough"
+
+
+async def test_whoever_reads_of_a_failure_sees_the_way_back_too(
+    database: Database, deployments: DeploymentService, deployment: Deployment, clock: Clock
+) -> None:
+    await database.write(revisions.note_ready, deployment.id, deployment.revision_id, clock.now)
+    broken = await _run(deployments, deployment, "2", rollback_on_failure=True)
+    changing = deployments_store.update
+
+    def breaks_off(*args: Any) -> None:
+        changing(*args)
+        raise ChangedMeanwhile(what="deployment", name="hello")
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(deployments_store, "update", breaks_off)
+        assert await deployments.give_up(broken, FAILURE) is None
+    assert await deployments.last_failure(broken) is None, "all of it, or nothing"
+
+    back = await deployments.give_up(broken, FAILURE)
+    assert back is not None, "the next look goes back"
+    assert back.revision_number == 1
+
+
+async def test_a_way_back_that_is_barred_is_said_once_and_the_failure_kept(
+    database: Database, deployments: DeploymentService, deployment: Deployment, clock: Clock
+) -> None:
+    await database.write(revisions.note_ready, deployment.id, deployment.revision_id, clock.now)
+    broken = await _run(deployments, deployment, "2", rollback_on_failure=True)
+    meanwhile = DeploymentService(database, NoArtifact(), lambda: Capacity(2, 8, 0), frozenset(), clock)
+
+    with pytest.raises(InvalidRequest, match="was deleted"):
+        await meanwhile.give_up(broken, FAILURE)
+    assert await meanwhile.give_up(broken, FAILURE) is None
+
+    failed = await deployments.last_failure(broken)
+    assert failed is not None
+    assert failed.failure == FAILURE
 
 
 async def test_a_revision_that_has_been_ready_is_never_given_up(

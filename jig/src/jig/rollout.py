@@ -13,7 +13,7 @@ from jig.live import TrackingView
 from jig.output import Output
 from jig.patience import Looks
 from jig.session import Session
-from jig.tracking import CRASH_REASONS, IMAGE_REASONS, Tracking, Verdict, goes_on_serving, track, went_back
+from jig.tracking import CRASH_REASONS, IMAGE_REASONS, Tracking, Verdict, goes_on_serving, is_settled, track, went_back
 
 FAST_POLL_SECONDS = 0.2
 SLOW_POLL_SECONDS = 1.0
@@ -78,7 +78,7 @@ def is_given_up_by_platform(tracking: Tracking, deployment: dict[str, Any]) -> b
 def after_the_way_back(looks: Looks, deployment: dict[str, Any], tracking: Tracking) -> dict[str, Any]:
     """The deployment once the platform has said what became of the revision, or as it is after a while."""
     until = looks.now() + WAY_BACK_SECONDS
-    while (deployment.get("last_failure") or {}).get("revision_id") != tracking.revision and looks.now() < until:
+    while not is_settled(deployment, tracking.revision) and looks.now() < until:
         time.sleep(FAST_POLL_SECONDS)
         deployment = looks.look()
     return deployment

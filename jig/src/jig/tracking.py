@@ -138,10 +138,17 @@ def rolled_back(deployment: Mapping[str, Any], revision: str) -> str | None:
     return back and f"{failure.get('reason')}: {failure.get('message')} {back}"
 
 
+def is_settled(deployment: Mapping[str, Any], revision: str | None) -> bool:
+    """True once the platform has said that this revision failed, and has gone back from it where it does so."""
+    failure = deployment.get("last_failure") or {}
+    goes_back = failure.get("rolled_back") and revision_of(deployment) == revision
+    return failure.get("revision_id") == revision and not goes_back
+
+
 def went_back(deployment: Mapping[str, Any], revision: str | None) -> str | None:
     """To which revision the platform went back from this one, in a sentence; None where it did not."""
-    failure = deployment.get("last_failure") or {}
-    if revision is None or failure.get("revision_id") != revision or not failure.get("rolled_back"):
+    rolled_back = (deployment.get("last_failure") or {}).get("rolled_back")
+    if revision is None or not rolled_back or not is_settled(deployment, revision):
         return None
     return f"The platform went back to revision {named_revision(deployment, revision_of(deployment))}."
 

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Awaitable, Callable, Collection, Mapping
+from functools import partial
 from typing import Any, Protocol
 
 import msgspec
@@ -9,6 +10,7 @@ import msgspec
 from machineshop.errors import (
     ArtifactMissing,
     ChangedMeanwhile,
+    Conflict,
     InvalidRequest,
     NotFound,
     SecretMissing,
@@ -215,27 +217,43 @@ class DeploymentService:
         """
         revision = await self.get_revision(project_id, name_or_id, number_or_id)
         await self._check_secrets(project_id, rules.secrets_of(revision.config))
-        return await self._retried(lambda: self._go_back(project_id, name_or_id, revision, "rollback"))
+        return await self._retried(lambda: self._go_back(project_id, name_or_id, revision))
 
     async def give_up(self, deployment: Deployment, failure: RevisionFailure) -> Deployment | None:
         """Note that the active revision does not get ready; where that is wanted, go back to the last one that did.
 
+        Both are on disk together: whoever reads of the failure sees what became of it.
+
         Returns what then is, or None where the revision is the active one still.
+
+        Raises:
+            InvalidRequest, Conflict: The revision to go back to cannot run any longer; the failure is noted.
         """
-        fresh = await self._database.write(revisions.note_failure, deployment.id, deployment.revision_id, failure)
-        if not fresh or not deployment.config.rollback_on_failure:
-            return None
-        working = await self._database.read(revisions.last_that_worked, deployment.id, deployment.revision_id)
+        this = deployment.id, deployment.revision_id
+        working = None
+        if deployment.config.rollback_on_failure:
+            working = await self._database.read(revisions.last_that_worked, *this)
         if working is None:
-            return None
-        now = await self._fresh(deployment.project_id, deployment.id)
-        if now.revision_id != deployment.revision_id:
+            await self._database.write(revisions.note_failure, *this, failure)
             return None
         try:
-            back = await self._go_back(deployment.project_id, deployment.id, working, "system")
+            return await self._make_way(deployment, working, failure)
         except ChangedMeanwhile:
             return None  # somebody has taken the matter up
-        await self._database.write(revisions.mark_rolled_back, deployment.id, deployment.revision_id)
+        except (InvalidRequest, Conflict):
+            if await self._database.write(revisions.note_failure, *this, failure):
+                raise
+            return None
+
+    async def _make_way(self, deployment: Deployment, working: Revision, failure: RevisionFailure) -> Deployment | None:
+        old = await self._fresh(deployment.project_id, deployment.id)
+        if old.revision_id != deployment.revision_id:
+            return None
+        back = await self._as_it_was(old, working)
+        give_up = partial(self._database.write, deployments.give_up, back, old, failure)
+        if not await self._checks.sealing(give_up):
+            return None
+        self.changed()
         return back
 
     async def _retried(self, change: Callable[[], Awaitable[Deployment]]) -> Deployment:
@@ -247,19 +265,23 @@ class DeploymentService:
                 continue
         return await change()
 
-    async def _go_back(self, project_id: str, name_or_id: str, revision: Revision, action: str) -> Deployment:
+    async def _go_back(self, project_id: str, name_or_id: str, revision: Revision) -> Deployment:
         old = await self._fresh(project_id, name_or_id)
-        config = rules.with_revision(old.config, revision.config)
+        new = await self._as_it_was(old, revision)
+        return await self._put(new, old, "rollback" if revision.id != old.revision_id else None)
+
+    async def _as_it_was(self, deployment: Deployment, revision: Revision) -> Deployment:
+        """The deployment with an earlier revision as the active one, which can run here and now."""
+        config = rules.with_revision(deployment.config, revision.config)
         rules.check_capacity(config, self._capacity().gpus)
-        await self._resolve(project_id, config.image)
-        new = msgspec.structs.replace(
-            old,
+        await self._resolve(deployment.project_id, config.image)
+        return msgspec.structs.replace(
+            deployment,
             config=config,
             revision_id=revision.id,
             revision_number=revision.number,
             updated_at=self._clock(),
         )
-        return await self._put(new, old, action if revision.id != old.revision_id else None)
 
     async def _restart(self, project_id: str, name_or_id: str) -> Deployment:
         old = await self._fresh(project_id, name_or_id)

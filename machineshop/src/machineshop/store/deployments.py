@@ -7,7 +7,7 @@ from sqlalchemy import Connection, and_, select
 from sqlalchemy.exc import IntegrityError
 
 from machineshop.errors import AlreadyExists, ChangedMeanwhile, NotFound
-from machineshop.models import Deployment
+from machineshop.models import Deployment, RevisionFailure
 from machineshop.store import projects, queues, revisions, volumes, withdrawals
 from machineshop.store.announcements import announce
 from machineshop.store.deployment_rows import DEPLOYMENTS, decode_config, encode_config
@@ -84,6 +84,21 @@ def update(conn: Connection, deployment: Deployment, old: Deployment, action: st
             revisions.add(conn, deployment)
         revisions.activate(conn, deployment, action)
     announce(conn, DEPLOYMENTS)
+
+
+def give_up(conn: Connection, back: Deployment, old: Deployment, failure: RevisionFailure) -> bool:
+    """Note why the revision of `old` has not got ready, and put `back`, with an earlier one, in its place.
+
+    Returns False, with nothing changed, where a failure is noted already, or the revision has been ready.
+
+    Raises:
+        ChangedMeanwhile, VolumeUnusable, Unchecked: As for `update`.
+    """
+    rolled_back = msgspec.structs.replace(failure, rolled_back=True)
+    if not revisions.note_failure(conn, old.id, old.revision_id, rolled_back):
+        return False
+    update(conn, back, old, "system")
+    return True
 
 
 def delete(conn: Connection, project_id: str, deployment_id: str, now: float) -> None:

@@ -163,15 +163,6 @@ def note_failure(conn: Connection, deployment_id: str, revision_id: str, failure
     return True
 
 
-def mark_rolled_back(conn: Connection, deployment_id: str, revision_id: str) -> None:
-    """The platform goes back to an earlier revision for this one's failure."""
-    revision = get(conn, deployment_id, revision_id)
-    if revision is not None and revision.failure is not None:
-        failure = msgspec.structs.replace(revision.failure, rolled_back=True)
-        values = {"failure": msgspec.json.encode(failure).decode()}
-        conn.execute(revisions.update().where(revisions.c.id == revision_id).values(**values))
-
-
 def _revision(row: dict[str, Any]) -> Revision:
     return Revision(**{**row, "config": decode_config(row["config"]), "failure": _failure(row["failure"])})
 
