@@ -43,7 +43,7 @@ demo: setup ## deploy examples/hello-world on a throw-away platform, submit a jo
 	@$(PYTHON) scripts/demo.py
 
 test: check ## lint, types, layers and the whole test suite
-	@$(PYTHON) -m pytest --numprocesses 4 --dist loadfile --no-loadscope-reorder
+	@scripts/test
 
 drills: .venv/.ready-dev ## break things under load, longer than `test` does, and count what is left
 	@MACHINESHOP_DRILL_JOBS=20000 MACHINESHOP_DRILL_ROLLOUTS=20 $(PYTHON) -m pytest tests/drills
