@@ -129,6 +129,21 @@ async def test_ended_jobs_are_removed_by_age_and_by_number(jobs: Jobs, clock: Cl
     assert (await jobs.get(pending.id)).state is JobState.PENDING
 
 
+async def test_of_jobs_that_ended_at_one_moment_no_more_are_removed_than_are_too_many(jobs: Jobs, clock: Clock) -> None:
+    await jobs.queue.change_settings(jobs.project_id, "hello", {"keep_count": 3, "keep_seconds": 100}, {})
+    earlier = [await jobs.pending() for _ in range(2)]
+    await jobs.queue.clear(jobs.project_id, "hello")
+    clock.now += 10
+    together = [await jobs.pending() for _ in range(5)]
+    await jobs.queue.clear(jobs.project_id, "hello")
+    assert await jobs.upkeep.clean(clock.now) == len(earlier) + 2
+    kept = (await jobs.queue.list_page(jobs.project_id, "hello", JobFilter(), None, 100)).jobs
+    assert {job.id for job in kept} == {job.id for job in together[2:]}
+    assert await jobs.upkeep.clean(clock.now) == 0
+    clock.now += 101
+    assert await jobs.upkeep.clean(clock.now) == 3
+
+
 async def test_a_cap_that_is_raised_wakes_the_workers_that_wait(jobs: Jobs) -> None:
     await jobs.queue.change_settings(jobs.project_id, "hello", {}, {"acme": FairKey(max_running=1)})
     first, second = [await jobs.pending(fair_key="acme") for _ in range(2)]
@@ -198,6 +213,23 @@ async def test_a_job_that_is_late_already_is_handed_to_nobody(jobs: Jobs, clock:
     assert (await jobs.get(late.id)).state is JobState.FAILED
     counts = await jobs.queue.count(jobs.project_id, "hello")
     assert (counts.pending, counts.running) == (0, 1)
+
+
+async def test_a_worker_that_meets_many_late_jobs_does_not_fail_them_all_and_gets_the_one_behind_them(
+    jobs: Jobs, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("machineshop.store.claims.LATE_AT_MOST", 3)
+    await jobs.queue.submit_many(jobs.project_id, [jobs.submission(deadline_seconds=1) for _ in range(10)])
+    in_time = await jobs.pending()
+    clock.now += 2
+    poll = asyncio.create_task(jobs.work.retrieve(jobs.deployment, WORKER, 30, never_disconnected))
+    while not jobs.polls():
+        await asyncio.sleep(0.001)
+    assert (await jobs.queue.count(jobs.project_id, "hello")).pending == 8
+    await jobs.upkeep.reclaim(clock.now)
+    (handed,) = await poll
+    assert handed.job.id == in_time.id
+    assert (await jobs.queue.count(jobs.project_id, "hello")).pending == 0
 
 
 async def test_a_claim_of_many_large_jobs_stops_in_time(jobs: Jobs, monkeypatch: pytest.MonkeyPatch) -> None:

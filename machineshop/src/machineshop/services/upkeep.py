@@ -34,8 +34,9 @@ class QueueUpkeep:
         replicas: set[str] = set()
         for deployment_id in await self._database.read(losses.deployments_to_reclaim, now):
             reclaimed = await self._database.write_in_queue(deployment_id, losses.reclaim, deployment_id, now)
-            await self._database.write_in_queue(deployment_id, withdrawals.miss, deployment_id, now)
-            self._came_back(deployment_id, reclaimed.back + reclaimed.ended)
+            missed = await self._database.write_in_queue(deployment_id, withdrawals.miss, deployment_id, now)
+            # A worker whose claim met too many that were late waits, and there may be others behind them.
+            self._came_back(deployment_id, reclaimed.back + reclaimed.ended + missed)
             replicas |= reclaimed.replicas
         return frozenset(replicas)
 

@@ -19,6 +19,8 @@ log = logging.getLogger(__name__)
 # So many jobs are claimed before their sizes are looked at, and no more after so many bytes of payloads.
 CLAIM_CHUNK = 100
 CLAIM_BYTES = 16 * 1024 * 1024
+# After so many jobs that were over their deadline a claim ends: the control loop fails the others many at a time.
+LATE_AT_MOST = 100
 
 
 _CLAIMED = target(JobVerb.CLAIM)
@@ -48,7 +50,7 @@ def claim(conn: Connection, deployment_id: str, wanted: Wanted) -> list[Claim]:
     if worker.replica_id is not None and worker.claim_timeout_seconds is None:
         losses.lose_held_unrenewed(conn, worker, wanted.now)
     claims: list[Claim] = []
-    size = 0
+    size = late = 0
     mean_seconds: float | None = None
     while len(claims) < wanted.max_jobs and (waiting := lines.first_two(conn, deployment_id)):
         first, second = waiting[0], waiting[1] if len(waiting) > 1 else None
@@ -64,9 +66,11 @@ def claim(conn: Connection, deployment_id: str, wanted: Wanted) -> list[Claim]:
         if not taken:
             log.error("queue.counts_wrong deployment_id=%s line=%s", deployment_id, first)
             break
-        claims += _in_time(conn, taken, wanted.now)
+        in_time = _in_time(conn, taken, wanted.now)
+        claims += in_time
+        late += len(taken) - len(in_time)
         size += sum(len(bytes(claim.job.payload)) for claim in taken)
-        if size > CLAIM_BYTES:
+        if size > CLAIM_BYTES or late >= LATE_AT_MOST:
             break
     return claims
 

@@ -251,10 +251,14 @@ def deleted_deployments_with_jobs(conn: Connection) -> list[tuple[str, str]]:
 
 def remove_old(conn: Connection, deployment_id: str, keep_count: int, keep_since: float, limit: int) -> int:
     """Remove ended jobs that are too old or too many, `limit` at most; returns how many."""
-    surplus = _NTH_ENDED.one(conn, {"deployment_id": deployment_id, "keep": keep_count})
-    until = keep_since if surplus is None else max(keep_since, surplus[0])
-    values = {"deployment_id": deployment_id, "until": until, "limit": limit}
-    return _REMOVE.run(conn, values).rowcount
+    values = {"deployment_id": deployment_id, "keep": keep_count}
+    too_old, surplus = (keep_since, _LAST_OF_ALL), (keep_since, 0)
+    if nth := _NTH_ENDED.one(conn, values):
+        # Many end at one moment, with one turn of a worker or one `clear`: of those only some may be too many.
+        (sequence,) = _NTH_AT.all(conn, values | {"at": nth[0]})[0]
+        surplus = (nth[0], sequence)
+    until, last = max(too_old, surplus)
+    return _REMOVE.run(conn, values | {"until": until, "last": last, "limit": limit}).rowcount
 
 
 def _columns(include: Include) -> list[ColumnElement[Any]]:
@@ -330,12 +334,17 @@ _LIVE_IN_DELETED = Statement(
     "SELECT d.project_id, d.id FROM deployments d JOIN queues q ON q.deployment_id = d.id "
     "WHERE d.deleted_at IS NOT NULL AND q.pending + q.running > 0"
 )
-_NTH_ENDED = Statement(
-    "SELECT done_at FROM jobs WHERE deployment_id = :deployment_id AND done_at IS NOT NULL "
-    "ORDER BY done_at DESC LIMIT 1 OFFSET :keep"
+_LAST_OF_ALL = 2**62
+_ENDED = "FROM jobs WHERE deployment_id = :deployment_id AND done_at IS NOT NULL"
+# The first one too many: its time, from the index alone, and then its number.
+_NTH_ENDED = Statement(f"SELECT done_at {_ENDED} ORDER BY done_at DESC LIMIT 1 OFFSET :keep")
+_NTH_AT = Statement(
+    f"SELECT sequence {_ENDED} AND done_at = :at ORDER BY sequence DESC LIMIT 1 "
+    f"OFFSET :keep - (SELECT count(*) {_ENDED} AND done_at > :at)"
 )
 _REMOVE = Statement(
-    "DELETE FROM jobs WHERE sequence IN (SELECT sequence FROM jobs WHERE deployment_id = :deployment_id "
-    "AND done_at IS NOT NULL AND done_at <= :until AND NOT EXISTS (SELECT 1 FROM webhooks w "
-    "WHERE w.job_id = jobs.id AND w.next_try_at IS NOT NULL) ORDER BY done_at LIMIT :limit)"
+    f"DELETE FROM jobs WHERE sequence IN (SELECT sequence {_ENDED} "
+    "AND done_at <= :until AND (done_at < :until OR sequence <= :last) "
+    "AND NOT EXISTS (SELECT 1 FROM webhooks w WHERE w.job_id = jobs.id AND w.next_try_at IS NOT NULL) "
+    "ORDER BY done_at, sequence LIMIT :limit)"
 )
