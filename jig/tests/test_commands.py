@@ -46,6 +46,18 @@ def test_status_takes_the_name_from_the_config_or_from_the_command_line(
     assert "Which deployment?" in finished.err
 
 
+def test_a_broken_config_is_in_the_way_of_no_command_that_needs_a_name_alone(jig: Jig, deployed: FakePlatform) -> None:
+    config = jig.folder / "jig.toml"
+    config.write_text('name = "hello"\nworker = "worker:Hello"\ngpu = "H1000"\n')
+    assert jig("scale", "--min", "1").code == 0
+    config.write_text("name = = hello\n")
+    assert jig("scale", "hello", "--min", "1").code == 0
+    finished = jig("scale", "--min", "1")
+    assert finished.code == 1
+    assert "jig.toml is not TOML" in finished.err
+    assert "give the deployment's name on the command line" in finished.err
+
+
 def test_an_unknown_deployment_is_an_error_in_both_forms(jig: Jig, platform: FakePlatform) -> None:
     finished = jig("status", "nobody")
     assert (finished.code, finished.out) == (1, "")
@@ -507,6 +519,26 @@ def test_init_makes_the_folder_that_it_is_given(jig: Jig, platform: FakePlatform
     assert "cd new && jig deploy" in jig("init", "new").out
     assert "cd 'Bad Name' && jig deploy" in jig("init", "Bad Name").out
     assert (folder / "new" / "worker.py").exists()
+
+
+@pytest.mark.parametrize(
+    ("named", "name"),
+    [
+        ("A b", "a-b-worker"),
+        ("gr", "gr-worker"),
+        ("My Model", "my-model"),
+        ("...-", "hello-world"),
+        ("x" * 70, "x" * 63),
+    ],
+)
+def test_init_says_how_it_calls_what_a_folder_gives_no_name_for(
+    jig: Jig, platform: FakePlatform, folder: Path, named: str, name: str
+) -> None:
+    finished = jig("init", named)
+    assert f"'{named}' cannot be a deployment's name: 4 to 63 lowercase letters" in finished.out
+    assert f"It is called {name}. For another name change pyproject.toml" in finished.out
+    assert f'[tool.jig]\nname = "{name}"\n' in (folder / named / "pyproject.toml").read_text()
+    assert "cannot be" not in jig("init", named).out, "nothing is named the second time"
 
 
 @pytest.mark.parametrize("key", [f"{KEY}\nmore", f"{KEY} more", f"{KEY}ä"])

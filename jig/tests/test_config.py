@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from jig.config.file import find_config
+from jig.config.file import find_config, find_name
 from jig.config.model import Config, EnvironmentVariable, ModelMount, VolumeMount
 from jig.config.sections import slug
 from jig.errors import ConfigError
@@ -15,6 +15,16 @@ def read(folder: Path, text: str, filename: str = "jig.toml") -> Config:
     folder.mkdir(exist_ok=True)
     (folder / filename).write_text(text)
     return find_config(None, folder)
+
+
+def test_a_name_is_read_from_a_config_that_is_wrong_elsewhere(folder: Path) -> None:
+    config = folder / "jig.toml"
+    config.write_text('name = "model"\ngpu = "H1000"\n')
+    assert find_name(None, folder) == "model"
+    config.write_text('nmae = "model"\n')
+    with pytest.raises(ConfigError, match=r"jig\.toml: there is no key nmae") as raised:
+        find_name(None, folder)
+    assert raised.value.hint == "Did you mean `name`?"
 
 
 def test_the_long_form_has_its_own_defaults(tmp_path: Path) -> None:

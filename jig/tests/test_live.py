@@ -1,4 +1,4 @@
-"""What is shown of a job that streams."""
+"""What is shown of a watched job."""
 
 import pytest
 
@@ -17,3 +17,12 @@ def test_the_result_of_a_job_that_has_not_streamed_is_no_chunk(capsys: pytest.Ca
     view = JobView(Output(json=False))
     view.chunks({"status": "done", "attempt": 1, "chunks": None, "outputs": {"chunks": ["a result"]}})
     assert capsys.readouterr().err == ""
+
+
+def test_a_long_reason_is_said_once_and_then_in_brief(capsys: pytest.CaptureFixture[str]) -> None:
+    view = JobView(Output(json=False))
+    looks = [(3, "long", 0), (3, "long", 5), (2, "long", 6), (2, "long", 11), (1, "other", 12), (1, "long", 13)]
+    for position, why, seconds in [*looks, (1, "long", 24), (1, "long", 40)]:
+        view.update("pending", f"{position}: {why} reason", seconds, f"{position}: {why}")
+    said = [line.split(maxsplit=2)[2] for line in capsys.readouterr().err.splitlines()]
+    assert said == ["3: long reason", "2: long", "1: other reason", "1: long"]

@@ -18,7 +18,7 @@ from jig.units import coarse, count, elapsed, settled, size
 STATE_COLOURS = {"ready": "green", "starting": "cyan", "waiting": "yellow", "terminated": "red"}
 REDRAWS_PER_SECOND = 8
 CLEAR_LINE = "\r\033[2K"
-# Where nothing is redrawn: how often a line comes that differs from the last one in its numbers alone.
+# Where nothing is redrawn: how often a line comes that has been said before, but for its numbers.
 WAITING_PAUSE_SECONDS = 10.0
 PROGRESS_PAUSE_SECONDS = 1.0
 # A model that streams words gives many between two looks.
@@ -93,6 +93,7 @@ class JobView:
         self.output = output
         self._state = self._said = ""
         self._said_at = 0.0
+        self._known: set[str] = set()  # the lines of this state that have been said in full
         self._is_open = False
         self._attempt = self._chunks_shown = 0
 
@@ -104,17 +105,31 @@ class JobView:
         finally:
             self._close()
 
-    def update(self, state: str, line: str, seconds: float) -> None:
-        """Show the job as it is now, so many seconds after the first look."""
+    def update(self, state: str, line: str, seconds: float, brief: str | None = None) -> None:
+        """Show the job as it is now.
+
+        Args:
+            state: the job's.
+            line: all that there is to say.
+            seconds: since the first look.
+            brief: what is left to say where nothing is redrawn and the line has been said, but for its numbers.
+        """
         is_new = state != self._state
+        self._state = state
         if self.output.is_live:
             if is_new:
                 self._close()
             self._redraw(timed(one_line(line), seconds))
-        elif is_new or self._is_worth_saying(line, seconds):
-            self.output.note(timed(one_line(line), seconds))
-            self._said, self._said_at = line, seconds
-        self._state = state
+            return
+        if is_new:
+            self._known.clear()
+        if settled(line) in self._known:
+            line = brief or line
+            if line == self._said or not self._is_time(seconds):
+                return
+        self._known.add(settled(line))
+        self.output.note(timed(one_line(line), seconds))
+        self._said, self._said_at = line, seconds
 
     def chunks(self, job: Job) -> None:
         """Show what the model has given of the outputs since the last time, a line each; an attempt begins anew."""
@@ -134,9 +149,7 @@ class JobView:
             print(CLEAR_LINE, end="", file=sys.stderr)
         self.output.note(text)
 
-    def _is_worth_saying(self, line: str, seconds: float) -> bool:
-        if line == self._said or settled(line) != settled(self._said):
-            return line != self._said
+    def _is_time(self, seconds: float) -> bool:
         pause_seconds = WAITING_PAUSE_SECONDS if self._state == "pending" else PROGRESS_PAUSE_SECONDS
         return seconds - self._said_at >= pause_seconds
 

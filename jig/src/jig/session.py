@@ -10,7 +10,7 @@ from pathlib import Path
 
 from jig.answers import LOGIN_HINT
 from jig.client import Client
-from jig.config.file import find_config
+from jig.config.file import find_config, find_name
 from jig.config.model import Config
 from jig.contexts import Target, contexts_path, read_contexts, resolve
 from jig.errors import ConfigError, UnauthorizedError, UsageError
@@ -73,17 +73,19 @@ class Session:
         return f"{login} The key of a context goes to its own platform alone."
 
     def deployment_name(self, name: str | None) -> str:
-        """The name from the command line, else the config's.
+        """The name from the command line, else the config's, of which nothing else need be right.
 
         Raises:
             UsageError: neither says one.
+            ConfigError: the config cannot be read, or its name cannot be one.
         """
         if name:
             return name
         try:
-            return self.config.name
+            return find_name(self.chosen_config)
         except ConfigError as error:
             if self.chosen_config or not error.is_absent:
+                error.hint = error.hint or "Mend it, or give the deployment's name on the command line."
                 raise
             raise UsageError("Which deployment? There is no jig config here.", hint="Give its name.") from error
 

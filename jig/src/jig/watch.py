@@ -14,7 +14,7 @@ from jig.client import Client
 from jig.errors import JigError, JobError, NotFoundError, PlatformError, UnauthorizedError, WatchInterruptedError
 from jig.events import JobEvents
 from jig.job import TERMINAL, Job, ending, traceback_of, watch_line
-from jig.live import JobView
+from jig.live import JobView, cut
 from jig.output import Output
 from jig.waiting import clause, reason, why_text
 
@@ -22,6 +22,8 @@ FIRST_POLL_SECONDS = 0.05
 LONGEST_POLL_SECONDS = 1.0
 POLL_GROWTH = 1.3  # a job of milliseconds is seen at once; one of minutes is asked about once a second
 TICK_SECONDS = 1.0  # how often a place in line is looked up, and a clock on a terminal goes on
+
+BRIEF_COLUMNS = 60  # of a reason that has been said: uv's, say, is many lines long
 
 PATIENCE_SECONDS = 2.0  # a job that waits longer than this is asked after: its deployment may have nobody to take it
 
@@ -55,7 +57,9 @@ def last_look(reasons: Reasons, view: JobView, looks: Iterator[Job]) -> Job:
     for job in looks:
         seconds = time.monotonic() - started_at
         view.chunks(job)
-        view.update(str(job["status"]), watch_line(job, reasons.why(job, seconds), datetime.now(UTC)), seconds)
+        why, now = reasons.why(job, seconds), datetime.now(UTC)
+        brief = watch_line(job, cut(why, BRIEF_COLUMNS), now)
+        view.update(str(job["status"]), watch_line(job, why, now), seconds, brief)
         if job["status"] in TERMINAL:
             return job
     raise AssertionError("unreachable: looks have no end before the job's")

@@ -4,16 +4,27 @@ from __future__ import annotations
 
 import tomllib
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from jig.config.model import Config
-from jig.config.sections import read_config
+from jig.config.sections import read_config, read_name
+from jig.config.table import Table
 from jig.errors import ConfigError
 
 JIG_FILE = "jig.toml"
 PYPROJECT_FILE = "pyproject.toml"
 PYPROJECT_PREFIX = "tool.jig"
 OTHERS_TABLES = frozenset({"tool", "project", "build-system", "dependency-groups"})  # those of a pyproject.toml
+
+
+class Contents(NamedTuple):
+    """What a file says of a project, unread."""
+
+    values: dict[str, Any]
+    prefix: str
+    """The name of the table that they stand in; empty where that is the whole file."""
+    fallback_name: str
+    """Of the project or its folder."""
 
 
 def find_config(chosen: Path | None, folder: Path | None = None) -> Config:
@@ -26,9 +37,32 @@ def find_config(chosen: Path | None, folder: Path | None = None) -> Config:
     Raises:
         ConfigError: there is none, or it is wrong.
     """
+    return load_config(found_file(chosen, folder))
+
+
+def find_name(chosen: Path | None, folder: Path | None = None) -> str:
+    """The deployment's name in the config in force, whatever else that says; arguments as `find_config` takes them.
+
+    Where the config has no name, all of it must be right: a misspelt `name` does not make the folder's the name.
+
+    Raises:
+        ConfigError: there is no config, or none that can be read, or its name cannot be one.
+    """
+    path = found_file(chosen, folder)
+    values, prefix, fallback_name = contents_of(path.resolve())
+    table = Table(values, path.name, prefix)
+    return read_name(table, fallback_name) if "name" in table else load_config(path).name
+
+
+def found_file(chosen: Path | None, folder: Path | None) -> Path:
+    """The file that the config is in.
+
+    Raises:
+        ConfigError: there is none.
+    """
     folder = folder or Path.cwd()
     if path := config_file(chosen, folder):
-        return load_config(path)
+        return path
     message = f"There is no {JIG_FILE}, and no [tool.jig] in {PYPROJECT_FILE}, in {folder}."
     raise ConfigError(message, hint="Start a project with `jig init`, or name a config with --config.", is_absent=True)
 
@@ -62,14 +96,24 @@ def is_pyproject(path: Path) -> bool:
 
 
 def load_config(path: Path) -> Config:
-    """The config of one file: what has a `[tool.jig]`, as a pyproject.toml has, keeps it there; else it is the whole.
+    """The config of one file.
 
     Raises:
-        ConfigError: the file cannot be read, or what it says is wrong, or in both places.
+        ConfigError: the file cannot be read, or what it says is wrong.
     """
     path = path.resolve()
+    values, prefix, fallback_name = contents_of(path)
+    return read_config(values, path, prefix, fallback_name)
+
+
+def contents_of(path: Path) -> Contents:
+    """What has a `[tool.jig]`, as a pyproject.toml has, keeps the config there; else it is the whole file.
+
+    Raises:
+        ConfigError: the file cannot be read, or there is a config in both places.
+    """
     if not is_pyproject(path):
-        return read_config(read_toml(path), path, "", path.parent.name)
+        return Contents(read_toml(path), "", path.parent.name)
     if not path.name.endswith(PYPROJECT_FILE) and (beside := sorted(read_toml(path).keys() - OTHERS_TABLES)):
         message = f"{path.name} has both a [{PYPROJECT_PREFIX}] and keys of its own beside it: {', '.join(beside)}."
         hint = f"Keep those, and leave `{PYPROJECT_PREFIX}` out of all names; or put all under [{PYPROJECT_PREFIX}]."
@@ -79,7 +123,7 @@ def load_config(path: Path) -> Config:
     values = tool_tables(path).get("jig", {})
     if not isinstance(values, dict):
         raise ConfigError(f"{path.name}: {PYPROJECT_PREFIX} must be a table.")
-    return read_config(values, path, PYPROJECT_PREFIX, name if isinstance(name, str) else path.parent.name)
+    return Contents(values, PYPROJECT_PREFIX, name if isinstance(name, str) else path.parent.name)
 
 
 def tool_tables(path: Path) -> dict[str, Any]:

@@ -43,6 +43,7 @@ MOVED_TO_DEPLOY = ("autoscaling", "volume_mounts", "model_mounts")
 CAPACITY_TYPES = ("stable", "preemptible")
 NAME_PATTERN = re.compile(r"[a-z0-9][a-z0-9-]{3,62}")
 NAME_RULE = "4 to 63 lowercase letters, digits and hyphens, starting with a letter or digit"
+EXAMPLE_NAME = "hello-world"
 WORKER_PATTERN = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
 MODEL_PATTERN = re.compile(r"ml_[^@]+(@rv_[^@]+)?")
 MOUNT_HINT = "Mount paths are absolute and plain, like /data, and stand beside each other."
@@ -90,15 +91,22 @@ def read_name(table: Table, fallback: str) -> str:
     name = table.text("name", fallback)
     if NAME_PATTERN.fullmatch(name):
         return name
-    near = slug(name)
-    hint = f'Write name = "{near}".' if NAME_PATTERN.fullmatch(near) else None
+    hint = f'Write name = "{nearest_name(name)}".'
     if "name" in table:
         raise table.wrong("name", NAME_RULE, hint)
     raise table.missing("name", f'"{name}" cannot stand in: a name is {NAME_RULE}.', hint)
 
 
+def nearest_name(text: str) -> str:
+    """What a deployment may be called instead: the text itself where it can be a name."""
+    near = slug(text)
+    if not near:
+        return EXAMPLE_NAME
+    return near if NAME_PATTERN.fullmatch(near) else f"{near}-worker"  # too short
+
+
 def slug(text: str) -> str:
-    """The nearest name: lowercase, with hyphens for all that a name may not hold."""
+    """The text in lowercase, with hyphens for all that a name may not hold."""
     return re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-")[:63]
 
 

@@ -89,7 +89,7 @@ class Environments:
         await asyncio.to_thread(shutil.rmtree, folder, ignore_errors=True)
         python = await _interpreter(uv, python_version)
         await uv.do("make an environment", "venv", "--quiet", "--no-python-downloads", "--python", python, str(folder))
-        into = ("pip", "install", "--python", str(folder / "bin" / "python"))
+        into = ("pip", "install", "--quiet", "--python", str(folder / "bin" / "python"))
         if requirements.strip():
             wanted = folder / "machineshop-requirements.txt"
             wanted.write_text(requirements)
