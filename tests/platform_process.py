@@ -93,7 +93,7 @@ class PlatformProcess:
     def client(self, *, key: str | None = None) -> httpx.Client:
         """An HTTP client with the admin key, or another."""
         headers = {"Authorization": f"Bearer {key or self.api_key}"}
-        return httpx.Client(base_url=self.base_url, headers=headers, timeout=30, verify=self.verify)
+        return httpx.Client(base_url=self.base_url, headers=headers, timeout=60, verify=self.verify)
 
     @property
     def ca_file(self) -> Path:

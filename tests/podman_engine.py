@@ -12,7 +12,7 @@ from pathlib import Path
 from contract.container_clients import missing, need
 
 START_SECONDS = 60.0
-STOP_SECONDS = 30.0
+STOP_SECONDS = 60.0
 COMMAND_SECONDS = 60.0
 CONTAINERS = """
 [engine]

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 JsonObject = dict[str, Any]
 
-SECONDS_MAX = 20
+SECONDS_MAX = 60
 STARTED_AT = datetime(2026, 1, 1, tzinfo=UTC)
 BREAK = "break"
 END = "end"

@@ -102,7 +102,7 @@ def test_the_keeper_ends_all_when_jig_is_gone(tmp_path: Path) -> None:
     wait_for(folder / "running")
     assert keeper.stdin
     keeper.stdin.close()
-    assert keeper.wait(30) == 0
+    assert keeper.wait(60) == 0
     assert trace.read_text() == "interrupted"
     assert not folder.exists()
     left = json.loads(contexts.read_text())
@@ -120,7 +120,7 @@ def test_the_keeper_leaves_a_context_alone_that_was_chosen_meanwhile(tmp_path: P
     assert (folder / "platform.log").read_text() == "the port is taken\n"
     assert keeper.stdin
     keeper.stdin.close()
-    keeper.wait(30)
+    keeper.wait(60)
     assert json.loads(contexts.read_text())["current"] == "other"
 
 
@@ -134,7 +134,7 @@ def start_keeper(folder: Path, contexts: Path, *arguments: str) -> subprocess.Po
 
 
 def wait_for(path: Path) -> None:
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + 60
     while not path.exists():
         assert time.monotonic() < deadline, f"{path} has not come"
         time.sleep(0.02)

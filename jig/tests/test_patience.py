@@ -1,8 +1,8 @@
 """Waits for a deployment outlast a platform that is away, and say what is so where it stays away."""
 
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
-from threading import Timer
 
 import pytest
 from fake_platform import KEY, READY, WAITING, FakePlatform
@@ -17,8 +17,6 @@ from jig.patience import Looks
 
 PATH = "/v1/deployments/hello"
 MEANWHILE = "hello is on its way."
-RESTART_SECONDS = 7.5
-"""Longer than the tries of one call take."""
 LOOKS_MAX = 10_000
 TOLD = "Trying again, for 60 s at most."
 
@@ -84,25 +82,31 @@ def test_destroy_outlasts_a_restart_of_the_platform(jig: Jig, platform: FakePlat
     platform.looks_until_gone = LOOKS_MAX
     with jig.start("destroy", "hello", "--yes") as process:
         wait_until(process, lambda: platform.looks_until_gone < LOOKS_MAX, "it looks whether it is gone")
-        restart(platform)
+        told = be_away_until_it_is_told(platform, process)
         platform.looks_until_gone = 0
         finished = finish(process)
     assert (finished.code, finished.out) == (0, "hello is gone.\n"), finished.err
-    assert finished.err.count(TOLD) == 1, finished.err
+    assert (told + finished.err).count(TOLD) == 1, told + finished.err
 
 
 def test_deploy_outlasts_a_restart_of_the_platform(jig: Jig, platform: FakePlatform, project: Path) -> None:
     platform.rollout = [WAITING]
     with jig.start("deploy") as process:
         wait_until(process, lambda: len(platform.sent("GET", PATH)) > 1, "it looks whether it is ready")
-        restart(platform)
+        told = be_away_until_it_is_told(platform, process)
         platform.rollout = [READY]
         finished = finish(process)
     assert finished.code == 0, finished.err
-    assert finished.err.count(TOLD) == 1, finished.err
+    assert (told + finished.err).count(TOLD) == 1, told + finished.err
 
 
-def restart(platform: FakePlatform) -> None:
-    """Be away for a while, from now on."""
-    platform.is_away = True
-    Timer(RESTART_SECONDS, setattr, (platform, "is_away", False)).start()
+def be_away_until_it_is_told(platform: FakePlatform, process: subprocess.Popen[str]) -> str:
+    """Be away for longer than the tries of one call take; what jig has said by then."""
+    assert process.stderr is not None
+    platform.is_away, said = True, ""
+    while TOLD not in said:
+        line = process.stderr.readline()
+        assert line, f"jig has ended: {said}"
+        said += line
+    platform.is_away = False
+    return said

@@ -333,7 +333,7 @@ def test_the_workers_process_is_that_of_a_replica(project: Path) -> None:
 
 def is_gone(pid: int) -> bool:
     """Wait until a process has ended."""
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + 60
     while Path(f"/proc/{pid}").exists():
         if time.monotonic() > deadline:
             return False

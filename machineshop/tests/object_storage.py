@@ -104,7 +104,7 @@ class ObjectStorage:
         content = b"0" if is_on else b"inf"
         address, headers = f"{self.endpoint}/moto-api/reset-auth", {"Content-Type": "text/plain"}
         request = urllib.request.Request(address, data=content, headers=headers, method="POST")
-        with urllib.request.urlopen(request, timeout=30) as answer:
+        with urllib.request.urlopen(request, timeout=60) as answer:
             json.load(answer)
 
     def _answers(self) -> bool:

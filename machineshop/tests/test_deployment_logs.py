@@ -106,7 +106,7 @@ async def test_lines_followed_come_many_in_one_piece_each_an_object(
     session: aiohttp.ClientSession, runtime: OneLog
 ) -> None:
     write(runtime.folder, b"".join(b"%d\n" % number for number in range(5000)))
-    async with asyncio.timeout(20), session.get("logs?follow=true&tail=2000") as answer:
+    async with asyncio.timeout(60), session.get("logs?follow=true&tail=2000") as answer:
         pieces = 0
         text = b""
         while text.count(b"\n") < 2000:
@@ -169,7 +169,7 @@ async def test_no_more_is_read_than_a_slow_reader_takes_and_nothing_once_it_hang
     session: aiohttp.ClientSession, runtime: OneLog
 ) -> None:
     async def rests() -> None:
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             while not await runtime.rests():
                 pass
 

@@ -15,6 +15,7 @@ from sqlalchemy import Connection
 from starlette.applications import Starlette
 
 from factory import ADMIN_KEY, WORKER, Jobs, eventually, never_disconnected
+from machineshop import server as servers
 from machineshop.api import events as events_api
 from machineshop.api.endpoint import Api
 from machineshop.api.events import Streams
@@ -353,12 +354,12 @@ async def test_a_stream_reads_few_times_however_quickly_things_change(
         began = time.monotonic()
         for step in range(200):
             await jobs.renew(claim.job.id, Holder(token=claim.token), step=step)
-        took = time.monotonic() - began
         steps: list[int] = []
         while not steps or steps[-1] < 199:
             event = await reader.next()
             assert event is not None
             steps.append(event.job["info"]["step"])
+        took = time.monotonic() - began
     assert steps == sorted(set(steps))
     assert len(reads) <= 3 + took / events_api.TICK_SECONDS
 
@@ -377,15 +378,16 @@ async def test_many_streams_read_together_and_all_get_everything(
             return done
 
     tasks = [asyncio.create_task(follow()) for _ in range(number)]
-    await eventually(lambda: server.streams.number == number, 30)
+    await eventually(lambda: server.streams.number == number)
     await eventually(lambda: len(reads) > 0)
-    before = len(reads)
+    before, began = len(reads), time.monotonic()
     expected = [(await jobs.pending()).id for _ in range(submitted)]
     await finish_all(jobs, submitted)
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(60):
         everything = await asyncio.gather(*tasks)
     assert all(sorted(done) == sorted(expected) for done in everything)
-    assert len(reads) - before < number
+    took = time.monotonic() - began
+    assert len(reads) - before <= 3 + took / events_api.TICK_SECONDS, "as for one of them"
     await eventually(lambda: server.streams.number == 0 and not server.followers)
 
 
@@ -544,6 +546,7 @@ async def test_a_server_that_stops_ends_its_streams_at_once_and_the_next_one_goe
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("JIG_CONTEXTS", str(tmp_path / "contexts.json"))
+    monkeypatch.setattr(servers, "CONNECTIONS_GRACE_SECONDS", 60)
     first = await started(tmp_path / "data")
     jobs = Jobs(first.parts.queue, await insert_deployment(first))
     job = await jobs.pending()
@@ -554,7 +557,7 @@ async def test_a_server_that_stops_ends_its_streams_at_once_and_the_next_one_goe
         await first.stop(end_replicas=True)
         assert await reader.next() is None
         assert await other.next() is None
-        assert time.monotonic() - began < 1
+        assert time.monotonic() - began < 30, "the stop has not waited for them"
     second = await started(tmp_path / "data")
     jobs = Jobs(second.parts.queue, jobs.deployment)
     await finish_all(jobs, 1)

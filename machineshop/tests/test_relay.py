@@ -188,7 +188,7 @@ async def test_a_websocket_is_carried_to_the_holder(servers: Servers) -> None:
         writer.close()
 
     holder = await asyncio.start_server(serve, "127.0.0.1", 0)
-    async with holder, asyncio.timeout(30):
+    async with holder, asyncio.timeout(60):
         servers.lease.holder_url = f"http://127.0.0.1:{holder.sockets[0].getsockname()[1]}"
         reader, writer = await asyncio.open_connection("127.0.0.1", URL(servers.url).port)
         writer.write(b"GET /v1/x HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer secret\r\n")

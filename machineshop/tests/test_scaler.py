@@ -196,7 +196,7 @@ async def test_a_metric_of_their_own_is_asked_of_the_replicas(
     policy = {"metric": "CustomMetric", "custom_metric_name": "depth", "target": 2}
     await _scaled(deployments, deployment, min_replicas=1, autoscaling=policy)
     replicas.all = [_ready("r", deployment, runner, clock)]
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(60):
         while await _replicas(database, deployments, deployment) < 2:
             await scaler.run_once(clock.now)
             await asyncio.sleep(0.01)
@@ -243,7 +243,7 @@ async def test_a_redirect_is_no_value_and_is_not_followed(deployment: Deployment
     runner = await _serving({"/metrics": redirect, "/elsewhere": elsewhere})
     replica = _ready("r", deployment, runner, clock)
     scraper = Scraper(clock)
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(60):
         while len(asked) < 3:  # asked again: an answer to the first has been taken in
             clock.now += FRESH_SECONDS
             assert scraper.mean("depth", [replica]) is None
@@ -265,7 +265,7 @@ async def test_metrics_that_come_in_pieces_are_read_to_their_end(deployment: Dep
     runner = await _serving({"/metrics": metrics})
     scraper = Scraper(clock)
     replica = _ready("r", deployment, runner, clock)
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(60):
         while (mean := scraper.mean("depth", [replica])) is None:
             await asyncio.sleep(0.01)
     assert mean == value_of(METRICS, "depth")

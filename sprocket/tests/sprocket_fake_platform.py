@@ -41,6 +41,8 @@ class FakePlatform(FakeQueue):
         """Whether it does not know of several updates, or jobs, in one request."""
         self.exchange_statuses: list[int] = []
         """Given to the next requests with several updates in place of a proper answer; nothing is changed then."""
+        self.hand_back_statuses: list[int] = []
+        """The same, for the next requests that hand a job back."""
         self.hold_exchanges: asyncio.Event | None = None
         """Where set, answers to such requests wait for it; what they ask for has happened by then."""
         self.claim_seconds: float | None = None
@@ -183,6 +185,8 @@ class FakePlatform(FakeQueue):
         self.exchanges.append(Exchange(now(), body["updates"], max_jobs, 0))
         if self.exchange_statuses:
             return error_answer(self.exchange_statuses.pop(0), "as the test wants it")
+        if self.hand_back_statuses and any(update["status"] == "pending" for update in body["updates"]):
+            return error_answer(self.hand_back_statuses.pop(0), "as the test wants it")
         answer = await super()._exchange(request)
         if answer.status == 200:
             claimed = len(json.loads(answer.text or "")["data"])

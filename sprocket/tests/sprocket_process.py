@@ -62,11 +62,10 @@ class WorkerProcess:
         await self._shows("/health", "draining")
 
     async def _shows(self, path: str, text: str) -> None:
-        for _ in range(1000):
-            if text in (await self.get(path))[1]:
-                return
+        ends_at = time.monotonic() + WAIT_SECONDS
+        while text not in (await self.get(path))[1]:
+            assert time.monotonic() < ends_at, f"{path} did not show {text!r}"
             await asyncio.sleep(0.005)
-        raise AssertionError(f"{path} did not show {text!r}")
 
     async def post(self, path: str, body: bytes, headers: dict[str, str] | None = None) -> tuple[int, str]:
         url = f"http://127.0.0.1:{await self.port()}{path}"
@@ -81,8 +80,10 @@ class WorkerProcess:
         await asyncio.gather(*self._readers)
         return code
 
-    async def seconds_to_exit(self) -> float:
+    async def seconds_to_exit(self, number: signal.Signals) -> float:
+        """Send a signal; how long the process lives on."""
         started_at = time.monotonic()
+        self.send(number)
         await self.exit_code()
         return time.monotonic() - started_at
 
@@ -148,6 +149,6 @@ def _environment(platform: FakePlatform | None) -> dict[str, str]:
 
 async def until_exists(*paths: Path) -> None:
     """Wait until a model has left some files."""
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(WAIT_SECONDS):
         while not all(path.exists() for path in paths):
             await asyncio.sleep(0.01)

@@ -51,7 +51,7 @@ def test_ranks_that_run_on_meanwhile_all_leave_at_the_same_step() -> None:
     for rank in ranks:
         rank.settle(first_cancelled(calls))
     for thread in threads:
-        thread.join(30)
+        thread.join(60)
 
     assert left_at == [max(calls)] * 3
 

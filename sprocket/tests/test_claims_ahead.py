@@ -55,12 +55,12 @@ async def test_jobs_go_back_to_the_queue_though_the_platform_is_away_for_a_momen
     small = await platform.submit_many([{"n": n} for n in range(20)])
     long = await platform.submit({"do": "hold", "until": str(gate)})
     behind = await platform.submit_many([{"n": n} for n in range(20)])
+    platform.hand_back_statuses = [503, 503]
     await launch(platform, "eager:Eager", **QUIET)
     await platform.until(lambda: long.status == "running" and all(job.status == "done" for job in small))
     await platform.until(lambda: any(job.attempt for job in behind))
-    platform.exchange_statuses = [503, 503]
     await platform.until(lambda: all(job.status == "pending" for job in behind))
-    assert not platform.exchange_statuses
+    assert not platform.hand_back_statuses
     gate.touch()
     for job in [long, *behind]:
         await platform.finished(job)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import signal
+from pathlib import Path
 
 import aiohttp
 import pytest
@@ -19,23 +20,25 @@ async def test_an_idle_worker_stops_at_once(platform: FakePlatform, launch: Laun
     worker = await launch(platform, "zoo:Zoo")
     await worker.ready()
     await platform.until(lambda: platform.polls)
-    worker.send(number)
-    assert await worker.seconds_to_exit() < AT_ONCE_SECONDS
+    assert await worker.seconds_to_exit(number) < AT_ONCE_SECONDS
     assert await worker.exit_code() == 0
     assert "shutdown same thread" in worker.stdout
 
 
-async def test_a_drain_finishes_the_job_and_claims_no_other(platform: FakePlatform, launch: Launcher) -> None:
-    worker = await launch(platform, "zoo:Zoo")
-    job = await platform.submit({"do": "sleep", "seconds": 0.6})
+async def test_a_drain_finishes_the_job_and_claims_no_other(
+    platform: FakePlatform, launch: Launcher, tmp_path: Path
+) -> None:
+    worker, gate = await launch(platform, "zoo:Zoo"), tmp_path / "gate"
+    job = await platform.submit({"do": "until_there", "path": str(gate)})
     await platform.until(lambda: platform.updates_of(job, "running"))
     other = await platform.submit({"b": 1})
     worker.send(signal.SIGTERM)
     await worker.is_draining()
     assert await worker.get("/health") == (503, '{"status": "draining"}')
     assert (await worker.post("/generate", b"{}"))[0] == 503
+    gate.touch()
     assert await worker.exit_code() == 0
-    assert (job.status, job.outputs, other.status) == ("done", {"slept": 0.6}, "pending")
+    assert (job.status, job.outputs, other.status) == ("done", {"there": True}, "pending")
     assert "shutdown same thread" in worker.stdout
 
 
@@ -68,8 +71,7 @@ async def test_a_job_that_outlasts_the_grace_period_is_released(
     worker = await launch(platform, target, TERMINATION_GRACE_PERIOD_SECONDS="1")
     job = await platform.submit({"do": do, "seconds": 60})
     await platform.until(lambda: platform.updates_of(job, "running"))
-    worker.send(signal.SIGTERM)
-    assert 0.5 < await worker.seconds_to_exit() < AT_ONCE_SECONDS
+    assert 0.5 < await worker.seconds_to_exit(signal.SIGTERM) < AT_ONCE_SECONDS
     assert await worker.exit_code() == 0
     assert job.status == "pending"
     assert platform.updates[-1].body["attempt_token"] == job.token
@@ -81,8 +83,7 @@ async def test_a_second_signal_releases_at_once(platform: FakePlatform, launch: 
     await platform.until(lambda: platform.updates_of(job, "running"))
     worker.send(signal.SIGTERM)
     await worker.says("SIGTERM received")
-    worker.send(signal.SIGTERM)
-    assert await worker.seconds_to_exit() < AT_ONCE_SECONDS
+    assert await worker.seconds_to_exit(signal.SIGTERM) < AT_ONCE_SECONDS
     assert job.status == "pending"
 
 
@@ -108,8 +109,7 @@ async def test_a_release_does_not_wait_for_a_platform_that_is_away(platform: Fak
     job = await platform.submit({"do": "sleep", "seconds": 60})
     await platform.until(lambda: platform.updates_of(job, "running"))
     await platform.stop()
-    worker.send(signal.SIGTERM)
-    assert await worker.seconds_to_exit() < AT_ONCE_SECONDS
+    assert await worker.seconds_to_exit(signal.SIGTERM) < AT_ONCE_SECONDS
     assert "could not be released" in worker.stderr
 
 
@@ -118,8 +118,7 @@ async def test_sigterm_in_setup_stops_promptly(platform: FakePlatform, launch: L
     await worker.says("setting up")
     assert await worker.get("/health") == (503, '{"status": "starting"}')
     assert (await worker.post("/generate", b"{}"))[0] == 503
-    worker.send(signal.SIGTERM)
-    assert await worker.seconds_to_exit() < AT_ONCE_SECONDS
+    assert await worker.seconds_to_exit(signal.SIGTERM) < AT_ONCE_SECONDS
     assert await worker.exit_code() == 0
     assert platform.polls == []
 
@@ -132,13 +131,15 @@ async def test_a_broken_setup_is_shown_and_ends_the_process(platform: FakePlatfo
     assert platform.polls == []
 
 
-async def test_a_request_over_http_is_answered_before_the_end(launch: Launcher) -> None:
-    worker = await launch(None, "zoo:Zoo")
+async def test_a_request_over_http_is_answered_before_the_end(launch: Launcher, tmp_path: Path) -> None:
+    worker, gate = await launch(None, "zoo:Zoo"), tmp_path / "gate"
     await worker.ready()
-    posted = asyncio.create_task(worker.post("/generate", b'{"do": "sleep", "seconds": 0.6}'))
+    posted = asyncio.create_task(worker.post("/generate", f'{{"do": "until_there", "path": "{gate}"}}'.encode()))
     await worker.is_working()
     worker.send(signal.SIGTERM)
-    assert await posted == (200, '{"slept":0.6}')
+    await worker.is_draining()
+    gate.touch()
+    assert await posted == (200, '{"there":true}')
     assert await worker.exit_code() == 0
     with pytest.raises(aiohttp.ClientConnectorError):
         await worker.get("/health")

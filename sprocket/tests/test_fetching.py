@@ -266,10 +266,9 @@ async def test_a_cancel_in_the_middle_leaves_nothing_open(tmp_path: Path) -> Non
     server = RawServer(Script(answer("200 OK", b"0123", length=10), hangs=True))
     async with downloading(server) as downloader:
         fetching = asyncio.ensure_future(downloader.fetch({"file": f"{server.url}/v1/storage/a"}, tmp_path))
-        for _ in range(3000):
-            if any(path.stat().st_size for path in files_in(tmp_path)):
-                break
-            await asyncio.sleep(0.01)
+        async with asyncio.timeout(60):
+            while not any(path.stat().st_size for path in files_in(tmp_path)):
+                await asyncio.sleep(0.01)
         fetching.cancel()
         with pytest.raises(asyncio.CancelledError):
             await fetching

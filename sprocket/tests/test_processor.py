@@ -59,12 +59,15 @@ async def test_what_a_processor_raises_fails_the_job_and_the_worker_goes_on(
     assert (await platform.run({"do": "fine"})).outputs == {"content": None, "thread": True}
 
 
-async def test_a_processor_that_blocks_holds_up_nobody_else(platform: FakePlatform, launch: Launcher) -> None:
-    worker = await launch(platform, "processors:Streamed")
-    job = await platform.submit({"do": "block", "seconds": 1.0})
+async def test_a_processor_that_blocks_holds_up_nobody_else(
+    platform: FakePlatform, launch: Launcher, tmp_path: Path
+) -> None:
+    worker, gate = await launch(platform, "processors:Streamed"), tmp_path / "gate"
+    job = await platform.submit({"do": "block", "path": str(gate)})
     await worker.says("blocking")
     assert await worker.get("/health") == (200, '{"status": "healthy"}')
     assert job.status == "running"
+    gate.touch()
     assert (await platform.finished(job)).status == "done"
 
 

@@ -42,7 +42,7 @@ def is_alive(pid: int) -> bool:
 
 
 async def gone(pids: list[int]) -> None:
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(60):
         while any(map(is_alive, pids)):
             await asyncio.sleep(0.02)
 
@@ -302,11 +302,11 @@ async def test_a_job_that_comes_meanwhile_is_not_begun(
 
 
 async def test_rank_0_may_take_its_time(launch: Launcher, platform: FakePlatform, tmp_path: Path) -> None:
-    await team(launch, platform, SPROCKET_RANK_TIMEOUT_SECONDS="0.1")
+    await team(launch, platform, SPROCKET_RANK_TIMEOUT_SECONDS="0.5")
 
-    job = await platform.run({"rank": 0, "do": "linger", "seconds": 0.5})
+    job = await platform.run({"rank": 0, "do": "linger", "seconds": 1.0})
 
-    assert (job.status, job.outputs) == ("done", {"lingered": 0.5})
+    assert (job.status, job.outputs) == ("done", {"lingered": 1.0})
 
 
 async def test_a_rank_that_is_lost_over_http_is_told_in_the_answer(launch: Launcher) -> None:
@@ -364,7 +364,7 @@ async def test_a_drain_lets_the_job_end_and_shuts_all_ranks_down(
     worker = await team(launch, platform)
     pids = pids_of(worker)
     job = await platform.submit({"do": "linger", "seconds": 0.5})
-    await worker.is_working()
+    await platform.until(lambda: job.status != "pending")
 
     worker.send(signal.SIGTERM)
 
@@ -406,11 +406,9 @@ async def test_what_a_killed_worker_leaves_is_removed_by_the_next(launch: Launch
 
     await team(launch, None)
 
-    for _ in range(1000):
-        if not left.exists():
-            break
-        await asyncio.sleep(0.01)
-    assert not left.exists()
+    async with asyncio.timeout(60):
+        while left.exists():
+            await asyncio.sleep(0.01)
 
 
 async def test_a_script_may_say_it_to_run(launch: Launcher) -> None:

@@ -28,6 +28,13 @@ threading.Thread(target=threading.Event().wait, daemon=True).start()
 """
 
 
+@pytest.fixture(autouse=True)
+def patience(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A process on a busy machine halts in the middle of writing its stacks."""
+    monkeypatch.setattr(stacks, "WRITING_SECONDS", 60.0)
+    monkeypatch.setattr(stacks, "PAUSE_SECONDS", 0.2)
+
+
 @asynccontextmanager
 async def program(path: Path, last_line: str) -> AsyncIterator[asyncio.subprocess.Process]:
     source = path.with_name("program.py")
@@ -43,7 +50,7 @@ async def program(path: Path, last_line: str) -> AsyncIterator[asyncio.subproces
 
 async def line_of(process: asyncio.subprocess.Process) -> bytes:
     assert process.stdout is not None
-    return await asyncio.wait_for(process.stdout.readline(), 30)
+    return await asyncio.wait_for(process.stdout.readline(), 60)
 
 
 async def test_a_process_says_what_its_threads_are_at(tmp_path: Path) -> None:
@@ -74,7 +81,7 @@ async def test_a_second_look_finds_the_new_stacks(tmp_path: Path) -> None:
 async def test_a_process_that_crashes_leaves_its_stacks(tmp_path: Path) -> None:
     path = tmp_path / "stacks"
     async with program(path, "def crash():\n    ctypes.string_at(0)\ncrash()") as process:
-        assert await asyncio.wait_for(process.wait(), 30) == -signal.SIGSEGV
+        assert await asyncio.wait_for(process.wait(), 60) == -signal.SIGSEGV
 
     text = stacks.stacks_worth_reading(await stacks.stacks_of(None, path), 10_000)
     assert text.startswith("Fatal Python error: Segmentation fault")

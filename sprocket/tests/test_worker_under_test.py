@@ -217,7 +217,7 @@ def test_nothing_is_left_behind() -> None:
         with testing.worker(Scribe) as scribe:
             scribe.submit({}).result()
     gc.collect()
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + 60
     while threading.active_count() > before and time.monotonic() < deadline:
         time.sleep(0.01)
     assert threading.active_count() <= before

@@ -341,7 +341,7 @@ def test_a_huge_header_breaks_nothing(api: httpx.Client, platform: PlatformProce
 @pytest.mark.parametrize("text", [b"\0\0\0\0", b"GET\r\n\r\n", b"BREW /pot HTTP/1.1\r\n\r\n", b"GET / HTTP/9\r\n\r\n"])
 def test_what_is_not_http_breaks_nothing(api: httpx.Client, platform: PlatformProcess, text: bytes) -> None:
     address = urlsplit(platform.base_url)
-    with socket.create_connection((address.hostname, address.port), timeout=10) as connection:
+    with socket.create_connection((address.hostname, address.port), timeout=60) as connection:
         connection.sendall(text)
         connection.shutdown(socket.SHUT_WR)
         answer = b"".join(iter(lambda: connection.recv(4096), b""))
@@ -355,7 +355,7 @@ def test_a_body_that_never_comes_breaks_nothing(api: httpx.Client, platform: Pla
     address = urlsplit(platform.base_url)
     lines = ["POST /v1/queue/submit HTTP/1.1", "Host: x", f"Authorization: Bearer {platform.api_key}"]
     head = "\r\n".join([*lines, "Content-Length: 99", "", ""])
-    with socket.create_connection((address.hostname, address.port), timeout=10) as connection:
+    with socket.create_connection((address.hostname, address.port), timeout=60) as connection:
         connection.sendall(head.encode() + b'{"model"')
 
     assert api.get("/v1/queue/metrics", params={"model": idle}).json()["total_jobs"] == 0

@@ -249,14 +249,14 @@ async def test_reads_logs(client: Client, platform: PlatformProcess, echo: str) 
 
 
 async def test_reads_logs_as_a_raw_response_without_following_them(client: Client, echo: str) -> None:
-    raw = await settled(client.jig.with_raw_response.retrieve_logs(echo, timeout=10))
+    raw = await settled(client.jig.with_raw_response.retrieve_logs(echo, timeout=60))
 
     assert (await settled(raw.parse())).lines
 
 
 async def test_follows_logs(client: Client, platform: PlatformProcess, echo: str) -> None:
     mark = f"followed {id(client)}"
-    following = client.jig.with_streaming_response.retrieve_logs(echo, timeout=30)
+    following = client.jig.with_streaming_response.retrieve_logs(echo, timeout=60)
     if isinstance(client.together, Together):
         with following as stream:
             platform.submit(echo, {"say": mark})

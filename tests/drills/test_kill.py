@@ -91,7 +91,7 @@ def test_a_worker_that_was_stopped_past_its_claim_changes_nothing(
     job_id = own_platform.submit("gated", {"gate": str(gate)})
     (stopped,) = wait_for(lambda: started(gate), "the job is in hand")
     os.kill(stopped, signal.SIGSTOP)
-    with sqlite3.connect(own_platform.data_dir / "machineshop.db", timeout=10) as conn:
+    with sqlite3.connect(own_platform.data_dir / "machineshop.db", timeout=60) as conn:
         conn.execute("UPDATE jobs SET claim_expires_at = 1 WHERE id = ?", (job_id,))  # ninety seconds pass
     conn.close()
     wait_for(lambda: own_platform.job("gated", job_id)["status"] == "pending", "the claim expires")

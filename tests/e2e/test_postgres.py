@@ -42,7 +42,7 @@ def test_a_database_that_restarts_is_found_again(
         assert answer.json()["error"]["code"] == "store_unavailable"
         assert int(answer.headers["Retry-After"]) > 0
     postgres.start()
-    wait_for(lambda: _submits(on_postgres), "jobs are taken again", 30)
+    wait_for(lambda: _submits(on_postgres), "jobs are taken again")
     assert on_postgres.finished("echo", before)["outputs"] == {"number": 1}
     assert on_postgres.finished("echo", on_postgres.submit("echo", {"number": 3}))["outputs"] == {"number": 3}
 

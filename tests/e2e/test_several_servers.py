@@ -13,15 +13,17 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import psycopg
 import pytest
 
+from machineshop.store.database import READ_SECONDS
 from platform_process import PlatformProcess, wait_for, write_worker
 from postgres_cluster import PostgresCluster
 from pusher import bundle_manifest, digest_of
 
 ADMIN_KEY = "an-admin-key-for-all-the-servers"
 ECHO = "import sprocket\n\nclass Worker(sprocket.Sprocket):\n    def predict(self, args):\n        return args\n"
-TAKE_OVER_SECONDS = 10.0
+TAKE_OVER_SECONDS = 60.0
 POLL_SECONDS = 20
 
 
@@ -51,6 +53,12 @@ class Servers:
         for server in servers:
             server.start()
         return servers
+
+    def lease_holder(self) -> str | None:
+        """Where the server is reached that holds the lease, by the database; None where nobody does."""
+        with psycopg.connect(self._database_url) as conn:
+            row = conn.execute("SELECT base_url FROM leases").fetchone()
+        return None if row is None else str(row[0])
 
     def close(self) -> None:
         """End them all; the replicas end with them."""
@@ -92,7 +100,7 @@ def test_a_submit_at_one_server_wakes_a_worker_that_waits_at_another(
             time.sleep(0.05)  # a server does not tell who waits; a poll that comes late makes the delay no shorter
             began = time.monotonic()
             job_id = here.post("/v1/queue/submit", json=queue.job(number)).json()["request_id"]
-            claim, at = handed.result(30)
+            claim, at = handed.result(60)
             delays_seconds.append(at - began)
             assert claim["request_id"] == job_id
             queue.finish(there, claim)
@@ -123,7 +131,7 @@ def test_no_job_is_handed_out_twice(three: list[PlatformProcess], queue_at: "Que
             pool.submit(client.post, "/v1/queue/submit", json=work[at : at + 1000])
         wait_for(lambda: len(queue.jobs(clients[0], status="done")) == number, "every job is done", 60)
         queue.over.set()
-        claims = [claim for result in handed for claim in result.result(30)]
+        claims = [claim for result in handed for claim in result.result(60)]
     assert len(claims) == number
     assert {claim["payload"]["number"] for claim in claims} == set(range(number))
     # A claim for a poll that has just ended is taken back: another attempt, which nobody else has had.
@@ -234,7 +242,7 @@ def test_a_halted_server_notices_that_another_has_taken_over(servers: Servers, t
             answer = client.get("/v1/deployments/echo")  # asked of the one that is halted, until it has lost its lease
             assert answer.status_code == 503
             assert int(answer.headers["Retry-After"]) > 0
-        wait_for(lambda: _status(follower, "echo") == "Ready", "its replicas run here", TAKE_OVER_SECONDS + 10)
+        wait_for(lambda: _status(follower, "echo") == "Ready", "its replicas run here", TAKE_OVER_SECONDS)
     finally:
         os.kill(holder.pid, signal.SIGCONT)
     wait_for(lambda: not _live(holder), "the one that was halted ends its replicas")
@@ -248,10 +256,9 @@ def test_a_server_that_stops_hands_over_at_once(servers: Servers, tmp_path: Path
     holder, follower = servers.start(2)
     follower.deploy(write_worker(tmp_path / "echo", "echo", ECHO))
     assert holder.signal(signal.SIGTERM) == 0
+    assert servers.lease_holder() != holder.base_url, "it has given the lease back, and not left it to run out"
     assert not _live(holder), "its successors are about to run elsewhere"
-    began = time.monotonic()
     wait_for(lambda: _status(follower, "echo") is not None, "another server has taken over")
-    assert time.monotonic() - began < 1.5
     wait_for(lambda: _status(follower, "echo") == "Ready", "its replicas run here")
 
 
@@ -267,7 +274,7 @@ def test_a_database_that_restarts_is_found_again_by_all(
         answer = queue.client(server).post("/v1/queue/submit", json=queue.job(0))
         assert answer.status_code == 503
         assert int(answer.headers["Retry-After"]) > 0
-        assert time.monotonic() - began < 2
+        assert time.monotonic() - began < READ_SECONDS, "it has waited for no bound"
     postgres.start()
     wait_for(lambda: _status(a, queue.name) and _status(b, queue.name), "the lease is held again", TAKE_OVER_SECONDS)
     with ThreadPoolExecutor(1) as pool:
@@ -278,7 +285,7 @@ def test_a_database_that_restarts_is_found_again_by_all(
         time.sleep(0.05)
         began = time.monotonic()
         assert queue.client(a).post("/v1/queue/submit", json=queue.job(3)).status_code == 200
-        assert handed.result(30)[1] - began < 5, "the listeners have come back"
+        assert handed.result(60)[1] - began < POLL_SECONDS / 2, "the listeners have come back"
     for server in (a, b):
         assert "Traceback" not in server.log.read_text()
 
@@ -295,7 +302,7 @@ def test_every_acknowledged_job_ends_though_the_database_goes_away(
     with ThreadPoolExecutor(8) as pool:
         clients = [queue.client(server) for server in servers.all for _ in range(4)]
         submitting = [pool.submit(queue.submit_until, client, stop) for client in clients[::2]]
-        working = [pool.submit(queue.drain, client, 10, claim_timeout=3) for client in clients[1::2]]
+        working = [pool.submit(queue.drain, client, 10, claim_timeout=5) for client in clients[1::2]]
         time.sleep(1.5)
         postgres.stop()
         time.sleep(5)

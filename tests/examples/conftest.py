@@ -72,7 +72,7 @@ class WorkerProcess:
     def stop(self) -> int:
         """Ask it to end; gives its exit code."""
         self.process.send_signal(signal.SIGTERM)
-        return self.process.wait(timeout=20)
+        return self.process.wait(timeout=60)
 
 
 @contextmanager

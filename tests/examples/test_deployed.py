@@ -16,7 +16,7 @@ from platform_process import PlatformProcess, wait_for
 EXAMPLES = Path(__file__).parents[2] / "examples"
 NAMES = ["hello-world", "ocr-cpu", "slow", "banner"]
 FOREVER_SECONDS = 3600
-SOON_SECONDS = 30
+SOON_SECONDS = 60
 
 
 @pytest.fixture(scope="module")
@@ -98,7 +98,7 @@ def test_slow_shows_how_far_it_is_while_it_runs(platform: PlatformProcess, deplo
     deployed("slow")
     seen: set[int] = set()
 
-    request_id = platform.submit("slow", {"seconds": 2})
+    request_id = platform.submit("slow", {"seconds": 3})
     while (job := platform.job("slow", request_id))["status"] in {"pending", "running"}:
         seen |= {progress["done"]} if (progress := progress_of(job)) else set()
 

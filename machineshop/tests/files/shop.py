@@ -89,7 +89,7 @@ class Shop:
     def client(self, key: str | None = ADMIN_KEY) -> httpx.AsyncClient:
         """A client with a key: the admin's unless another is given."""
         headers = {} if key is None else {"Authorization": f"Bearer {key}"}
-        client = httpx.AsyncClient(base_url=f"http://{self.host}", headers=headers, timeout=30, verify=False)
+        client = httpx.AsyncClient(base_url=f"http://{self.host}", headers=headers, timeout=60, verify=False)
         self._clients.append(client)
         return client
 

@@ -79,7 +79,7 @@ async def test_whoever_sees_the_result_sees_all_files(shop: Shop, replica: Repli
     for name in names:
         await replica.upload(claim, name, name.encode())
     finishing = asyncio.create_task(replica.finish(claim))
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         while (await shop.jobs.get(claim.job.id)).state is not JobState.DONE:
             pass
     assert [await shop.read(output(claim, name)) for name in names] == [name.encode() for name in names]
@@ -244,7 +244,7 @@ async def test_an_attempt_that_is_lost_while_its_upload_is_being_stored_keeps_no
     first = await replica.take_new()
     under_way = await replica.begin_upload(first, "a", b"stale")
     held = threading.Event()
-    holding = asyncio.create_task(shop.database.write(lambda _conn: held.wait(30)))
+    holding = asyncio.create_task(shop.database.write(lambda _conn: held.wait(60)))
     try:
         releasing = asyncio.create_task(replica.say(JobVerb.RELEASE, first))
         claiming = asyncio.create_task(other.claim())

@@ -35,7 +35,7 @@ async def crash(shop: Shop, database_url: str, moment: str, url: str | None = No
     process = await asyncio.create_subprocess_exec(
         sys.executable, crashing_upload.__file__, database_url, str(shop.folder), moment, json.dumps(upload)
     )
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(60):
         assert await process.wait() == -signal.SIGKILL
 
 

@@ -124,7 +124,7 @@ class Caller:
         reader, writer = await asyncio.open_connection("127.0.0.1", self.port)
         writer.write(self.head(line) + headers + b"\r\n\r\n" + body)
         try:
-            async with asyncio.timeout(30):
+            async with asyncio.timeout(60):
                 return await reader.read()
         finally:
             writer.close()

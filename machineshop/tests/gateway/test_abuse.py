@@ -108,7 +108,7 @@ async def test_a_caller_is_told_to_go_on_before_it_sends_its_body(caller: Caller
         assert "Expect" not in request.headers
         return web.Response(body=await request.read())
 
-    async with upstream(echo) as port, asyncio.timeout(30):
+    async with upstream(echo) as port, asyncio.timeout(60):
         caller.serve(port)
         reader, writer = await asyncio.open_connection("127.0.0.1", caller.port)
         head = b"Expect: 100-continue\r\nContent-Length: 5\r\nConnection: close\r\n\r\n"
@@ -233,7 +233,7 @@ async def test_an_answer_before_the_body_has_come_is_passed_on(caller: Caller) -
         writer.close()
 
     server = await asyncio.start_server(serve, "127.0.0.1", 0)
-    async with server, asyncio.timeout(30):
+    async with server, asyncio.timeout(60):
         caller.serve(server.sockets[0].getsockname()[1])
         reader, writer = await asyncio.open_connection("127.0.0.1", caller.port)
         writer.write(caller.head(f"POST {PREFIX}x HTTP/1.1") + b"Content-Length: 1000000\r\n\r\n" + b"x" * 1000)

@@ -62,7 +62,7 @@ async def sizes(request: web.Request) -> web.Response:
 class TestBodies:
     @pytest.fixture
     def limits(self) -> GatewayLimits:
-        return GatewayLimits(body_bytes=100 * KIB, body_silence_seconds=0.3, hold_seconds=1.0)
+        return GatewayLimits(body_bytes=100 * KIB, body_silence_seconds=1.0, hold_seconds=1.0)
 
     async def test_a_body_that_says_it_is_too_long_is_not_begun_with(self, caller: Caller) -> None:
         async with recorder() as (port, heads):
@@ -107,7 +107,7 @@ class TestKeys:
             await go_on.wait()
             return web.Response()
 
-        async with upstream(wait) as port, asyncio.timeout(30):
+        async with upstream(wait) as port, asyncio.timeout(60):
             caller.serve(port)
             asking = [asyncio.ensure_future(caller.session.get("x")) for _ in range(3)]
             (refused,), _ = await asyncio.wait(asking, return_when=asyncio.FIRST_COMPLETED)
@@ -124,7 +124,7 @@ class TestKeys:
 class TestSilence:
     @pytest.fixture
     def limits(self) -> GatewayLimits:
-        return GatewayLimits(silence_seconds=0.3)
+        return GatewayLimits(silence_seconds=1.0)
 
     @pytest.mark.parametrize(
         "said", [b"", b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nhalf"], ids=["nothing", "half"]

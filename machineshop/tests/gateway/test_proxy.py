@@ -146,7 +146,7 @@ async def test_parts_arrive_as_they_are_made(caller: Caller) -> None:
 
     async with upstream(stream) as port:
         caller.serve(port)
-        async with caller.session.get("events") as answer, asyncio.timeout(10):
+        async with caller.session.get("events") as answer, asyncio.timeout(60):
             assert await answer.content.readany() == b"data: 1\n\n"
             go_on.set()
             assert await answer.content.read() == b"data: 2\n\n"
@@ -169,7 +169,7 @@ async def test_a_large_body_goes_up_while_it_is_made(caller: Caller) -> None:
         for _ in range(100):
             yield b"x" * 100_000
 
-    async with upstream(count) as port, asyncio.timeout(30):
+    async with upstream(count) as port, asyncio.timeout(60):
         caller.serve(port)
         async with caller.session.post("upload", data=parts()) as answer:
             assert await answer.json() == {"size": 10_100_000}
@@ -188,7 +188,7 @@ async def test_a_caller_that_hangs_up_hangs_up_on_the_replica(caller: Caller) ->
 
     server = await asyncio.start_server(never_answer, "127.0.0.1", 0)
     caller.serve(server.sockets[0].getsockname()[1])
-    async with server, asyncio.timeout(10):
+    async with server, asyncio.timeout(60):
         asking = asyncio.create_task(caller.session.post("generate", json={}).__aenter__())
         await reached.wait()
         asking.cancel()

@@ -20,7 +20,7 @@ HELD = 20
 
 @pytest.fixture
 def limits() -> GatewayLimits:
-    return GatewayLimits(hold_seconds=30.0, held=HELD)
+    return GatewayLimits(hold_seconds=100.0, held=HELD)
 
 
 async def hello(request: web.Request) -> web.Response:
@@ -29,13 +29,13 @@ async def hello(request: web.Request) -> web.Response:
 
 async def held(caller: Caller, count: int) -> None:
     """Return once so many requests wait."""
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(60):
         while caller.held() != count:
             await asyncio.sleep(0.01)
 
 
 async def test_a_request_waits_until_a_replica_is_ready(caller: Caller) -> None:
-    async with upstream(hello) as port, asyncio.timeout(30):
+    async with upstream(hello) as port, asyncio.timeout(60):
         asking = asyncio.create_task(text_of(caller, "hello"))
         await held(caller, 1)
         caller.serve(port)
@@ -71,7 +71,7 @@ async def test_a_caller_that_hangs_up_waits_no_longer(caller: Caller) -> None:
 async def test_those_who_wait_are_told_when_their_deployment_is_deleted(
     caller: Caller, deployments: DeploymentService, deployment: Deployment
 ) -> None:
-    async with asyncio.timeout(25):  # less than they would wait
+    async with asyncio.timeout(60):  # less than they would wait
         waiting = [asyncio.ensure_future(caller.session.get("hello")) for _ in range(3)]
         await held(caller, 3)
         await deployments.update(deployment.project_id, "hello", {"min_replicas": 0})
@@ -87,7 +87,7 @@ async def test_those_who_wait_are_told_when_their_deployment_is_deleted(
 
 
 async def test_those_who_wait_are_told_when_the_server_ends(caller: Caller) -> None:
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(60):
         asking = asyncio.ensure_future(caller.session.get("hello"))
         await held(caller, 1)
         caller.gateway.close_waiting_room()
@@ -121,7 +121,7 @@ async def test_a_worker_that_drains_is_passed_over(caller: Caller) -> None:
     async def draining(_request: web.Request) -> web.Response:
         return web.Response(status=503, headers={"X-Sprocket-Not-Taken": "draining"})
 
-    async with upstream(draining) as drains, upstream(hello) as port, asyncio.timeout(30):
+    async with upstream(draining) as drains, upstream(hello) as port, asyncio.timeout(60):
         caller.serve(drains, port)
         assert await text_of(caller, "hello") == "hello"
 
@@ -145,7 +145,7 @@ async def test_a_deployment_that_may_have_no_replica_is_not_waited_for(
         assert answer.status == 503
         said = (await answer.json())["error"]["message"]
         assert said == "'hello' may have no replica: its max_replicas is 0. 'jig scale hello --max 1' lets one run."
-    assert time.monotonic() - began < 25  # it did not wait to the end
+    assert time.monotonic() - began < 60  # it did not wait to the end
 
 
 async def test_an_idempotent_request_goes_to_another_replica_when_one_breaks_off(caller: Caller) -> None:
@@ -157,7 +157,7 @@ async def test_an_idempotent_request_goes_to_another_replica_when_one_breaks_off
         request.transport.abort()
         return web.Response()
 
-    async with upstream(breaks) as broken, upstream(hello) as port, asyncio.timeout(30):
+    async with upstream(breaks) as broken, upstream(hello) as port, asyncio.timeout(60):
         caller.serve(broken, port)
         async with caller.session.put("file", data="hello") as answer:
             assert (answer.status, await answer.text()) == (200, "hello")
@@ -168,7 +168,7 @@ async def test_an_idempotent_request_goes_to_another_replica_when_one_breaks_off
 
 async def test_a_request_waits_while_its_only_replica_is_started_again(caller: Caller) -> None:
     gone = reserve_port()
-    async with upstream(hello) as port, asyncio.timeout(30):
+    async with upstream(hello) as port, asyncio.timeout(60):
         caller.serve(gone)
         asking = asyncio.create_task(text_of(caller, "hello"))
         await held(caller, 1)

@@ -101,7 +101,7 @@ async def raw_get(server: StorageServer, path: str, authorization: str) -> str:
     reader, writer = await asyncio.open_connection(*server.host.split(":"))
     head = f"GET {path} HTTP/1.1\r\nHost: {server.host}\r\nConnection: close\r\nAuthorization: {authorization}\r\n\r\n"
     writer.write(head.encode())
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         answer = await reader.read()
     writer.close()
     await writer.wait_closed()

@@ -135,7 +135,7 @@ async def test_the_kind_is_looked_up_while_others_go_on(
     image = f"{server.host}/team/default/app@{await pusher.image('team/default/app', 'v1', b'{}')}"
     assert await images.kind_of(admin.project.id, image, BUNDLES) is ArtifactKind.BUNDLE  # nothing else runs anyway
     assert await images.kind_of(admin.project.id, image, EITHER) is None
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(60):
         while (kind := await images.kind_of(admin.project.id, image, EITHER)) is None:
             await asyncio.sleep(0.01)
     assert kind is ArtifactKind.IMAGE

@@ -258,7 +258,13 @@ class ProcessWorld:
         return value
 
     async def set_healthy(self, replica: Replica, healthy: bool) -> None:
-        await self.get(replica, f"/healthy?value={int(healthy)}")
+        async def is_told() -> bool:
+            with suppress(OSError, IndexError):  # it runs, and does not listen yet
+                await self.get(replica, f"/healthy?value={int(healthy)}")
+                return True
+            return False
+
+        await eventually(is_told)
 
     async def get(self, replica: Replica, path: str) -> str:
         """GET from a replica."""
@@ -266,7 +272,7 @@ class ProcessWorld:
         reader, writer = await asyncio.open_connection(replica.host, replica.port)
         try:
             writer.write(f"GET {path} HTTP/1.0\r\n\r\n".encode())
-            async with asyncio.timeout(10):
+            async with asyncio.timeout(60):
                 answer = await reader.read()
             return answer.split(b"\r\n\r\n", 1)[1].decode()
         finally:

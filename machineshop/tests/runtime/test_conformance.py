@@ -37,11 +37,12 @@ async def test_applying_the_same_again_changes_nothing(world: World) -> None:
 
 
 async def test_a_replica_is_not_ready_while_it_starts(world: World) -> None:
-    await world.runtime.apply(world.spec(behaviour=Behaviour(start_seconds=0.6)), 1)
+    await world.runtime.apply(world.spec(behaviour=Behaviour(healthy=False)), 1)
     replica = await one(world.runtime, lambda r: r.status is ReplicaStatus.RUNNING)
     assert replica.ready_since is None
-    (replica,) = await ready(world.runtime, 1)
-    assert (replica.ready_since or 0) - (replica.started_at or 0) >= 0.6
+    await world.set_healthy(replica, True)
+    (seen,) = await ready(world.runtime, 1)
+    assert (seen.id, seen.started_at) == (replica.id, replica.started_at)
 
 
 async def test_without_a_health_check_a_replica_is_ready_as_soon_as_it_runs(world: World) -> None:
@@ -254,7 +255,7 @@ async def test_stopping_all_leaves_a_replica_the_time_to_let_go_of_its_job(world
     await ready(world.runtime, 1)
     began = time.monotonic()
     await world.runtime.stop_all(4.0)
-    assert 2.0 <= time.monotonic() - began < 4.0
+    assert time.monotonic() - began >= 2.0, "it was asked once more, and not killed"
     (ended,) = await world.runtime.observe()
     assert (ended.status, ended.reason, ended.exit_code) == (ReplicaStatus.TERMINATED, "Completed", 0)
 
@@ -265,8 +266,7 @@ async def test_stopping_all_hurries_a_drain_that_goes_on(world: World) -> None:
     await ready(world.runtime, 1)
     await world.runtime.apply(at_work, 0)
     await one(world.runtime, lambda r: r.draining)
-    await asyncio.sleep(0.5)
-    await world.runtime.stop_all(2.0)
+    await world.runtime.stop_all(4.0)
     (ended,) = await world.runtime.observe()
     assert (ended.status, ended.reason) == (ReplicaStatus.TERMINATED, "Completed")
 
@@ -275,12 +275,12 @@ async def test_a_server_that_comes_back_late_still_lets_a_replica_let_go_of_its_
     at_work = world.spec(behaviour=Behaviour(has_job_in_hand=True), grace_period_seconds=300)
     await world.runtime.apply(at_work, 1)
     await ready(world.runtime, 1)
-    stopping = asyncio.create_task(world.runtime.stop_all(1.0))
+    stopping = asyncio.create_task(world.runtime.stop_all(2.0))
     await one(world.runtime, lambda r: r.draining)
     stopping.cancel()
 
     async def stay_away() -> None:
-        await asyncio.sleep(1.1)
+        await asyncio.sleep(2.1)
 
     await world.restart_server(stay_away)
     ended = await one(world.runtime, lambda r: r.status is ReplicaStatus.TERMINATED)
@@ -364,9 +364,10 @@ async def test_an_adopted_replica_of_an_old_revision_serves_until_it_is_replaced
     await world.runtime.apply(world.spec("r1"), 1)
     await ready(world.runtime, 1, "r1")
     await world.restart_server()
-    await world.runtime.apply(world.spec("r2", Behaviour(start_seconds=0.3)), 1)
-    await one(world.runtime, lambda r: r.revision_id == "r2" and r.status is ReplicaStatus.RUNNING)
+    await world.runtime.apply(world.spec("r2", Behaviour(healthy=False)), 1)
+    new = await one(world.runtime, lambda r: r.revision_id == "r2" and r.status is ReplicaStatus.RUNNING)
     assert (await one(world.runtime, lambda r: r.revision_id == "r1")).ready_since is not None
+    await world.set_healthy(new, True)
     await ready(world.runtime, 1, "r2")
 
 
@@ -374,7 +375,7 @@ async def test_an_adopted_replica_of_an_old_revision_serves_until_it_is_replaced
 async def test_an_adopted_replica_that_looks_for_the_platform_elsewhere_is_replaced(
     world: World, monkeypatch: pytest.MonkeyPatch, busy: bool
 ) -> None:
-    monkeypatch.setattr("machineshop.runtime.draining.STRANDED_GRACE_SECONDS", 0.8)
+    monkeypatch.setattr("machineshop.runtime.draining.STRANDED_GRACE_SECONDS", 3.0)
     spec = world.spec(behaviour=Behaviour(has_job_in_hand=busy), grace_period_seconds=300)
     await world.runtime.apply(spec, 1)
     (stranded,) = await ready(world.runtime, 1)

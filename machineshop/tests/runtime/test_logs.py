@@ -68,7 +68,7 @@ async def test_following_a_replica_that_prints_a_lot_leaves_the_loop_to_others(c
     stop = asyncio.Event()
     watching = asyncio.create_task(longest_turn(stop))
     lines = 0
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(60):
         async for batch in in_batches(followed(FileLog(chatty, "r"))):
             assert len(batch) <= BATCH_LINES + 1
             lines += len(batch)

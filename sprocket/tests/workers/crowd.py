@@ -63,7 +63,7 @@ class AsyncQuartet(sprocket.AsyncSprocket):
                 self.here += 1
                 if self.here == 4:
                     self.met.set()
-                await asyncio.wait_for(self.met.wait(), 10)
+                await asyncio.wait_for(self.met.wait(), 60)
             case "sleep":
                 await asyncio.sleep(args["seconds"])
             case "hold":

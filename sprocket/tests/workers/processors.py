@@ -74,7 +74,8 @@ class Streaming(sprocket.InputOutputProcessor):
     async def finalize(self, request_id: str, inputs: dict[str, Any], outputs: dict[str, Any]) -> Any:
         if inputs["do"] == "block":
             print("blocking")
-            time.sleep(inputs["seconds"])  # noqa: ASYNC251 - what a careless author does
+            while not Path(inputs["path"]).exists():  # noqa: ASYNC240 - what a careless author does
+                time.sleep(0.01)  # noqa: ASYNC251
         elif inputs["do"] == "nothing":
             return None
         elif inputs["do"] == "raise":

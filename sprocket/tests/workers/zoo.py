@@ -45,11 +45,11 @@ class Zoo(sprocket.Sprocket):
             child.join(30)
         return {"exit_codes": sorted({child.exitcode for child in children}, key=str)}
 
-    def spin(self, args: dict[str, Any]) -> Any:
-        until = time.monotonic() + args["seconds"]
-        while time.monotonic() < until:
-            pass
-        return {"spun": args["seconds"]}
+    def spin_until_there(self, args: dict[str, Any]) -> Any:
+        while not Path(args["path"]).exists():
+            for _ in range(100_000):  # a look at the disk lets others have Python's global lock
+                pass
+        return {"there": True}
 
     def raise_(self, args: dict[str, Any]) -> Any:
         raise ValueError("no such " + "x" * args.get("size", 4))
@@ -89,7 +89,8 @@ class Zoo(sprocket.Sprocket):
         helper.join()
         sprocket.emit_info({"step": "two"})
         sprocket.log.info("half way")
-        time.sleep(args.get("seconds", 0))
+        if "path" in args:
+            self.until_there(args)
         sprocket.emit_info({"last": "words"})
         return {}
 
@@ -217,11 +218,11 @@ class Apart(Zoo):
 
 
 class Limited(Zoo):
-    time_limit_seconds = 0.3
+    time_limit_seconds = 1.0
 
 
 class AsyncLimited(AsyncZoo):
-    time_limit_seconds = 0.3
+    time_limit_seconds = 1.0
 
 
 class Requests(sprocket.SprocketWorker):
