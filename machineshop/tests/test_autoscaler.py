@@ -149,6 +149,46 @@ def test_zero_comes_after_the_idle_time_alone() -> None:
     assert (decision.reason, life.current) == (Reason.IDLE, 0)
 
 
+@pytest.mark.parametrize(
+    "asks",
+    [
+        {"metric": Metric.REQUESTS, "window_seconds": 3600.0, "arrived": 1000},
+        {"metric": Metric.DURATION, "window_seconds": 3600.0, "mean_request_seconds": 60.0},
+        {"metric": Metric.CUSTOM, "custom_metric_name": "gpu", "custom": 60.0},
+        {"metric": Metric.CUSTOM, "custom_metric_name": "gone", "custom": None},
+        {"metric": Metric.BACKLOG, "queue": "gone", "backlog": None},
+        {"metric": None},
+    ],
+    ids=lambda asks: "-".join(str(value) for value in asks.values()),
+)
+def test_a_deployment_that_nobody_uses_sleeps_whatever_its_metric_still_says(asks: dict[str, object]) -> None:
+    signals = {name: value for name, value in asks.items() if name in Signals.__struct_fields__}
+    life = Life(idle_seconds=30.0, **{name: value for name, value in asks.items() if name not in signals})
+    life.see(pending=1, ready=1, **signals)
+    life.see(activity=(1, 0), ready=1, **signals)
+    assert life.see(29, activity=(1, 0), ready=1, **signals).replicas >= 1
+    assert life.see(1, activity=(1, 0), ready=1, **signals).reason is Reason.IDLE
+    assert life.see(1, activity=(1, 0), **signals).replicas == 0
+
+
+def test_a_named_queue_that_is_empty_for_a_moment_is_not_idle_yet() -> None:
+    life = Life(queue="other", idle_seconds=30.0, stabilization_seconds=0.0)
+    life.see(backlog=0)
+    assert life.see(100, backlog=1).replicas == 1
+    assert life.see(29, backlog=0).reason is Reason.NOT_IDLE_YET
+    assert life.see(1, backlog=0).reason is Reason.IDLE
+
+
+def test_bounds_that_change_the_number_are_the_reason_where_the_metric_has_no_value() -> None:
+    life = Life(metric=Metric.CUSTOM, custom_metric_name="x", min_replicas=1)
+    assert life.see(custom=None).reason is Reason.UNKNOWN
+    life.policy = msgspec.structs.replace(life.policy, min_replicas=3)
+    assert life.see(custom=None).message == "No replica says a value of x on /metrics, but min_replicas is 3."
+    assert life.see(custom=None).reason is Reason.UNKNOWN
+    life.policy = msgspec.structs.replace(life.policy, min_replicas=1, max_replicas=2)
+    assert life.see(custom=None).reason is Reason.UPPER_BOUND
+
+
 def test_an_idle_deployment_that_may_have_no_replica_says_so() -> None:
     decision = Life(metric=None, max_replicas=0).see()
     assert decision.message == "There is nothing to do, and no replica may run: max_replicas is 0."

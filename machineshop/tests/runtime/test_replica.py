@@ -204,6 +204,14 @@ def test_a_replica_that_was_never_started_says_so() -> None:
     assert (ended.reason, ended.message) == ("Completed", "It was asked to end before it was started.")
 
 
+def test_a_run_that_never_began_says_whether_somebody_had_asked_it_to_end() -> None:
+    never = Exit(at=106.0, began=False)
+    drained = replica.settled(replica.exited(replica.draining(started(), 105.0)), never)
+    assert (drained.reason, drained.message) == ("Completed", "It was asked to end before it had begun.")
+    cut_off = replica.settled(replica.exited(started()), never)
+    assert (cut_off.reason, cut_off.message) == ("Error", "The platform stopped while it was starting.")
+
+
 @pytest.mark.parametrize("phase", Phase)
 def test_every_phase_has_a_status_that_clients_know(phase: Phase) -> None:
     view = replica_view.view(msgspec.structs.replace(NEW, phase=phase))

@@ -3,8 +3,8 @@
 The rules, in the order in which they are applied:
 
 1. The metric says a number: what there is to do, divided by what one replica is meant to bear.
-2. Where there is something to do it is at least one; where there is nothing to do it is zero only after that has been
-   so for `idle_seconds`.
+2. Where there is something to do it is at least one; where there has been nothing to do for `idle_seconds` it is zero,
+   whatever the metric says, and not before.
 3. The bounds hold, always and at once.
 4. More is done at once. Fewer is done once fewer have been enough for `stabilization_seconds`, and once in that time at
    most, so that noise does not start and stop replicas. Fewer than were busy at a time have not been enough: a metric
@@ -77,17 +77,19 @@ def _number(
     within = max(least, min(current, most))
     if policy.metric is None and least > 0:
         return least, Reason.OFF
+    idle_long = now - history.active_at >= policy.idle_seconds
+    if least == 0 and not signals.to_do and (idle_long or (current == 0 and not asked.replicas)):
+        return 0, Reason.IDLE
     if asked.replicas is None and not (signals.to_do and within == 0):
-        return within, Reason.UNKNOWN
+        bound = Reason.LOWER_BOUND if within > current else Reason.UPPER_BOUND
+        return within, Reason.UNKNOWN if within == current else bound
     wanted, reason = asked.replicas or 0, Reason.METRIC
     if wanted == 0 and least == 0:
-        wanted, reason = _zero_or_one(policy, signals, now, history, current)
+        wanted, reason = _one(signals, current)
     if wanted < least:
         wanted, reason = least, Reason.LOWER_BOUND
     elif wanted > most:
         wanted, reason = most, Reason.UPPER_BOUND
-    if reason is Reason.IDLE:
-        return 0, reason
     if wanted < within:
         stable = _stable(policy, now, history, within)
         if stable > wanted:
@@ -96,12 +98,10 @@ def _number(
     return (wanted, reason) if stepped == wanted else (stepped, Reason.MAX_STEP)
 
 
-def _zero_or_one(policy: Policy, signals: Signals, now: float, history: History, current: int) -> tuple[int, Reason]:
-    """Where the metric asks for none and none may be."""
+def _one(signals: Signals, current: int) -> tuple[int, Reason]:
+    """Where the metric asks for none, and it is not time for none."""
     if signals.to_do:
         return 1, Reason.WAKING if current == 0 else Reason.METRIC
-    if current == 0 or now - history.active_at >= policy.idle_seconds:
-        return 0, Reason.IDLE
     return 1, Reason.NOT_IDLE_YET
 
 

@@ -94,7 +94,7 @@ class Scaler:
         busy: frozenset[str],
     ) -> Signals:
         queue = queues.get(deployment.id, _NO_QUEUE)
-        backlog = queues[other].counts if other in queues else None
+        named = queues.get(other or "") if policy.metric is Metric.BACKLOG else None
         seen = self._traffic.seen(deployment.id, policy.window_seconds)
         ready = [replica for replica in replicas if replica.ready_since is not None]
         custom = None
@@ -103,7 +103,7 @@ class Scaler:
         return Signals(
             pending=queue.counts.pending,
             running=queue.counts.running,
-            backlog=None if backlog is None else backlog.pending + backlog.running,
+            backlog=None if named is None else named.counts.pending + named.counts.running,
             held=seen.held,
             in_flight=seen.in_flight,
             arrived=seen.arrived,
@@ -111,7 +111,7 @@ class Scaler:
             custom=custom,
             ready=len(ready),
             busy=sum(replica.id in busy for replica in replicas),
-            activity=(queue.changes, seen.total),
+            activity=(queue.changes + (named or _NO_QUEUE).changes, seen.total),
         )
 
     async def _take(self, deployment: Deployment, policy: Policy, signals: Signals, now: float) -> bool:

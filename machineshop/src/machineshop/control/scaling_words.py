@@ -65,6 +65,6 @@ def _say_idle(policy: Policy) -> str:
 
 
 def _to_do(signals: Signals) -> str:
-    jobs, requests = signals.pending + signals.running, signals.held + signals.in_flight
+    jobs, requests = signals.jobs, signals.held + signals.in_flight
     parts = [count(number, noun) for number, noun in ((jobs, "job"), (requests, "request")) if number]
     return " and ".join(parts)

@@ -36,12 +36,17 @@ class Signals(msgspec.Struct, frozen=True, kw_only=True):
     busy: int = 0
     """Replicas with a job or a request in hand."""
     activity: tuple[int, int] = (0, 0)
-    """Changes of its queue and requests ever: other numbers say that something was done, however short it was."""
+    """Changes of these queues and requests ever: other numbers say that something was done, however short it was."""
 
     @property
     def to_do(self) -> int:
         """Jobs and requests that wait or are in hand."""
-        return self.pending + self.running + self.held + self.in_flight
+        return self.jobs + self.held + self.in_flight
+
+    @property
+    def jobs(self) -> int:
+        """Jobs that wait or run, in its own queue and in the one that the policy names."""
+        return self.pending + self.running + (self.backlog or 0)
 
 
 class Wish(msgspec.Struct, frozen=True):

@@ -14,6 +14,8 @@ class Exit(msgspec.Struct, frozen=True, kw_only=True):
     """How a run ended."""
 
     at: float
+    began: bool = True
+    """Whether its program was ever started."""
     code: int | None = None
     """None where a signal ended it, or where nobody saw it end."""
     signal: int | None = None
@@ -41,6 +43,10 @@ def explain(record: Record, end: Exit | StartFailed) -> tuple[str, str, int | No
     if isinstance(end, StartFailed):
         return end.reason, end.message, None
     why = f"{record.draining_because} " if record.draining_because else ""
+    if not end.began:
+        if record.draining_since is not None:
+            return "Completed", f"{why}It was asked to end before it had begun.", None
+        return "Error", "The platform stopped while it was starting.", None
     if record.draining_since is not None and (end.code == 0 or end.signal == Signals.SIGTERM):
         return "Completed", f"{why}It was asked to end, and did.", end.exit_code
     if record.condemned_because is not None:

@@ -175,7 +175,7 @@ class ProcessEngine:
         if note is None:
             await asyncio.to_thread(run.kill_leftovers, record.id)
             killed = "Its supervisor was killed, and the replica with it."
-            return Exit(at=time.time(), message=killed if run.began else "The platform stopped while it was starting.")
+            return Exit(at=time.time(), began=run.began, message=killed)
         reason, message = _explain(note, record)
         return Exit(
             at=note.at, code=note.code, signal=note.signal, last_line=note.last_line, reason=reason, message=message

@@ -51,7 +51,6 @@ WAIT_SECONDS = 300.0
 GONE = "Its container is gone: somebody removed it, or the engine has lost it."
 IMPROPER = "container state improper"
 """Podman's word for what cannot be done to a container that has ended."""
-NEVER_BEGUN = "The platform stopped while it was starting."
 LACKING = {
     "storage-opt": ("sized_storage", "cannot bound what a container writes"),
     "docker-init": ("init", "has no docker-init: install tini, or programs that heed no SIGTERM are killed"),
@@ -287,7 +286,7 @@ class DockerEngine:
             await self._finish_log(record)
             return Exit(at=time.time(), message=GONE)
         if state["Status"] == "created":
-            return Exit(at=time.time(), message=NEVER_BEGUN)
+            return Exit(at=time.time(), began=False)
         if not (state.get("Running") or state.get("Restarting")):
             last_line = await self._finish_log(record)
             both = self._architectures_of(record)
