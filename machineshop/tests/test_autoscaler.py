@@ -3,6 +3,7 @@
 import math
 import random
 from collections.abc import Callable
+from typing import Any
 
 import msgspec
 import pytest
@@ -161,7 +162,7 @@ def test_zero_comes_after_the_idle_time_alone() -> None:
     ],
     ids=lambda asks: "-".join(str(value) for value in asks.values()),
 )
-def test_a_deployment_that_nobody_uses_sleeps_whatever_its_metric_still_says(asks: dict[str, object]) -> None:
+def test_a_deployment_that_nobody_uses_sleeps_whatever_its_metric_still_says(asks: dict[str, Any]) -> None:
     signals = {name: value for name, value in asks.items() if name in Signals.__struct_fields__}
     life = Life(idle_seconds=30.0, **{name: value for name, value in asks.items() if name not in signals})
     life.see(pending=1, ready=1, **signals)

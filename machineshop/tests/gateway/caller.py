@@ -41,8 +41,11 @@ class Replicas:
 
     def __init__(self) -> None:
         self.seen: list[Replica] = []
+        self.asked = 0
+        """How often somebody wanted to know about one deployment."""
 
     async def observe(self, deployment_id: str | None = None) -> list[Replica]:
+        self.asked += deployment_id is not None
         return [one for one in self.seen if deployment_id in (None, one.deployment_id)]
 
 
@@ -95,15 +98,27 @@ class Caller:
         self.port = port
         self.session = session
         self.gateway = gateway
-        self._replicas = replicas
+        self.replicas = replicas
         self._deployment = deployment
         self._traffic = traffic
 
     def serve(self, *ports: int) -> None:
         """These are the ready replicas."""
-        self._replicas.seen = [
+        self.replicas.seen = [
             msgspec.structs.replace(replica(f"r{n}", port, ready=float(n + 1)), deployment_id=self._deployment.id)
             for n, port in enumerate(ports)
+        ]
+        self.gateway.sight.forget()
+
+    def crash(self, reason: str | None) -> None:
+        """The one replica crashes again and again; it waits for its next start, or without a reason it is in a run."""
+        self.replicas.seen = [
+            msgspec.structs.replace(
+                replica("r", ready=None),
+                deployment_id=self._deployment.id,
+                revision_id=self._deployment.revision_id,
+                reason=reason,
+            )
         ]
         self.gateway.sight.forget()
 

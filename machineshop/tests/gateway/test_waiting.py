@@ -148,6 +148,32 @@ async def test_a_deployment_that_may_have_no_replica_is_not_waited_for(
     assert time.monotonic() - began < 60  # it did not wait to the end
 
 
+@pytest.mark.parametrize("first", ["CrashLoopBackOff", None])
+async def test_replicas_that_crash_again_and_again_are_not_waited_for_to_the_end(
+    caller: Caller, monkeypatch: pytest.MonkeyPatch, first: str | None
+) -> None:
+    monkeypatch.setattr("machineshop.gateway.proxy.BROKEN_HOLD_SECONDS", 0.5)
+    async with asyncio.timeout(25):  # less than a request waits at most
+        caller.crash(first)
+        asking = asyncio.ensure_future(caller.session.get("hello"))
+        await held(caller, 1)
+        caller.crash(None if first else "CrashLoopBackOff")  # what it is at a moment makes no difference
+        async with await asking as answer:
+            assert answer.status == 503
+
+
+async def test_a_replica_that_only_starts_slowly_is_waited_for(caller: Caller, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("machineshop.gateway.proxy.BROKEN_HOLD_SECONDS", 0.05)
+    async with upstream(hello) as port, asyncio.timeout(60):
+        caller.crash(None)
+        asking = asyncio.create_task(text_of(caller, "hello"))
+        await held(caller, 1)
+        while caller.replicas.asked < 2:  # when it came, and when it might have been told that it waits in vain
+            await asyncio.sleep(0.01)
+        caller.serve(port)
+        assert await asking == "hello"
+
+
 async def test_an_idempotent_request_goes_to_another_replica_when_one_breaks_off(caller: Caller) -> None:
     seen: Counter[str] = Counter()
 

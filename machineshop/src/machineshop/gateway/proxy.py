@@ -54,7 +54,9 @@ class Tries:
         self.failure: MachineshopError | None = None
         self.repeats = 0
         self.place: Place | None = None
-        self.until = 0.0
+        self.is_vain = False
+        """Whether the replicas crashed again and again when it came."""
+        self.until = self.at_most_until = 0.0
 
     def __enter__(self) -> Self:
         return self
@@ -206,8 +208,11 @@ class Gateway:
             HungUp: The caller is gone.
         """
         if tries.place is None:
-            seconds = await self._hold_seconds(deployment, tries)
-            tries.until = time.monotonic() + seconds
+            if deployment.config.max_replicas == 0:
+                raise await self._not_ready(deployment)
+            tries.is_vain = await self._is_broken(deployment)
+            tries.at_most_until = time.monotonic() + self._limits.hold_seconds
+            tries.until = min(tries.at_most_until, time.monotonic() + BROKEN_HOLD_SECONDS)
             tries.place = self._room.place(deployment).__enter__()
         counted.hold()
         asked.gone = tries.place.gone
@@ -215,19 +220,19 @@ class Gateway:
         try:
             await tries.place.called(tries.until - time.monotonic())
         except TimeoutError:
-            raise tries.failure or await self._not_ready(deployment) from None
+            is_over = tries.until == tries.at_most_until
+            # A replica that crashes may just have been on its way to that when the request came.
+            if is_over or (tries.failure is None and (tries.is_vain or await self._is_broken(deployment))):
+                raise tries.failure or await self._not_ready(deployment) from None
+            tries.until = tries.at_most_until
         if self._room.closed:
             raise NoReadyReplica("The server is about to end. Try again shortly.")
         tries.refused.clear()
 
-    async def _hold_seconds(self, deployment: Deployment, tries: Tries) -> float:
-        """How long a request may wait: not at all where no replica will come."""
-        if deployment.config.max_replicas == 0:
-            raise await self._not_ready(deployment)
+    async def _is_broken(self, deployment: Deployment) -> bool:
+        """Whether its replicas crash again and again, or cannot start at all."""
         state = standing(deployment, await self.sight.of(deployment.id), time.time())
-        if state.status is DeploymentStatus.FAILED and tries.failure is None:
-            return min(BROKEN_HOLD_SECONDS, self._limits.hold_seconds)
-        return self._limits.hold_seconds
+        return state.status is DeploymentStatus.FAILED and not state.ready_replicas
 
     async def _not_ready(self, deployment: Deployment) -> NoReadyReplica:
         replicas = await self.sight.of(deployment.id)

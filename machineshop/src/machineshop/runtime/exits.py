@@ -8,6 +8,7 @@ from machineshop.runtime.record import Record
 
 LONGEST_QUOTE = 300
 """Characters of a replica's last line in a message; the rest is in its log."""
+_CUT_OFF = "The platform stopped while it was starting."
 
 
 class Exit(msgspec.Struct, frozen=True, kw_only=True):
@@ -44,9 +45,9 @@ def explain(record: Record, end: Exit | StartFailed) -> tuple[str, str, int | No
         return end.reason, end.message, None
     why = f"{record.draining_because} " if record.draining_because else ""
     if not end.began:
-        if record.draining_since is not None:
-            return "Completed", f"{why}It was asked to end before it had begun.", None
-        return "Error", "The platform stopped while it was starting.", None
+        asked = record.draining_since is not None
+        message = f"{why}It was asked to end before it had begun." if asked else _CUT_OFF
+        return "Completed" if asked else "Error", message, None
     if record.draining_since is not None and (end.code == 0 or end.signal == Signals.SIGTERM):
         return "Completed", f"{why}It was asked to end, and did.", end.exit_code
     if record.condemned_because is not None:
