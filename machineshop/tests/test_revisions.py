@@ -1,14 +1,15 @@
 """Revisions: what is kept of them, going back to one, and what becomes of one that does not get ready."""
 
-from typing import Any
+from typing import Any, cast
 
 import msgspec
 import pytest
 
 from factory import AnyArtifact, Clock
+from machineshop.control.rollouts import Rollouts
 from machineshop.errors import ArtifactMissing, ChangedMeanwhile, InvalidRequest, NotFound
 from machineshop.models import Deployment, RevisionFailure
-from machineshop.runtime.base import Capacity
+from machineshop.runtime.base import Capacity, Replica, ReplicaStatus, Runtime
 from machineshop.services.deployments import DeploymentService
 from machineshop.store import deployments as deployments_store
 from machineshop.store import revisions
@@ -207,3 +208,33 @@ async def test_a_revision_that_has_been_ready_is_never_given_up(
 
     assert await deployments.give_up(second, FAILURE) is None
     assert await deployments.last_failure(second) is None
+
+
+class Ready:
+    """Stands for the runtime: one ready replica of one revision."""
+
+    def __init__(self, deployment: Deployment) -> None:
+        self.replica = Replica(
+            id="r",
+            deployment_id=deployment.id,
+            revision_id=deployment.revision_id,
+            image="i",
+            status=ReplicaStatus.RUNNING,
+            created_at=0.0,
+            ready_since=1.0,
+        )
+
+    async def observe(self, deployment_id: str | None = None) -> list[Replica]:
+        return [self.replica]
+
+
+async def test_a_revision_that_was_replaced_before_it_was_seen_to_be_ready_worked_all_the_same(
+    deployments: DeploymentService, deployment: Deployment, database: Database, clock: Clock
+) -> None:
+    second = await _run(deployments, deployment, "2", rollback_on_failure=True)
+    await Rollouts(database, cast("Runtime", Ready(deployment)), deployments).run_once(clock.now)
+    first = await deployments.get_revision(deployment.project_id, deployment.id, "1")
+    assert first.ready_at == clock.now
+    back = await deployments.give_up(second, FAILURE)
+    assert back is not None
+    assert back.revision_id == deployment.revision_id

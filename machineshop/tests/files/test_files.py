@@ -14,6 +14,7 @@ import pytest
 
 from factory import Clock, eventually
 from machineshop.models import Scope
+from machineshop.services.file_names import RESERVED_NAMES
 from machineshop.services.files import URL_LIFETIME_SECONDS
 from machineshop.services.leftovers import LEFTOVER_SECONDS
 from storage_server import StorageServer, server_process
@@ -110,7 +111,24 @@ async def test_ranges_that_do_not_fit(client: httpx.AsyncClient) -> None:
 
 @pytest.mark.parametrize(
     "name",
-    ["", "/etc/passwd", "..", "a/../b", "a/..", "./a", "a//b", "a/", "a\nb", "a\x00b", "a\x7f", "a\u2028b", "x" * 513],
+    [
+        *(
+            "",
+            "/etc/passwd",
+            "..",
+            "a/../b",
+            "a/..",
+            "./a",
+            "a//b",
+            "a/",
+            "a\nb",
+            "a\x00b",
+            "a\x7f",
+            "a\u2028b",
+            "x" * 513,
+        ),
+        *sorted(RESERVED_NAMES),
+    ],
 )
 async def test_names_that_lead_elsewhere_are_refused(client: httpx.AsyncClient, name: str) -> None:
     answer = await client.post("/v1/storage/upload-request", json={"filename": name})

@@ -8,6 +8,7 @@ import pytest
 
 from factory import Clock
 from machineshop.models import Scope
+from machineshop.services.failures import BURST
 from pusher import Pusher, code_of, digest_of
 from storage_server import StorageServer
 
@@ -45,6 +46,16 @@ async def test_a_broken_authorization_is_no_authorization(server: StorageServer,
     async with server.client(None) as client:
         answer = await client.get("/v2/", headers={"Authorization": header})
     assert code_of(answer) == (401, "UNAUTHORIZED")
+
+
+@pytest.mark.parametrize("path", ["/v2/", "/v2/token"])
+async def test_whoever_guesses_keys_is_told_to_wait(server: StorageServer, path: str) -> None:
+    async with server.client(None) as client:
+        for number in range(BURST):
+            await client.get(path, headers={"Authorization": f"Bearer msk_guess-{number}"})
+        answer = await client.get(path, headers={"Authorization": "Bearer msk_guess"})
+    assert code_of(answer) == (429, "TOOMANYREQUESTS")
+    assert int(answer.headers["retry-after"]) > 0
 
 
 async def test_a_worker_key_pulls_and_does_not_push(server: StorageServer, pusher: Pusher) -> None:

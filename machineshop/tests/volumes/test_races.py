@@ -152,7 +152,7 @@ async def test_bytes_are_there_as_long_as_a_row_names_them(team: Volumes, other:
 
 async def test_a_crash_before_the_bytes_of_a_volume_are_removed_leaves_none(team: Volumes, shop: Shop) -> None:
     await team.create(a=b"x", b=b"y")
-    await shop.database.write(volume_removal.delete_volume, team.project_id, "weights")
+    await shop.database.write(volume_removal.delete_volume, team.project_id, "weights", shop.clock.now)
     await shop.database.write(volume_removal.remove_files, 10)
     assert len(shop.blobs()) == 2
     shop.clock.now += 120

@@ -258,6 +258,7 @@ async def test_a_mount_pins_the_version(team: Volumes) -> None:
     assert kept.revision_number == 1, "so nothing has changed"
     newer = await service.update(project_id, "user", {"volumes": [{**MOUNT, "version": 2}]})
     assert (newer.config.volumes[0].version, newer.revision_number) == (2, 2)
+    team.shop.clock.now += revisions.UNKNOWN_SECONDS
     assert (await team.describe())["version_history"]["1"]["mounted_by"] == []
     await team.update("weights", 3, a=b"3")
     await team.mount("another", MOUNT)
@@ -305,6 +306,7 @@ async def test_a_mounted_volume_is_not_deleted(team: Volumes) -> None:
     assert answer.headers["x-should-retry"] == "false"
 
     await team.deployments.update(team.project_id, "user", {"volumes": []})
+    team.shop.clock.now += revisions.UNKNOWN_SECONDS
     await team.upload("weights/1/draft", b"for a version that is never made")
     assert (await team.answer("DELETE", f"{VOLUMES}/weights"))["deleted"] is True
     assert (await team.refused("GET", f"{VOLUMES}/weights"))[0] == 404
@@ -333,7 +335,7 @@ async def test_what_still_serves_mounts_its_volume_until_the_next_revision_has_b
     assert (await team.describe("other"))["mounted_by"] == [first.id], "two revisions count once"
     status, code, message = await team.refused("DELETE", f"{VOLUMES}/weights")
     assert (status, code) == (409, "volume_mounted")
-    assert "is mounted by 'user' (revision 1 serves until revision 3 has been ready): delete it once" in message
+    assert "is mounted by 'user' (revision 1 may serve until revision 3 has been ready): delete it once" in message
     assert "'user': delete it once" in (await team.refused("DELETE", f"{VOLUMES}/other"))[2], "the active one mounts it"
     await team.update("weights", 1, a=b"1")
     assert (await team.describe())["version_history"]["0"]["mounted_by"] == [first.id]
@@ -343,6 +345,22 @@ async def test_what_still_serves_mounts_its_volume_until_the_next_revision_has_b
     assert (await team.answer("DELETE", f"{VOLUMES}/weights"))["deleted"] is True
     with pytest.raises(VolumeUnusable, match="go back to another revision, or deploy with a volume that there is"):
         await service.rollback(project_id, "user", "1")
+
+
+async def test_what_was_replaced_before_anybody_saw_whether_it_is_ready_may_serve_too(
+    team: Volumes, database: Database
+) -> None:
+    await team.create(a=b"0")
+    service, project_id, clock = team.deployments, team.project_id, team.shop.clock
+    first = await team.mount("user", MOUNT)
+    await service.update(project_id, "user", {"volumes": []})
+    refused = await team.refused("DELETE", f"{VOLUMES}/weights")
+    assert refused[:2] == (409, "volume_mounted")
+    assert "(revision 1 may serve until revision 2 has been ready)" in refused[2]
+
+    await database.write(revisions.note_ready, first.id, first.revision_id, clock.now)
+    clock.now += revisions.UNKNOWN_SECONDS
+    assert (await team.refused("DELETE", f"{VOLUMES}/weights"))[:2] == (409, "volume_mounted"), "it was seen to serve"
 
 
 async def test_what_a_volume_has_need_not_be_uploaded_again(team: Volumes) -> None:

@@ -33,6 +33,8 @@ class Rollouts:
         self._runtime = runtime
         self._service = service
         self._failing_since: dict[str, float] = {}
+        self._served: dict[str, set[str]] = {}
+        """By deployment, the revisions before the active one that are noted as ready."""
         self._apart = Apart("rollouts")
 
     async def run_once(self, now: float) -> None:
@@ -40,9 +42,12 @@ class Rollouts:
         unsettled = await self._database.read(revisions.unsettled)
         self._failing_since = {id_: at for id_, at in self._failing_since.items() if id_ in unsettled}
         if not unsettled:
+            self._served.clear()
             return
         wanted = await self._database.read(deployments.list_of_all_projects)
         self._apart.keep({deployment.id for deployment in wanted})
+        waiting = {deployment.id for deployment in wanted if deployment.revision_id in unsettled}
+        self._served = {id_: served for id_, served in self._served.items() if id_ in waiting}
         for deployment in wanted:
             if deployment.revision_id not in unsettled:
                 continue
@@ -50,6 +55,7 @@ class Rollouts:
                 await self._look(deployment, await self._runtime.observe(deployment.id), now)
 
     async def _look(self, deployment: Deployment, replicas: Sequence[Replica], now: float) -> None:
+        await self._note_served(deployment, replicas, now)
         status = standing(deployment, replicas, now).status
         if status is DeploymentStatus.READY and deployment.replicas > 0:
             await self._database.write(revisions.note_ready, deployment.id, deployment.revision_id, now)
@@ -61,6 +67,14 @@ class Rollouts:
         since = self._failing_since.setdefault(deployment.revision_id, now)
         if broken.reason in SETTLED_REASONS or now - since >= PATIENCE_SECONDS:
             await self._give_up(deployment, broken, now)
+
+    async def _note_served(self, deployment: Deployment, replicas: Sequence[Replica], now: float) -> None:
+        """Note that revisions work which were replaced before that was seen: they serve until the active one does."""
+        ready = {replica.revision_id for replica in replicas if replica.ready_since is not None}
+        known = self._served.setdefault(deployment.id, set())
+        for revision_id in ready - known - {deployment.revision_id}:
+            await self._database.write(revisions.note_ready, deployment.id, revision_id, now)
+            known.add(revision_id)
 
     async def _give_up(self, deployment: Deployment, broken: Replica, now: float) -> None:
         failure = RevisionFailure(

@@ -13,7 +13,9 @@ from machineshop.errors import (
     NotPermitted,
     PayloadTooLarge,
     RangeNotSatisfiable,
+    TooManyFailures,
     Unavailable,
+    status_of,
 )
 from machineshop.services.registry_errors import (
     BlobUnknown,
@@ -57,15 +59,16 @@ CODES: dict[type[MachineshopError], tuple[str, int]] = {
     NotAuthenticated: ("UNAUTHORIZED", 401),
     ScopeInsufficient: ("UNAUTHORIZED", 401),
     NotPermitted: ("DENIED", 403),
+    TooManyFailures: ("TOOMANYREQUESTS", 429),
     DiskFull: ("UNAVAILABLE", 507),
     Unavailable: ("UNAVAILABLE", 503),
-    MachineshopError: ("UNKNOWN", 500),
 }
 
 
 def error_response(error: MachineshopError) -> Response:
     """The answer for an error, by the nearest class in the table."""
-    code, status = next(CODES[kind] for kind in type(error).__mro__ if kind in CODES)
+    other = ("UNKNOWN", status_of(error)[0])  # what the specification has no word for
+    code, status = next((CODES[kind] for kind in type(error).__mro__ if kind in CODES), other)
     detail = error.facts if isinstance(error, RegistryError) else None
     body: dict[str, Any] = {"errors": [{"code": code, "message": error.message, "detail": detail}]}
     headers = {}

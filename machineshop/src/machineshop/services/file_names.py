@@ -12,6 +12,8 @@ MAX_NAME_LENGTH = 512
 MAX_PARTS = 2 + MAX_DEPTH
 # `/v1/storage/volumes/...` are volumes, and no files.
 RESERVED_FOLDER = "volumes"
+# These below `/v1/storage/` are calls of the API: such a file could not be read, nor removed.
+RESERVED_NAMES = frozenset({"upload-request", "multipart/init", "multipart/complete", "multipart/abort"})
 # Control characters, separators of lines and paragraphs, and what is no character.
 _UNSAFE_CATEGORIES = frozenset({"Cc", "Zl", "Zp", "Cs"})
 _ID_LENGTH = 36
@@ -48,6 +50,8 @@ def check_file_name(name: str) -> None:
             f"A file's name does not begin with the folder '{RESERVED_FOLDER}': a part of the API is called that.",
             param="filename",
         )
+    if name in RESERVED_NAMES:
+        raise InvalidRequest(f"A file cannot be called '{name}': a call of the API is called that.", param="filename")
 
 
 def job_of_upload(scope: Scope, name: str, request_id: str | None) -> str | None:

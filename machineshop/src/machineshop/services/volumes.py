@@ -222,7 +222,7 @@ class VolumeService:
             NotFound: The project has no such volume.
             VolumeMounted: A deployment mounts it.
         """
-        return await self._database.write(volume_removal.delete_volume, project_id, name_or_id)
+        return await self._database.write(volume_removal.delete_volume, project_id, name_or_id, self._clock())
 
     async def list_files(
         self, project_id: str, name_or_id: str, number: int, after: str, limit: int
@@ -304,7 +304,7 @@ class VolumeService:
     async def _users(self, project_id: str) -> dict[tuple[str, int], list[str]]:
         """The ids of the deployments that mount each version of each volume."""
         found: defaultdict[tuple[str, int], list[str]] = defaultdict(list)
-        for each in await self._database.read(store.mounts_of, project_id):
+        for each in await self._database.read(store.mounts_of, project_id, self._clock()):
             found[each.mount.volume_id or "", each.mount.version or 0].append(each.deployment_id)
         return dict(found)
 

@@ -14,6 +14,8 @@ from machineshop.store.tables import deployments, revision_events, revisions
 KEPT_EVENTS = 200
 # Beside the active one: a deployment that is changed every few minutes must not fill the store.
 KEPT_REVISIONS = 50
+# Longer than it takes until somebody has looked whether a revision's replicas are ready, also where servers change.
+UNKNOWN_SECONDS = 60.0
 # What people are shown of an id: its end, since the ids of one hour begin alike.
 SHORT_ID = 8
 _FAILURE = msgspec.json.Decoder(RevisionFailure)
@@ -121,6 +123,33 @@ def last_that_worked(conn: Connection, deployment_id: str, revision_id: str) -> 
     return None if row is None else _revision(dict(row))
 
 
+def may_serve(conn: Connection, deployment_id: str, revision_id: str, now: float) -> list[Revision]:
+    """The revisions whose replicas may serve until this one, the active one, has been ready; the newest first.
+
+    That is the last one that worked, and those after it that were replaced so lately that it is not known yet whether
+    they do.
+    """
+    query = (
+        select(revisions, revision_events.c.activated_at)
+        .join(revision_events, revision_events.c.revision_id == revisions.c.id)
+        .where(revisions.c.deployment_id == deployment_id)
+        .order_by(revision_events.c.number.desc())
+    )
+    found: dict[str, Revision] = {}
+    replaced_at = now
+    for row in conn.execute(query).mappings():
+        fields = dict(row)
+        activated_at = fields.pop("activated_at")
+        works = fields["ready_at"] is not None
+        unknown = fields["failure"] is None and now - replaced_at < UNKNOWN_SECONDS
+        if fields["id"] != revision_id and (works or unknown):
+            found.setdefault(fields["id"], _revision(fields))
+            if works:
+                break
+        replaced_at = activated_at
+    return list(found.values())
+
+
 def last_failure(conn: Connection, deployment: Deployment) -> Revision | None:
     """The newest revision that did not get ready: the active one, or one after it from which the platform went back."""
     query = (
@@ -147,7 +176,7 @@ def unsettled(conn: Connection) -> set[str]:
 
 
 def note_ready(conn: Connection, deployment_id: str, revision_id: str, now: float) -> None:
-    """All replicas of a revision are ready: what kept it from that before is forgotten."""
+    """A revision works, as its replicas have been ready: what kept it from that before is forgotten."""
     this = (revisions.c.deployment_id == deployment_id) & (revisions.c.id == revision_id)
     conn.execute(revisions.update().where(this, revisions.c.ready_at.is_(None)).values(ready_at=now, failure=None))
 

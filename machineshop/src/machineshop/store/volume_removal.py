@@ -15,7 +15,7 @@ from machineshop.store.tables import files, gone_volumes, volume_versions
 from machineshop.store.tables import volumes as volumes_table
 
 
-def delete_volume(conn: Connection, project_id: str, name_or_id: str) -> Volume:
+def delete_volume(conn: Connection, project_id: str, name_or_id: str, now: float) -> Volume:
     """Take a volume away; its files are nobody's from now on.
 
     Raises:
@@ -23,7 +23,8 @@ def delete_volume(conn: Connection, project_id: str, name_or_id: str) -> Volume:
         VolumeMounted: A deployment mounts it.
     """
     volume = volumes.locked(conn, project_id, name_or_id)
-    users = {str(each): each for each in volumes.mounts_of(conn, project_id) if each.mount.volume_id == volume.id}
+    mounts = volumes.mounts_of(conn, project_id, now)
+    users = {str(each): each for each in mounts if each.mount.volume_id == volume.id}
     if users:
         raise VolumeMounted(name=volume.name, deployments=", ".join(sorted(users)[:10]))
     conn.execute(gone_volumes.insert().values(id=volume.id, project_id=project_id))

@@ -14,7 +14,7 @@ from machineshop.store import volume_checks, volume_files
 from machineshop.store.announcements import announce
 from machineshop.store.deployment_rows import decode_config
 from machineshop.store.naming import named
-from machineshop.store.revisions import last_that_worked
+from machineshop.store.revisions import may_serve
 from machineshop.store.tables import deployments, revisions, volume_versions, volumes
 
 # Announced when there is something for the loop that fills volumes to do.
@@ -186,20 +186,20 @@ class Mounting(msgspec.Struct, frozen=True):
     """Of the active revision."""
     mount: VolumeMount
     serving_number: int | None = None
-    """Of the revision that mounts it where the active one does not: the last that has been ready."""
+    """Of the revision that mounts it where the active one does not: one whose replicas may serve meanwhile."""
 
     def __str__(self) -> str:
         if self.serving_number is None:
             return f"'{self.deployment_name}'"
-        until = f"revision {self.serving_number} serves until revision {self.revision_number} has been ready"
+        until = f"revision {self.serving_number} may serve until revision {self.revision_number} has been ready"
         return f"'{self.deployment_name}' ({until})"
 
 
-def mounts_of(conn: Connection, project_id: str) -> list[Mounting]:
+def mounts_of(conn: Connection, project_id: str, now: float) -> list[Mounting]:
     """What the deployments of a project mount: of each deployment every volume version once.
 
-    That is what the active revision mounts, and until that has been ready also what the last one did that was: its
-    replicas serve meanwhile, and a rollback leads to it.
+    That is what the active revision mounts, and until that has been ready also what those did whose replicas may serve
+    meanwhile: a rollback leads to them.
     """
     query = (
         select(
@@ -220,10 +220,10 @@ def mounts_of(conn: Connection, project_id: str) -> list[Mounting]:
     )
     found: list[Mounting] = []
     for row in conn.execute(query).all():
-        serving = last_that_worked(conn, row.id, row.revision_id) if row.untried else None
+        serving = may_serve(conn, row.id, row.revision_id, now) if row.untried else []
         mounts: list[tuple[VolumeMount, int | None]] = []
-        if serving is not None:
-            mounts += [(mount, serving.number) for mount in serving.config.volumes]
+        for revision in reversed(serving):
+            mounts += [(mount, revision.number) for mount in revision.config.volumes]
         mounts += [(mount, None) for mount in decode_config(row.config).volumes]  # the active one's word is the last
         versions = {
             (mount.volume_id, mount.version): Mounting(row.id, row.name, row.revision_number, mount, number)
