@@ -12,6 +12,7 @@ from fake_platform import KEY, READY, SECONDS_MAX, FakePlatform
 from jig_process import INTERNAL_ERROR, Jig, finish
 
 from jig import cli
+from jig.arguments import forgotten
 
 
 @pytest.fixture
@@ -445,6 +446,27 @@ def test_a_wrong_command_line_is_a_usage_error(jig: Jig, platform: FakePlatform,
     assert finished.json["error"]["type"] == "usage_error"
     assert said in finished.json["error"]["message"]
     assert not platform.requests
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (
+            ["--config", "submit", "--prompt", "x"],
+            '--config wants the path of a config file, and "submit" is a command.',
+        ),
+        (["-c", "jobs", "list"], '-c wants the path of a config file, and "jobs" is a command.'),
+        (["--json", "--config"], "jig needs a value for --config: the path of a config file."),
+        (["-c", "jig.toml"], "Which command? There is none behind the options."),
+        (["submit", "--config"], None),
+        (["--json", "--config=status", "status"], None),
+        (["--config", "audit", "audit"], None),
+        ([], None),
+    ],
+)
+def test_a_forgotten_path_of_config_is_not_taken_for_one(words: list[str], said: str | None) -> None:
+    wrong = forgotten(words, {"submit", "jobs", "audit", "status"}, files={"audit"})
+    assert (wrong and wrong[0]) == said
 
 
 def test_a_value_may_be_spelled_like_an_option(jig: Jig, platform: FakePlatform) -> None:

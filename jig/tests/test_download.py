@@ -28,7 +28,7 @@ def test_a_file_is_fetched_by_its_url_or_its_name(jig: Jig, stored: FakePlatform
 
 def test_it_goes_where_output_says(jig: Jig, stored: FakePlatform) -> None:
     (jig.folder / "out").mkdir()
-    assert jig("download", "job 1-page.png", "--output", "a.png").code == 0
+    assert jig("download", "job 1-page.png", "a.png").code == 0
     finished = jig("download", "job 1-page.png", "-o", "out", "--json")
     assert finished.json == {
         "file": "job 1-page.png",

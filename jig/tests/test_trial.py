@@ -154,7 +154,7 @@ def test_ctrl_c_ends_the_worker_too(scribe: Jig) -> None:
         (["--payload", "[1]"], "must be a JSON object"),
         (["--payload", '{"page": "@nowhere.png"}'], '"page" names the file nowhere.png, which does not exist'),
         ([], "one of --prompt TEXT, --payload JSON and"),
-        (["--payload", "{}", "--timeout", "0"], "--timeout must be above 0"),
+        (["--payload", "{}", "--timeout", "0"], "--timeout must be above 0."),
         (["--payload", "{}", "--output", "x"], "--output and --force go with --file"),
         (["--payload", "{}", "--file", "x"], "--file, or one job"),
         (["--file", "nowhere.jsonl"], "--file nowhere.jsonl: cannot read that file"),

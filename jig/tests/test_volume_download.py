@@ -95,9 +95,10 @@ def test_a_version_and_a_part_of_it_come_where_somebody_says(jig: Jig, platform:
     folder = tmp_path / "new" / "place"
     assert jig("volumes", "download", "words", str(folder), "--version", "0").code == 0
     assert held(folder) == {"a/b": b"0", "ab": b"0"}
-    for path, files in (("a/", {"a/b": b"1", "a/c/d": b"2"}), ("ab", {"ab": b"3"}), ("a/c", {"a/c/d": b"2"})):
+    parts = [("a/", {"a/b": b"1", "a/c/d": b"2"}), ("ab", {"ab": b"3"}), ("a/c", {"a/c/d": b"2"})]
+    for option, (path, files) in zip(("--folder", "--output", "-o"), parts, strict=True):
         folder = tmp_path / "part" / path
-        assert jig("volumes", "download", "--name", "words", "--folder", str(folder), "--path", path).code == 0
+        assert jig("volumes", "download", "--name", "words", option, str(folder), "--path", path).code == 0
         assert held(folder) == files
     finished = jig("volumes", "download", "words", "--path", "b")
     assert finished.code == 1

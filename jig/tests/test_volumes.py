@@ -432,3 +432,5 @@ def test_a_volume_that_is_not_there_is_told_with_those_that_are(jig: Jig, platfo
         far = jig("volumes", *words, "--name", "nope")
         assert "There are: lists, words." in far.err
         assert "jig volumes create" not in near.err + far.err
+    changed = jig("volumes", "update", "wrods", ".")
+    assert "Did you mean words?\nTo make it: jig volumes create wrods SOURCE" in changed.err

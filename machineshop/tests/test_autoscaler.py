@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from machineshop.control.autoscaler import Decision, History, desired_replicas
 from machineshop.control.scaling_words import Reason
-from machineshop.control.wish import Signals
+from machineshop.control.wish import Signals, amount
 from machineshop.services.scaling_policy import Metric, Policy
 
 NOW = 1_000_000.0
@@ -41,6 +41,12 @@ class Life:
             self.changes.append((self.now, self.current, decision.replicas))
         self.history, self.current = decision.history, decision.replicas
         return decision
+
+
+def test_numbers_are_written_as_people_write_them() -> None:
+    values = [0, 2.0, 0.5, 0.000125, 1e9, 1_234_567.8914, -3, 1e300, math.inf, math.nan]
+    written = ["0", "2", "0.5", "0.000125", "1,000,000,000", "1,234,567.891", "-3", "1e+300", "inf", "nan"]
+    assert [amount(value) for value in values] == written
 
 
 def test_without_a_metric_it_is_the_lower_bound() -> None:

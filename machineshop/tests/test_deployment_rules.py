@@ -88,6 +88,11 @@ def test_a_wrong_field_is_named(change: dict[str, Any], param: str) -> None:
     assert refused.value.message
 
 
+def test_the_bounds_of_a_scaling_target_are_written_out() -> None:
+    with pytest.raises(InvalidRequest, match=r"must be a number from 0\.001 to 1,000,000,000, not 'a'"):
+        parse({**GOOD, "autoscaling": {"metric": "QueueBacklogPerWorker", "target": "a"}})
+
+
 @pytest.mark.parametrize(("inner", "said"), [("/w", "both mounted at '/w'"), ("/w/a", "one within the other")])
 def test_volumes_are_mounted_beside_each_other(inner: str, said: str) -> None:
     volumes = [{"name": "words", "mount_path": "/w"}, {"name": "weights", "mount_path": inner}]

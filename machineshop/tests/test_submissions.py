@@ -9,6 +9,7 @@ from factory import WORKER, Jobs, never_disconnected
 from machineshop.errors import (
     AnswerTooLarge,
     IdempotencyConflict,
+    IdempotencyKeyReused,
     InvalidRequest,
     NotFound,
     NotResubmittable,
@@ -110,6 +111,20 @@ async def test_an_idempotency_key_stands_for_one_job(jobs: Jobs) -> None:
         await jobs.pending(payload=msgspec.Raw(b'{"a": 2}'), idempotency_key="k")
     assert first.job.id in refused.value.message
     assert len(await all_jobs(jobs)) == 1
+
+
+async def test_jobs_of_one_request_that_contradict_each_other_are_named(jobs: Jobs) -> None:
+    payloads = {"k": b'{"a": 1}', "other": b'{"a": 1}', "k again": b'{ "a":1 }', "k changed": b'{"a": 2}'}
+    batch = [
+        jobs.submission(payload=msgspec.Raw(payload), idempotency_key=name.split()[0])
+        for name, payload in payloads.items()
+    ]
+    with pytest.raises(
+        IdempotencyKeyReused, match=r"\[0\] and \[3\] of the array have the idempotency key 'k'"
+    ) as refused:
+        await jobs.queue.submit_many(jobs.project_id, batch)
+    assert (refused.value.param, await all_jobs(jobs)) == ("[3].idempotency_key", [])
+    assert len(await jobs.queue.submit_many(jobs.project_id, batch[:3])) == 3
 
 
 async def test_an_idempotency_key_sent_at_the_same_time_makes_one_job(jobs: Jobs) -> None:

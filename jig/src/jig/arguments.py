@@ -7,6 +7,7 @@ is `COMMAND --help`.
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
+from itertools import pairwise
 
 VALUE_OPTIONS = ("-c", "--config")
 FLAGS = ("--json",)
@@ -60,6 +61,28 @@ def split_leading(words: Sequence[str]) -> tuple[list[str], list[str]]:
         else:
             break
     return list(words[:at]), list(words[at:])
+
+
+def forgotten(words: Sequence[str], commands: Collection[str], files: Collection[str]) -> tuple[str, str] | None:
+    """The message and the hint for global options at the start that lack a value, or a command behind them.
+
+    Args:
+        words: the command line without the program's name.
+        commands: the commands and groups of the first level.
+        files: those of them whose names a file here has too.
+    """
+    leading, rest = split_leading(words)
+    for option, value in pairwise([*leading, ""]):
+        if option not in VALUE_OPTIONS:
+            continue
+        if not value:
+            return f"jig needs a value for {option}: the path of a config file.", f"Write: jig {option} PATH COMMAND"
+        if value in commands and value not in files:
+            message = f'{option} wants the path of a config file, and "{value}" is a command.'
+            return message, f"Write: jig {option} PATH {value}"
+    if leading and not rest:
+        return "Which command? There is none behind the options.", "See `jig --help`."
+    return None
 
 
 def wants_json(words: Sequence[str]) -> bool:

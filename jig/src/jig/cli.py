@@ -9,11 +9,12 @@ import os
 import sys
 from collections.abc import Sequence
 from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
 from cyclopts import App, CycloptsError, MissingArgumentError, UnusedCliTokensError
 
-from jig.arguments import normalize, wants_json
+from jig.arguments import forgotten, normalize, wants_json
 from jig.errors import EXIT_ERROR, EXIT_INTERRUPTED, JigError, UsageError
 from jig.output import Output
 from jig.usage import left_over, needs_value, without_value
@@ -159,6 +160,7 @@ def main(words: Sequence[str] | None = None) -> int:
     given = list(sys.argv[1:] if words is None else words)
     output = Output(json=wants_json(given))
     try:
+        check_start(given)
         run(normalize(given, [name for name, _, _ in COMMANDS], defaults()))
     except JigError as error:
         if debugging():
@@ -177,6 +179,18 @@ def main(words: Sequence[str] | None = None) -> int:
         output.error(unexpected(error))
         return EXIT_ERROR
     return 0
+
+
+def check_start(words: Sequence[str]) -> None:
+    """Options that stand before the command have their values, and a command behind them.
+
+    Raises:
+        UsageError: they have not.
+    """
+    names = {*(name for name, _, _ in COMMANDS), *GROUPS}
+    if wrong := forgotten(words, names, {name for name in names if Path(name).is_file()}):
+        message, hint = wrong
+        raise UsageError(message, hint=hint)
 
 
 def run(words: list[str]) -> None:

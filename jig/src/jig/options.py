@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
-from cyclopts import Parameter
+from cyclopts import Parameter, Token
+
+from jig.units import duration_seconds, duration_text
 
 
 @Parameter(name="*")
@@ -26,6 +29,23 @@ class ProjectGlobals(Globals):
     config: Annotated[Path | None, Parameter(name=("--config", "-c"))] = None
     """Config file. [default: jig.toml, else [tool.jig] in pyproject.toml]"""
 
+
+def read_duration(_: object, tokens: Sequence[Token]) -> float:
+    """The seconds of an option's value.
+
+    Raises:
+        UsageError: it is no duration.
+    """
+    return duration_seconds(tokens[0].value, str(tokens[0].keyword))
+
+
+def shown_duration(seconds: float) -> str:
+    """A duration that holds by default, as it would be given."""
+    return duration_text(round(seconds))
+
+
+Duration = Annotated[float, Parameter(converter=read_duration)]
+"""An option's `30s`, `10m`, `1h30m`, `7d`, or seconds without a unit, as seconds."""
 
 DEFAULTS = Globals()
 PROJECT_DEFAULTS = ProjectGlobals()

@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 
 from jig.errors import UsageError
 from jig.tables import columns, fields
-from jig.units import count, duration_seconds, duration_text
+from jig.units import count, duration_text
 
 NONE = "none"
 USUAL_WEIGHT = 1.0
@@ -53,7 +53,7 @@ def changes(
     *,
     max_pending: int | None,
     max_running_per_key: str | None,
-    keep: str | None,
+    keep: float | None,
     keep_count: int | None,
     weights: Sequence[str],
     caps: Sequence[str],
@@ -69,7 +69,7 @@ def changes(
     if max_running_per_key is not None:
         limits["max_running_per_key"] = cap_of(max_running_per_key, "--max-running-per-key")
     if keep is not None:
-        limits["keep_seconds"] = round(duration_seconds(keep, "--keep"))
+        limits["keep_seconds"] = round(keep)
     if keep_count is not None:
         limits["keep_count"] = keep_count
     return Changes(limits, by_key(weights, "--weight", weight_of), by_key(caps, "--cap", cap_of))

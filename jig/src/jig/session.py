@@ -84,7 +84,9 @@ class Session:
         try:
             return find_name(self.chosen_config)
         except ConfigError as error:
-            if self.chosen_config or not error.is_absent:
+            if self.chosen_config:
+                raise
+            if not error.is_absent:
                 error.hint = error.hint or "Mend it, or give the deployment's name on the command line."
                 raise
             raise UsageError("Which deployment? There is no jig config here.", hint="Give its name.") from error

@@ -12,6 +12,7 @@ SECONDS_PER_HOUR = 3600
 SECONDS_PER_DAY = 86_400
 UNIT_SECONDS = {"s": 1, "m": SECONDS_PER_MINUTE, "h": SECONDS_PER_HOUR, "d": SECONDS_PER_DAY}
 DURATION = re.compile(r"\d+(\.\d+)?|(\d+(\.\d+)?[smhd])+", re.ASCII)
+DURATION_DAYS_MAX = 36_500  # what machines count seconds in goes on for about as long
 DURATION_PART = re.compile(r"(\d+(?:\.\d+)?)([smhd]?)", re.ASCII)
 NUMBER = re.compile(r"\d+(\.\d+)?")
 
@@ -73,15 +74,18 @@ def roughly(seconds: float) -> str:
 
 
 def duration_seconds(text: str, option: str) -> float:
-    """The seconds of an option's `90`, `10m`, `1h30m` or `7d`.
+    """The seconds of an option's `30s`, `10m`, `1h30m` or `7d`; a number alone is seconds.
 
     Raises:
         UsageError: it is something else.
     """
     if not DURATION.fullmatch(text):
-        raise UsageError(f"{option} {text}: that is no duration. Write 30s, 10m, 1h30m or 7d.")
+        raise UsageError(f"{option} {text}: that is no duration. Write 30s, 10m, 1h30m or 7d; seconds need no unit.")
     parts = [(float(number), UNIT_SECONDS[unit or "s"]) for number, unit in DURATION_PART.findall(text)]
-    return sum(number * unit_seconds for number, unit_seconds in parts)
+    seconds = sum(number * unit_seconds for number, unit_seconds in parts)
+    if seconds > DURATION_DAYS_MAX * SECONDS_PER_DAY:
+        raise UsageError(f"{option} {text}: that is more than {DURATION_DAYS_MAX}d.")
+    return seconds
 
 
 def duration_text(seconds: int) -> str:

@@ -210,7 +210,7 @@ def _check_kept(settings: Settings) -> None:
     cache_gib = settings.volume_cache_gib
     if cache_gib is not None and not 0 <= cache_gib <= MAX_CACHE_GIB:
         raise InvalidRequest(
-            f"--volume-cache-gib is {cache_gib:g}; it must be 0 to {MAX_CACHE_GIB}.", param="volume_cache_gib"
+            f"--volume-cache-gib is {cache_gib:,.12g}; it must be 0 to {MAX_CACHE_GIB:,}.", param="volume_cache_gib"
         )
 
 
@@ -225,7 +225,7 @@ def _check_gateway(limits: GatewayLimits) -> None:
     ):
         if not least <= value <= MAX_GATEWAY_NUMBER:
             raise InvalidRequest(
-                f"{option} is {value:g}; it must be between {least} and {MAX_GATEWAY_NUMBER}.",
+                f"{option} is {value:,.12g}; it must be between {least} and {MAX_GATEWAY_NUMBER:,}.",
                 param=option.removeprefix("--").replace("-", "_"),
             )
 

@@ -21,6 +21,7 @@
     │   ├── AlreadyExists
     │   ├── ChangedMeanwhile
     │   ├── IdempotencyConflict
+    │   ├── IdempotencyKeyReused
     │   ├── NotCancelable
     │   ├── NotResubmittable
     │   ├── StaleAttempt
@@ -208,6 +209,13 @@ class NotResubmittable(Conflict):
 
 class IdempotencyConflict(Conflict):
     """The idempotency key '{key}' belongs to the job {id}, which has another payload: use another key."""
+
+
+class IdempotencyKeyReused(Conflict):
+    """[{first}] and [{second}] of the array have the idempotency key '{key}' and different payloads.
+
+    Give one of them another key. Nothing was submitted.
+    """
 
 
 class StaleAttempt(Conflict):

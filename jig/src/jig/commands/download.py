@@ -28,8 +28,8 @@ StoredName = Annotated[str, Parameter(name="--file", help=FILE)]
 
 def download(
     file: StoredName,
-    *,
     output: Annotated[str | None, Parameter(name=("--output", "-o"), help=OUTPUT)] = None,
+    *,
     force: Annotated[bool, Parameter(negative=(), show_default=False, help=FORCE)] = False,
     options: Globals = DEFAULTS,
 ) -> None:

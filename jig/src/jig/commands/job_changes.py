@@ -10,14 +10,14 @@ from jig.client import Client
 from jig.errors import ConflictError, IncompleteError, NotFoundError, UnsupportedError, UsageError
 from jig.job_list import failed_once, in_portions
 from jig.nearest import missing_deployment, naming
-from jig.options import PROJECT_DEFAULTS, Name, NameOption, ProjectGlobals, RequestId
+from jig.options import PROJECT_DEFAULTS, Duration, Name, NameOption, ProjectGlobals, RequestId
 from jig.session import Session
 from jig.tables import columns
-from jig.units import count
+from jig.units import SECONDS_PER_HOUR, count
 
-MAX_GRACE_SECONDS = 3600
+MAX_GRACE_HOURS = 1
 
-GRACE = "Seconds that a running job's worker gets to stop by itself; then it is canceled all the same. [default: 30]"
+GRACE = "How long a running job's worker gets to stop by itself; then it is canceled all the same. [default: 30s]"
 ALL_FAILED = "All failed jobs of the deployment that have not been retried yet."
 
 ASKED = "running: its worker has been asked to stop"
@@ -36,15 +36,15 @@ def job_cancel(request_id: RequestId, name: Name = None, *, options: ProjectGlob
 def cancel(
     *request_ids: Annotated[str, Parameter(help="The jobs' IDs.")],
     name: NameOption = None,
-    grace: Annotated[float | None, Parameter(help=GRACE)] = None,
+    grace: Annotated[Duration | None, Parameter(help=GRACE)] = None,
     options: ProjectGlobals = PROJECT_DEFAULTS,
 ) -> None:
     """Cancel jobs: pending ones at once, running ones when their worker stops, or after a grace time."""
     session = Session(options)
     if not request_ids:
         raise UsageError("Which jobs? Give their IDs.", hint="`jig jobs list` shows them.")
-    if grace is not None and not 0 <= grace <= MAX_GRACE_SECONDS:
-        raise UsageError(f"--grace must be from 0 to {MAX_GRACE_SECONDS} seconds.")
+    if grace is not None and grace > MAX_GRACE_HOURS * SECONDS_PER_HOUR:
+        raise UsageError(f"--grace must be at most {MAX_GRACE_HOURS}h.")
     name = session.deployment_name(name)
     asked = {"model": name} | ({} if grace is None else {"grace_seconds": grace})
     with naming(session.client, name):

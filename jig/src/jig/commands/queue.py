@@ -8,7 +8,7 @@ from cyclopts import Parameter
 from cyclopts.types import NonNegativeInt, PositiveInt
 
 from jig.nearest import naming
-from jig.options import PROJECT_DEFAULTS, Name, ProjectGlobals, Yes
+from jig.options import PROJECT_DEFAULTS, Duration, Name, ProjectGlobals, Yes
 from jig.queue_settings import changes, settings_text
 from jig.session import Session
 from jig.tables import fields
@@ -54,7 +54,7 @@ def queue_settings(
     *,
     max_pending: Annotated[PositiveInt | None, Parameter(help=MAX_PENDING)] = None,
     max_running_per_key: Annotated[str | None, Parameter(help=MAX_RUNNING_PER_KEY)] = None,
-    keep: Annotated[str | None, Parameter(help=KEEP)] = None,
+    keep: Annotated[Duration | None, Parameter(help=KEEP)] = None,
     keep_count: Annotated[NonNegativeInt | None, Parameter(help=KEEP_COUNT)] = None,
     weight: Annotated[list[str] | None, Parameter(negative=(), help=WEIGHT)] = None,
     cap: Annotated[list[str] | None, Parameter(negative=(), help=CAP)] = None,

@@ -18,7 +18,7 @@ from cyclopts import Parameter
 from jig.bundle.requirements import lock
 from jig.config.model import Config
 from jig.errors import IncompleteError, TrialError, UsageError
-from jig.options import PROJECT_DEFAULTS, ProjectGlobals
+from jig.options import PROJECT_DEFAULTS, Duration, ProjectGlobals, shown_duration
 from jig.output import Output
 from jig.payload import parse_payload
 from jig.run.job_file import JobFile, opened
@@ -70,14 +70,16 @@ def run(
     payload: Annotated[str | None, Parameter(allow_leading_hyphen=True, help=PAYLOAD)] = None,
     folder: Annotated[Path | None, Parameter(help=FOLDER)] = None,
     python: Annotated[Path | None, Parameter(help=PYTHON)] = None,
-    timeout: Annotated[float, Parameter(help="Seconds that all of it may take.")] = TIMEOUT_SECONDS,
+    timeout: Annotated[
+        Duration, Parameter(show_default=shown_duration, help="How long all of it may take, setup too.")
+    ] = TIMEOUT_SECONDS,
     file: FileOptions = FILE_DEFAULTS,
     options: ProjectGlobals = PROJECT_DEFAULTS,
 ) -> None:
     """Run the worker here, without a platform, for one job or for all the jobs of a file."""
     session = Session(options)
     if timeout <= 0:
-        raise UsageError("--timeout must be above 0 seconds.")
+        raise UsageError("--timeout must be above 0.")
     asked = Asked(folder, python, timeout)
     if file.file is None:
         if file != FILE_DEFAULTS:

@@ -16,12 +16,12 @@ from cyclopts import Parameter
 from jig.bundle.packed import leave_out_hint, packed_path
 from jig.config.model import Config
 from jig.errors import NotFoundError, UsageError
-from jig.options import PROJECT_DEFAULTS, ProjectGlobals, Yes
+from jig.options import PROJECT_DEFAULTS, Duration, ProjectGlobals, Yes
 from jig.secrets import SECRETS, full_name, kept_secrets, shown_time
 from jig.session import Session
 from jig.state import State
 from jig.tables import columns
-from jig.units import SECONDS_PER_DAY, duration_seconds, moment
+from jig.units import SECONDS_PER_DAY, duration_text, moment
 
 STDIN = Path("-")
 OPEN_STDIN = Path("/proc/self/fd/0")
@@ -39,7 +39,7 @@ def set_secret(
     value: Annotated[str | None, Parameter(allow_leading_hyphen=True, help=VALUE)] = None,
     file: Annotated[Path | None, Parameter(allow_leading_hyphen=True, help=FILE)] = None,
     description: Annotated[str | None, Parameter(allow_leading_hyphen=True, help="One line for people.")] = None,
-    ttl: Annotated[str | None, Parameter(help="Delete it after so long, 1d to 14d.")] = None,
+    ttl: Annotated[Duration | None, Parameter(help="Delete it after so long, 1d to 14d.")] = None,
     redeploy: Annotated[
         bool, Parameter(negative=(), show_default=False, help="Replace the replicas that use it.")
     ] = False,
@@ -54,7 +54,7 @@ def set_secret(
         "name": full_name(config.name, name),
         "value": read_value(name, value, file),
         "description": description,
-        "ttl_seconds": None if ttl is None else read_ttl(ttl),
+        "ttl_seconds": None if ttl is None else check_ttl(ttl),
         "redeploy": redeploy,
     }
     secret, verb = put(session, {key: given for key, given in body.items() if given is not None})
@@ -214,16 +214,15 @@ def empty(name: str) -> UsageError:
     return UsageError("The value is empty.", hint=f'Pipe it in: printf %s "$VALUE" | jig secrets set {name}')
 
 
-def read_ttl(ttl: str) -> int:
-    """The seconds of `--ttl`.
+def check_ttl(seconds: float) -> int:
+    """The seconds of `--ttl`, whole.
 
     Raises:
-        UsageError: it is no duration, or the platform takes none so short or so long.
+        UsageError: the platform takes none so short or so long.
     """
-    seconds = int(duration_seconds(ttl, "--ttl"))
     if not MIN_TTL_DAYS <= seconds / SECONDS_PER_DAY <= MAX_TTL_DAYS:
-        raise UsageError(f"--ttl {ttl}: it must be {MIN_TTL_DAYS}d to {MAX_TTL_DAYS}d.")
-    return seconds
+        raise UsageError(f"--ttl {duration_text(int(seconds))}: it must be {MIN_TTL_DAYS}d to {MAX_TTL_DAYS}d.")
+    return int(seconds)
 
 
 def put(session: Session, body: dict[str, Any]) -> tuple[dict[str, Any], str]:

@@ -13,14 +13,14 @@ from jig.client import Client
 from jig.errors import UsageError
 from jig.live import JobView, transfer_bar
 from jig.nearest import naming
-from jig.options import PROJECT_DEFAULTS, Name, ProjectGlobals
+from jig.options import PROJECT_DEFAULTS, Duration, Name, ProjectGlobals
 from jig.output import Output
 from jig.payload import parse_payload, with_uploads
 from jig.run.job_lines import MAX_DEADLINE_DAYS
 from jig.run.results import STANDARD_OUTPUT
 from jig.session import Session
 from jig.storage import upload_file
-from jig.units import SECONDS_PER_DAY, duration_seconds
+from jig.units import SECONDS_PER_DAY, duration_text
 from jig.waiting import has_ready_replica, why_pending
 from jig.watch import find_deployment, polled, watch_job
 
@@ -47,20 +47,20 @@ class JobOptions:
     priority: Annotated[int, Parameter(help="Higher goes first.")] = 0
     fair_key: Annotated[str | None, Parameter(allow_leading_hyphen=True, help=FAIR_KEY)] = None
     idempotency_key: Annotated[str | None, Parameter(allow_leading_hyphen=True, help=IDEMPOTENCY_KEY)] = None
-    deadline: Annotated[str | None, Parameter(help=DEADLINE)] = None
+    deadline: Annotated[Duration | None, Parameter(help=DEADLINE)] = None
     webhook_url: Annotated[str | None, Parameter(help=WEBHOOK_URL)] = None
 
     def fields(self) -> dict[str, Any]:
         """The fields that are set, as the platform takes them.
 
         Raises:
-            UsageError: the deadline cannot be read, or is too far away.
+            UsageError: the deadline is none that the platform takes.
         """
         fields = {
             "priority": self.priority,
             "fair_key": self.fair_key,
             "idempotency_key": self.idempotency_key,
-            "deadline_seconds": None if self.deadline is None else deadline_seconds(self.deadline),
+            "deadline_seconds": None if self.deadline is None else check_deadline(self.deadline),
             "webhook_url": self.webhook_url,
         }
         return {key: value for key, value in fields.items() if value is not None}
@@ -163,15 +163,15 @@ def check_file_options(
         raise UsageError("--run-id is empty.")
 
 
-def deadline_seconds(deadline: str) -> float:
+def check_deadline(seconds: float) -> float:
     """The seconds of `--deadline`.
 
     Raises:
-        UsageError: it is no duration, or none that the platform takes.
+        UsageError: the platform takes none so short or so long.
     """
-    seconds = duration_seconds(deadline, "--deadline")
     if not 0 < seconds <= MAX_DEADLINE_DAYS * SECONDS_PER_DAY:
-        raise UsageError(f"--deadline {deadline}: it must be above 0 and at most {MAX_DEADLINE_DAYS}d.")
+        shown = duration_text(round(seconds))
+        raise UsageError(f"--deadline {shown}: it must be above 0 and at most {MAX_DEADLINE_DAYS}d.")
     return seconds
 
 

@@ -35,7 +35,7 @@ NAMES_SHOWN = 5
 
 def download(
     name: VolumeName,
-    folder: Annotated[str | None, Parameter(name="--folder", help=FOLDER)] = None,
+    folder: Annotated[str | None, Parameter(name=("--folder", "--output", "-o"), help=FOLDER)] = None,
     *,
     version: Annotated[NonNegativeInt | None, Parameter(name=("--version", "--volume-version"), help=VERSION)] = None,
     path: Annotated[str, Parameter(name="--path", show_default=False, help=PATH)] = "",
@@ -46,7 +46,7 @@ def download(
     began_at = time.monotonic()
     session = Session(options)
     remote.check_name(name)
-    told = remote.look_up(session.client, name, version)
+    told = remote.get(session.client, name, version)
     check_whole(session.output, told)
     wanted = Version(session.client, str(told["name"]), version_of(told))
     steps, tally = Steps(session.output), Tally()

@@ -77,7 +77,7 @@ def update(
     """Make a volume's next version. What the platform has already is not sent again."""
     session = Session(options)
     if source.startswith(SCHEME):
-        remote.check_updatable(remote.get(session.client, name))
+        remote.check_updatable(remote.get_for_update(session.client, name))
         volume = remote.change(session.client, name, remote.from_s3(source, aws_oidc_role_arn, credentials_secret))
         fetched(session, volume, watch=watch)
         return
@@ -89,7 +89,7 @@ def update(
 def delete(name: VolumeName, *, yes: Yes = False, options: ProjectGlobals = PROJECT_DEFAULTS) -> None:
     """Delete a volume with all its versions."""
     session = Session(options)
-    volume = remote.look_up(session.client, name)
+    volume = remote.get(session.client, name)
     versions = count(int(volume["current_version"]) + 1, "version")
     session.confirm(f"Delete {name} with its {versions}?", yes=yes)
     answer = session.client.delete(remote.path_of(name))
@@ -108,7 +108,7 @@ def describe(
     if files < 0:
         raise UsageError(f"--files must be at least 0, not {files}.")
     session = Session(options)
-    volume = remote.look_up(session.client, name, volume_version)
+    volume = remote.get(session.client, name, volume_version)
     names = {} if session.output.json else deployment_names(session.client, volume)
     session.output.result(volume, description(volume, names, files, datetime.now(UTC)))
 

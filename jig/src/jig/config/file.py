@@ -142,6 +142,8 @@ def read_toml(path: Path) -> dict[str, Any]:
         return tomllib.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise ConfigError(f"There is no config file {path}.") from error
+    except IsADirectoryError as error:
+        raise ConfigError(f"{path} is a folder, and no config file.", hint="Name a file with --config.") from error
     except OSError as error:
         raise ConfigError(f"Cannot read {path}: {error.strerror}.") from error
     except ValueError as error:

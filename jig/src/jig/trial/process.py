@@ -89,7 +89,7 @@ def run_worker(process: WorkerProcess, timeout_seconds: float) -> int:
         try:
             return running.wait(timeout_seconds)
         except subprocess.TimeoutExpired as error:
-            hint = "Give it more time with --timeout SECONDS."
+            hint = "Give it more time with --timeout, such as --timeout 2h."
             raise TrialError(f"The worker had not finished after {timeout_seconds:g} s.", hint=hint) from error
         finally:
             end_group(running)

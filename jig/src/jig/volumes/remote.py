@@ -63,18 +63,19 @@ def get(client: Client, name: str, version: int | None = None) -> Volume:
         VolumeError: there is none of this name.
     """
     if (volume := find(client, name, version)) is None:
-        hint = f"Make it: jig volumes create {name} DIR\nSee which there are: jig volumes list"
-        raise VolumeError(f"There is no volume {name}.", hint=hint)
-    return volume
-
-
-def look_up(client: Client, name: str, version: int | None = None) -> Volume:
-    """The same for those who want no new one: without it, the error says which volumes there are."""
-    if (volume := find(client, name, version)) is None:
         names = [str(each["name"]) for each in client.get(VOLUMES)["data"]]
         hint = meant(name, names) or "There are no volumes yet."
         raise VolumeError(f"There is no volume {name}.", hint=hint)
     return volume
+
+
+def get_for_update(client: Client, name: str) -> Volume:
+    """The same for those who have files for it: the error says how to make one of this name, too."""
+    try:
+        return get(client, name)
+    except VolumeError as error:
+        error.hint = f"{error.hint}\nTo make it: jig volumes create {name} SOURCE"
+        raise
 
 
 def find(client: Client, name: str, version: int | None = None) -> Volume | None:

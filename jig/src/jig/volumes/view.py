@@ -16,7 +16,7 @@ UPLOADED = "uploaded"
 def listing(volumes: Sequence[Volume], now: datetime) -> str:
     """The table of `jig volumes list`."""
     if not volumes:
-        return "No volumes. Make one: jig volumes create NAME DIR"
+        return "No volumes. Make one: jig volumes create NAME SOURCE"
     rows = [
         (
             str(each["name"]),

@@ -13,6 +13,8 @@ TOLERANCE = 0.1
 EPSILON = 1e-9
 # What is asked for beyond this is only "too many": far above what `max_replicas` can be, and a number everywhere.
 MOST_ASKED = 1_000_000
+# Numbers between these are written out.
+LEAST_WRITTEN, MOST_WRITTEN = 1e-4, 1e15
 
 
 class Signals(msgspec.Struct, frozen=True, kw_only=True):
@@ -77,7 +79,7 @@ def _by_ratio(policy: Policy, signals: Signals, value: float, says: str) -> Wish
     """As much more or less than what is ready as the value is off its target."""
     is_near = abs(value / policy.target - 1) <= TOLERANCE
     number = signals.ready if is_near else _divided(signals.ready * value, policy.target)
-    target = f"the target is {policy.target:g}, and {count(signals.ready, 'replica')} ready"
+    target = f"the target is {amount(policy.target)}, and {count(signals.ready, 'replica')} ready"
     return Wish(min(number, policy.max_replicas), f"{says}; {target}: {number}")
 
 
@@ -88,7 +90,7 @@ def _divided(amount: float, target: float) -> int:
 
 
 def _per(policy: Policy, number: int) -> str:
-    return f"{policy.target:g} for each replica: {number}"
+    return f"{amount(policy.target)} for each replica: {number}"
 
 
 def _by_requests(policy: Policy, signals: Signals) -> Wish:
@@ -104,19 +106,26 @@ def _by_requests_in_flight(policy: Policy, signals: Signals) -> Wish:
 def _by_duration(policy: Policy, signals: Signals) -> Wish:
     if signals.mean_request_seconds is None:
         return Wish(0, f"no request was answered {_of_late(policy)}")
-    says = f"a request took {signals.mean_request_seconds:.3g} s on average {_of_late(policy)}"
+    says = f"a request took {amount(signals.mean_request_seconds)} s on average {_of_late(policy)}"
     return _by_ratio(policy, signals, signals.mean_request_seconds, says)
 
 
 def _by_custom(policy: Policy, signals: Signals) -> Wish:
     if signals.custom is None:
         return Wish(None, f"no replica says a value of {policy.custom_metric_name} on /metrics")
-    says = f"{policy.custom_metric_name} is {signals.custom:g} on average"
+    says = f"{policy.custom_metric_name} is {amount(signals.custom)} on average"
     return _by_ratio(policy, signals, signals.custom, says)
 
 
 def _of_late(policy: Policy) -> str:
     return f"in the last {policy.window_seconds / 60:g} min"
+
+
+def amount(value: float) -> str:
+    """A number as people write it, `1,250,000` or `0.0125`; with an exponent only where nobody would write it out."""
+    if value and not LEAST_WRITTEN <= abs(value) < MOST_WRITTEN:
+        return f"{value:.3g}"
+    return f"{value:.3g}" if abs(value) < 1 else f"{value:,.3f}".rstrip("0").rstrip(".")
 
 
 def count(number: int, noun: str) -> str:

@@ -16,7 +16,7 @@ from machineshop.models import FairKey, Include, Job, QueueCounts, QueueSettings
 from machineshop.services.changes import Changes
 from machineshop.services.deployments import DeploymentService
 from machineshop.services.dispatch import Dispatcher
-from machineshop.services.submissions import Submission, Submitted, check, job_again, new_job
+from machineshop.services.submissions import Submission, Submitted, check, check_keys, job_again, new_job
 from machineshop.states import TERMINAL_STATES, JobState
 from machineshop.store import chunks, jobs, queues, withdrawals
 from machineshop.store.database import Database
@@ -69,7 +69,11 @@ class QueueService:
         return Submitted(stored, stored is not job)
 
     async def submit_many(self, project_id: str, submissions: Sequence[Submission]) -> list[Submitted]:
-        """Store jobs, all or none. Raises as `submit`; `param` names the place in the array."""
+        """Store jobs, all or none. Raises as `submit`; `param` names the place in the array.
+
+        Raises:
+            IdempotencyKeyReused: Two of them have the same idempotency key and different payloads.
+        """
         if not 1 <= len(submissions) <= MAX_BATCH:
             raise InvalidRequest(f"An array holds 1 to {MAX_BATCH} jobs, not {len(submissions)}.")
         for number, submission in enumerate(submissions):
@@ -80,6 +84,7 @@ class QueueService:
             new_job(found[submission.model], submission, job_id, now)
             for job_id, submission in zip(ids, submissions, strict=True)
         ]
+        check_keys(new)
         queued: defaultdict[str, list[Job]] = defaultdict(list)
         for job in new:
             queued[job.deployment_id].append(job)

@@ -13,11 +13,11 @@ IDLE_SECONDS = 300.0
 WINDOW_MINUTES = 1.0
 LEAST_WINDOW_MINUTES = 0.001
 # What the memory of the requests reaches back to.
-MAX_WINDOW_MINUTES = 60.0
-MAX_SECONDS = 86400.0
+MAX_WINDOW_MINUTES = 60
+MAX_SECONDS = 86_400
 MAX_STEP = 1000
 LEAST_TARGET = 0.001
-MAX_TARGET = 1e9
+MAX_TARGET = 1_000_000_000
 
 
 class Metric(StrEnum):
@@ -67,9 +67,9 @@ _OF_METRIC: dict[Metric, tuple[str, ...]] = {
 _LIMITS = {
     "target": (LEAST_TARGET, MAX_TARGET),
     "time_interval_minutes": (LEAST_WINDOW_MINUTES, MAX_WINDOW_MINUTES),
-    "stabilization_seconds": (0.0, MAX_SECONDS),
-    "idle_seconds": (0.0, MAX_SECONDS),
-    "max_step": (1.0, MAX_STEP),
+    "stabilization_seconds": (0, MAX_SECONDS),
+    "idle_seconds": (0, MAX_SECONDS),
+    "max_step": (1, MAX_STEP),
 }
 
 
@@ -95,7 +95,7 @@ def checked(policy: dict[str, Any] | None) -> dict[str, Any] | None:
             param="autoscaling.metric",
         )
     if "target" not in policy:
-        raise _wrong("target", f"a number from {LEAST_TARGET:g} to {MAX_TARGET:g}", None)
+        raise _wrong("target", f"a number from {LEAST_TARGET} to {MAX_TARGET:,}", None)
     for field in ("target", *_OF_METRIC[metric], "stabilization_seconds", "idle_seconds", "max_step"):
         if field in policy:
             _check(field, policy[field])
@@ -146,7 +146,7 @@ def _check(field: str, value: object) -> None:
     kind = int if field == "max_step" else int | float
     if not isinstance(value, kind) or isinstance(value, bool) or not least <= value <= most:
         noun = "a whole number" if field == "max_step" else "a number"
-        raise _wrong(field, f"{noun} from {least:g} to {most:g}", value)
+        raise _wrong(field, f"{noun} from {least:,} to {most:,}", value)
 
 
 def _wrong(field: str, what: str, value: object) -> InvalidRequest:

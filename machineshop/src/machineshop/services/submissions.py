@@ -1,14 +1,15 @@
 """Submissions: what somebody may submit as a job, and the job that it becomes. Pure."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Annotated, Any
 
 import msgspec
 
-from machineshop.errors import InvalidRequest, PayloadTooLarge
+from machineshop.errors import IdempotencyKeyReused, InvalidRequest, PayloadTooLarge
 from machineshop.ids import new_id
 from machineshop.models import Deployment, Job
 from machineshop.states import JobState
+from machineshop.store.jobs import is_same
 from machineshop.store.moves import INFO_LIMIT_BYTES
 
 MAX_PRIORITY = 2**31 - 1
@@ -101,6 +102,22 @@ def new_job(deployment: Deployment, submission: Submission, job_id: str, now: fl
         webhook_url=submission.webhook_url,
         created_at=now,
     )
+
+
+def check_keys(new: Sequence[Job]) -> None:
+    """Refuse jobs of one request that have an idempotency key in common and different payloads.
+
+    Raises:
+        IdempotencyKeyReused: Two of them do.
+    """
+    first: dict[tuple[str, str], int] = {}
+    for number, job in enumerate(new):
+        if job.idempotency_key is None:
+            continue
+        before = first.setdefault((job.deployment_id, job.idempotency_key), number)
+        if before != number and not is_same(new[before].payload, job.payload):
+            param = f"[{number}].idempotency_key"
+            raise IdempotencyKeyReused(first=before, second=number, key=job.idempotency_key, param=param)
 
 
 def job_again(job: Job, now: float) -> Job:

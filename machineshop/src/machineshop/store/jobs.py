@@ -84,14 +84,14 @@ def _known(conn: Connection, new: Sequence[Job]) -> dict[str, Job]:
         before = seen.get(job.idempotency_key) or _find_by_key(conn, job)
         if before is None:
             seen[job.idempotency_key] = job
-        elif not _same(before.payload, job.payload):
+        elif not is_same(before.payload, job.payload):
             raise IdempotencyConflict(key=job.idempotency_key, id=before.id)
         else:
             known[job.id] = before
     return known
 
 
-def _same(one: msgspec.Raw, other: msgspec.Raw) -> bool:
+def is_same(one: msgspec.Raw, other: msgspec.Raw) -> bool:
     """Whether two JSON texts say the same, whatever the order and the spaces."""
     if bytes(one) == bytes(other):
         return True
