@@ -6,17 +6,16 @@ a request is the application's affair.
 """
 
 import logging
-import resource
 from asyncio import BaseTransport, Event, Protocol, TimerHandle, Transport
 from typing import Any, cast
 from urllib.parse import unquote
 
 import httptools
-from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
+from machineshop.answering import Answering, answer
 from machineshop.errors import InvalidRequest
-from machineshop.http import error_response
-from machineshop.serving import Serving, answer
+from machineshop.heads import HeadTooLarge, HeadTooSlow, MalformedRequest, UrlTooLong, has_body, refusal, size_of_head
 from machineshop.shortcut import SHORTCUT, Shortcut
 from machineshop.transport import HeadWithBody
 
@@ -27,33 +26,7 @@ log = logging.getLogger(__name__)
 TUNNEL = "machineshop.tunnel"
 # Nobody may say more than this before it is known whether the other protocol will be spoken.
 MAX_EARLY_BYTES = 64 * 1024
-# More than this serves nobody on one machine, and programs that walk through all descriptors get slow with it.
-MAX_OPEN_FILES = 1 << 20
 _ASGI: Any = {"version": "3.0", "spec_version": "2.3"}
-
-
-class HeadTooLarge(InvalidRequest):
-    """{message}"""
-
-
-class UrlTooLong(InvalidRequest):
-    """{message}"""
-
-
-class HeadTooSlow(InvalidRequest):
-    """{message}"""
-
-
-class MalformedRequest(InvalidRequest):
-    """{message}"""
-
-
-STATUSES: dict[type[InvalidRequest], int] = {
-    HeadTooLarge: 431,
-    UrlTooLong: 414,
-    HeadTooSlow: 408,
-    MalformedRequest: 400,
-}
 
 
 class BoundedHttpProtocol(HttpToolsProtocol):
@@ -92,7 +65,7 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         self._tunnel: Protocol | None = None
         self._extensions: dict[str, Any] = {}
         self._idle_since = 0.0
-        self._serving = Serving(self.loop, self.tasks)
+        self._answering = Answering(self.loop, self.tasks)
         self._under_way: RequestResponseCycle | None = None  # the request that is, or was last
 
     def connection_made(self, transport: BaseTransport) -> None:
@@ -112,7 +85,7 @@ class BoundedHttpProtocol(HttpToolsProtocol):
             self._under_way.message_event.set()
         super().connection_lost(exc)
         self._unset_keepalive_if_required()
-        self._serving.end()
+        self._answering.end()
         if self._tunnel is not None:
             self._tunnel.connection_lost(exc)
 
@@ -270,7 +243,7 @@ class BoundedHttpProtocol(HttpToolsProtocol):
 
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
         self._under_way = cycle
-        if not self._serving.take(cycle, app):
+        if not self._answering.take(cycle, app):
             task = self.loop.create_task(answer(cycle, app))
             task.add_done_callback(self.tasks.discard)
             self.tasks.add(task)
@@ -285,19 +258,15 @@ class BoundedHttpProtocol(HttpToolsProtocol):
             # Of a head behind another request in the same read nothing is counted, and a body's first bytes are.
             or not 0 < self._unread_bytes <= self.max_head_bytes
         ):
-            self._fault = self._fault_of_head(self._size_of_head())
+            self._fault = self._fault_of_head(size_of_head(self.url, self.headers))
             if self._fault is not None:
                 raise self._fault
         if self._hosts != 1 and (self._hosts or version == "1.1"):
             self._fault = MalformedRequest("A request of HTTP/1.1 has one Host header, naming whom it is meant for.")
             raise self._fault
-        if upgrade and self._has_body():
+        if upgrade and has_body(self.headers):
             self._fault = MalformedRequest("A request that asks for another protocol can have no body.")
             raise self._fault
-
-    def _has_body(self) -> bool:
-        lengths = {name: value for name, value in self.headers if name in (b"content-length", b"transfer-encoding")}
-        return lengths.get(b"content-length", b"0") != b"0" or b"transfer-encoding" in lengths
 
     def _begin_upgrade(self, rest: bytes) -> None:
         """A request that asks for another protocol is the last one of HTTP, whatever becomes of it."""
@@ -354,10 +323,6 @@ class BoundedHttpProtocol(HttpToolsProtocol):
             return HeadTooLarge(f"The request's headers are larger than {self.max_head_bytes} bytes in all.")
         return None
 
-    def _size_of_head(self) -> int:
-        lines = sum(len(name) + len(value) + len(b": \r\n") for name, value in self.headers)
-        return len(self.url) + len(b"GET  HTTP/1.1\r\n\r\n") + lines
-
     def _refuse(self, error: InvalidRequest) -> None:
         """Read nothing more, and say why, unless that would end up inside of another answer."""
         self._refused = True
@@ -375,15 +340,7 @@ class BoundedHttpProtocol(HttpToolsProtocol):
             self._say(error)
 
     def _say(self, error: InvalidRequest) -> None:
-        body = bytes(error_response(error).body)
-        headers = [
-            *self.server_state.default_headers,
-            (b"content-type", b"application/json"),
-            (b"content-length", str(len(body)).encode()),
-            (b"connection", b"close"),
-        ]
-        lines = b"".join(name + b": " + value + b"\r\n" for name, value in headers)
-        self.transport.write(STATUS_LINE[STATUSES[type(error)]] + lines + b"\r\n" + body)
+        self.transport.write(refusal(error, self.server_state.default_headers))
         if self.transport.can_write_eof():  # TLS cannot
             self.transport.write_eof()
         self._timer = self.loop.call_later(self.linger_seconds, self.transport.close)
@@ -412,21 +369,3 @@ class BoundedHttpProtocol(HttpToolsProtocol):
             self._refuse(HeadTooSlow(f"The request's headers took longer than {self.head_timeout_seconds:g} s."))
         else:
             self.transport.close()
-
-
-def raise_open_files_limit() -> int:
-    """Let this process open as many files and connections as it may.
-
-    Returns:
-        The limit from now on.
-    """
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    wanted = MAX_OPEN_FILES if hard == resource.RLIM_INFINITY else min(hard, MAX_OPEN_FILES)
-    if soft != resource.RLIM_INFINITY and soft < wanted:
-        try:
-            resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
-        except (OSError, ValueError) as error:  # some systems allow less than they say
-            log.warning("the limit of open files stays at %s: %s", soft, error)
-            return soft
-        return wanted
-    return soft

@@ -12,7 +12,8 @@ from starlette.types import ASGIApp
 
 from machineshop.entrance import Entrance, ToHttps
 from machineshop.errors import MachineshopError
-from machineshop.protocol import BoundedHttpProtocol, raise_open_files_limit
+from machineshop.open_files import raise_open_files_limit
+from machineshop.protocol import BoundedHttpProtocol
 
 # All addresses of this machine.
 EVERYWHERE = ("0.0.0.0", "::", "")  # noqa: S104 - what people ask for

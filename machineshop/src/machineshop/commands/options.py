@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
@@ -38,9 +39,19 @@ def print_table(table: Table) -> None:
     print("\n".join(line.rstrip() for line in captured.get().splitlines()))
 
 
+def variable(name: str) -> str | None:
+    """What an environment variable says; None where it is not set, or empty."""
+    return os.environ.get(name) or None
+
+
 def path_of(text: str | None) -> Path | None:
     """The path in a variable, if there is one."""
     return Path(text) if text else None
+
+
+def base_url_of(text: str | None) -> str | None:
+    """A URL without the slash at its end, if there is one."""
+    return (text or "").rstrip("/") or None
 
 
 def with_identity(data_dir: Path | None, work: Callable[[IdentityService], Awaitable[T]]) -> T:

@@ -1,12 +1,11 @@
 """`machineshop serve`: run the platform."""
 
-import os
 from pathlib import Path
 from typing import Annotated
 
 from cyclopts import Parameter
 
-from machineshop.commands.options import DataDirOption, path_of
+from machineshop.commands.options import DataDirOption, base_url_of, path_of, variable
 from machineshop.config import (
     DEFAULT_AUDIT_DAYS,
     DEFAULT_GATEWAY_LIMITS,
@@ -119,31 +118,31 @@ def serve(
         host=host,
         port=port,
         runtime=runtime,
-        database_url=database_url or os.environ.get("MACHINESHOP_DATABASE_URL") or None,
-        storage_dir=storage_dir or path_of(os.environ.get("MACHINESHOP_STORAGE_DIR")),
-        storage_url=storage_url or os.environ.get("MACHINESHOP_STORAGE_URL") or None,
-        storage_endpoint=storage_endpoint or os.environ.get("MACHINESHOP_STORAGE_ENDPOINT") or None,
+        database_url=database_url or variable("MACHINESHOP_DATABASE_URL"),
+        storage_dir=storage_dir or path_of(variable("MACHINESHOP_STORAGE_DIR")),
+        storage_url=storage_url or variable("MACHINESHOP_STORAGE_URL"),
+        storage_endpoint=storage_endpoint or variable("MACHINESHOP_STORAGE_ENDPOINT"),
         storage_redirects=storage_redirects,
-        registry_url=(registry_url or os.environ.get("MACHINESHOP_REGISTRY_URL") or "").rstrip("/") or None,
+        registry_url=base_url_of(registry_url or variable("MACHINESHOP_REGISTRY_URL")),
         registry_login=read_login(
-            os.environ.get("MACHINESHOP_REGISTRY_USER"),
-            os.environ.get("MACHINESHOP_REGISTRY_PASSWORD"),
-            os.environ.get("MACHINESHOP_REGISTRY_PASSWORD_FILE"),
+            variable("MACHINESHOP_REGISTRY_USER"),
+            variable("MACHINESHOP_REGISTRY_PASSWORD"),
+            variable("MACHINESHOP_REGISTRY_PASSWORD_FILE"),
         ),
         public_url=public_url.rstrip("/") if public_url else None,
-        server_url=(server_url or os.environ.get("MACHINESHOP_SERVER_URL") or "").rstrip("/") or None,
+        server_url=base_url_of(server_url or variable("MACHINESHOP_SERVER_URL")),
         volume_cache_gib=volume_cache_gib,
-        package_index=(package_index or os.environ.get("MACHINESHOP_PACKAGE_INDEX") or "").rstrip("/") or None,
-        tls=tls or os.environ.get("MACHINESHOP_TLS") or "off",
-        tls_cert=tls_cert or path_of(os.environ.get("MACHINESHOP_TLS_CERT")),
-        tls_key=tls_key or path_of(os.environ.get("MACHINESHOP_TLS_KEY")),
-        tls_ca=tls_ca or path_of(os.environ.get("MACHINESHOP_TLS_CA")),
+        package_index=base_url_of(package_index or variable("MACHINESHOP_PACKAGE_INDEX")),
+        tls=tls or variable("MACHINESHOP_TLS") or "off",
+        tls_cert=tls_cert or path_of(variable("MACHINESHOP_TLS_CERT")),
+        tls_key=tls_key or path_of(variable("MACHINESHOP_TLS_KEY")),
+        tls_ca=tls_ca or path_of(variable("MACHINESHOP_TLS_CA")),
         hsts=hsts,
         audit_days=audit_days,
-        kept_files=tuple(keep_files or _listed(os.environ.get("MACHINESHOP_KEEP_FILES", ""))),
-        volume_networks=tuple(volume_network or _listed(os.environ.get("MACHINESHOP_VOLUME_NETWORKS", ""))),
+        kept_files=tuple(keep_files or _listed(variable("MACHINESHOP_KEEP_FILES"))),
+        volume_networks=tuple(volume_network or _listed(variable("MACHINESHOP_VOLUME_NETWORKS"))),
         volume_machine_credentials=volume_machine_credentials,
-        webhook_networks=tuple(webhook_network or _listed(os.environ.get("MACHINESHOP_WEBHOOK_NETWORKS", ""))),
+        webhook_networks=tuple(webhook_network or _listed(variable("MACHINESHOP_WEBHOOK_NETWORKS"))),
         gateway=GatewayLimits(
             body_bytes=gateway_max_body_mib * MIB,
             silence_seconds=gateway_silence_seconds,
@@ -153,12 +152,12 @@ def serve(
             key_concurrency=gateway_key_concurrency,
             key_rate=gateway_key_rate,
         ),
-        secrets_key=os.environ.get("MACHINESHOP_SECRETS_KEY") or None,
-        admin_key=os.environ.get("MACHINESHOP_ADMIN_KEY") or None,
+        secrets_key=variable("MACHINESHOP_SECRETS_KEY"),
+        admin_key=variable("MACHINESHOP_ADMIN_KEY"),
     )
     serve_until_stopped(settings)
 
 
-def _listed(text: str) -> list[str]:
+def _listed(text: str | None) -> list[str]:
     """The entries of a list with commas."""
-    return [entry.strip() for entry in text.split(",") if entry.strip()]
+    return [entry.strip() for entry in (text or "").split(",") if entry.strip()]

@@ -6,7 +6,7 @@ from machineshop import __version__
 from machineshop.app import Platform
 from machineshop.config import Settings, contexts_path
 from machineshop.runtime.base import ArtifactKind
-from machineshop.serve import run
+from machineshop.signals import run
 from machineshop.tls.keeper import authority_fingerprint
 
 RUNS = {ArtifactKind.BUNDLE: "bundles as processes", ArtifactKind.IMAGE: "images as containers"}

@@ -1,27 +1,20 @@
 """Deployments: what should run. Creating, changing and deleting them; the control loop makes it so."""
 
 import time
-from collections.abc import Awaitable, Callable, Collection, Mapping
+from collections.abc import Awaitable, Callable, Collection
 from functools import partial
-from typing import Any, Protocol
+from typing import Any
 
 import msgspec
 
-from machineshop.errors import (
-    ArtifactMissing,
-    ChangedMeanwhile,
-    Conflict,
-    InvalidRequest,
-    NotFound,
-    SecretMissing,
-    VolumeUnusable,
-)
+from machineshop.errors import ChangedMeanwhile, Conflict, InvalidRequest, NotFound
 from machineshop.ids import new_id
-from machineshop.models import Deployment, DeploymentConfig, Revision, RevisionEvent, RevisionFailure
+from machineshop.models import Deployment, Revision, RevisionEvent, RevisionFailure
 from machineshop.runtime.base import ArtifactKind, Capacity
 from machineshop.services import deployment_rules as rules
+from machineshop.services.deployment_needs import ArtifactResolver, DeploymentNeeds
 from machineshop.services.volume_checks import VolumeChecks
-from machineshop.store import deployments, revisions, secrets, volumes
+from machineshop.store import deployments, revisions
 from machineshop.store.database import Database
 
 # Every submit and every poll looks a deployment up; another server's change is seen this much later at most, also
@@ -30,19 +23,6 @@ CACHE_SECONDS = 1.0
 CACHE_LIMIT = 10_000
 MAX_EVENTS = 100
 UPDATE_TRIES = 20
-
-
-class ArtifactResolver(Protocol):
-    """Who knows artifacts: the registry."""
-
-    async def resolve(self, project_id: str, image: str, *, accepts: frozenset[ArtifactKind]) -> str:
-        """The reference pinned by digest.
-
-        Raises:
-            InvalidRequest: It is not a reference.
-            ArtifactMissing: There is no such artifact for this project, or it is of a kind that nothing here runs.
-        """
-        ...
 
 
 class DeploymentService:
@@ -57,10 +37,8 @@ class DeploymentService:
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._database = database
-        self._artifacts = artifacts
-        self._capacity = capacity
-        self._accepts = accepts
         self._clock = clock
+        self._needs = DeploymentNeeds(database, artifacts, capacity, accepts, clock)
         self._checks = VolumeChecks(database)
         self._cache: dict[tuple[str, str], tuple[float, Deployment]] = {}
         self._listeners: list[Callable[[], None]] = []
@@ -83,10 +61,10 @@ class DeploymentService:
             AlreadyExists: The project has one of this name.
         """
         config = rules.parse(fields)
-        rules.check_capacity(config, self._capacity().gpus)
-        await self._check_secrets(project_id, rules.secrets_of(config))
-        config = await self._with_volumes(project_id, config, {})
-        config = msgspec.structs.replace(config, image=await self._resolve(project_id, config.image))
+        self._needs.check_capacity(config)
+        await self._needs.check_secrets(project_id, config)
+        config = await self._needs.with_volumes(project_id, config, {})
+        config = msgspec.structs.replace(config, image=await self._needs.pin(project_id, config.image))
         now = self._clock()
         deployment = Deployment(
             id=new_id(),
@@ -201,7 +179,7 @@ class DeploymentService:
         Raises:
             InvalidRequest: It is not a reference, or there is no such artifact.
         """
-        return await self._resolve(project_id, image)
+        return await self._needs.pin(project_id, image)
 
     async def last_failure(self, deployment: Deployment) -> Revision | None:
         """The newest revision that did not get ready: the active one, or one after it that was rolled back."""
@@ -216,7 +194,7 @@ class DeploymentService:
             ChangedMeanwhile: Others changed the deployment at the same time, again and again.
         """
         revision = await self.get_revision(project_id, name_or_id, number_or_id)
-        await self._check_secrets(project_id, rules.secrets_of(revision.config))
+        await self._needs.check_secrets(project_id, revision.config)
         return await self._retried(lambda: self._go_back(project_id, name_or_id, revision))
 
     async def give_up(self, deployment: Deployment, failure: RevisionFailure) -> Deployment | None:
@@ -273,8 +251,8 @@ class DeploymentService:
     async def _as_it_was(self, deployment: Deployment, revision: Revision) -> Deployment:
         """The deployment with an earlier revision as the active one, which can run here and now."""
         config = rules.with_revision(deployment.config, revision.config)
-        rules.check_capacity(config, self._capacity().gpus)
-        await self._resolve(deployment.project_id, config.image)
+        self._needs.check_capacity(config)
+        await self._needs.pin(deployment.project_id, config.image)
         return msgspec.structs.replace(
             deployment,
             config=config,
@@ -291,13 +269,13 @@ class DeploymentService:
     async def _update(self, project_id: str, name_or_id: str, changes: dict[str, Any]) -> Deployment:
         old = await self._fresh(project_id, name_or_id)
         config = rules.patched(old.config, changes)
-        rules.check_capacity(config, self._capacity().gpus)
+        self._needs.check_capacity(config)
         if "environment_variables" in changes:
-            await self._check_secrets(project_id, rules.secrets_of(config))
+            await self._needs.check_secrets(project_id, config)
         if "volumes" in changes:
-            config = await self._with_volumes(project_id, config, rules.mounted_versions(old.config))
+            config = await self._needs.with_volumes(project_id, config, rules.mounted_versions(old.config))
         if config.image != old.config.image:
-            config = msgspec.structs.replace(config, image=await self._resolve(project_id, config.image))
+            config = msgspec.structs.replace(config, image=await self._needs.pin(project_id, config.image))
         now = self._clock()
         new = msgspec.structs.replace(old, config=config, updated_at=now)
         action = None
@@ -315,39 +293,6 @@ class DeploymentService:
         number = await self._database.read(revisions.last_number, deployment.id)
         return msgspec.structs.replace(deployment, revision_id=new_id(), revision_number=number + 1)
 
-    async def _check_secrets(self, project_id: str, variables: dict[str, str]) -> None:
-        """Refuse to name secrets that are not there; one that goes later is said by the replica that cannot start."""
-        known = await self._database.read(secrets.expiries, project_id, self._clock()) if variables else {}
-        if missing := {variable: name for variable, name in variables.items() if name not in known}:
-            raise SecretMissing(missing)
-
-    async def _with_volumes(
-        self, project_id: str, config: DeploymentConfig, mounted: Mapping[str, int]
-    ) -> DeploymentConfig:
-        """A configuration that says of each volume which one it is, and which version: the newest, unless it is said.
-
-        Args:
-            project_id: Whose volumes.
-            config: What is asked for.
-            mounted: The versions that are mounted already, by the volumes' names: those stay.
-        """
-        found = []
-        for mount in config.volumes:
-            volume = await self._database.read(volumes.get, project_id, mount.name)
-            if volume is None:
-                raise VolumeUnusable(
-                    f"There is no volume '{mount.name}' in this project: make it first, with `jig volumes create`."
-                )
-            version = mounted.get(volume.name, volume.current_version) if mount.version is None else mount.version
-            found.append(msgspec.structs.replace(mount, name=volume.name, version=version, volume_id=volume.id))
-        return msgspec.structs.replace(config, volumes=tuple(found))
-
     async def _fresh(self, project_id: str, name_or_id: str) -> Deployment:
         self._cache.pop((project_id, name_or_id), None)
         return await self.get(project_id, name_or_id)
-
-    async def _resolve(self, project_id: str, image: str) -> str:
-        try:
-            return await self._artifacts.resolve(project_id, image, accepts=self._accepts)
-        except ArtifactMissing as error:
-            raise InvalidRequest(error.message, param="image") from error

@@ -37,7 +37,7 @@ async def answer(cycle: RequestResponseCycle, app: Any) -> None:
     await response(cycle.scope, cycle.receive, cycle.send)
 
 
-class Serving:
+class Answering:
     """That of one connection. uvicorn makes one for each request, which costs as much as many an answer.
 
     Args:
