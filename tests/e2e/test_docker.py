@@ -132,6 +132,7 @@ def test_what_was_pulled_and_is_used_no_more_is_removed_and_nothing_else(
     memory = dock.data_dir / "runtime/images.json"
     noted = json.loads(memory.read_text())
     assert pulled in noted
+    assert_another_organization_cannot_run_it(dock, pulled)
     _age(dock, memory)
     wait_for(lambda: json.loads(memory.read_text())[pulled] > 1, "what a container has is kept")
     assert docker("image", "inspect", "--format", "{{.Id}}", pulled)
@@ -141,6 +142,25 @@ def test_what_was_pulled_and_is_used_no_more_is_removed_and_nothing_else(
     wait_for(lambda: pulled not in json.loads(memory.read_text()), "it is removed")
     assert docker("image", "ls", "--all", "--quiet", "--filter", f"label=passing={folder}") == ""
     assert docker("image", "inspect", "--format", "{{.Id}}", worker_image)
+
+
+def assert_another_organization_cannot_run_it(dock: PlatformProcess, pulled: str) -> None:
+    image_id = docker("image", "inspect", "--format", "{{.Id}}", pulled)
+    fields = {"name": "thief", "gpu_type": "none"}
+    with dock.client(key=dock.create_key("others")) as client:
+        for image in (pulled, pulled.replace("127.0.0.1", "LOCALHOST"), f"{pulled.partition('@')[0]}@{image_id}"):
+            refused = client.post("/v1/deployments", json={**fields, "image": image})
+            assert refused.status_code == 400
+            assert "There is no" in refused.text
+        created = client.post("/v1/deployments", json={**fields, "image": f"127.0.0.1:1/any@{image_id}"})
+        assert created.status_code == 200, created.text
+
+        def reasons() -> set[str | None]:
+            events = client.get("/v1/deployments/thief").json()["replica_events"].values()
+            return {event["replica_status_reason"] for event in events}
+
+        wait_for(lambda: reasons() and reasons() <= {"ErrImagePull", "ImagePullBackOff"}, "it does not start")
+        assert client.delete("/v1/deployments/thief").status_code == 200
 
 
 def _age(platform: PlatformProcess, memory: Path) -> None:

@@ -4,6 +4,7 @@ import pytest
 
 from machineshop.errors import ArtifactMissing, InvalidRequest
 from machineshop.runtime.base import ArtifactKind, BundleSource
+from machineshop.services.registry import RegistryService
 from pusher import Pusher, bundle_manifest, descriptor
 from storage_server import StorageServer
 
@@ -62,6 +63,40 @@ async def test_what_is_not_there_is_said_to_be_missing(
         await server.registry.resolve(project_id, image.format(host=server.host))
     with pytest.raises(ArtifactMissing, match=why):
         await server.registry.open_bundle(project_id, image.format(host=server.host))
+
+
+@pytest.mark.parametrize(
+    ("base_url", "registry", "is_ours"),
+    [
+        ("http://127.0.0.1:8080", "127.0.0.1:08080", True),
+        ("http://127.0.0.1:8080", "LocalHost:8080", True),
+        ("http://127.0.0.1:8080", "[::1]:8080", True),
+        ("http://127.0.0.1:8080", "127.0.0.1:8081", False),
+        ("http://127.0.0.1:8080", "127.0.0.1", False),
+        ("http://127.0.0.1", "localhost:80", True),
+        ("https://platform.example", "platform.example", True),
+        ("https://platform.example", "PLATFORM.example:443", True),
+        ("https://platform.example", "platform.example:80", False),
+        ("https://platform.example", "127.0.0.1:7000", True),
+        ("https://platform.example", "127.0.0.1:443", False),
+        ("https://platform.example", "127.0.0.1:99999", False),
+        ("https://platform.example", "[::::]:443", False),
+    ],
+)
+async def test_the_registry_is_known_by_all_spellings_of_its_names(
+    server: StorageServer, pusher: Pusher, base_url: str, registry: str, is_ours: bool
+) -> None:
+    await pusher.bundle("team/app", "v1", CONFIG, SOURCE)
+    service = RegistryService(server.database, server.storage, lambda: base_url)
+    rival = await server.project_id("rival")
+    image = f"{registry}/team/app:v1"
+    if not is_ours:
+        assert await service.locate(rival, image, host="127.0.0.1:7000") is None
+        return
+    located = await service.locate(await server.project_id("team"), image, host="127.0.0.1:7000")
+    assert located is not None
+    with pytest.raises(ArtifactMissing, match="There is no"):
+        await service.locate(rival, image, host="127.0.0.1:7000")
 
 
 async def test_what_is_no_reference_is_refused(server: StorageServer) -> None:

@@ -11,7 +11,8 @@ from machineshop.runtime.choice import url_in_containers
 from machineshop.runtime.docker.body import Machine, Network, container
 from machineshop.runtime.docker.ends import exit_of, why_not_started
 from machineshop.runtime.docker.follower import CopiedLog
-from machineshop.runtime.docker.images import Image, split, why_not_pulled
+from machineshop.runtime.docker.images import Image, why_not_pulled
+from machineshop.runtime.docker.names import split
 from machineshop.runtime.docker.networks import gateway_of
 from machineshop.runtime.docker.pulls import Pull, Pulls
 from machineshop.runtime.record import Record

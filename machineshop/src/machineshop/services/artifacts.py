@@ -29,6 +29,7 @@ LAYER_LIMIT_BYTES = 512 * 1024 * 1024
 DEFAULT_TAG = "latest"
 
 _LOOPBACK = ("localhost", "127.0.0.1", "::1")
+_PORTS = {"http": 80, "https": 443}
 
 
 class _Found(msgspec.Struct, frozen=True):
@@ -73,7 +74,7 @@ class Artifacts:
         Arguments:
             project_id: Whose deployment it is.
             image: The reference as the user gave it.
-            host: The name and port by which the user reached the platform, if they are not those of its base URL.
+            host: Another name and port of our registry than those of the base URL.
             accepts: What the runtime can run.
 
         Raises:
@@ -90,18 +91,23 @@ class Artifacts:
             )
         return found.reference.pinned(self._own_host(), found.manifest.digest)
 
-    async def locate(self, project_id: str, image: str) -> Located | None:
+    async def locate(self, project_id: str, image: str, *, host: str | None = None) -> Located | None:
         """Which of our artifacts a reference means for this project; None: it is not one of ours.
+
+        Arguments:
+            project_id: Whose deployment it is.
+            image: The reference.
+            host: Another name and port of our registry than those of the base URL.
 
         Raises:
             InvalidRequest: It is not a reference.
             ArtifactMissing: It names our registry, and this project has no such thing there.
         """
         reference = parse_reference(image)
-        found = await self._search(project_id, reference, None)
+        found = await self._search(project_id, reference, host)
         if found is not None:
             return Located(kind_of(found.fields), reference.name, found.manifest.digest)
-        if self._is_ours(reference.registry, None):
+        if self._is_ours(reference.registry, host):
             raise _missing(reference)
         return None
 
@@ -168,12 +174,23 @@ class Artifacts:
         return urlsplit(self._base_url()).netloc
 
     def _is_ours(self, registry: str | None, host: str | None) -> bool:
-        if registry is None:
-            return False
-        if registry in (self._own_host(), host):
-            return True
-        own, other = urlsplit(self._base_url()), urlsplit(f"//{registry}")
-        return other.hostname in _LOOPBACK and own.hostname in _LOOPBACK and other.port == own.port
+        """Whether a registry is the one that has these names, however it is spelled."""
+        scheme = urlsplit(self._base_url()).scheme
+        ours = {_endpoint(own, scheme) for own in (self._own_host(), host) if own is not None}
+        return registry is not None and _endpoint(registry, scheme) in ours
+
+
+def _endpoint(host: str, scheme: str) -> tuple[str, int | None]:
+    """The same for all spellings of a host and its port: in capitals, without the usual port, by the loopback's names.
+
+    One that is no address and no port either comes back as it is.
+    """
+    try:
+        parts = urlsplit(f"//{host}")
+        name, port = parts.hostname or "", parts.port
+    except ValueError:
+        return host, None
+    return "localhost" if name in _LOOPBACK else name, port or _PORTS.get(scheme)
 
 
 def _find_manifest(

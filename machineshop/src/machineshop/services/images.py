@@ -67,9 +67,10 @@ class Images:
             pinned = reference.pinned(outside.host, located.digest)
             self._remember((project_id, pinned), located.kind)
             return pinned
-        located_here = await self._registry.locate(project_id, image)
+        host = self._registry_host()
+        located_here = await self._registry.locate(project_id, image, host=host)
         if located_here is not None:
-            return await self._registry.resolve(project_id, image, accepts=accepts)
+            return await self._registry.resolve(project_id, image, host=host, accepts=accepts)
         if ArtifactKind.IMAGE not in accepts:
             if self._outside is not None:
                 raise await self._outside.not_there(project_id, reference)
@@ -98,7 +99,7 @@ class Images:
                     self._look_up(outside, project_id, image, usual)
                     return None
                 return usual
-            located = await self._registry.locate(project_id, image)
+            located = await self._registry.locate(project_id, image, host=self._registry_host())
         except (ArtifactMissing, InvalidRequest):
             return usual
         if located is not None:  # somebody may push tomorrow what is not ours today
@@ -120,7 +121,7 @@ class Images:
         reference = parse_reference(image)
         if outside := self._outside_of(reference):
             return await outside.grant_pull(project_id, reference)
-        located = await self._registry.locate(project_id, image)
+        located = await self._registry.locate(project_id, image, host=self._registry_host())
         if located is None:
             return None
         if located.kind is ArtifactKind.BUNDLE:

@@ -252,9 +252,9 @@ class RegistryService:
         """See `Artifacts.resolve`."""
         return await self._artifacts.resolve(project_id, image, host=host, accepts=accepts)
 
-    async def locate(self, project_id: str, image: str) -> Located | None:
+    async def locate(self, project_id: str, image: str, *, host: str | None = None) -> Located | None:
         """See `Artifacts.locate`."""
-        return await self._artifacts.locate(project_id, image)
+        return await self._artifacts.locate(project_id, image, host=host)
 
     async def open_bundle(self, project_id: str, image: str) -> Bundle:
         """See `BundleSource.open_bundle`."""

@@ -2,6 +2,9 @@
 
 The policy is one for all references: what the engine has is used, what it lacks is pulled. A tag that has moved at a
 registry is therefore not noticed; whoever wants the newer image names its digest, or pulls it.
+
+The engine is one for all projects. So what it has is used under the name that it has there alone, and what was pulled
+for a project from the platform's registry is used by leave of that registry alone.
 """
 
 import base64
@@ -9,17 +12,18 @@ import contextlib
 import json
 import logging
 import time
+from typing import Any
 
 import msgspec
 
 from machineshop.errors import ArtifactMissing, InvalidRequest, MachineshopError
 from machineshop.runtime.base import ImageSource, PullGrant
 from machineshop.runtime.docker.api import EngineApi, EngineAway, EngineError
+from machineshop.runtime.docker.names import DEFAULT_TAG, has_digest, is_nameless, is_tagged, split
 from machineshop.runtime.docker.pulled import PulledImages
 from machineshop.runtime.docker.pulls import Pull, Pulls
 from machineshop.runtime.engine import PreparationFailed
 
-DEFAULT_TAG = "latest"
 TOKEN_USER = "machineshop"  # noqa: S105 - no secret
 LONGEST_WORDS = 400
 """Characters of the engine's own words in a message."""
@@ -69,15 +73,18 @@ class Images:
         grant = await self._grant(project_id, reference)
         wanted = reference if grant is None else grant.reference
         try:
-            found = await self.find(wanted)
+            found = await self.find(wanted, granted=grant is not None)
             if found is not None:
                 self._pulled.used(wanted, time.time())
             else:
                 if grant is not None:
                     self._pulled.pulling(wanted, time.time())
+                elif self._pulled.has(wanted):
+                    # An engine that has all parts of an image takes it from there, and asks its registry nothing.
+                    raise why_not_pulled(reference, "not found: it is not this project's")
                 with self._pulls.begun(project_id, reference) as pull:
                     await self._pull(wanted, grant, pull)
-                found = await self.find(wanted)
+                found = await self.find(wanted, granted=True)
         except EngineAway as error:
             raise PreparationFailed("ErrImagePull", f"The image cannot be pulled: {error}.") from error
         except EngineError as error:
@@ -86,13 +93,25 @@ class Images:
             raise why_not_pulled(reference, "the engine has pulled it and does not know it")
         return found
 
-    async def find(self, reference: str) -> Image | None:
-        """The engine's image of this reference; None where it has none."""
+    async def find(self, reference: str, *, granted: bool = False) -> Image | None:
+        """The engine's image of this reference; None where it has none, or none that may be used for it.
+
+        Args:
+            reference: Which.
+            granted: Whether it has just been pulled, or the platform's registry gives leave to.
+        """
         name, tag, digest = split(reference)
-        if digest is None:
-            return await self._inspect(f"{name}:{tag or DEFAULT_TAG}")
-        # An image that was built here and never pushed has no other digest than that of its configuration.
-        return await self._inspect(f"{name}@{digest}") or await self._inspect(digest)
+        about = await self._inspect(f"{name}@{digest}" if digest else f"{name}:{tag or DEFAULT_TAG}")
+        if about is not None:
+            free = granted or not self._pulled.has(reference)
+            if is_tagged(about, name) or (free and has_digest(about, name)):
+                return _image(about)
+        if digest is None or granted:
+            return None
+        # An image that was built here and never pushed has no other digest than that of its configuration; and by that
+        # one an engine finds any image that it has, also those that it has for others.
+        about = await self._inspect(digest)
+        return _image(about) if about is not None and (is_tagged(about, name) or is_nameless(about)) else None
 
     async def pin(self, reference: str) -> str:
         """The same reference with the digest of what it means now; as it is where the engine does not have it."""
@@ -100,8 +119,10 @@ class Images:
         if digest is not None:
             return reference
         try:
-            about = await self._api.get(f"/images/{name}:{tag or DEFAULT_TAG}/json")
+            about = await self._inspect(f"{name}:{tag or DEFAULT_TAG}")
         except (EngineError, EngineAway):
+            return reference
+        if about is None or not is_tagged(about, name):
             return reference
         prefix = f"{name.removeprefix('docker.io/').removeprefix('library/')}@"
         pushed = (known.removeprefix(prefix) for known in about.get("RepoDigests") or () if known.startswith(prefix))
@@ -115,21 +136,15 @@ class Images:
         except MachineshopError as error:
             raise PreparationFailed("ErrImagePull", error.message) from error
 
-    async def _inspect(self, name: str) -> Image | None:
+    async def _inspect(self, name: str) -> dict[str, Any] | None:
+        """What the engine says of an image; None where it has none."""
         try:
-            about = await self._api.get(f"/images/{name}/json")
+            about: dict[str, Any] = await self._api.get(f"/images/{name}/json")
         except EngineError as error:
             if error.status == 404:
                 return None
             raise
-        config = about.get("Config") or {}
-        return Image(
-            id=about["Id"],
-            architecture=about.get("Architecture") or "",
-            has_command=bool(config.get("Entrypoint") or config.get("Cmd")),
-            stop_signal=config.get("StopSignal") or "",
-            read_only_root=(config.get("Labels") or {}).get(READ_ONLY_LABEL, "").lower() == "true",
-        )
+        return about
 
     async def _pull(self, reference: str, grant: PullGrant | None, pull: Pull) -> None:
         name, tag, digest = split(reference)
@@ -149,14 +164,6 @@ class Images:
                 if error := step.get("error") or (step.get("errorDetail") or {}).get("message"):
                     raise EngineError(500, str(error))
                 pull.heard(step)
-
-
-def split(reference: str) -> tuple[str, str | None, str | None]:
-    """A reference's name with its registry, its tag and its digest."""
-    rest, _, digest = reference.partition("@")
-    before, slash, last = rest.rpartition("/")
-    last, _, tag = last.partition(":")
-    return before + slash + last, tag or None, digest or None
 
 
 def architecture(machine: str) -> str:
@@ -198,3 +205,14 @@ def credentials(grant: PullGrant | None) -> dict[str, str]:
     else:
         said |= {"username": grant.credential.user, "password": grant.credential.password}
     return {"X-Registry-Auth": base64.urlsafe_b64encode(json.dumps(said).encode()).decode()}
+
+
+def _image(about: dict[str, Any]) -> Image:
+    config = about.get("Config") or {}
+    return Image(
+        id=about["Id"],
+        architecture=about.get("Architecture") or "",
+        has_command=bool(config.get("Entrypoint") or config.get("Cmd")),
+        stop_signal=config.get("StopSignal") or "",
+        read_only_root=(config.get("Labels") or {}).get(READ_ONLY_LABEL, "").lower() == "true",
+    )

@@ -1,7 +1,8 @@
 """The images that this server has pulled from its platform's registry; what nothing has used for long is removed.
 
-Place in the flow: `images.py` notes what it pulls and uses; the engine has the rest removed at its start and after each
-pull. An image that somebody else has named, or runs, is theirs from then on and stays.
+Place in the flow: `images.py` notes what it pulls and uses, and asks what others may not use; the engine has the rest
+removed at its start and after each pull. An image that also has another name, or that a container has, stays, and is
+known for as long.
 """
 
 import logging
@@ -10,6 +11,7 @@ from pathlib import Path
 import msgspec
 
 from machineshop.runtime.docker.api import EngineApi, EngineAway, EngineError
+from machineshop.runtime.docker.names import by_digest
 
 UNUSED_KEPT_SECONDS = 7 * 86_400.0
 """As bundles are kept: long enough for a rollback, and for what runs once a week. The registry has it still."""
@@ -30,6 +32,10 @@ class PulledImages:
     def __init__(self, api: EngineApi, path: Path) -> None:
         self._api, self._path = api, path
         self._used = _load(path)
+
+    def has(self, reference: str) -> bool:
+        """Whether what a reference names by its digest was pulled by somebody's leave, and may still be there."""
+        return by_digest(reference) in map(by_digest, self._used)
 
     def pulling(self, reference: str, now: float) -> None:
         """It is about to be pulled, and is ours to remove; noted before, so that a crash forgets nothing."""
@@ -67,7 +73,6 @@ class PulledImages:
             self._forget(reference)
             return False
         if about.get("RepoTags") or not old.issuperset(about.get("RepoDigests") or ()):
-            self._forget(reference)
             return False
         await self._api.delete(f"/images/{reference}", force=False)
         self._forget(reference)
