@@ -53,6 +53,11 @@ class PostgresCluster:
     def admin_url(self) -> str:
         return f"postgresql://postgres@127.0.0.1:{self.port}/postgres"
 
+    @property
+    def log(self) -> Path:
+        """What the server prints."""
+        return self._folder / "log"
+
     def make(self) -> None:
         """Make the cluster and start it."""
         if self._user is not None:  # Postgres refuses to run as root
@@ -73,7 +78,7 @@ class PostgresCluster:
         arguments = [str(self._binaries / "postgres"), "-D", str(self._data)]
         for setting in settings:
             arguments += ["-c", setting]
-        with (self._folder / "log").open("ab") as log:
+        with self.log.open("ab") as log:
             self._server = subprocess.Popen(
                 arguments, user=self._user, cwd=self._folder, stdout=log, stderr=log, start_new_session=True
             )
@@ -82,7 +87,7 @@ class PostgresCluster:
             try:
                 psycopg.connect(self.admin_url, connect_timeout=2).close()
             except psycopg.OperationalError:
-                assert time.monotonic() < end, (self._folder / "log").read_text()
+                assert time.monotonic() < end, self.log.read_text()
                 time.sleep(0.02)
             else:
                 return

@@ -9,6 +9,7 @@ from typing import Any
 import httpx
 import pytest
 
+from canary import Canary, processes_of, rows_of_sqlite
 from contract.container_clients import ContainerClients, need_docker
 from contract.tg_command import Outside, Tg
 from platform_process import PlatformProcess, wait_for, write_worker
@@ -88,9 +89,11 @@ def test_an_image_is_pushed_deployed_worked_and_leaves_nothing(
 def test_a_local_image_and_a_bundle_are_deployed_side_by_side(
     dock: PlatformProcess, worker_image: str, tmp_path: Path
 ) -> None:
-    folder = tmp_path / "local"
+    folder, canary = tmp_path / "local", Canary()
     folder.mkdir()
     (folder / "jig.toml").write_text('name = "local"\n[deploy]\ngpu_type = "none"\ngpu_count = 0\nmemory = 1\n')
+    (folder / "value").write_text(canary.value)
+    dock.jig("secrets", "set", "TOKEN", "--file", folder / "value", cwd=folder)
     dock.jig("deploy", "--image", worker_image, cwd=folder)
     pinned = dock.deployment("local")["image"]
     assert pinned == f"{worker_image}@{docker('image', 'inspect', '--format', '{{.Id}}', worker_image)}"
@@ -104,12 +107,26 @@ def test_a_local_image_and_a_bundle_are_deployed_side_by_side(
             assert "is an image's id" in refused.text
         runtime = client.get("/v1/runtime").json()
         assert (runtime["runtime"], runtime["accepts"]) == ("docker", ["bundle", "image"])
+    assert_only_its_container_has_it(dock, canary)
     source = WORKER.replace("sprocket.run(Worker())", "")
     dock.deploy(write_worker(tmp_path / "beside", "beside", source))
     assert outputs(dock, "beside", {"b": 2})["echo"] == {"b": 2}
     for name in ("local", "beside"):
         dock.jig("destroy", name, "--yes", cwd=folder)
     wait_for(lambda: not left_of(dock), "nothing is left", 60)
+
+
+def assert_only_its_container_has_it(dock: PlatformProcess, canary: Canary) -> None:
+    (replica,) = dock.deployment("local")["replica_events"]
+    container = docker("inspect", "--format", "{{.Id}}", f"machineshop-{replica}-1")
+    assert canary.in_the_engine(container) == []
+    assert canary.processes("environ") <= processes_of(container)
+    assert canary.processes("cmdline") == set()
+    assert canary.files(dock.folder) == []
+    assert canary.tables(rows_of_sqlite(dock.data_dir / "machineshop.db")) == []
+    with dock.client() as client:
+        for path in ("deployments/local", "deployments/local/revisions", "deployments/local/logs", "secrets", "audit"):
+            assert not canary.is_in(client.get(f"/v1/{path}").content), path
 
 
 @pytest.mark.timeout(400)

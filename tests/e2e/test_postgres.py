@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from canary import Canary, rows_of_postgres
 from platform_process import PlatformProcess, wait_for, write_worker
 from postgres_cluster import PostgresCluster
 
@@ -28,6 +29,28 @@ def test_from_deploy_to_result(on_postgres: PlatformProcess, tmp_path: Path) -> 
     assert [on_postgres.finished("echo", job)["outputs"]["number"] for job in jobs] == list(range(20))
     assert not (on_postgres.data_dir / "machineshop.db").exists()
     assert on_postgres.create_key("team-b").startswith("msk_")
+
+
+def test_a_secret_is_in_no_row_and_no_log(
+    on_postgres: PlatformProcess, postgres: PostgresCluster, tmp_path: Path
+) -> None:
+    project, canary = write_worker(tmp_path / "echo", "echo", ECHO), Canary()
+    (tmp_path / "value").write_text(canary.value)
+    on_postgres.jig("secrets", "set", "TOKEN", "--file", tmp_path / "value", cwd=project)
+    on_postgres.deploy(project)
+    on_postgres.finished("echo", on_postgres.submit("echo", {}))
+    assert canary.processes("environ")
+    with on_postgres.client() as client:
+        # What the database refuses it says with the values that were to be written.
+        for value in (canary.value, canary.value + "\x00"):
+            refused = client.post("/v1/secrets", json={"name": "echo-TOKEN", "value": value})
+            assert refused.status_code in {400, 409}
+            assert not canary.is_in(refused.content)
+    rows = rows_of_postgres(on_postgres.environment["MACHINESHOP_DATABASE_URL"])
+    assert rows["secrets"]
+    assert canary.tables(rows) == []
+    assert canary.files(on_postgres.folder) == []
+    assert not canary.is_in(postgres.log.read_bytes())
 
 
 def test_a_database_that_restarts_is_found_again(

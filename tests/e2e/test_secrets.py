@@ -4,15 +4,13 @@ import base64
 import gzip
 import hashlib
 import json
-import sqlite3
 from pathlib import Path
 
 import pytest
 
+from canary import Canary, rows_of_sqlite
 from platform_process import PlatformProcess, wait_for, write_worker
 
-CANARY = "canary-7f3a9c51e2'\"\\é-value"
-NEW_CANARY = "canary-7f3a9c51e2-another-value"
 WORKER = """
 import hashlib
 import os
@@ -45,65 +43,14 @@ GET_ROUTES = (
 )
 
 
-def spellings(value: str) -> list[bytes]:
-    """How a value could be written down."""
-    raw = value.encode()
-    escaped = [
-        json.dumps(value)[1:-1].encode(),
-        json.dumps(value, ensure_ascii=False)[1:-1].encode(),
-        repr(value).encode(),
-    ]
-    # In base64 only the middle is the same wherever the value begins.
-    coded = [base64.b64encode(raw[shift:])[: len(raw) - 4] for shift in range(3)]
-    return [raw, *escaped, *coded, raw.hex().encode()]
-
-
-SPELLINGS = sorted({*spellings(CANARY), *spellings(NEW_CANARY)})
-
-
-def holds(content: bytes) -> bool:
-    return any(spelling in content for spelling in SPELLINGS)
-
-
-def files_with_it(folder: Path) -> list[str]:
-    found = []
-    for path in folder.rglob("*"):
-        if path.is_symlink() or not path.is_file():
-            continue
-        content = path.read_bytes()
-        if content[:2] == b"\x1f\x8b":
-            content += gzip.decompress(content)
-        if holds(content):
-            found.append(str(path.relative_to(folder)))
-    return found
-
-
-def processes_with_it(part: str) -> set[int]:
-    """The processes whose command line, or environment, holds it."""
-    found = set()
-    for path in Path("/proc").glob(f"[0-9]*/{part}"):
-        try:
-            if holds(path.read_bytes()):
-                found.add(int(path.parent.name))
-        except OSError:
-            continue
-    return found
-
-
-def dump(platform: PlatformProcess) -> bytes:
-    """Every row of every table as text."""
-    with sqlite3.connect(f"file:{platform.data_dir}/machineshop.db?mode=ro", uri=True) as connection:
-        return "\n".join(connection.iterdump()).encode()
-
-
 @pytest.mark.timeout(300)
 def test_the_value_is_in_the_replicas_environment_and_nowhere_else(
     own_platform: PlatformProcess, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
-    vault = own_platform
+    vault, canary = own_platform, Canary()
     project = write_worker(vault.folder / "project", "vault", WORKER)
     given = tmp_path_factory.mktemp("given") / "value"
-    given.write_text(CANARY + "\n")
+    given.write_text(canary.value + "\n")
     answers = []
 
     # Set, and refused in every way that we can think of.
@@ -111,40 +58,40 @@ def test_the_value_is_in_the_replicas_environment_and_nowhere_else(
     answers.append(vault.jig("deploy", cwd=project).stdout)
     with vault.client() as client:
         for body in (
-            {"name": "vault-TOKEN", "value": CANARY},  # there already
-            {"name": CANARY, "value": CANARY, "ttl_seconds": 1},
-            {"name": "new", "value": CANARY, "ttl_seconds": "soon"},
-            {"name": "new", "value": CANARY * 10_000},
-            {"name": "new", "value": CANARY + "\x00"},
-            {"name": ["new"], "value": CANARY},
-            {"name": "new", "value": {"is": CANARY}},
-            [CANARY],
+            {"name": "vault-TOKEN", "value": canary.value},  # there already
+            {"name": canary.value, "value": canary.value, "ttl_seconds": 1},
+            {"name": "new", "value": canary.value, "ttl_seconds": "soon"},
+            {"name": "new", "value": canary.value * 10_000},
+            {"name": "new", "value": canary.value + "\x00"},
+            {"name": ["new"], "value": canary.value},
+            {"name": "new", "value": {"is": canary.value}},
+            [canary.value],
         ):
             refused = client.post("/v1/secrets", json=body)
             assert refused.status_code in {400, 409}, refused.text
-            if not (isinstance(body, dict) and body["name"] == CANARY):  # a name is no secret
+            if not (isinstance(body, dict) and body["name"] == canary.value):  # a name is no secret
                 answers.append(refused.text)
-        cut = client.post("/v1/secrets", content=json.dumps({"name": "n", "value": CANARY}).encode()[:-1])
+        cut = client.post("/v1/secrets", content=json.dumps({"name": "n", "value": canary.value}).encode()[:-1])
         answers.append(cut.text)
         assert cut.status_code == 400
-        answers.append(client.patch("/v1/secrets/vault-TOKEN", json={"value": CANARY, "ttl_seconds": 5}).text)
+        answers.append(client.patch("/v1/secrets/vault-TOKEN", json={"value": canary.value, "ttl_seconds": 5}).text)
 
     # Used, by two revisions and across a crash of the server.
-    digest = hashlib.sha256(CANARY.encode()).hexdigest()
+    digest = hashlib.sha256(canary.value.encode()).hexdigest()
     outputs = vault.finished("vault", vault.submit("vault", {}))["outputs"]
     assert outputs["digest"] == digest
     vault.finished("vault", vault.submit("vault", {"fail": 1}))
-    assert outputs["pid"] in processes_with_it("environ")
+    assert outputs["pid"] in canary.processes("environ")
     vault.kill()
     vault.start()
     assert vault.finished("vault", vault.submit("vault", {}))["outputs"]["digest"] == digest
-    given.write_text(NEW_CANARY)
+    given.write_text(canary.new_value)
     answers.append(vault.jig("secrets", "set", "TOKEN", "--file", given, cwd=project).stdout)
     deployed = vault.jig("deploy", cwd=project)
     assert "TOKEN has changed since replicas started" in deployed.stderr
     assert "jig secrets redeploy TOKEN" in deployed.stderr
     answers.append(vault.jig("secrets", "redeploy", "TOKEN", cwd=project).stdout)
-    new_digest = hashlib.sha256(NEW_CANARY.encode()).hexdigest()
+    new_digest = hashlib.sha256(canary.new_value.encode()).hexdigest()
     wait_for(
         lambda: vault.finished("vault", vault.submit("vault", {}))["outputs"]["digest"] == new_digest,
         "the new replica has the new value",
@@ -153,12 +100,12 @@ def test_the_value_is_in_the_replicas_environment_and_nowhere_else(
     assert json.loads(rotated.stdout)["sealed_anew"] == 1, rotated.stderr
 
     # Looked for.
-    environments = processes_with_it("environ")
+    environments = canary.processes("environ")
     commands = {pid: Path(f"/proc/{pid}/cmdline").read_bytes() for pid in environments if Path(f"/proc/{pid}").exists()}
     assert commands
     assert all(b"shim.py" not in command and b"serve" not in command for command in commands.values()), commands
     assert vault.pid not in environments
-    assert processes_with_it("cmdline") == set()
+    assert canary.processes("cmdline") == set()
     with vault.client() as client:
         for route in GET_ROUTES:
             shown = client.get(route)
@@ -166,20 +113,23 @@ def test_the_value_is_in_the_replicas_environment_and_nowhere_else(
             answers.append(shown.text)
     answers += [vault.jig(*words, cwd=project).stdout for words in (["status"], ["secrets", "list"], ["logs"])]
     for answer in [*answers, rotated.stdout]:
-        assert not holds(answer.encode()), answer
-    assert not holds(dump(vault))
-    assert files_with_it(vault.folder) == []
+        assert not canary.is_in(answer), answer
+    rows = rows_of_sqlite(vault.data_dir / "machineshop.db")
+    assert rows["secrets"]
+    assert canary.tables(rows) == []
+    assert canary.files(vault.folder) == []
     vault.jig("destroy", "--yes", cwd=project)
     answers.append(vault.jig("secrets", "delete", "TOKEN", "--yes", cwd=project).stdout)
-    wait_for(lambda: not processes_with_it("environ"), "no process has it any more")
-    assert files_with_it(vault.folder) == []
+    wait_for(lambda: not canary.processes("environ"), "no process has it any more")
+    assert canary.files(vault.folder) == []
     assert (vault.data_dir / "secrets-key").stat().st_mode & 0o077 == 0
 
 
 def test_this_test_would_find_it(tmp_path: Path) -> None:
-    for number, spelling in enumerate(SPELLINGS):
+    canary = Canary()
+    for number, spelling in enumerate(canary.spellings):
         (tmp_path / str(number)).write_bytes(b"before " + spelling + b" after")
-    (tmp_path / "packed").write_bytes(gzip.compress(CANARY.encode()))
+    (tmp_path / "packed").write_bytes(gzip.compress(canary.value.encode()))
     for shift in range(3):
-        (tmp_path / f"coded-{shift}").write_bytes(base64.b64encode(b"x" * shift + CANARY.encode() + b"tail"))
-    assert len(files_with_it(tmp_path)) == len(SPELLINGS) + 4
+        (tmp_path / f"coded-{shift}").write_bytes(base64.b64encode(b"x" * shift + canary.value.encode() + b"tail"))
+    assert len(canary.files(tmp_path)) == len(canary.spellings) + 4
