@@ -253,8 +253,13 @@ async def test_a_redirect_is_no_value_and_is_not_followed(deployment: Deployment
     await runner.cleanup()
 
 
-async def test_metrics_that_come_in_pieces_are_read_to_their_end(deployment: Deployment, clock: Clock) -> None:
+async def test_metrics_that_come_in_pieces_are_read_to_their_end_and_no_connection_stays(
+    deployment: Deployment, clock: Clock
+) -> None:
+    kept: list[bool] = []
+
     async def metrics(request: web.Request) -> web.StreamResponse:
+        kept.append(request.keep_alive)
         answer = web.StreamResponse()
         await answer.prepare(request)
         for line in METRICS.splitlines(keepends=True):
@@ -269,6 +274,7 @@ async def test_metrics_that_come_in_pieces_are_read_to_their_end(deployment: Dep
         while (mean := scraper.mean("depth", [replica])) is None:
             await asyncio.sleep(0.01)
     assert mean == value_of(METRICS, "depth")
+    assert kept == [False], "a replica with one hand has that one free again"
     await scraper.close()
     await runner.cleanup()
 

@@ -45,6 +45,38 @@ async def test_a_cancel_that_is_not_taken_up_is_forced_and_the_replica_replaced(
     assert replaced == ["replica-1"]
 
 
+async def test_a_claim_does_not_run_out_while_nobody_could_hear_its_worker(jobs: Jobs, clock: Clock) -> None:
+    reclaimer = Reclaimer(jobs.upkeep, Replaced(), clock)
+    claim = await jobs.running(REPLICA)
+    await reclaimer.run_once(clock.now)
+    clock.now += 600  # the server was halted, or started again, or without its database
+    await reclaimer.run_once(clock.now)
+    assert (await jobs.get(claim.job.id)).state is JobState.RUNNING
+    assert await jobs.renew(claim.job.id, Holder(token=claim.token)) is False
+    await _listen(reclaimer, clock, 88)
+    assert (await jobs.get(claim.job.id)).state is JobState.RUNNING
+    await _listen(reclaimer, clock, 4)
+    assert (await jobs.get(claim.job.id)).state is JobState.PENDING
+
+
+async def test_a_worker_that_was_lost_while_nobody_could_hear_it_loses_its_claim_later(
+    jobs: Jobs, clock: Clock
+) -> None:
+    claim = await jobs.running(REPLICA)
+    clock.now += 600
+    reclaimer = Reclaimer(jobs.upkeep, Replaced(), clock)
+    await _listen(reclaimer, clock, 88)
+    assert (await jobs.get(claim.job.id)).state is JobState.RUNNING
+    await _listen(reclaimer, clock, 8)
+    assert (await jobs.get(claim.job.id)).state is JobState.PENDING
+
+
+async def _listen(reclaimer: Reclaimer, clock: Clock, seconds: int) -> None:
+    for _ in range(0, seconds, 4):
+        clock.now += 4
+        await reclaimer.run_once(clock.now)
+
+
 async def test_a_released_job_that_is_claimed_again_is_not_canceled_by_an_old_wish(jobs: Jobs, clock: Clock) -> None:
     claim = await jobs.running(REPLICA)
     await jobs.release(claim.job.id, Holder(token=claim.token))

@@ -69,7 +69,10 @@ class Scraper:
 
     async def _scrape(self, replica: Replica) -> None:
         if self._session is None:
-            self._session = aiohttp.ClientSession(trust_env=False)
+            # A connection that stays would take all the hands of a replica that has one, and keep one that drains from
+            # its end.
+            connector = aiohttp.TCPConnector(force_close=True)
+            self._session = aiohttp.ClientSession(connector=connector, trust_env=False)
         url = f"http://{replica.host}:{replica.port}/metrics"
         try:
             async with (

@@ -1,5 +1,6 @@
 """Upkeep of the queues: what the control loops do in them, and ask of them. `services/queue` has what users do."""
 
+import math
 import time
 from collections.abc import Callable
 
@@ -29,11 +30,18 @@ class QueueUpkeep:
         self._changes = changes
         self._clock = clock
 
-    async def reclaim(self, now: float) -> frozenset[str]:
-        """End what is overdue: claims, deadlines, cancels; returns the replicas that are to be replaced."""
+    async def reclaim(self, now: float, heard_seconds: float = math.inf) -> frozenset[str]:
+        """End what is overdue: claims, deadlines, cancels; returns the replicas that are to be replaced.
+
+        Args:
+            now: Seconds since the epoch.
+            heard_seconds: For how long workers could renew their claims: one that is longer than that has not run out.
+        """
         replicas: set[str] = set()
-        for deployment_id in await self._database.read(losses.deployments_to_reclaim, now):
-            reclaimed = await self._database.write_in_queue(deployment_id, losses.reclaim, deployment_id, now)
+        for deployment_id in await self._database.read(losses.deployments_to_reclaim, now, heard_seconds):
+            reclaimed = await self._database.write_in_queue(
+                deployment_id, losses.reclaim, deployment_id, now, heard_seconds
+            )
             missed = await self._database.write_in_queue(deployment_id, withdrawals.miss, deployment_id, now)
             # A worker whose claim met too many that were late waits, and there may be others behind them.
             self._came_back(deployment_id, reclaimed.back + reclaimed.ended + missed)
@@ -52,9 +60,12 @@ class QueueUpkeep:
         """Whether a replica has ended a job since then, as far as the last jobs of its queue tell."""
         return await self._database.read(jobs.has_worked, deployment_id, replica_id, since)
 
-    async def stuck_replicas(self, deployment_id: str, before: float) -> list[str]:
-        """The replicas of a deployment with a job whose model has said nothing since `before`."""
-        return await self._database.read(jobs.stuck_replicas, deployment_id, before)
+    async def stuck_replicas(self, deployment_id: str, before: float, heard_since: float = 0.0) -> list[str]:
+        """The replicas of a deployment with a job whose model has said nothing since `before`.
+
+        Those alone whose workers have been heard since `heard_since`: of others nobody knows.
+        """
+        return await self._database.read(jobs.stuck_replicas, deployment_id, before, heard_since)
 
     async def end_all(self, deployment_id: str) -> None:
         """End the jobs of a deployment that is gone with all its replicas."""

@@ -238,9 +238,9 @@ def has_worked(conn: Connection, deployment_id: str, replica_id: str, since: flo
     return _HAS_WORKED.one(conn, values) is not None
 
 
-def stuck_replicas(conn: Connection, deployment_id: str, before: float) -> list[str]:
-    """The replicas of a deployment with a job whose model has said nothing since `before`."""
-    values = {"deployment_id": deployment_id, "before": before}
+def stuck_replicas(conn: Connection, deployment_id: str, before: float, heard_since: float) -> list[str]:
+    """The replicas of a deployment with a job whose model has said nothing since `before`, as was heard since then."""
+    values = {"deployment_id": deployment_id, "before": before, "heard_since": heard_since}
     return [replica_id for (replica_id,) in _STUCK.all(conn, values)]
 
 
@@ -328,7 +328,8 @@ _HAS_WORKED = Statement(
 )
 _STUCK = Statement(
     "SELECT DISTINCT replica_id FROM jobs WHERE state = 'running' AND deployment_id = :deployment_id "
-    "AND claim_expires_at > 0 AND progress_at < :before AND replica_id IS NOT NULL"
+    "AND claim_expires_at > 0 AND progress_at < :before AND replica_id IS NOT NULL "
+    "AND (claim_timeout_seconds IS NULL OR claim_expires_at - claim_timeout_seconds >= :heard_since)"
 )
 _LIVE_IN_DELETED = Statement(
     "SELECT d.project_id, d.id FROM deployments d JOIN queues q ON q.deployment_id = d.id "

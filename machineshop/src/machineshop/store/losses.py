@@ -1,5 +1,6 @@
 """Losses: attempts that end without a word from their worker, since it is gone, silent, late, or does not stop."""
 
+import math
 from typing import Any, NamedTuple
 
 from sqlalchemy import Connection
@@ -52,12 +53,18 @@ def overrun(conn: Connection, claims: list[Claim], now: float) -> None:
     ends.write(conn)
 
 
-def reclaim(conn: Connection, deployment_id: str, now: float) -> Reclaimed:
+def reclaim(conn: Connection, deployment_id: str, now: float, heard_seconds: float = math.inf) -> Reclaimed:
     """End what is overdue in one queue: claims that have run out, deadlines, cancels that nobody took up.
 
     Jobs whose claims nobody renews are charged for here while they run on.
+
+    Args:
+        conn: The transaction.
+        deployment_id: Whose queue it is.
+        now: Seconds since the epoch.
+        heard_seconds: For how long workers could renew their claims.
     """
-    values = {"deployment_id": deployment_id, "now": now}
+    values = {"deployment_id": deployment_id, "now": now, "heard_seconds": heard_seconds}
     charge_unrenewed(conn, deployment_id, now)
     ends = Ends()
     overrun = _held(conn, _OVERRUN, values)
@@ -74,9 +81,10 @@ def reclaim(conn: Connection, deployment_id: str, now: float) -> Reclaimed:
     return Reclaimed(back, len(overrun) + len(forced) + len(expired) - back, replicas)
 
 
-def deployments_to_reclaim(conn: Connection, now: float) -> list[str]:
-    """The deployments in whose queues something is overdue."""
-    return [deployment_id for (deployment_id,) in _TO_RECLAIM.all(conn, {"now": now})]
+def deployments_to_reclaim(conn: Connection, now: float, heard_seconds: float = math.inf) -> list[str]:
+    """The deployments in whose queues something is overdue; arguments as `reclaim`."""
+    values = {"now": now, "heard_seconds": heard_seconds}
+    return [deployment_id for (deployment_id,) in _TO_RECLAIM.all(conn, values)]
 
 
 def lose_replica(conn: Connection, replica_id: str, now: float, how: str | None = None) -> int:
@@ -144,7 +152,9 @@ _HELD_COLUMNS = ", ".join(_Held._fields).replace("deployment_deleted", DELETED)
 _SELECT_HELD = f"SELECT {_HELD_COLUMNS} FROM jobs WHERE state = 'running'"
 # What runs has a claim: said so that the index of what runs is taken, and not one of all jobs there have ever been.
 _OF_QUEUE = "deployment_id = :deployment_id AND claim_expires_at > 0"
-_EXPIRED = Statement(f"{_SELECT_HELD} AND {_OF_QUEUE} AND claim_expires_at <= :now LIMIT 1000")
+# Its worker had all of the claim's time to renew it.
+_IS_EXPIRED = "claim_expires_at <= :now AND (claim_timeout_seconds IS NULL OR claim_timeout_seconds <= :heard_seconds)"
+_EXPIRED = Statement(f"{_SELECT_HELD} AND {_OF_QUEUE} AND {_IS_EXPIRED} LIMIT 1000")
 _FORCED = Statement(f"{_SELECT_HELD} AND {_OF_QUEUE} AND cancel_due_at <= :now LIMIT 1000")
 _OVERRUN = Statement(f"{_SELECT_HELD} AND {_OF_QUEUE} AND deadline_at <= :now LIMIT 1000")
 _HELD_BY = Statement(f"{_SELECT_HELD} AND replica_id = :replica_id")
@@ -157,6 +167,6 @@ _DEPLOYMENTS_OF_REPLICA = Statement(
 )
 _TO_RECLAIM = Statement(
     "SELECT deployment_id FROM jobs WHERE state = 'running' "
-    f"AND (claim_expires_at <= :now OR cancel_due_at <= :now OR {IS_UNCHARGED}) "
+    f"AND ({_IS_EXPIRED} OR cancel_due_at <= :now OR {IS_UNCHARGED}) "
     "UNION SELECT deployment_id FROM jobs WHERE deadline_at <= :now AND deadline_at IS NOT NULL AND done_at IS NULL"
 )
