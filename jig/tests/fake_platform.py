@@ -84,6 +84,7 @@ class FakePlatform:
     is_stopping: bool = False
     missing_bytes: int = 0
     projects: dict[str, str] = field(default_factory=lambda: {KEY: "Default", OTHER_KEY: "Vision"})
+    revokes_while_followed: bool = False
     scope: str = "developer"
     requests: list[Request] = field(default_factory=list)
     blobs: dict[str, bytes] = field(default_factory=dict)
@@ -344,6 +345,8 @@ def logs(handler: Handler, request: Request, name: str) -> None:
         handler.wfile.write(b"%x\r\n%s\r\n" % (len(piece), piece))
         handler.wfile.flush()
     handler.platform.is_quiet.wait(SECONDS_MAX)
+    if handler.platform.revokes_while_followed:
+        del handler.platform.projects[KEY]
     if not handler.platform.is_stopping:
         handler.wfile.write(b"0\r\n\r\n")
     handler.close_connection = True

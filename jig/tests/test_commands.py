@@ -150,6 +150,13 @@ def test_followed_logs_come_line_by_line(jig: Jig, deployed: FakePlatform) -> No
     assert [json.loads(piece) for piece in pieces] == [{"lines": ["first line"]}, {"lines": ["last line"]}]
 
 
+def test_following_with_a_key_that_ends_says_so(jig: Jig, deployed: FakePlatform) -> None:
+    deployed.revokes_while_followed = True
+    finished = jig("logs", "--follow")
+    assert (finished.code, finished.out) == (1, "first line\nlast line\n")
+    assert "This API key is not valid." in finished.err
+
+
 def test_the_endpoint_of_a_deployment_that_does_not_exist_is_an_error(jig: Jig, deployed: FakePlatform) -> None:
     finished = jig("endpoint", "nobody")
     assert (finished.code, finished.out) == (1, "")

@@ -264,6 +264,13 @@ def test_where_bundles_alone_are_taken_options_of_images_are_refused(image_jig: 
     assert not builder.commands("docker build")
 
 
+def test_what_is_no_tag_is_said_before_anything_is_done(image_jig: Jig, builder: FakeBuilder) -> None:
+    for command in ("build", "push", "deploy"):
+        finished = image_jig(command, "--tag", "../x")
+        assert (finished.code, "--tag ../x: that is no tag." in finished.err) == (2, True)
+    assert builder.commands() == []
+
+
 def test_with_an_image_named_there_is_nothing_to_build(image_jig: Jig, project: Path) -> None:
     assert image_jig("deploy", "--image", "example.com/x:1", "--build-only").code == 2
     (project / "jig.toml").write_text('name = "hello"\n[deploy]\nimage = "example.com/x:1"\n')

@@ -39,6 +39,20 @@ def test_a_value_comes_from_a_file_or_the_command_line(jig: Jig, platform: FakeP
     assert values == {"hello-A": "from a file", "hello-B": "from argv\n", "hello-C": "from -"}
 
 
+def test_a_value_is_taken_as_it_is_and_must_be_text(
+    jig: Jig, platform: FakePlatform, project: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "lines").write_bytes(b"a\r\nb\r\n")
+    assert jig("secrets", "set", "A", "--file", str(tmp_path / "lines")).code == 0
+    from_file(jig, tmp_path / "lines", name="B")
+    assert {fields["value"] for fields in platform.secrets.values()} == {"a\r\nb"}
+    (tmp_path / "bytes").write_bytes(b"\xff\xfe")
+    with (tmp_path / "bytes").open() as stdin:
+        refused = jig("secrets", "set", "C", stdin=stdin)
+    assert "The value cannot be read from standard input: it is no UTF-8 text." in refused.err
+    assert (refused.code, "hello-C" in platform.secrets) == (2, False)
+
+
 def test_a_file_with_a_value_that_a_deploy_would_pack_is_warned_of(
     jig: Jig, platform: FakePlatform, project: Path, tmp_path: Path
 ) -> None:
@@ -57,10 +71,10 @@ def test_a_file_with_a_value_that_a_deploy_would_pack_is_warned_of(
     assert ".jigignore" not in jig("secrets", "set", "A", "--file", "token").err
 
 
-def from_file(jig: Jig, path: Path, *words: str) -> str:
+def from_file(jig: Jig, path: Path, *words: str, name: str = "A") -> str:
     """What is said where the standard input is this file."""
     with path.open() as stdin:
-        finished = jig("secrets", "set", "A", *words, stdin=stdin)
+        finished = jig("secrets", "set", name, *words, stdin=stdin)
     assert finished.code == 0
     return finished.err
 

@@ -17,7 +17,7 @@ from starlette.applications import Starlette
 from factory import ADMIN_KEY, eventually
 from machineshop.api.deployments import runtime_routes
 from machineshop.api.endpoint import Api
-from machineshop.models import Deployment
+from machineshop.models import DEFAULT_SLUG, Deployment, Scope
 from machineshop.runtime.base import LogLine, Replica
 from machineshop.runtime.fake import FakeEngine, FakeRuntime
 from machineshop.runtime.logs import read_merged
@@ -119,6 +119,19 @@ async def test_lines_followed_come_many_in_one_piece_each_an_object(
     assert pieces < 50
     lines = [msgspec.json.decode(line)["lines"] for line in text.splitlines()]
     assert lines == [[str(number)] for number in range(3000, 5000)] + [["one more"]]
+
+
+async def test_nothing_is_followed_with_a_key_that_has_ended(
+    session: aiohttp.ClientSession, runtime: OneLog, identity: IdentityService
+) -> None:
+    key, text = await identity.create_key(DEFAULT_SLUG, "revoked", Scope.VIEWER)
+    write(runtime.folder, b"one\n")
+    headers = {"Authorization": f"Bearer {text}"}
+    async with asyncio.timeout(60), session.get("logs?follow=true", headers=headers) as answer:
+        assert b"one" in await answer.content.readline()
+        await identity.revoke_key(key.id)
+        write(runtime.folder, b"two\n")
+        assert await answer.content.read() == b""
 
 
 @pytest.mark.parametrize("count", [0, 1, 2001])

@@ -24,7 +24,7 @@ from machineshop.config import Settings
 from machineshop.errors import StoreUnavailable
 from machineshop.front import Front
 from machineshop.ids import new_id
-from machineshop.models import Deployment, DeploymentConfig, Identity, Scope
+from machineshop.models import DEFAULT_SLUG, Deployment, DeploymentConfig, Identity, Scope
 from machineshop.server import HttpServer
 from machineshop.services.deployments import DeploymentService
 from machineshop.services.feed import PAGE_BYTES, Cursor, Feed, Page
@@ -314,6 +314,22 @@ async def test_other_projects_follow_nothing(server: Server, jobs: Jobs, identit
         query = {"model": server.model, **params}
         async with server.session.get(PATH, params=query, headers={"Authorization": f"Bearer {stranger}"}) as answer:
             assert answer.status == 404
+
+
+async def test_a_stream_tells_nothing_once_its_key_has_ended(
+    server: Server, jobs: Jobs, identity: IdentityService
+) -> None:
+    key, text = await identity.create_key(DEFAULT_SLUG, "revoked", Scope.VIEWER)
+    headers = {"Authorization": f"Bearer {text}"}
+    async with server.session.get(PATH, params={"model": server.model}, headers=headers) as answer:
+        await server.following()
+        reader = Reader(answer)
+        job = await jobs.pending()
+        assert (event := await reader.next()) is not None
+        assert event.job["request_id"] == job.id
+        await identity.revoke_key(key.id)
+        await jobs.pending()
+        assert await reader.next() is None
 
 
 async def test_there_are_no_more_streams_than_may_be(server: Server, streams: Streams) -> None:

@@ -32,17 +32,18 @@ def read_payload(payload: str) -> str:
     """The JSON text: `-` reads standard input, `@FILE` a file.
 
     Raises:
-        UsageError: the file cannot be read.
+        UsageError: it cannot be read.
     """
-    if payload == "-":
-        return sys.stdin.read()
-    if not payload.startswith("@"):
+    if payload != "-" and not payload.startswith("@"):
         return payload
     try:
+        if payload == "-":
+            return sys.stdin.buffer.read().decode()
         return Path(payload[1:]).read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         why = getattr(error, "strerror", None) or "it is no UTF-8 text"
-        raise UsageError(f"--payload {payload}: cannot read that file: {why}.") from error
+        source = "standard input" if payload == "-" else "that file"
+        raise UsageError(f"--payload {payload}: cannot read {source}: {why}.") from error
 
 
 def parse_object(text: str) -> dict[str, Any]:

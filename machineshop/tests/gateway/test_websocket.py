@@ -12,6 +12,8 @@ from aiohttp import WSMsgType, web
 from factory import eventually
 from gateway.caller import PREFIX, Caller, recorder, upstream
 from machineshop.config import GatewayLimits
+from machineshop.models import DEFAULT_SLUG, Scope
+from machineshop.services.identity import IdentityService
 
 ASK = b"Connection: keep-alive, Upgrade\r\nUpgrade: WebSocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: "
 KEY = base64.b64encode(os.urandom(16))
@@ -111,6 +113,17 @@ async def test_a_replica_that_closes_closes_the_callers_side(caller: Caller) -> 
         async with caller.session.ws_connect("talk") as socket:
             assert (await socket.receive()).type in {WSMsgType.CLOSE, WSMsgType.CLOSED}
             assert socket.close_code == 4002
+
+
+async def test_a_tunnel_ends_with_the_key_of_its_caller(caller: Caller, identity: IdentityService) -> None:
+    key, text = await identity.create_key(DEFAULT_SLUG, "revoked", Scope.DEVELOPER)
+    async with upstream(echo) as port, asyncio.timeout(60):
+        caller.serve(port)
+        headers = {"Authorization": f"Bearer {text}"}
+        async with caller.session.ws_connect("talk", headers=headers) as socket:
+            await socket.receive_json()
+            await identity.revoke_key(key.id)
+            assert (await socket.receive()).type in {WSMsgType.CLOSED, WSMsgType.CLOSE, WSMsgType.ERROR}
 
 
 async def test_a_caller_that_is_cut_off_ends_the_replicas_side(caller: Caller) -> None:

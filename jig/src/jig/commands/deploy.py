@@ -62,6 +62,7 @@ def deploy(
     output.note(f"Deploying {config.name} to {client.target.base_url}")
     steps = Steps(output)
     wishes = Wishes(tag, builder, docker_args, warmup)
+    wishes.check()
     check_may_change(client)
     if config.deploy.volume_mounts and not build_only:
         check_volumes(session, steps)

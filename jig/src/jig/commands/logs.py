@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from contextlib import suppress
 from math import ceil
 from typing import Annotated
 
@@ -49,6 +50,8 @@ def logs(
             if replica_id is not None:
                 check_replica(session.client, path, replica_id)
             follow_lines(session, f"{path}/logs", wanted)
+            with suppress(NotFoundError):
+                session.client.get(path)  # a key that has ended, and not the deployment, may be why no more comes
             return
         answer = session.client.get(f"{path}/logs", **wanted)
     lines = answer.get("lines") or []

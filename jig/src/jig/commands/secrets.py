@@ -184,11 +184,12 @@ def read_value(name: str, value: str | None, file: Path | None) -> str:
         raise empty(name)
     try:
         if file is not None and file != STDIN:
-            text = file.read_text(encoding="utf-8")
+            content = file.read_bytes()
         elif file is None and sys.stdin.isatty():
             return getpass(f"Value of {name}: ")
         else:
-            text = sys.stdin.read()
+            content = sys.stdin.buffer.read()
+        text = content.decode()  # as it is, ends of lines included
     except (OSError, UnicodeDecodeError) as error:
         source = "standard input" if file in (None, STDIN) else file
         why = getattr(error, "strerror", None) or "it is no UTF-8 text"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from dataclasses import dataclass
 
 from jig.errors import UnauthorizedError, UsageError
@@ -18,6 +19,8 @@ from jig.state import BuiltImage, State
 from jig.units import count
 
 WARMED = "-warm"
+# As the OCI distribution specification has it.
+TAG_PATTERN = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,127}")
 
 
 @dataclass(frozen=True)
@@ -44,8 +47,11 @@ class Wishes:
         """Find out early what cannot be done.
 
         Raises:
-            UsageError: a builder is unknown, or cannot do what is wanted.
+            UsageError: the tag is none, a builder is unknown, or cannot do what is wanted.
         """
+        if self.tag is not None and not TAG_PATTERN.fullmatch(self.tag):
+            hint = "Use up to 128 letters, digits, `_`, `.` and `-`, and neither `.` nor `-` first."
+            raise UsageError(f"--tag {self.tag[:200]}: that is no tag.", hint=hint)
         if self.builder and self.builder not in BUILDERS:
             raise UsageError(f"--builder {self.builder}: there is none. Known: {', '.join(BUILDERS)}.")
         if self.warmup:

@@ -2,7 +2,7 @@
 
 import contextlib
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
 from typing import Any
 
 import msgspec
@@ -236,7 +236,7 @@ class _Deployments:
         )
         batches = in_batches(lines)
         if follow:
-            return StreamingResponse(_ndjson(batches), media_type="application/x-ndjson")
+            return StreamingResponse(call.while_key_holds(_ndjson(batches)), media_type="application/x-ndjson")
         return StreamingResponse(_one_object(batches), media_type="application/json")
 
     async def _wanted(self, call: Call, deployment: Deployment) -> Callable[[Replica], bool] | None:
@@ -339,7 +339,7 @@ def _number(call: Call, name: str, default: int | None) -> int | None:
     return int(text)
 
 
-async def _ndjson(batches: AsyncIterator[list[LogLine]]) -> AsyncIterator[bytes]:
+async def _ndjson(batches: AsyncIterator[list[LogLine]]) -> AsyncGenerator[bytes, None]:
     """An object for each line, and one piece of the answer for each batch."""
     async for batch in batches:
         yield b"".join(msgspec.json.encode({"lines": [line.text]}) + b"\n" for line in batch)

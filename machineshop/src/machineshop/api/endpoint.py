@@ -4,8 +4,9 @@ A resource's module lists its routes with `Api.route`; its handlers take a `Call
 """
 
 import asyncio
+import contextlib
 import logging
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from datetime import UTC, datetime
 from functools import lru_cache
 from typing import Any, NamedTuple, TypeVar
@@ -52,9 +53,12 @@ class Change(NamedTuple):
 class Call:
     """One authenticated request with its decoded body."""
 
-    __slots__ = ("_receive", "_request", "_scope", "body", "change", "identity")
+    __slots__ = ("_keys", "_receive", "_request", "_scope", "body", "change", "identity")
 
-    def __init__(self, scope: AsgiScope, receive: Receive, identity: Identity, body: Any) -> None:
+    def __init__(
+        self, scope: AsgiScope, receive: Receive, identity: Identity, body: Any, keys: IdentityService
+    ) -> None:
+        self._keys = keys
         self._scope = scope
         self._receive = receive
         self._request: Request | None = None
@@ -118,6 +122,14 @@ class Call:
     async def read(self, limit_bytes: int, mend: str) -> bytes:
         """The body as it is, of a route that takes no JSON; arguments and errors are those of `read_body`."""
         return await read_body(self._scope, self._receive, limit_bytes, self.project_id, mend=mend)
+
+    async def while_key_holds(self, pieces: AsyncGenerator[bytes, None]) -> AsyncGenerator[bytes, None]:
+        """The pieces of an answer that goes on for hours: none comes any more once the caller's key has ended."""
+        async with contextlib.aclosing(pieces):
+            async for piece in pieces:
+                if not await self._keys.still_holds(self.identity):
+                    return
+                yield piece
 
     async def disconnected(self) -> None:
         """Return once the client has closed the connection; the body must have been read."""
@@ -208,7 +220,7 @@ class Endpoint:
         if self._decoder is not None:
             whole = await read_body(scope, receive, self._body_limit_bytes, identity.project.id)
             body = decode(whole, self._decoder)
-        call = Call(scope, receive, identity, body)
+        call = Call(scope, receive, identity, body, self._identity)
         response = await self._handler(call)
         if self.action is not None and call.change is not None and self._audit is not None:
             await self._audit.record(identity, address_of(scope), self.action, *call.change)

@@ -194,7 +194,7 @@ def routes(
             deployment = await deployments.get(call.project_id, model)
             follower = _QueueFollower(feed, deployment.id, await feed.begin(deployment.id, last))
         streams.check(key_id)
-        return EventStream(_follow(follower, feed.changes), streams, key_id)
+        return EventStream(call.while_key_holds(_follow(follower, feed.changes)), streams, key_id)
 
     return [api.route("GET", "/v1/queue/events", events, operation=described.EVENTS)]
 

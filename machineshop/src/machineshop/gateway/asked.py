@@ -2,7 +2,7 @@
 
 import asyncio
 import re
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from urllib.parse import quote
 
 from starlette.types import Receive, Scope
@@ -32,6 +32,8 @@ class Asked:
         self.method: str = scope["method"]
         self.headers: list[Header] = list(scope["headers"])
         self.token: str | None = None
+        self.key_holds: Callable[[], Awaitable[bool]] | None = None
+        """Whether the caller's key is good still; None: whoever the request is passed on to looks."""
         self.length: int | None = None
         self.chunked = False
         self.request_id = b""

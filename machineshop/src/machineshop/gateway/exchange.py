@@ -188,7 +188,7 @@ class Exchange:
         self.status = SWITCHING
         switched = headers.switched([*head.headers, (b"x-request-id", self._asked.request_id)])
         self.answered_bytes = await carry(
-            lambda side: release(switched, side), connection.release(), self._silence_seconds
+            lambda side: release(switched, side), connection.release(), self._silence_seconds, self._asked.key_holds
         )
 
     def _check(self, head: Head) -> None:

@@ -7,6 +7,7 @@ yet waits for a while.
 
 import logging
 import time
+from functools import partial
 from typing import Self
 
 from starlette.routing import Route
@@ -130,6 +131,7 @@ class Gateway:
 
     async def _answer(self, asked: Asked, send: Send, entry: Entry) -> None:
         identity = await self._authenticate(asked)
+        asked.key_holds = partial(self._identity.still_holds, identity)
         entry.key = identity.key.prefix
         deployment = await self._deployments.get(identity.project.id, asked.deployment)
         entry.deployment = deployment.name

@@ -4,8 +4,11 @@ The gateway reads none of them. Each side's transport is read no faster than the
 """
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import cast
+
+# How often the caller's key is looked at: as soon as a revoked one is refused elsewhere.
+LOOK_SECONDS = 2.0
 
 
 class Side(asyncio.Protocol):
@@ -67,13 +70,15 @@ async def carry(
     caller_side: Callable[[asyncio.Protocol], tuple[asyncio.Transport, bytes]],
     replica: tuple[asyncio.Transport, bytes],
     silence_seconds: float,
+    key_holds: Callable[[], Awaitable[bool]] | None = None,
 ) -> int:
-    """Pass bytes between a caller and a replica until one of them ends it, or nobody says anything for too long.
+    """Pass bytes between a caller and a replica until one of them ends it, nobody speaks for too long, or a key ends.
 
     Args:
         caller_side: Hands the caller's connection to a protocol, and gives it with what came on it already.
         replica: The other connection, and what came on that.
         silence_seconds: How long nothing may pass.
+        key_holds: Asked whether the caller's key is good still; None: somebody else looks.
 
     Returns:
         How many bytes passed, in both directions.
@@ -94,19 +99,30 @@ async def carry(
             far.transport.close()
         else:
             far.transport.resume_reading()
-        await _until(ended, near, far, silence_seconds)
+        await _until(ended, near, far, silence_seconds, key_holds)
     finally:
         for side in (near, far):
             side.transport.close()
     return near.passed_bytes + far.passed_bytes
 
 
-async def _until(ended: asyncio.Event, near: Side, far: Side, silence_seconds: float) -> None:
-    passed = -1
-    while not ended.is_set() and passed != near.passed_bytes + far.passed_bytes:
-        passed = near.passed_bytes + far.passed_bytes
+async def _until(
+    ended: asyncio.Event,
+    near: Side,
+    far: Side,
+    silence_seconds: float,
+    key_holds: Callable[[], Awaitable[bool]] | None,
+) -> None:
+    loop = asyncio.get_running_loop()
+    passed, spoken_at = -1, loop.time()
+    while not ended.is_set() and (key_holds is None or await key_holds()):
+        if passed != near.passed_bytes + far.passed_bytes:
+            passed, spoken_at = near.passed_bytes + far.passed_bytes, loop.time()
+        left = spoken_at + silence_seconds - loop.time()
+        if left <= 0:
+            return
         try:
-            async with asyncio.timeout(silence_seconds):
+            async with asyncio.timeout(min(left, LOOK_SECONDS)):
                 await ended.wait()
         except TimeoutError:
             continue

@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 from sqlalchemy import Connection
 
-from machineshop.errors import InvalidRequest, NotAuthenticated
+from machineshop.errors import InvalidRequest, NotAuthenticated, Unavailable
 from machineshop.ids import new_id
 from machineshop.models import DEFAULT_SLUG, Actor, ApiKey, Identity, Organization, Project, Scope
 from machineshop.services import keys
@@ -96,6 +96,16 @@ class IdentityService:
         if identity is None or _has_expired(identity, now):
             raise NotAuthenticated("The key that this was made for was revoked, or has expired.")
         return identity
+
+    async def still_holds(self, identity: Identity) -> bool:
+        """Whether a key that was good is so still: for answers that go on for hours. A store that is away ends none."""
+        try:
+            await self.owner_of(identity.key.id)
+        except NotAuthenticated:
+            return False
+        except Unavailable:
+            pass
+        return True
 
     def _cached(self, known_by: str | bytes, now: float) -> Identity | None:
         cached = self._cache.get(known_by)

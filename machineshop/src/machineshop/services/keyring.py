@@ -52,6 +52,11 @@ class KeyRing:
         return VARIABLE if self._is_given else str(self._path)
 
     @property
+    def _unfinished(self) -> str:
+        """What the names of files begin with that are still written."""
+        return f".{self._path.name}-"
+
+    @property
     def is_given(self) -> bool:
         """Whether they come from the environment, so that nothing here may change them."""
         return self._is_given
@@ -120,7 +125,14 @@ class KeyRing:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except OSError:
                 raise KeysInUse(path=path) from None
+            self._clear_away()
             yield
+
+    def _clear_away(self) -> None:
+        """Remove what a run left that was killed while it wrote: keys are in it that are to go. Nobody writes now."""
+        if self._path.exists():  # else a server may just be making the first one
+            for path in self._path.parent.glob(f"{self._unfinished}*"):
+                path.unlink(missing_ok=True)
 
     def _known(self, key_id: str) -> SealingKey | None:
         return next((key for key in self._keys if key.id == key_id), None)
@@ -160,7 +172,7 @@ class KeyRing:
 
     def _written(self, keys: list[SealingKey]) -> Path:
         """A file beside the real one, which only its owner can read."""
-        handle, path = tempfile.mkstemp(dir=self._path.parent, prefix=f".{self._path.name}-")
+        handle, path = tempfile.mkstemp(dir=self._path.parent, prefix=self._unfinished)
         with os.fdopen(handle, "w") as file:
             file.write(_HEADER + "".join(f"{base64.b64encode(key.secret).decode()}\n" for key in keys))
             file.flush()
