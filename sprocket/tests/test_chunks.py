@@ -11,8 +11,9 @@ import pytest
 
 import sprocket
 from sprocket import chunks
-from sprocket.chunks import Batch, Chunks, drain, drain_async
+from sprocket.chunks import Batch, Chunks
 from sprocket.errors import OutputError
+from sprocket.generators import drain, drain_async
 from sprocket.job import Job
 from sprocket.testing import run_job
 

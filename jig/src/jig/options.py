@@ -47,6 +47,14 @@ def shown_duration(seconds: float) -> str:
 Duration = Annotated[float, Parameter(converter=read_duration)]
 """An option's `30s`, `10m`, `1h30m`, `7d`, or seconds without a unit, as seconds."""
 
+ReadyTimeout = Annotated[
+    Duration, Parameter(show_default=shown_duration, help="How long a replica may run without getting ready.")
+]
+"""Of commands that wait for a rollout."""
+
+Detach = Annotated[bool, Parameter(negative=(), show_default=False, help="Do not wait until it is ready.")]
+"""The same commands without the wait."""
+
 DEFAULTS = Globals()
 PROJECT_DEFAULTS = ProjectGlobals()
 

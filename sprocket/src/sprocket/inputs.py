@@ -10,10 +10,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
 from .errors import ConfigError
-from .signature import Form, Signature, is_object
-
-FREE_FORM: Mapping[str, Any] = {"type": "object", "additionalProperties": True}
-"""The JSON schema of an object that nobody has described."""
+from .signature import FREE_FORM, Form, Signature, is_object
 
 
 class Inputs(Protocol):

@@ -6,8 +6,8 @@ import inspect
 from typing import Any, cast
 
 from .batches import Batches
-from .chunks import drain, drain_async
 from .errors import ConfigError, LoadError
+from .generators import drain, drain_async
 from .inputs import Inputs, inputs_of
 from .job import Job
 from .signature import Form, Signature, signature_of_batch, signature_of_predict

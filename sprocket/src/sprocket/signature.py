@@ -19,6 +19,8 @@ from .errors import ConfigError
 MISSING = inspect.Parameter.empty
 PLAIN_TYPES = (dict, Mapping, MutableMapping, Any, object)
 LIST_TYPES = (list, Sequence)
+FREE_FORM: Mapping[str, Any] = {"type": "object", "additionalProperties": True}
+"""The JSON schema of an object that nobody has described."""
 BINDABLE = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
 
 

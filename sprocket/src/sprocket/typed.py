@@ -11,8 +11,7 @@ import pydantic
 from pydantic.json_schema import PydanticJsonSchemaWarning
 
 from .errors import ConfigError, InvalidInputError
-from .inputs import FREE_FORM
-from .signature import MISSING, Form, Parameter, Signature
+from .signature import FREE_FORM, MISSING, Form, Parameter, Signature
 
 MISTAKES_SHOWN = 5
 """Who has made more of them starts with these."""

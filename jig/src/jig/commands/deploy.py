@@ -21,7 +21,7 @@ from jig.errors import DeployError, NotFoundError, PlatformError, UsageError
 from jig.image.prepare import dockerfile_path, has_own_dockerfile
 from jig.image.work import Wishes, build_and_push
 from jig.live import Steps, transfer_bar
-from jig.options import PROJECT_DEFAULTS, Duration, ProjectGlobals, shown_duration
+from jig.options import PROJECT_DEFAULTS, Detach, ProjectGlobals, ReadyTimeout
 from jig.output import Output
 from jig.registry import Pushed, find_repository, push, reaching
 from jig.rights import check_may_change
@@ -47,11 +47,9 @@ def deploy(
     docker_args: DockerArgs = None,
     warmup: Warmup = False,
     build_only: Annotated[bool, Parameter(negative=(), show_default=False, help="Push, and deploy nothing.")] = False,
-    detach: Annotated[bool, Parameter(negative=(), show_default=False, help="Do not wait until it is ready.")] = False,
+    detach: Detach = False,
     rollback_on_failure: Annotated[bool, Parameter(negative=(), show_default=False, help=ROLLBACK)] = False,
-    timeout: Annotated[
-        Duration, Parameter(show_default=shown_duration, help="How long a replica may run without getting ready.")
-    ] = READY_TIMEOUT_SECONDS,
+    timeout: ReadyTimeout = READY_TIMEOUT_SECONDS,
     options: ProjectGlobals = PROJECT_DEFAULTS,
 ) -> None:
     """Deploy this project and wait until it is ready."""

@@ -10,7 +10,7 @@ from cyclopts import Parameter
 from jig.deployment import revision_of
 from jig.errors import UsageError
 from jig.nearest import naming
-from jig.options import PROJECT_DEFAULTS, Duration, Name, NameOption, ProjectGlobals, shown_duration
+from jig.options import PROJECT_DEFAULTS, Detach, Name, NameOption, ProjectGlobals, ReadyTimeout
 from jig.revisions import diff_text, events_text, last_that_worked, revision_text
 from jig.rollout import wait_until_ready
 from jig.session import Session
@@ -71,10 +71,8 @@ def rollback(
     ] = None,
     *,
     name: NameOption = None,
-    detach: Annotated[bool, Parameter(negative=(), show_default=False, help="Do not wait until it is ready.")] = False,
-    timeout: Annotated[
-        Duration, Parameter(show_default=shown_duration, help="How long a replica may run without getting ready.")
-    ] = READY_TIMEOUT_SECONDS,
+    detach: Detach = False,
+    timeout: ReadyTimeout = READY_TIMEOUT_SECONDS,
     options: ProjectGlobals = PROJECT_DEFAULTS,
 ) -> None:
     """Run an earlier revision again, and wait until it is ready; the number of replicas stays."""

@@ -2,6 +2,7 @@
 
 import asyncio
 import errno
+import fcntl
 import os
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -10,6 +11,7 @@ from io import FileIO
 from pathlib import Path
 from typing import ParamSpec, TypeVar
 
+from machineshop.blobs.base import UploadHeld
 from machineshop.errors import DiskFull
 
 P = ParamSpec("P")
@@ -18,6 +20,25 @@ T = TypeVar("T")
 # As many transfers as a disk serves well at once; the others wait for a turn of one chunk.
 THREADS = 8
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+
+
+def lock(path: Path) -> int:
+    """Have an upload's file to oneself; the descriptor to be closed afterwards.
+
+    Raises:
+        UploadHeld: Another one does.
+        FileNotFoundError: There is none.
+    """
+    fd = os.open(path, os.O_RDWR)
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(fd)
+        raise UploadHeld from None
+    except BaseException:
+        os.close(fd)
+        raise
+    return fd
 
 
 class DiskThreads:

@@ -3,15 +3,14 @@
 What belongs to an upload lies beside one another, named by its id; `blobs.layout` says where.
 """
 
-import fcntl
 import os
 import re
 from collections.abc import AsyncIterable, AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 
-from machineshop.blobs.base import Part, PartMissing, UploadHeld
-from machineshop.blobs.disk import DiskThreads, full_disk_is_an_answer
+from machineshop.blobs.base import Part, PartMissing
+from machineshop.blobs.disk import DiskThreads, full_disk_is_an_answer, lock
 from machineshop.blobs.local import LocalBlobs
 from machineshop.blobs.uploads import LocalUploads
 from machineshop.ids import new_id
@@ -70,7 +69,7 @@ class LocalParts:
     @asynccontextmanager
     async def hold(self, group: str, upload_id: str) -> AsyncIterator[None]:
         """See `PartUploads`: other servers too."""
-        fd = await self._threads.run(_lock, self._path(group, upload_id, FACTS))
+        fd = await self._threads.run(lock, self._path(group, upload_id, FACTS))
         try:
             yield
         finally:
@@ -173,16 +172,3 @@ def _discard(directory: Path, upload_id: str, keep_facts: bool) -> None:
     for path in directory.glob(f"{upload_id}.*"):
         if not keep_facts or path.name != f"{upload_id}.{FACTS}":
             path.unlink(missing_ok=True)
-
-
-def _lock(path: Path) -> int:
-    fd = os.open(path, os.O_RDWR)
-    try:
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        os.close(fd)
-        raise UploadHeld from None
-    except BaseException:
-        os.close(fd)
-        raise
-    return fd

@@ -1,7 +1,6 @@
 """Bytes on their way in: each upload is a local file that grows, with the digest of what it holds so far."""
 
 import asyncio
-import fcntl
 import hashlib
 import os
 from collections.abc import AsyncIterable, AsyncIterator
@@ -9,8 +8,8 @@ from contextlib import asynccontextmanager
 from io import SEEK_END, FileIO
 from pathlib import Path
 
-from machineshop.blobs.base import CHUNK_BYTES, DigestDiffers, UploadHeld
-from machineshop.blobs.disk import DiskThreads, full_disk_is_an_answer, write_all
+from machineshop.blobs.base import CHUNK_BYTES, DigestDiffers
+from machineshop.blobs.disk import DiskThreads, full_disk_is_an_answer, lock, write_all
 from machineshop.blobs.layout import DEFAULT_ALGORITHM, algorithm_of
 from machineshop.blobs.local import LocalBlobs
 from machineshop.errors import PayloadTooLarge
@@ -130,14 +129,10 @@ class LocalUpload:
             self.read_again()
 
     def _lock(self) -> int:
-        fd = os.open(self.path, os.O_RDWR)
+        fd = lock(self.path)
         try:
-            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
             _check_same(fd, self.path)
             self._refresh()
-        except BlockingIOError:
-            os.close(fd)
-            raise UploadHeld from None
         except BaseException:
             os.close(fd)
             raise
