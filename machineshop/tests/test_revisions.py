@@ -113,6 +113,23 @@ async def test_the_newest_revisions_and_the_active_one_are_kept(
     assert events[-1].image.endswith(":4"), "an event outlives its revision"
 
 
+async def test_what_works_is_kept_and_gone_back_to_however_many_newer_ones_fail(
+    database: Database, deployments: DeploymentService, deployment: Deployment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(revisions, "KEPT_REVISIONS", 3)
+    monkeypatch.setattr(revisions, "KEPT_EVENTS", 4)
+    await database.write(revisions.note_ready, deployment.id, deployment.revision_id, 1.0)
+    await deployments.update(deployment.project_id, "hello", {"rollback_on_failure": True})
+    for number in range(2, 7):
+        await _run(deployments, deployment, str(number))
+    last = await _run(deployments, deployment, "7")
+
+    back = await deployments.give_up(last, FAILURE)
+
+    assert back is not None
+    assert back.revision_id == deployment.revision_id
+
+
 async def test_what_an_earlier_version_has_written_can_be_changed(
     database: Database, deployments: DeploymentService, deployment: Deployment
 ) -> None:

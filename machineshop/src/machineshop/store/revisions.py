@@ -12,7 +12,7 @@ from machineshop.store.deployment_rows import DEPLOYMENTS, decode_config, encode
 from machineshop.store.tables import deployments, revision_events, revisions
 
 KEPT_EVENTS = 200
-# Beside the active one: a deployment that is changed every few minutes must not fill the store.
+# Beside the active one and the last that worked: one that is changed every few minutes must not fill the store.
 KEPT_REVISIONS = 50
 # Longer than it takes until somebody has looked whether a revision's replicas are ready, also where servers change.
 UNKNOWN_SECONDS = 60.0
@@ -35,7 +35,10 @@ def add(conn: Connection, deployment: Deployment) -> None:
     old = (revisions.c.deployment_id == deployment.id) & (
         revisions.c.number <= deployment.revision_number - KEPT_REVISIONS
     )
-    conn.execute(delete(revisions).where(old & (revisions.c.id != deployment.revision_id)))
+    # What serves while newer ones fail, however many there are, and what to go back to.
+    working = last_that_worked(conn, deployment.id, deployment.revision_id)
+    kept = {deployment.revision_id} if working is None else {deployment.revision_id, working.id}
+    conn.execute(delete(revisions).where(old & revisions.c.id.not_in(sorted(kept))))
 
 
 def activate(conn: Connection, deployment: Deployment, action: str) -> None:
@@ -110,13 +113,13 @@ def last_that_worked(conn: Connection, deployment_id: str, revision_id: str) -> 
     """The revision that was active last of those that have been ready, other than this one."""
     query = (
         select(revisions)
-        .join(revision_events, revision_events.c.revision_id == revisions.c.id)
+        .outerjoin(revision_events, revision_events.c.revision_id == revisions.c.id)
         .where(
             revisions.c.deployment_id == deployment_id,
             revisions.c.id != revision_id,
             revisions.c.ready_at.is_not(None),
         )
-        .order_by(revision_events.c.number.desc())
+        .order_by(func.coalesce(revision_events.c.number, 0).desc(), revisions.c.number.desc())
         .limit(1)
     )
     row = conn.execute(query).mappings().first()
