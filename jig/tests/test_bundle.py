@@ -396,6 +396,17 @@ def test_a_uv_lock_says_the_versions(project: Path) -> None:
     assert (pinned.text, pinned.source) == ("tinypackage==1.5\n", "uv.lock")
 
 
+def test_a_uv_lock_from_before_a_package_was_named_is_refused(project: Path) -> None:
+    stated = '[project]\nname = "app"\nversion = "0.1.0"\nrequires-python = ">=3.11"\n'
+    write(project, "uv.lock", UV_LOCK)
+    write(project, "pyproject.toml", f'{stated}dependencies = ["sprocket[typed]", "Tiny_Package>=1", "tinypackage"]\n')
+    with pytest.raises(BundleError, match=r"uv.lock is older than pyproject.toml: it lacks tiny-package\.") as raised:
+        lock(project, IMAGE, State(project, "hello"))
+    assert "uv lock" in str(raised.value.hint)
+    write(project, "uv.lock", UV_LOCK.replace('virtual = "."', 'virtual = "another"'))
+    assert lock(project, IMAGE, State(project, "hello")).source == "uv.lock", "whose it is cannot be told"
+
+
 def test_uv_never_sees_the_platforms_keys() -> None:
     environment = {
         "TOGETHER_API_KEY": "k",

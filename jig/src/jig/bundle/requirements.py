@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from jig.bundle.stated import stated_requirements
-from jig.config.file import PYPROJECT_FILE, tool_tables
+from jig.bundle.stated import normal, stated_requirements
+from jig.config.file import PYPROJECT_FILE, read_toml, tool_tables
 from jig.config.model import ImageConfig
 from jig.errors import BundleError
 from jig.state import State
@@ -48,10 +50,11 @@ def lock(folder: Path, image: ImageConfig, state: State) -> Requirements:
         state: the project's memory; it keeps what was pinned.
 
     Raises:
-        BundleError: uv cannot resolve them, or one is a path on this machine.
+        BundleError: uv cannot resolve them, one is a path on this machine, or the lock lacks one.
     """
     if (folder / LOCK_FILE).is_file():
         exported = run_uv(export_arguments(image.extras, image.groups), folder)
+        check_lock(folder, image)
         return Requirements(checked(without_sprocket(exported.splitlines())), LOCK_FILE)
     wanted, source = wanted_lines(folder, image)
     if not wanted:
@@ -63,6 +66,31 @@ def lock(folder: Path, image: ImageConfig, state: State) -> Requirements:
         pinned = checked(without_sprocket(printed.splitlines()))
         state.keep_requirements(key, pinned)
     return Requirements(pinned, source)
+
+
+def check_lock(folder: Path, image: ImageConfig) -> None:
+    """Refuse a uv.lock from before a package was named in pyproject.toml: the replica would start without it.
+
+    Raises:
+        BundleError: it names the packages.
+    """
+    known = locked_names(read_toml(folder / LOCK_FILE))
+    stated = {package_name(line) for line in stated_requirements(folder, image.extras, image.groups)}
+    missing = sorted(name for name in stated - {SPROCKET} if name and known is not None and name not in known)
+    if missing:
+        message = f"{LOCK_FILE} is older than {PYPROJECT_FILE}: it lacks {', '.join(missing)}."
+        raise BundleError(message, hint="Run `uv lock`, and then the same command again.")
+
+
+def locked_names(document: Mapping[str, Any]) -> set[str] | None:
+    """The packages that a project named when its uv.lock was made; None where it is another project's. Pure."""
+    for package in document.get("package", []):
+        source = package.get("source", {})
+        if "." in (source.get("virtual"), source.get("editable"), source.get("directory")):
+            metadata = package.get("metadata", {})
+            lists = [metadata.get("requires-dist", []), *metadata.get("requires-dev", {}).values()]
+            return {normal(each["name"]) for each in itertools.chain.from_iterable(lists)}
+    return None
 
 
 def wanted_lines(folder: Path, image: ImageConfig) -> tuple[list[str], str]:
