@@ -17,6 +17,7 @@ from machineshop.errors import (
     QueueFull,
 )
 from machineshop.models import Include, Job
+from machineshop.services.deployments import DeploymentService
 from machineshop.services.queue import MAX_BATCH
 from machineshop.services.submissions import PAYLOAD_LIMIT_BYTES
 from machineshop.states import JobState
@@ -209,6 +210,23 @@ async def test_what_is_noted_about_a_job_has_a_limit(jobs: Jobs) -> None:
     await jobs.fail(claim.job.id, holder, "x" * (INFO_LIMIT_BYTES // 2))  # that it failed is known all the same
     failed = await jobs.get(claim.job.id)
     assert (failed.state, list(failed.info)) == (JobState.FAILED, ["error"])
+
+
+async def test_the_jobs_of_a_deleted_deployment_are_found_also_where_there_is_a_new_one_of_its_name(
+    jobs: Jobs, deployments: DeploymentService
+) -> None:
+    old = await jobs.pending()
+    await deployments.delete(jobs.project_id, "hello")
+    assert await jobs.queue.results(jobs.project_id, "hello", [old.id]) == [await jobs.get(old.id)]
+    with pytest.raises(NotFound):
+        await jobs.queue.results(jobs.project_id, "hello", ["nobody"])
+    await deployments.create(jobs.project_id, {"name": "hello", "image": "i@sha256:1", "gpu_type": "none"})
+    new = await jobs.pending()
+    found = await jobs.queue.results(jobs.project_id, "hello", [new.id, old.id, "nobody"])
+    assert [job.id for job in found] == [new.id, old.id]
+    assert await jobs.queue.results(jobs.project_id, "hello", ["nobody"]) == []
+    with pytest.raises(NotFound):
+        await jobs.queue.resubmit(jobs.project_id, "hello", [old.id])
 
 
 async def test_an_answer_has_a_limit(jobs: Jobs, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -33,7 +33,7 @@ class _Known(msgspec.Struct, frozen=True):
 class Scraper:
     """What replicas have said last. Used within one event loop; `close` ends what is under way."""
 
-    def __init__(self, clock: Callable[[], float] = time.time) -> None:
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
         self._known: dict[str, _Known] = {}
         self._asked_at: dict[str, float] = {}

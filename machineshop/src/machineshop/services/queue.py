@@ -101,7 +101,8 @@ class QueueService:
         if not 1 <= len(job_ids) <= MAX_BATCH:
             raise InvalidRequest(f"'request_ids' holds 1 to {MAX_BATCH} ids, not {len(job_ids)}.", param="request_ids")
         deployment = await self._deployments.get(project_id, model)
-        found = {job.id: job for job in await self._database.read(jobs.get_many, deployment.id, job_ids)}
+        ended = await self._database.read(jobs.get_many, project_id, deployment.id, job_ids)
+        found = {job.id: job for job in ended}
         for job_id in job_ids:
             if job_id not in found:
                 raise NotFound(what="job", id=job_id)
@@ -150,15 +151,19 @@ class QueueService:
     ) -> list[Job]:
         """Several jobs as they are now, in the order asked for, without those that there are not.
 
+        As `status` it finds those of a deployment of this name that was deleted, also where there is a new one.
+
         Raises:
-            NotFound: No such deployment.
+            NotFound: No such deployment, and none of the jobs.
             AnswerTooLarge: Together they are too large.
         """
         if len(job_ids) > MAX_BATCH:
             raise InvalidRequest(f"'request_ids' holds at most {MAX_BATCH} ids.", param="request_ids")
-        deployment = await self._deployments.get(project_id, model)
         read = self._database.read if len(job_ids) > 1 else self._database.read_briefly
-        return await read(jobs.get_many, deployment.id, job_ids, include)
+        found = await read(jobs.get_many, project_id, model, job_ids, include)
+        if not found:
+            await self._deployments.get(project_id, model)
+        return found
 
     async def list_page(
         self,

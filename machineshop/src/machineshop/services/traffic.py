@@ -2,7 +2,7 @@
 
 Place in the flow: the gateway tells each request's steps; the autoscaler reads what they add up to, the reconciler
 which replicas are busy. All of it is memory of the server that forwards the requests, which is the one that runs the
-loops: what a server before it has seen is not known, and `known_since` says from when on it is.
+loops: what a server before it has seen is not known.
 """
 
 import time
@@ -109,12 +109,11 @@ class Traffic:
     """The requests of all deployments.
 
     Args:
-        clock: Seconds since the epoch.
+        clock: Seconds from anywhere, which nobody sets forward or back.
     """
 
-    def __init__(self, clock: Callable[[], float] = time.time) -> None:
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
-        self.known_since = clock()
         self._deployments: defaultdict[str, _Deployment] = defaultdict(_Deployment)
         self._in_flight: Counter[str] = Counter()
         self._answered_by: Counter[str] = Counter()

@@ -120,16 +120,16 @@ def get_by_id(conn: Connection, project_id: str, job_id: str) -> Job | None:
 
 
 def get_many(
-    conn: Connection, deployment_id: str, job_ids: Sequence[str], include: Include = Include.PAYLOAD
+    conn: Connection, project_id: str, model: str, job_ids: Sequence[str], include: Include = Include.PAYLOAD
 ) -> list[Job]:
-    """Jobs of a deployment in the order asked for, each once, without those that there are not.
+    """Jobs of a deployment, by its name or id, in the order asked for, each once, without those that there are not.
 
     Raises:
         AnswerTooLarge: Together they have more than `ANSWER_LIMIT_BYTES` of what is to be included.
     """
     wanted = list(dict.fromkeys(job_ids))
     ids: object = wanted if conn.dialect.name != "sqlite" else encode(wanted)
-    values = {"deployment_id": deployment_id, "ids": ids}
+    values = {"project_id": project_id, "model": model, "ids": ids}
     if include is not Include.NONE and len(wanted) > 1:  # one alone is always below the limit
         size = _SIZE_OF_MANY[include].one(conn, values)
         if size is not None and size[0] > ANSWER_LIMIT_BYTES:
@@ -306,10 +306,11 @@ _SHOWN = {
 def _of_many(selected: str) -> Statement:
     """SELECT this of the jobs with these ids."""
     return Statement(
-        # The plus sign keeps the index of all jobs of the deployment out of this.
-        f"SELECT {selected} FROM jobs WHERE +deployment_id = :deployment_id "
+        # The plus signs keep the indexes of all jobs of the deployment out of this.
+        f"SELECT {selected} FROM jobs WHERE +project_id = :project_id AND (+model = :model OR +deployment_id = :model) "
         "AND id IN (SELECT value FROM json_each(:ids))",
-        postgres=f"SELECT {selected} FROM jobs WHERE deployment_id = :deployment_id AND id = ANY (:ids ::text[])",
+        postgres=f"SELECT {selected} FROM jobs WHERE project_id = :project_id "
+        "AND (model = :model OR deployment_id = :model) AND id = ANY (:ids ::text[])",
     )
 
 
