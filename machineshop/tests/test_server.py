@@ -2,6 +2,7 @@
 
 import asyncio
 import socket
+from pathlib import Path
 
 import httpx
 import pytest
@@ -9,6 +10,8 @@ from starlette.types import Receive, Scope, Send
 
 from machineshop import server as servers
 from machineshop.app import Platform
+from machineshop.config import Settings
+from machineshop.reach import Reach, outward_address
 from machineshop.server import HttpServer, PortTaken
 
 
@@ -29,6 +32,20 @@ def close(server: HttpServer) -> None:
 def test_the_url_says_where_it_is_reached(host: str, address: str | None, expected: str) -> None:
     server = HttpServer(host, 0)
     assert server.url(address) == f"{expected}:{server.port}"
+    close(server)
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "127.0.0.1"])
+def test_a_server_that_listens_everywhere_knows_where_other_machines_find_it(host: str, tmp_path: Path) -> None:
+    server, reach = HttpServer(host, 0), Reach(Settings(data_dir=tmp_path, host=host))
+    reach.opened(server)
+    url, address = reach.url_from_others(), outward_address()
+    assert reach.base_url == f"http://127.0.0.1:{server.port}"
+    assert reach.is_in_the_clear is (host == "0.0.0.0")
+    assert url == (f"http://{address}:{server.port}" if host == "0.0.0.0" and address else None)
+    if url is not None:
+        with socket.create_connection((address, server.port), timeout=60):
+            pass
     close(server)
 
 

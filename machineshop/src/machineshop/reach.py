@@ -1,6 +1,9 @@
 """How everybody reaches this server: its clients, replicas in containers, the container engine, other servers."""
 
+import contextlib
+import ipaddress
 import logging
+import socket
 from urllib.parse import urlsplit
 
 from machineshop.config import Settings
@@ -8,6 +11,9 @@ from machineshop.runtime.choice import Choice, is_loopback, url_in_containers
 from machineshop.server import EVERYWHERE, HttpServer, PortTaken
 
 log = logging.getLogger(__name__)
+
+# An address that is nobody's (RFC 5737): the way to it is the way to other machines. Nothing is sent there.
+ELSEWHERE = ("192.0.2.1", 9)
 
 
 class Reach:
@@ -28,6 +34,22 @@ class Reach:
         self.base_url = self._settings.public_url or server.url()
 
     @property
+    def is_everywhere(self) -> bool:
+        """Whether it listens on all addresses of this machine."""
+        return self._settings.host in EVERYWHERE
+
+    @property
+    def is_in_the_clear(self) -> bool:
+        """Whether keys of other machines come over the network as they are, unless somebody puts TLS in front."""
+        hears_others = self.is_everywhere or not is_loopback(self._settings.host)
+        return hears_others and urlsplit(self.base_url).scheme == "http"
+
+    def url_from_others(self) -> str | None:
+        """Where other machines find it, as far as this one can tell, where it listens on all addresses."""
+        address = self.address_of_machine or outward_address()
+        return self._server.url(address) if self.is_everywhere and address else None
+
+    @property
     def port(self) -> int:
         """The port that the server listens on."""
         return self._server.port
@@ -35,7 +57,7 @@ class Reach:
     def let_containers_in(self, choice: Choice) -> None:
         """Listen where containers look for this machine, when the server would only hear what runs on it itself."""
         self._has_containers = choice.endpoint is not None
-        hears_itself_alone = is_loopback(self._settings.host) and self._settings.host not in EVERYWHERE
+        hears_itself_alone = is_loopback(self._settings.host) and not self.is_everywhere
         if not self._has_containers or not hears_itself_alone:
             return
         if choice.gateway is None:
@@ -63,3 +85,12 @@ class Reach:
     def server_url(self) -> str:
         """Where other servers on the same database reach this one."""
         return self._settings.server_url or self._server.url(self.address_of_machine)
+
+
+def outward_address() -> str | None:
+    """The address that this machine has for others; None where there is no way to them."""
+    with contextlib.suppress(OSError), socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as asking:
+        asking.connect(ELSEWHERE)
+        address = str(asking.getsockname()[0])
+        return None if ipaddress.ip_address(address).is_loopback else address
+    return None

@@ -24,6 +24,10 @@ def serve_until_stopped(settings: Settings) -> None:
 def _announce(platform: Platform) -> None:
     accepts = " and ".join(RUNS[kind] for kind in sorted(platform.parts.runtime.accepts))
     print(f"Machineshop {__version__} is ready at {platform.base_url}")
+    if platform.reach.is_everywhere:
+        print(f"  listens    {_listens(platform.reach.url_from_others())}")
+    if platform.reach.is_in_the_clear:
+        print("  security   keys come over the network in the clear: use --tls auto, or put TLS in front")
     print(f"  runtime    {platform.parts.runtime.name}, runs {accepts}")
     print(f"  data       {platform.data_dir.path}")
     if platform.settings.storage_url is not None:
@@ -39,3 +43,8 @@ def _announce(platform: Platform) -> None:
         mend = "try `jig list`" if is_current else f"another is the current one, so `jig context use {name}`"
         print(f"  jig        knows it as the context '{name}' in {contexts_path()}: {mend}")
     print("Ctrl-C stops it and its replicas.", flush=True)
+
+
+def _listens(url_from_others: str | None) -> str:
+    where = f"; from another one: {url_from_others}" if url_from_others else ""
+    return f"on all addresses of this machine{where}"
