@@ -10,7 +10,7 @@ import pytest
 # --import-mode=importlib puts no directory on the path; the modules beside this one need theirs.
 sys.path.insert(0, str(Path(__file__).parent))
 
-from fake_platform import KEY, FakePlatform, FakeServer
+from fake_platform import KEY, READY, FakePlatform, FakeServer
 from jig_process import Jig
 
 
@@ -49,3 +49,11 @@ def project(folder: Path) -> Path:
     (folder / "worker.py").write_text("class Hello: ...\n")
     (folder / "jig.toml").write_text('name = "hello"\nworker = "worker:Hello"\n')
     return folder
+
+
+@pytest.fixture
+def deployed(platform: FakePlatform, project: Path) -> FakePlatform:
+    """A platform on which the project's deployment is ready."""
+    platform.rollout = [READY]
+    platform.deploy("hello")
+    return platform

@@ -1,7 +1,6 @@
 """Server-sent events through a real socket: what comes, in which order, what is never lost, and what is left behind."""
 
 import asyncio
-import json
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -14,6 +13,7 @@ import pytest
 from sqlalchemy import Connection
 from starlette.applications import Starlette
 
+from event_server import PATH, TERMINAL, Reader, Server
 from factory import ADMIN_KEY, WORKER, Jobs, eventually, never_disconnected
 from machineshop import server as servers
 from machineshop.api import events as events_api
@@ -30,7 +30,7 @@ from machineshop.services.deployments import DeploymentService
 from machineshop.services.feed import PAGE_BYTES, Cursor, Feed, Page
 from machineshop.services.identity import IdentityService
 from machineshop.services.queue import QueueService
-from machineshop.states import TERMINAL_STATES, JobState, JobVerb
+from machineshop.states import JobState, JobVerb
 from machineshop.store import deployments as store_deployments
 from machineshop.store.chunks import Chunks
 from machineshop.store.database import Database
@@ -39,77 +39,7 @@ from machineshop.store.moves import Holder
 from machineshop.store.turns import Update
 from migrated import migrated_database
 
-TERMINAL = {str(state) for state in TERMINAL_STATES}
-PATH = "/v1/queue/events"
 both_databases = pytest.mark.parametrize("database_url", ["sqlite", "postgres"], indirect=True)
-
-
-class Event:
-    """One event as a reader gets it."""
-
-    def __init__(self, lines: list[str]) -> None:
-        fields = dict(line.split(": ", 1) for line in lines)
-        self.id = fields.get("id", "")
-        self.name = fields["event"]
-        self.job: dict[str, Any] = json.loads(fields["data"])
-
-    @property
-    def status(self) -> str:
-        return str(self.job["status"])
-
-
-class Reader:
-    """Reads an answer event by event; `comments` counts what is none."""
-
-    def __init__(self, answer: aiohttp.ClientResponse) -> None:
-        self._answer = answer
-        self.comments: list[str] = []
-        self.last_id = ""
-
-    async def next(self, seconds: float = 10.0) -> Event | None:
-        """The next event; None where the stream has ended."""
-        lines: list[str] = []
-        async with asyncio.timeout(seconds):
-            while line := await self._answer.content.readline():
-                text = line.decode().rstrip("\n")
-                if text.startswith(("data: ", "id: ", "event: ")):
-                    lines.append(text)
-                elif text:
-                    self.comments.append(text)
-                elif lines:
-                    event = Event(lines)
-                    self.last_id = event.id or self.last_id
-                    return event
-        return None
-
-    async def until(self, status: str) -> Event:
-        """The first event with this status."""
-        while event := await self.next():
-            if event.status == status:
-                return event
-        raise AssertionError(f"the stream ended before a job was {status}")
-
-
-class Server:
-    """The events' route on a port, as the platform serves it."""
-
-    def __init__(self, session: aiohttp.ClientSession, port: int, feed: Feed, streams: Streams, model: str) -> None:
-        self.session, self.port, self.feed, self.streams, self.model = session, port, feed, streams, model
-
-    @property
-    def followers(self) -> set[str]:
-        return self.feed.changes.followed_queues()
-
-    @asynccontextmanager
-    async def stream(self, last_id: str = "", **params: str) -> AsyncIterator[Reader]:
-        headers = {"Last-Event-ID": last_id} if last_id else {}
-        async with self.session.get(PATH, params={"model": self.model, **params}, headers=headers) as answer:
-            assert answer.status == 200, await answer.text()
-            yield Reader(answer)
-
-    async def following(self, number: int = 1) -> None:
-        """Wait until so many streams have begun to follow: what changes from then on they are told."""
-        await eventually(lambda: self.streams.number == number and len(self.followers) > 0)
 
 
 @pytest.fixture

@@ -382,3 +382,18 @@ def runs(pid: int) -> bool:
 def kill(pid: int, number: int) -> None:
     """Signal a process that a test started."""
     os.kill(pid, number)
+
+
+async def print_and_see(world: World, replica: Replica, text: str) -> None:
+    """Two replicas' lines are in order where the second is printed once the first has got its time."""
+    await world.print(replica, text)
+
+    async def seen() -> bool:
+        return await texts_of(world.runtime, replica.id, tail=1) == [text]
+
+    await eventually(seen)
+
+
+async def texts_of(runtime: LocalRuntime, replica_id: str | None, tail: int | None) -> list[str]:
+    """What replicas of the deployment of most tests have printed, or one of them."""
+    return [line.text async for line in runtime.logs("dep-1", replica_id, tail=tail, follow=False)]

@@ -18,6 +18,7 @@ from volumes.elsewhere import Elsewhere
 from volumes.fake_s3 import Server, fake_s3
 
 VOLUMES = "/v1/deployments/storage/volumes"
+MOUNT = {"name": "weights", "mount_path": "/models"}
 
 
 class Volumes:

@@ -2,20 +2,16 @@
 
 import asyncio
 import hashlib
-import time
 
 import pytest
 from sqlalchemy import text
 
 from files.shop import Shop
 from machineshop.errors import ArtifactMissing, InvalidRequest, NotFound, VolumeUnusable
-from machineshop.models import Scope, VolumeMount
+from machineshop.models import Scope
 from machineshop.services.volume_paths import trouble_in
-from machineshop.store import revisions
 from machineshop.store.database import Database
-from volumes.conftest import VOLUMES, Volumes, claimed, refusal
-
-MOUNT = {"name": "weights", "mount_path": "/models"}
+from volumes.conftest import MOUNT, VOLUMES, Volumes, claimed, refusal
 
 
 async def test_a_volume_is_made_first_and_filled_then(team: Volumes) -> None:
@@ -228,59 +224,6 @@ async def test_a_path_that_is_too_deep_is_refused_however_it_comes(team: Volumes
     await team.seal()
 
 
-async def test_bytes_that_very_many_files_have_are_found_at_once(team: Volumes, database: Database) -> None:
-    """Each batch of claims looks at one of them, not at all."""
-    made = await team.create(a=b"x")
-    more = text(
-        "INSERT INTO files (project_id, name, blob_key, size, etag, created_at, digest, volume_id, volume_version) "
-        "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 60000) "
-        "SELECT project_id, 'weights/0/many/' || i, blob_key, size, etag, created_at, digest, volume_id, 0 "
-        "FROM files, n WHERE volume_id = :volume"
-    )
-    await database.write(lambda conn: conn.execute(more, {"volume": made["id"]}))
-    began = time.process_time()
-    assert set((await team.claim(0, {f"b{number}": b"x" for number in range(2500)})).values()) == {"linked"}
-    assert time.process_time() - began < 5, "a second or so of work, and eight where all of them are looked at"
-
-
-async def test_a_mount_pins_the_version(team: Volumes) -> None:
-    made = await team.create(a=b"0")
-    await team.update("weights", 1, a=b"1")
-    deployment = await team.mount("user", MOUNT)
-    assert deployment.config.volumes == (VolumeMount("weights", "/models", 1, made["id"]),)
-    assert (await team.describe())["mounted_by"] == [deployment.id]
-    assert (await team.describe(number=0))["mounted_by"] == []
-
-    await team.update("weights", 2, a=b"2")
-    service, project_id = team.deployments, team.project_id
-    kept = await service.update(project_id, "user", {"volumes": [MOUNT]})
-    assert kept.config.volumes[0].version == 1, "an update keeps what is mounted"
-    assert kept.revision_number == 1, "so nothing has changed"
-    newer = await service.update(project_id, "user", {"volumes": [{**MOUNT, "version": 2}]})
-    assert (newer.config.volumes[0].version, newer.revision_number) == (2, 2)
-    team.shop.clock.now += revisions.UNKNOWN_SECONDS
-    assert (await team.describe())["version_history"]["1"]["mounted_by"] == []
-    await team.update("weights", 3, a=b"3")
-    await team.mount("another", MOUNT)
-    await team.mount("third", MOUNT)
-    (listed,) = (await team.answer("GET", VOLUMES))["data"]
-    assert (len(listed["mounted_by"]), listed["mounts_count"]) == (2, 3), "the second counts all versions"
-    assert (await team.describe(number=0))["mounts_count"] == 3
-    back = await service.rollback(project_id, "user", "1")
-    assert back.config.volumes[0].version == 1
-
-
-async def test_what_is_not_there_is_not_mounted(team: Volumes) -> None:
-    await team.create(a=b"0")
-    with pytest.raises(VolumeUnusable, match="no volume 'other'"):
-        await team.mount("user", {"name": "other", "mount_path": "/m"})
-    with pytest.raises(VolumeUnusable, match="has no version 3"):
-        await team.mount("user", {**MOUNT, "version": 3})
-    # Whoever sends an id of a volume mounts the one that is named all the same.
-    deployment = await team.mount("user", {**MOUNT, "volume_id": "stolen"})
-    assert deployment.config.volumes[0].volume_id == (await team.describe())["id"]
-
-
 async def test_versions_are_not_deleted_one_by_one(team: Volumes) -> None:
     await team.create(a=b"0")
     status, _, message = await team.refused("DELETE", f"{VOLUMES}/weights?version=0")
@@ -297,120 +240,6 @@ async def test_a_deleted_project_takes_no_bytes(team: Volumes, database: Databas
     assert team.shop.blobs() == set()
 
 
-async def test_a_mounted_volume_is_not_deleted(team: Volumes) -> None:
-    await team.create(a=b"0")
-    await team.mount("user", MOUNT)
-    answer = await team.client.delete(f"{VOLUMES}/weights")
-    assert refusal(answer)[:2] == (409, "volume_mounted")
-    assert "'user'" in refusal(answer)[2]
-    assert answer.headers["x-should-retry"] == "false"
-
-    await team.deployments.update(team.project_id, "user", {"volumes": []})
-    team.shop.clock.now += revisions.UNKNOWN_SECONDS
-    await team.upload("weights/1/draft", b"for a version that is never made")
-    assert (await team.answer("DELETE", f"{VOLUMES}/weights"))["deleted"] is True
-    assert (await team.refused("GET", f"{VOLUMES}/weights"))[0] == 404
-    assert await team.read("weights/0/a") is None
-    assert await team.read("weights/1/draft") is None
-    await team.shop.remove_gone()
-    assert team.shop.blobs() == set()
-    # An older revision that mounted it cannot come back, even where another has the name.
-    await team.create(a=b"another")
-    with pytest.raises(VolumeUnusable, match="was deleted"):
-        await team.deployments.rollback(team.project_id, "user", "1")
-
-
-async def test_what_still_serves_mounts_its_volume_until_the_next_revision_has_been_ready(
-    team: Volumes, database: Database
-) -> None:
-    await team.create(a=b"0")
-    await team.create("other", a=b"0")
-    service, project_id = team.deployments, team.project_id
-    first = await team.mount("user", MOUNT)
-    await database.write(revisions.note_ready, first.id, first.revision_id, 1.0)
-    await service.update(project_id, "user", {"volumes": [{**MOUNT, "name": "other"}]})
-    second = await service.update(project_id, "user", {"image": "registry/ns/hello@sha256:2"})
-
-    assert (await team.describe())["mounted_by"] == [first.id], "its replicas go on until the new ones are ready"
-    assert (await team.describe("other"))["mounted_by"] == [first.id], "two revisions count once"
-    status, code, message = await team.refused("DELETE", f"{VOLUMES}/weights")
-    assert (status, code) == (409, "volume_mounted")
-    assert "is mounted by 'user' (revision 1 may serve until revision 3 has been ready): delete it once" in message
-    assert "'user': delete it once" in (await team.refused("DELETE", f"{VOLUMES}/other"))[2], "the active one mounts it"
-    await team.update("weights", 1, a=b"1")
-    assert (await team.describe())["version_history"]["0"]["mounted_by"] == [first.id]
-
-    await database.write(revisions.note_ready, first.id, second.revision_id, 2.0)
-    assert (await team.describe(number=0))["mounted_by"] == []
-    assert (await team.answer("DELETE", f"{VOLUMES}/weights"))["deleted"] is True
-    with pytest.raises(VolumeUnusable, match="go back to another revision, or deploy with a volume that there is"):
-        await service.rollback(project_id, "user", "1")
-
-
-async def test_what_was_replaced_before_anybody_saw_whether_it_is_ready_may_serve_too(
-    team: Volumes, database: Database
-) -> None:
-    await team.create(a=b"0")
-    service, project_id, clock = team.deployments, team.project_id, team.shop.clock
-    first = await team.mount("user", MOUNT)
-    await service.update(project_id, "user", {"volumes": []})
-    refused = await team.refused("DELETE", f"{VOLUMES}/weights")
-    assert refused[:2] == (409, "volume_mounted")
-    assert "(revision 1 may serve until revision 2 has been ready)" in refused[2]
-
-    await database.write(revisions.note_ready, first.id, first.revision_id, clock.now)
-    clock.now += revisions.UNKNOWN_SECONDS
-    assert (await team.refused("DELETE", f"{VOLUMES}/weights"))[:2] == (409, "volume_mounted"), "it was seen to serve"
-
-
-async def test_what_a_volume_has_need_not_be_uploaded_again(team: Volumes) -> None:
-    await team.create(a=b"alpha", b=b"beta")
-    await team.seal()
-    wanted = {"a": b"alpha", "moved/b": b"beta", "c": b"gamma"}
-    assert await team.claim(1, wanted) == {"a": "linked", "moved/b": "linked", "c": "missing"}
-    await team.upload("weights/1/c", b"gamma")
-    assert set((await team.claim(1, wanted)).values()) == {"present"}, "which is how an upload goes on"
-    page = await team.answer("GET", f"{VOLUMES}/weights/versions/1/files?limit=2")
-    assert ([file["name"] for file in page["data"]], page["has_more"]) == (["a", "c"], True)
-    page = await team.answer("GET", f"{VOLUMES}/weights/versions/1/files?limit=2&after=c")
-    assert ([file["name"] for file in page["data"]], page["has_more"]) == (["moved/b"], False)
-
-    seen = await team.update("weights", 1)
-    assert [file["name"] for file in seen["content"]["files"]] == ["a", "c", "moved/b"]
-    assert await team.read("weights/1/moved/b") == b"beta"
-    assert len(team.shop.blobs()) == 3, "five files, three contents"
-    await team.answer("DELETE", f"{VOLUMES}/weights")
-    await team.shop.remove_gone()
-    assert team.shop.blobs() == set()
-
-
-async def test_bytes_that_others_have_stay_when_a_file_goes(team: Volumes) -> None:
-    await team.create(a=b"same")
-    assert await team.claim(0, {"b": b"same", "c": b"same"}) == {"b": "linked", "c": "linked"}
-    await team.upload("weights/0/a", b"other")
-    await team.client.delete("/v1/storage/weights/0/b")
-    await team.shop.clean()
-    assert await team.read("weights/0/c") == b"same"
-    assert await team.claim(0, {"c": b"other"}) == {"c": "linked"}
-    assert await team.read("weights/0/c") == b"other"
-    assert len(team.shop.blobs()) == 1
-
-
-async def test_a_claim_is_of_ones_own_bytes_alone(team: Volumes, shop: Shop) -> None:
-    """Who knows a hash gets nothing for it: not from another project, nor from another volume."""
-    await team.create("theirs", a=b"secret")
-    await team.create()
-    assert await team.claim(0, {"a": b"secret"}) == {"a": "missing"}
-    _, text = await shop.identity.create_key("other", "key", Scope.DEVELOPER)
-    stranger = shop.client(text)
-    answer = await stranger.post(f"{VOLUMES}/theirs/versions/0/files", json={"files": [claimed("a", b"secret")]})
-    assert answer.status_code == 404
-    # The same size under a digest that it has not.
-    lie = {"path": "a", "size": 6, "sha256": hashlib.sha256(b"a lie!").hexdigest()}
-    answer = await team.client.post(f"{VOLUMES}/theirs/versions/0/files", json={"files": [lie]})
-    assert [each["status"] for each in answer.json()["data"]] == ["missing"]
-
-
 @pytest.mark.parametrize("path", ["../a", "a//b", "/a", "a/", ".", "a/../b", "a\x00b", "a\nb"])
 async def test_paths_that_lead_elsewhere_are_refused(team: Volumes, path: str) -> None:
     await team.create(a=b"x")
@@ -418,23 +247,6 @@ async def test_paths_that_lead_elsewhere_are_refused(team: Volumes, path: str) -
     assert (await team.refused("POST", f"{VOLUMES}/weights/versions/0/files", claims))[0] == 400
     upload = await team.client.post("/v1/storage/upload-request", json={"filename": f"weights/0/{path}"})
     assert upload.status_code == 400
-
-
-async def test_claims_have_bounds(team: Volumes) -> None:
-    await team.create(a=b"x")
-    files = f"{VOLUMES}/weights/versions/0/files"
-    many = [{"path": f"f{number}", "size": 1, "sha256": "0" * 64} for number in range(5000)]
-    answer = await team.answer("POST", files, {"files": many})
-    assert len(answer["data"]) == 5000
-    assert (await team.refused("POST", files, {"files": [*many, {**many[0], "path": "more"}]}))[0] == 400
-    assert (await team.refused("POST", files, {"files": []}))[0] == 400
-    for digest in ("0" * 63, "0" * 64 + "\n", "A" * 64):
-        assert (await team.refused("POST", files, {"files": [{**many[0], "sha256": digest}]}))[0] == 400
-    twice = [claimed("a", b"1"), claimed("a", b"2")]
-    assert "twice" in (await team.refused("POST", files, {"files": twice}))[2]
-    for number in ("2", "-1", "x", "٣"):
-        status = (await team.refused("POST", f"{VOLUMES}/weights/versions/{number}/files", {"files": many[:1]}))[0]
-        assert status == 400, number
 
 
 async def test_a_file_in_parts_is_hashed_soon(team: Volumes) -> None:
