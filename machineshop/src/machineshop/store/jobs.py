@@ -338,10 +338,11 @@ _LIVE_IN_DELETED = Statement(
 )
 _LAST_OF_ALL = 2**62
 _ENDED = "FROM jobs WHERE deployment_id = :deployment_id AND done_at IS NOT NULL"
-# The first one too many: its time, from the index alone, and then its number.
+# The first one too many: its time, from the index alone, and then its number, in no order of another index: that would
+# be read through to the end.
 _NTH_ENDED = Statement(f"SELECT done_at {_ENDED} ORDER BY done_at DESC LIMIT 1 OFFSET :keep")
 _NTH_AT = Statement(
-    f"SELECT sequence {_ENDED} AND done_at = :at ORDER BY sequence DESC LIMIT 1 "
+    f"SELECT sequence {_ENDED} AND done_at = :at ORDER BY sequence + 0 DESC LIMIT 1 "
     f"OFFSET :keep - (SELECT count(*) {_ENDED} AND done_at > :at)"
 )
 _REMOVE = Statement(
