@@ -43,11 +43,11 @@ def backlogged(weights: tuple[float, ...], *, same: bool = True) -> list[Key]:
     ]
 
 
-def assert_fair(simulation: Simulation, begin: float, end: float, tolerance: float = 0.05) -> None:
-    """Each key has its weight's share of the workers' time, and none waits longer than the bound."""
+def assert_fair(simulation: Simulation, begin: float, end: float) -> None:
+    """Each key has its weight's share of the workers' time within 5 %, and none waits longer than the bound."""
     keys, total = simulation.keys, sum(key.weight for key in simulation.keys.values())
     for name, share in simulation.shares(begin, end).items():
-        assert share == pytest.approx(keys[name].weight / total, rel=tolerance), simulation.shares(begin, end)
+        assert share == pytest.approx(keys[name].weight / total, rel=0.05), simulation.shares(begin, end)
         assert simulation.longest_pause(name, begin, end) <= longest_wait(simulation, name)
 
 
@@ -89,7 +89,7 @@ def test_lengths_that_vary_are_charged_as_they_were(conn: Connection, workers: i
 def test_the_same_on_postgres(postgres_conn: Connection) -> None:
     simulation = Simulation(postgres_conn, backlogged(UNEQUAL), 4)
     simulation.run(1_000.0)
-    assert_fair(simulation, 200.0, 1_000.0, 0.1)
+    assert_fair(simulation, 200.0, 1_000.0)
 
 
 def test_jobs_without_a_key_are_one_key_among_the_others(conn: Connection) -> None:
