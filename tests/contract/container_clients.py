@@ -42,11 +42,17 @@ def missing(what: str) -> None:
 
 
 class ContainerClients:
-    """Runs them against one platform."""
+    """Runs them against one platform.
 
-    def __init__(self, platform: PlatformProcess, folder: Path) -> None:
+    Args:
+        platform: Which.
+        folder: Of their own.
+        host: Where they find it; None: where everybody does.
+    """
+
+    def __init__(self, platform: PlatformProcess, folder: Path, host: str | None = None) -> None:
         self.folder = folder
-        self.host = platform.base_url.partition("://")[2]
+        self.host = host or platform.base_url.partition("://")[2]
         self.namespace = f"{self.host}/default"
         self._key = platform.api_key
         self._environment = {
@@ -57,7 +63,7 @@ class ContainerClients:
             "XDG_RUNTIME_DIR": str(folder),
         }
 
-    def run(self, *argv: object, stdin: str | None = None) -> str:
+    def run(self, *argv: object, stdin: str | None = None, within_seconds: float = COMMAND_SECONDS) -> str:
         """Run a command, which must succeed; returns what it printed."""
         finished = subprocess.run(
             [str(each) for each in argv],
@@ -66,7 +72,7 @@ class ContainerClients:
             input=stdin,
             capture_output=True,
             text=True,
-            timeout=COMMAND_SECONDS,
+            timeout=within_seconds,
             check=False,
         )
         assert finished.returncode == 0, f"{argv}: {finished.stdout}{finished.stderr}"
@@ -115,17 +121,11 @@ class Layout:
     def image(self, architecture: str, compression: str) -> dict[str, Any]:
         """Add an image of one file; returns its descriptor."""
         layer = layer_with("file", architecture.encode() * 20)
-        config = {
-            "architecture": architecture,
-            "os": "linux",
-            "config": {},
-            "rootfs": {"type": "layers", "diff_ids": [f"sha256:{hashlib.sha256(layer).hexdigest()}"]},
-        }
         packed = gzip.compress(layer) if compression == "gzip" else zstd_of(layer)
         manifest = {
             "schemaVersion": 2,
             "mediaType": IMAGE,
-            "config": self.blob(json.dumps(config).encode(), CONFIG),
+            "config": self.blob(config_of(layer, architecture), CONFIG),
             "layers": [self.blob(packed, f"{LAYER}+{compression}")],
         }
         platform = {"architecture": architecture, "os": "linux"}
@@ -152,6 +152,17 @@ def layer_with(name: str, content: bytes) -> bytes:
         entry.size = len(content)
         tar.addfile(entry, io.BytesIO(content))
     return packed.getvalue()
+
+
+def config_of(layer: bytes, architecture: str = "amd64") -> bytes:
+    """The configuration of an image that has this layer alone."""
+    config = {
+        "architecture": architecture,
+        "os": "linux",
+        "config": {},
+        "rootfs": {"type": "layers", "diff_ids": [f"sha256:{hashlib.sha256(layer).hexdigest()}"]},
+    }
+    return json.dumps(config).encode()
 
 
 def zstd_of(content: bytes) -> bytes:

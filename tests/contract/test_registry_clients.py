@@ -1,20 +1,25 @@
 """The registry with the programs that people use: docker, podman, skopeo, buildah, tg, curl."""
 
 import json
+import os
 import subprocess
 import tempfile
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import httpx
 import pytest
 
-from contract.container_clients import INDEX, ContainerClients, Layout, layer_with, need, need_docker
+from contract.container_clients import INDEX, ContainerClients, Layout, config_of, layer_with, need, need_docker
+from contract.halfway import Halfway
 from contract.tg_command import Outside, Tg
 from platform_process import PlatformProcess, wait_for
-from pusher import digest_of
+from pusher import digest_of, image_manifest
 
 MIB = 1024 * 1024
+PULL_SECONDS = 180.0
+"""Docker tries again after 5, 10, 15 and 20 s, and the server's start in between takes its time."""
 
 
 @pytest.fixture
@@ -146,3 +151,37 @@ def test_a_pull_goes_on_after_the_server_was_killed(own_platform: PlatformProces
     subprocess.run([*curl, "--continue-at", "-", url], check=True, timeout=60)
 
     assert partial.read_bytes() == layer
+
+
+@pytest.mark.timeout(400)
+def test_dockers_pull_goes_on_after_the_server_was_killed(own_platform: PlatformProcess) -> None:
+    """By itself, and without the half that it has."""
+    need_docker()
+    layer = layer_with("file", os.urandom(64 * MIB))
+    config = config_of(layer)
+    manifest = image_manifest(config, layer)
+    with own_platform.client() as client:
+        for blob in (layer, config):
+            query = {"digest": digest_of(blob)}
+            assert client.post("/v2/default/large/blobs/uploads/", params=query, content=blob).status_code == 201
+        headers = {"Content-Type": manifest["mediaType"]}
+        made = client.put("/v2/default/large/manifests/v1", content=json.dumps(manifest), headers=headers)
+        assert made.status_code == 201, made.text
+    way = Halfway(own_platform.port, len(layer) // 2)
+    with tempfile.TemporaryDirectory(prefix="clients-") as folder, ThreadPoolExecutor(1) as pool:
+        clients = ContainerClients(own_platform, Path(folder), way.host)
+        clients.login("docker")
+        image = f"{clients.namespace}/large:v1"
+        pull = pool.submit(clients.run, "docker", "pull", image, within_seconds=PULL_SECONDS)
+        try:
+            wait_for(lambda: way.stopped.is_set() or pull.done(), "half of it is there")
+            own_platform.kill()
+            own_platform.start()
+            way.go_on()
+            printed = pull.result()
+            assert "Retrying in" in printed, printed
+            assert len(layer) <= way.passed_bytes < 1.25 * len(layer)
+            assert clients.docker("image", "inspect", "--format", "{{.Id}}", image).strip() == digest_of(config)
+        finally:
+            way.close()
+            clients.docker("image", "rm", "--force", image)
