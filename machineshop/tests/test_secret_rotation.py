@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from machineshop.errors import InvalidRequest
+from machineshop.errors import InvalidRequest, SecretsKeyMissing
 from machineshop.models import Identity
 from machineshop.services.deployments import DeploymentService
 from machineshop.services.keyring import KeyRing, KeysInUse, KeysUnusable
@@ -157,6 +157,22 @@ async def test_a_secret_that_goes_meanwhile_is_left_alone(
     rotated = await rotate(database, KeyRing(tmp_path / "secrets-key"))
     assert rotated.sealed_anew == len(NAMES) - 1
     assert [secret.name for secret in await secrets.list_all(project_id)] == NAMES[1:]
+
+
+@pytest.mark.parametrize("values", [True, False])
+async def test_without_the_keys_that_are_in_use_nothing_is_changed(
+    secrets: SecretService, project_id: str, database: Database, tmp_path: Path, values: bool
+) -> None:
+    if not values:
+        for name in NAMES:
+            await secrets.delete(project_id, name)
+    elsewhere = tmp_path / "not-the-servers"
+    elsewhere.mkdir()
+    before = await database.read(store.sealing_key)
+    with pytest.raises(SecretsKeyMissing):
+        await rotate(database, KeyRing(elsewhere / "secrets-key"))
+    assert await database.read(store.sealing_key) == before
+    assert not (elsewhere / "secrets-key").exists()
 
 
 async def test_one_rotation_at_a_time(

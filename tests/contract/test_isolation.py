@@ -455,11 +455,13 @@ def test_a_replicas_key_reads_files_and_uploads_none_but_its_jobs(replica: httpx
     assert (refused.status_code, refused.json()["error"]["code"]) == (403, "not_a_jobs_file")
 
 
-def test_a_replicas_key_sees_no_job_of_another_deployment(replica: httpx.Client, mine: Possessions) -> None:
+def test_a_replicas_key_sees_and_counts_no_job_of_another_deployment(replica: httpx.Client, mine: Possessions) -> None:
     answer = replica.get("/v1/queue/status", params={"model": mine.deployment, "request_id": mine.job})
 
     assert answer.status_code == 404
     assert "hidden" not in answer.text
+    for path in ("/v1/queue/metrics", "/internal/v1/queue/status"):
+        assert replica.get(path, params={"model": mine.deployment}).status_code == 404
 
 
 def test_an_update_with_a_zero_character_spoils_no_other(api: httpx.Client, mine: Possessions) -> None:

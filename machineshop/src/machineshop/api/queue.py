@@ -226,7 +226,9 @@ def _settings_response(model: str, settings: QueueSettings) -> Response:
 
 def _metrics(queue: QueueService) -> Callable[[Call], Awaitable[Response]]:
     async def metrics(call: Call) -> Response:
-        counts = await queue.count(call.project_id, call.required("model"))
+        # A worker key counts those of its own deployment.
+        of = call.identity.key.deployment_id
+        counts = await queue.count(call.project_id, call.required("model"), of=of)
         return json_response(
             {
                 "messages_running": counts.running,

@@ -219,13 +219,15 @@ class QueueService:
         self.changes.tell(deployment_id)
         return total
 
-    async def count(self, project_id: str, model: str) -> QueueCounts:
-        """How many jobs of a deployment wait and run.
+    async def count(self, project_id: str, model: str, *, of: str | None = None) -> QueueCounts:
+        """How many jobs of a deployment wait and run; with `of`, of the one with this id alone.
 
         Raises:
             NotFound: No such deployment.
         """
         deployment = await self._deployments.get(project_id, model)
+        if of not in {None, deployment.id}:
+            raise NotFound(what="deployment", id=model)
         return await self._database.read(jobs.count, deployment.id)
 
     async def settings(self, project_id: str, model: str) -> QueueSettings:

@@ -128,6 +128,14 @@ def replace_key(conn: Connection, key_id: str, instead_of: str | None) -> bool:
     return conn.execute(settings.update().where(guard).values(value=key_id)).rowcount == 1
 
 
+def keys_in_need(conn: Connection) -> set[str]:
+    """The ids of the keys that values of any project are sealed with; where there is no value, of the one in use."""
+    tables = (secrets, webhook_signing)
+    found = {key_id for table in tables for key_id in conn.execute(select(table.c.key_id).distinct()).scalars()}
+    current = sealing_key(conn)
+    return found or ({current} if current is not None else set())
+
+
 def count_of_other_keys(conn: Connection, key_id: str) -> int:
     """How many values of all projects, of secrets and of webhooks, are sealed with another key than this."""
     counts = (
