@@ -10,7 +10,9 @@ from machineshop.control.reclaimer import Reclaimer
 from machineshop.errors import NotFound, StaleAttempt
 from machineshop.models import FairKey, Worker
 from machineshop.states import JobState
+from machineshop.store import queues
 from machineshop.store.attempts import MAX_RELEASES
+from machineshop.store.database import Database
 from machineshop.store.jobs import JobFilter
 from machineshop.store.losses import MAX_RETRIES
 from machineshop.store.moves import Holder
@@ -159,6 +161,16 @@ async def test_ended_jobs_are_removed_by_age_and_by_number(jobs: Jobs, clock: Cl
     assert await jobs.upkeep.clean(clock.now) == 2
     assert (await jobs.get(ended[4])).state is JobState.DONE
     assert (await jobs.get(pending.id)).state is JobState.PENDING
+
+
+async def test_a_queue_with_nothing_to_remove_is_let_be(jobs: Jobs, database: Database, clock: Clock) -> None:
+    assert await database.read(queues.retention) == []
+    await jobs.pending()
+    await jobs.queue.clear(jobs.project_id, "hello")
+    assert [kept[0] for kept in await database.read(queues.retention)] == [jobs.deployment.id]
+    await jobs.queue.change_settings(jobs.project_id, "hello", {"keep_count": 0}, {})
+    await jobs.upkeep.clean(clock.now)
+    assert await database.read(queues.retention) == []
 
 
 async def test_of_jobs_that_ended_at_one_moment_no_more_are_removed_than_are_too_many(jobs: Jobs, clock: Clock) -> None:

@@ -13,7 +13,8 @@ from machineshop.models import FairKey, QueueCounts, QueueSettings
 from machineshop.store import lines
 from machineshop.store.counts import MEAN, Count
 from machineshop.store.statement import Statement
-from machineshop.store.tables import fair_keys, queues
+from machineshop.store.tables import fair_keys, jobs, queues
+from machineshop.store.tables import lines as lines_table
 
 
 class Place(NamedTuple):
@@ -133,8 +134,14 @@ def change_settings(
 
 
 def retention(conn: Connection) -> list[tuple[str, int, int]]:
-    """For each queue: the deployment, for how many seconds ended jobs are kept, and how many of them."""
-    query = select(queues.c.deployment_id, queues.c.keep_seconds, queues.c.keep_count)
+    """For each queue with something to remove: the deployment, how many seconds ended jobs are kept, and how many.
+
+    Deployments that are gone, of which there are ever more, cost nothing once their jobs have been removed.
+    """
+    mine = jobs.c.deployment_id == queues.c.deployment_id
+    has_ended = select(jobs.c.id).where(mine, jobs.c.done_at.is_not(None)).exists()
+    has_lines = select(lines_table.c.fair_key).where(lines_table.c.deployment_id == queues.c.deployment_id).exists()
+    query = select(queues.c.deployment_id, queues.c.keep_seconds, queues.c.keep_count).where(has_ended | has_lines)
     return [(deployment_id, seconds, number) for deployment_id, seconds, number in conn.execute(query)]
 
 
