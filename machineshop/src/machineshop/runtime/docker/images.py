@@ -103,8 +103,8 @@ class Images:
         name, tag, digest = split(reference)
         about = await self._inspect(f"{name}@{digest}" if digest else f"{name}:{tag or DEFAULT_TAG}")
         if about is not None:
-            free = granted or not self._pulled.has(reference)
-            if is_tagged(about, name) or (free and has_digest(about, name)):
+            by_leave = has_digest(about, name) and (granted or not self._pulled.has(reference))
+            if by_leave or is_tagged(about, name) or is_nameless(about):
                 return _image(about)
         if digest is None or granted:
             return None
