@@ -75,6 +75,17 @@ async def test_an_adopted_replica_of_an_old_revision_serves_until_it_is_replaced
     await ready(world.runtime, 1, "r2")
 
 
+async def test_an_adopted_replica_of_an_old_revision_is_started_again_while_the_new_one_fails(world: World) -> None:
+    old = world.spec("r1")
+    await world.runtime.apply(old, 1)
+    await ready(world.runtime, 1, "r1")
+    await world.restart_server()
+    await world.runtime.apply(world.spec("r2", Behaviour(healthy=False)), 1, older=[old])
+    (adopted,) = await ready(world.runtime, 1, "r1")
+    await world.end(adopted, 1)
+    await one(world.runtime, lambda r: r.id == adopted.id and r.restarts > 0 and r.ready_since is not None)
+
+
 @pytest.mark.parametrize("busy", [False, True], ids=["idle", "with a job in hand"])
 async def test_an_adopted_replica_that_looks_for_the_platform_elsewhere_is_replaced(
     world: World, monkeypatch: pytest.MonkeyPatch, busy: bool

@@ -20,12 +20,12 @@ from machineshop.runtime.base import (
     RunEnd,
     Runtime,
 )
-from machineshop.services.deployment_rules import secrets_of
+from machineshop.services.deployment_rules import secrets_of, with_revision
 from machineshop.services.identity import IdentityService
 from machineshop.services.secrets import SecretService
 from machineshop.services.traffic import Traffic
 from machineshop.services.upkeep import QueueUpkeep
-from machineshop.store import deployments, jobs
+from machineshop.store import deployments, jobs, revisions
 from machineshop.store.database import Database
 
 log = logging.getLogger(__name__)
@@ -56,11 +56,14 @@ class Reconciler:
         """Declare every live deployment to the runtime, and end what belongs to none."""
         wanted = await self._database.read(deployments.list_of_all_projects)
         busy = await self._database.read(jobs.busy_replicas) | self._traffic.busy_replicas()
+        unsettled = await self._database.read(revisions.unsettled)
         for deployment in wanted:
             with self._apart.turn(deployment.id):
-                kind = await self._kinds.kind_of(deployment.project_id, deployment.config.image, self._runtime.accepts)
-                if kind is not None:  # until then what runs of it runs on
-                    await self._runtime.apply(revision_spec(deployment, kind), deployment.replicas, busy)
+                older = await self._older(deployment) if deployment.revision_id in unsettled else []
+                specs = [await self._spec(each) for each in (deployment, *older)]
+                known = [spec for spec in specs if spec is not None]
+                if len(known) == len(specs):  # until then what runs of it runs on
+                    await self._runtime.apply(known[0], deployment.replicas, busy, known[1:])
         live = {deployment.id for deployment in wanted}
         self._apart.keep(live)
         self._traffic.keep(frozenset(live))
@@ -68,6 +71,33 @@ class Reconciler:
         for deployment_id in {replica.deployment_id for replica in replicas} - live:
             await self._runtime.delete(deployment_id)
         await self._end_jobs_of_gone(replicas)
+
+    async def _older(self, deployment: Deployment) -> list[Deployment]:
+        """The deployment as it was in the revisions whose replicas serve while its present one is not ready.
+
+        This server may have found them running, and knows nothing of them but for this.
+        """
+        seen = await self._runtime.observe(deployment.id)
+        ids = {replica.revision_id for replica in seen if replica.status is not ReplicaStatus.TERMINATED}
+        found = [
+            await self._database.read(revisions.get, deployment.id, revision_id)
+            for revision_id in sorted(ids - {deployment.revision_id})
+        ]
+        return [
+            msgspec.structs.replace(
+                deployment,
+                config=with_revision(deployment.config, revision.config),
+                revision_id=revision.id,
+                revision_number=revision.number,
+            )
+            for revision in found
+            if revision is not None
+        ]
+
+    async def _spec(self, deployment: Deployment) -> RevisionSpec | None:
+        """What the runtime needs to know; None where it takes a while to be known what the image is."""
+        kind = await self._kinds.kind_of(deployment.project_id, deployment.config.image, self._runtime.accepts)
+        return None if kind is None else revision_spec(deployment, kind)
 
     async def _end_jobs_of_gone(self, replicas: list[Replica]) -> None:
         """Jobs of a deleted deployment may finish while its replicas drain; after that nobody will."""

@@ -5,7 +5,7 @@ passes what it saw on to the store, the gateway and the logs. A runtime knows no
 what it needs from the platform comes in through the small protocols at the end of this file.
 """
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from enum import StrEnum
 from pathlib import Path
 from typing import Protocol
@@ -164,11 +164,23 @@ class Runtime(Protocol):
     async def stand_down(self, grace_seconds: float) -> None:
         """Want nothing any more and drain every replica within `grace_seconds`; `apply` begins anew."""
 
-    async def apply(self, spec: RevisionSpec, replicas: int, busy: frozenset[str] = frozenset()) -> None:
+    async def apply(
+        self,
+        spec: RevisionSpec,
+        replicas: int,
+        busy: frozenset[str] = frozenset(),
+        older: Sequence[RevisionSpec] = (),
+    ) -> None:
         """Declare what should run of this deployment; returns at once, the runtime's loop makes it so.
 
         A `spec` with another revision than the running replicas' is a rollout. Calling again with the same arguments
-        changes nothing. `busy` names replicas with a job in hand, to be stopped last.
+        changes nothing.
+
+        Args:
+            spec: What runs.
+            replicas: How many.
+            busy: Replicas with a job in hand, to be stopped last.
+            older: Revisions whose replicas serve until this one's are ready, and are started again should they end.
         """
 
     async def observe(self, deployment_id: str | None = None) -> list[Replica]:

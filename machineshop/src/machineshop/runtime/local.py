@@ -8,7 +8,7 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from uuid import uuid4
 
 from machineshop.runtime import replica, replica_view
@@ -116,8 +116,16 @@ class LocalRuntime:
         for record in self._ledger.live():
             self.draining.drain(record.id, time.time(), within_seconds=grace_seconds, why=STOOD_DOWN)
 
-    async def apply(self, spec: RevisionSpec, replicas: int, busy: frozenset[str] = frozenset()) -> None:
+    async def apply(
+        self,
+        spec: RevisionSpec,
+        replicas: int,
+        busy: frozenset[str] = frozenset(),
+        older: Sequence[RevisionSpec] = (),
+    ) -> None:
         """Declare what should run of this deployment; the loop makes it so."""
+        for each in older:
+            self._specs.setdefault((each.deployment_id, each.revision_id), each)
         desired = Desired(revision_id=spec.revision_id, replicas=replicas, busy=busy)
         if self._wanted.get(spec.deployment_id) != (spec, desired):
             self._wanted[spec.deployment_id] = (spec, desired)
