@@ -24,6 +24,9 @@ from .workbench import Workbench
 REQUEST_LIMIT_BYTES = 64 * 1024**2
 """A body is held in memory; larger inputs go as files."""
 
+HEAD_LINE_LIMIT_BYTES = 64 * 1024
+"""What the platform lets a head have in all, so that no line which it passes on is too long here."""
+
 REQUEST_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 
 
@@ -55,7 +58,14 @@ class Server:
         app.router.add_get("/openapi.json", self._get_openapi)
         app.router.add_post(predict_path, self._post_predict)
         # handler_cancellation: a client that hangs up wants no answer any more, so its job is cancelled.
-        self._runner = web.AppRunner(app, access_log=None, handler_cancellation=True, shutdown_timeout=1.0)
+        self._runner = web.AppRunner(
+            app,
+            access_log=None,
+            handler_cancellation=True,
+            shutdown_timeout=1.0,
+            max_line_size=HEAD_LINE_LIMIT_BYTES,
+            max_field_size=HEAD_LINE_LIMIT_BYTES,
+        )
 
     async def start(self, port: int) -> int:
         """Bind the port, or any free one for 0; give the port bound.
