@@ -42,6 +42,7 @@ def test_what_may_be_repeated_is_tried_again(jig: Jig, platform: FakePlatform) -
     [
         (["lst"], 'Unknown command "lst". Did you mean "list"?'),
         (["status", "--bogus"], "Unknown option: --bogus."),
+        (["logs", "--tail", "ten"], '--tail must be a whole number, not "ten".'),
         (["secrets", "set"], "jig secrets set needs --name."),
         (["status", "a", "b"], 'jig status takes fewer words: "b" is too much.'),
         (["context", "use", "a", "b", "c"], 'jig context use takes fewer words: "b", "c" are too much.'),
@@ -55,6 +56,7 @@ def test_what_may_be_repeated_is_tried_again(jig: Jig, platform: FakePlatform) -
     ids=[
         "no such command",
         "no such option",
+        "no number",
         "nothing",
         "too many words",
         "in a group",

@@ -20,6 +20,15 @@ def test_a_command_is_loaded_without_what_it_runs_on(file: str) -> None:
     assert loaded.stdout.split() == []
 
 
+def test_an_option_that_is_no_number_is_told_in_words() -> None:
+    code = "import sys; from machineshop.cli import main; sys.argv[1:] = ['serve', '--port', 'x']; main()"
+    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=60)
+    assert (ended.returncode, ended.stderr.splitlines()[0]) == (
+        2,
+        'machineshop: --port must be a whole number, not "x".',
+    )
+
+
 def test_a_reader_that_has_seen_enough_is_no_defect() -> None:
     reader, writer = os.pipe()
     os.close(reader)

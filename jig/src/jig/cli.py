@@ -12,7 +12,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from cyclopts import App, CycloptsError, MissingArgumentError, UnusedCliTokensError
+from cyclopts import App, CoercionError, CycloptsError, MissingArgumentError, UnusedCliTokensError
 
 from jig.arguments import forgotten, normalize, wants_json
 from jig.errors import EXIT_ERROR, EXIT_INTERRUPTED, JigError, UsageError
@@ -113,6 +113,8 @@ GROUPS = {
     ),
 }
 
+# What an option must be that the parser makes one of these types of.
+NUMBERS: dict[object, str] = {int: "a whole number", float: "a number"}
 # Those whose `--version` is not that of jig.
 OWN_VERSION = {"volumes:describe", "volume_download:download"}
 # What a group does where none of its commands is named.
@@ -237,7 +239,10 @@ def usage_error(error: CycloptsError) -> UsageError:
         return UsageError(message, hint=hint)
     if isinstance(error, MissingArgumentError) and error.argument is not None:
         return UsageError(f"{command} needs {error.argument.name}.", hint=f"See `{command} --help`.")
-    return UsageError(str(error), hint=f"See `{command} --help`.")
+    message = str(error)
+    if isinstance(error, CoercionError) and error.token and error.target_type in NUMBERS:
+        message = f'{error.token.keyword} must be {NUMBERS[error.target_type]}, not "{error.token.value}".'
+    return UsageError(message, hint=f"See `{command} --help`.")
 
 
 def unexpected(error: Exception) -> JigError:

@@ -52,13 +52,13 @@ def parse_object(text: str) -> dict[str, Any]:
     Raises:
         UsageError: it is not JSON, or not an object.
     """
+    shown = text if len(text) <= SHOWN_CHARACTERS else text[:SHOWN_CHARACTERS] + "..."
     try:
         value = json.loads(text)
     except ValueError as error:
-        shown = text if len(text) <= SHOWN_CHARACTERS else text[:SHOWN_CHARACTERS] + "..."
         raise UsageError(f"--payload is not JSON: {error}. It starts with: {shown}") from error
     if not isinstance(value, dict):
-        raise UsageError(f'--payload must be a JSON object, like {{"prompt": "hi"}}, not {type(value).__name__}.')
+        raise UsageError(f'--payload must be a JSON object, like {{"prompt": "hi"}}, not {shown}')
     return value
 
 

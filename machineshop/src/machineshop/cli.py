@@ -7,12 +7,14 @@ Commands are named by their import path and loaded when they are called: the who
 import os
 import sys
 
-from cyclopts import App, CycloptsError, MissingArgumentError
+from cyclopts import App, CoercionError, CycloptsError, MissingArgumentError
 
 from machineshop import __version__
 from machineshop.errors import InvalidRequest, MachineshopError
 
 EXIT_USAGE = 2
+# What an option must be that the parser makes one of these types of.
+NUMBERS: dict[object, str] = {int: "a whole number", float: "a number"}
 
 # Command, where it is, and its one sentence.
 COMMANDS = (
@@ -74,6 +76,8 @@ def main() -> None:
         message = str(error)
         if isinstance(error, MissingArgumentError) and error.keyword is None and error.argument is not None:
             message = f"{command} needs {error.argument.name}."
+        if isinstance(error, CoercionError) and error.token and error.target_type in NUMBERS:
+            message = f'{error.token.keyword} must be {NUMBERS[error.target_type]}, not "{error.token.value}".'
         print(f"machineshop: {message}\nSee `{command} --help`.", file=sys.stderr)
         sys.exit(EXIT_USAGE)
     except InvalidRequest as error:

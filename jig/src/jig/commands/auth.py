@@ -62,7 +62,7 @@ def login(
     before = contexts.contexts.get(name)
     write_contexts(path, contexts.with_context(name, context))
     document = {"context": name, "base_url": url, "identity": identity}
-    session.output.result(document, f"Logged in to {url} as {who(identity)}: context {name} of {path}.")
+    session.output.result(document, f"Logged in to {url}, {place_of(identity)}. It is the context {name} of {path}.")
     if before and before != context:
         session.output.note(f"Its key for {before.base_url} is replaced.")
     elif not (is_chosen or before or name == context_name(url)):
@@ -219,9 +219,9 @@ def read_key(base_url: str, *, from_stdin: bool) -> str:
     return key
 
 
-def who(identity: Mapping[str, Any]) -> str:
+def place_of(identity: Mapping[str, Any]) -> str:
     """The project and organization of a key."""
-    return f"{named(identity, 'project')} of {named(identity, 'organization')}"
+    return f"to the project {named(identity, 'project')} of the organization {named(identity, 'organization')}"
 
 
 def named(identity: Mapping[str, Any], part: str) -> str:

@@ -16,6 +16,8 @@ from jig.rights import check_may_change
 from jig.session import Session
 from jig.units import elapsed
 
+PUSHED_TAG = "Push the image that was built with this tag, under it alone. [default: the one that was built last]"
+PUSHED_BUILDER = "buildx, docker, podman or buildah. [default: the one that built it]"
 TAG = "Tag of the image. [default: one made of its contents, and `latest`]"
 BUILDER = "buildx, docker, podman or buildah. [default: the first of them that works here]"
 DOCKER_ARGS = "More words for the builder's command line, as one text. [default: $DOCKER_BUILD_EXTRA_ARGS]"
@@ -59,7 +61,12 @@ def build_command(
     session.output.result(document | {"seconds": steps.rounded()}, text)
 
 
-def push_command(*, tag: Tag = None, builder: BuilderName = None, options: ProjectGlobals = PROJECT_DEFAULTS) -> None:
+def push_command(
+    *,
+    tag: Annotated[str | None, Parameter(help=PUSHED_TAG, show_default=False)] = None,
+    builder: Annotated[str | None, Parameter(help=PUSHED_BUILDER, show_default=False)] = None,
+    options: ProjectGlobals = PROJECT_DEFAULTS,
+) -> None:
     """Push the image that was built last to the platform's registry."""
     session = Session(options)
     refuse_fixed_image(session)

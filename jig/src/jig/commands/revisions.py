@@ -48,8 +48,13 @@ def show(revision: Revision = None, *, name: NameOption = None, options: Project
 
 
 def diff(
-    before: Annotated[str | None, Parameter(name="--from", help="[default: the last other one that worked]")] = None,
-    after: Annotated[str | None, Parameter(name="--to", help="[default: the one that runs]")] = None,
+    before: Annotated[
+        str | None,
+        Parameter(name="--from", help="Number or id of the one before. [default: the last other one that worked]"),
+    ] = None,
+    after: Annotated[
+        str | None, Parameter(name="--to", help="Number or id of the one after. [default: the one that runs]")
+    ] = None,
     *,
     name: NameOption = None,
     options: ProjectGlobals = PROJECT_DEFAULTS,

@@ -23,7 +23,7 @@ WIDE = 10_000
 DataDirOption = Annotated[
     Path | None, Parameter(name="--data-dir", help="Where everything is kept [~/.local/share/machineshop].")
 ]
-JsonOption = Annotated[bool, Parameter(name="--json", negative=(), help="Print JSON.")]
+JsonOption = Annotated[bool, Parameter(name="--json", negative=(), show_default=False, help="Print JSON.")]
 
 
 def print_table(table: Table) -> None:

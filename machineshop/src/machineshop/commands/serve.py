@@ -51,8 +51,8 @@ def serve(
     gateway_silence_seconds: float = DEFAULT_GATEWAY_LIMITS.silence_seconds,
     gateway_key_concurrency: int = DEFAULT_GATEWAY_LIMITS.key_concurrency,
     gateway_key_rate: float = DEFAULT_GATEWAY_LIMITS.key_rate,
-    access_log: Annotated[bool, Parameter(negative=())] = False,
-    verbose: Annotated[bool, Parameter(negative=())] = False,
+    access_log: Annotated[bool, Parameter(negative=(), show_default=False)] = False,
+    verbose: Annotated[bool, Parameter(negative=(), show_default=False)] = False,
 ) -> None:
     """Run the platform: one process, one port.
 
