@@ -78,7 +78,10 @@ def test_what_cannot_be_mounted_is_said_before_anything_is_built(
 @pytest.mark.parametrize(
     ("mount", "said"),
     [
-        (MOUNT.replace("words", "wrods"), "There is no volume wrods."),
+        (
+            MOUNT.replace("words", "wrods"),
+            "There is no volume wrods.\nDid you mean words?\nTo make it: jig volumes create wrods SOURCE",
+        ),
         (MOUNT + "version = 7\n", "The volume words has no version 7: it has versions 0 to 1."),
     ],
     ids=["no volume", "no version"],

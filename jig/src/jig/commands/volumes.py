@@ -77,7 +77,7 @@ def update(
     """Make a volume's next version. What the platform has already is not sent again."""
     session = Session(options)
     if source.startswith(SCHEME):
-        remote.check_updatable(remote.get_for_update(session.client, name))
+        remote.check_updatable(remote.needed(session.client, name))
         volume = remote.change(session.client, name, remote.from_s3(source, aws_oidc_role_arn, credentials_secret))
         fetched(session, volume, watch=watch)
         return

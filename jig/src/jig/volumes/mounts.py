@@ -9,7 +9,7 @@ from typing import Any
 from jig.client import Client
 from jig.config.model import Config, VolumeMount
 from jig.errors import NotFoundError, VolumeError
-from jig.volumes.remote import OPEN, PENDING, Volume, get, state_of, unfinished
+from jig.volumes.remote import OPEN, PENDING, Volume, needed, state_of, unfinished
 from jig.volumes.view import version_of
 
 
@@ -50,7 +50,7 @@ def find_mounts(client: Client, config: Config) -> list[Mounted]:
     deployment = deployed(client, config.name) if any(each.version is None for each in mounts) else {}
     found = []
     for mount in mounts:
-        volume = get(client, mount.name)
+        volume = needed(client, mount.name)
         version = mounted_version(mount, volume, deployment)
         check(volume, version)
         found.append(Mounted(mount, version, int(volume["current_version"])))

@@ -72,7 +72,7 @@ class Publisher:
             VolumeError: there is no such volume, its upload was never finished, or somebody else made the version.
             WatchInterruptedError: Ctrl-C.
         """
-        volume = remote.get_for_update(self._client, self._name)
+        volume = remote.needed(self._client, self._name)
         remote.check_updatable(volume)
         files = read_folder(self._output, self._steps, folder)
         current = Version(self._client, self._name, int(volume["current_version"]))

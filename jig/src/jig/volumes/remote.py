@@ -69,8 +69,8 @@ def get(client: Client, name: str, version: int | None = None) -> Volume:
     return volume
 
 
-def get_for_update(client: Client, name: str) -> Volume:
-    """The same for those who have files for it: the error says how to make one of this name, too."""
+def needed(client: Client, name: str) -> Volume:
+    """The same where one of this name is wanted: the error says how to make it, too."""
     try:
         return get(client, name)
     except VolumeError as error:
