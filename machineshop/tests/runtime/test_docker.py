@@ -192,7 +192,9 @@ async def test_containers_are_found_again_by_their_labels_and_leftovers_are_remo
     replica = await started(dock)
     (container,) = ours(dock, "container")
     mine = f"{INSTANCE_LABEL}={(dock.data_dir / 'containers.id').read_text()}"
-    docker("create", "--label", mine, "--label", "machineshop.replica=unknown-1", BASE_IMAGE, "true")
+    unknown = f"unknown-{uuid4().hex[:12]}"
+    of_it = ("--label", f"machineshop.replica={unknown}", "--label", "machineshop.run=1")
+    docker("create", "--name", f"machineshop-{unknown}-1", "--label", mine, *of_it, BASE_IMAGE, "true")
     docker("network", "create", "--label", mine, f"machineshop-test-{uuid4().hex[:12]}")
 
     async def lose_the_records() -> None:

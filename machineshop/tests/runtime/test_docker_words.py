@@ -1,16 +1,18 @@
 """What the docker engine asks for and how it reads answers, without an engine."""
 
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
 from machineshop.runtime import replica
 from machineshop.runtime.base import ArtifactKind, RevisionSpec
 from machineshop.runtime.choice import url_in_containers
-from machineshop.runtime.docker.body import Machine, Network, container
+from machineshop.runtime.docker.api import EngineApi
+from machineshop.runtime.docker.body import RECORD_LABEL, Machine, Network, container, labels
 from machineshop.runtime.docker.ends import exit_of, why_not_started
 from machineshop.runtime.docker.follower import CopiedLog
+from machineshop.runtime.docker.found import find
 from machineshop.runtime.docker.images import Image, why_not_pulled
 from machineshop.runtime.docker.names import split
 from machineshop.runtime.docker.networks import gateway_of
@@ -41,6 +43,29 @@ def body(image: Image = Image(DIGEST), machine: Machine | None = None, **fields:
     machine = machine or Machine(instance="i1", cpus=2, architecture="amd64", init=True, sized_storage=False)
     one = record(**fields)
     return container(one, one.spec, image, "the key", Network("net"), machine)
+
+
+class Engine:
+    """Stands for an engine that lists containers."""
+
+    def __init__(self, *containers: dict[str, Any]) -> None:
+        self._containers = containers
+
+    async def get(self, _path: str, **_query: object) -> list[dict[str, Any]]:
+        return list(self._containers)
+
+
+async def test_a_container_of_an_image_that_was_made_of_one_of_ours_is_its_users() -> None:
+    one = record()
+    ours = {"Id": "1", "Names": ["/machineshop-hello-1-1"], "Labels": labels(one, "i1")}
+    theirs = {**ours, "Id": "2", "Names": ["/trying-something"]}
+    found = await find(cast("EngineApi", Engine(ours, theirs)), "i1", [one])
+    assert (found.adopted, found.leftover) == ([one], [])
+    found = await find(cast("EngineApi", Engine(theirs)), "i1", [])
+    assert (found.records, found.leftover) == ([], [])
+    nobodys = {**ours, "Labels": {**labels(one, "i1"), RECORD_LABEL: ""}}
+    found = await find(cast("EngineApi", Engine(nobodys)), "i1", [])
+    assert found.leftover == [("1", "p1")]
 
 
 def test_gpus_are_asked_for_by_number_and_withheld_from_others() -> None:

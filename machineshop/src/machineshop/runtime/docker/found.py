@@ -31,7 +31,9 @@ async def find(api: EngineApi, instance: str, written_down: Iterable[Record]) ->
     records = {record.id: record for record in written_down}
     adopted, leftover = [], []
     for found in await api.get("/containers/json", all=True, filters={"label": [f"{INSTANCE_LABEL}={instance}"]}):
-        told = found["Labels"]
+        told, names = found["Labels"], found.get("Names")
+        if names and f"/{_name(told.get(REPLICA_LABEL), told.get(RUN_LABEL))}" not in names:
+            continue  # somebody runs an image that was made of a container of ours, whose labels it has
         record = records.get(told.get(REPLICA_LABEL)) or _record_of(told)
         if record is None or not _is_under_way(record, told):
             leftover.append((found["Id"], told.get(PROJECT_LABEL)))
@@ -43,7 +45,11 @@ async def find(api: EngineApi, instance: str, written_down: Iterable[Record]) ->
 
 def name_of(record: Record) -> str:
     """The container of its present or last run: what a run leaves behind is never in the way of the next."""
-    return f"machineshop-{record.id}-{record.runs}"
+    return _name(record.id, str(record.runs))
+
+
+def _name(replica_id: str | None, run: str | None) -> str:
+    return f"machineshop-{replica_id}-{run}"
 
 
 def _record_of(told: dict[str, str]) -> Record | None:
