@@ -109,8 +109,11 @@ async def test_a_database_that_stands_still_is_given_up(
 async def test_a_server_that_hangs_in_a_transaction_keeps_a_queue_only_for_a_moment(
     url: str, new_database: NewDatabase, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setitem(engines.SESSION_LIMITS, "idle_in_transaction_session_timeout", 500)
-    hanging, other = new_database(url), new_database(url)
+    other = new_database(url)
+    with monkeypatch.context() as patch:
+        patch.setitem(engines.SESSION_LIMITS, "idle_in_transaction_session_timeout", 500)
+        hanging = new_database(url)
+        assert await hanging.write(count) == 0
     locked, go_on = asyncio.Event(), asyncio.Event()
     loop = asyncio.get_running_loop()
 
