@@ -301,7 +301,9 @@ def test_a_bad_number_in_the_query_is_refused(api: httpx.Client, idle: str, path
 
 @pytest.mark.parametrize("path", ["/", "/nope", "/v1", "/v1/nope", "/v1/v1/v1/deployments", "/v1/deployments/x/nope"])
 def test_an_unknown_route_is_not_found(api: httpx.Client, path: str) -> None:
-    refused(api.get(path), 404)
+    answer = api.get(path)
+    refused(answer, 404)
+    assert ": /openapi.json describes those that programs use." in answer.text
 
 
 @pytest.mark.parametrize(

@@ -80,7 +80,8 @@ async def _health(_request: Request) -> Response:
 
 
 async def _not_found(request: Request, _error: Exception) -> Response:
-    return error_response(NotFound(what="route", id=request.url.path[:256], where=""))
+    where = ": /openapi.json describes those that programs use"
+    return error_response(NotFound(what="route", id=request.url.path[:256], where=where))
 
 
 async def _not_allowed(request: Request, _error: Exception) -> Response:
