@@ -7,6 +7,7 @@ from typing import Any
 
 import httpx
 import pytest
+from sqlalchemy import text
 
 from files.shop import LIMIT_BYTES, Replica, Shop, output
 from machineshop.blobs.base import UploadHeld
@@ -234,6 +235,19 @@ async def test_what_a_stale_attempt_sends_is_never_seen(shop: Shop, replica: Rep
     assert await shop.clean() > 0
     assert (await shop.rows(), shop.blobs()) == (set(), set())
     assert shop.uploads() == 1  # that `done` was completed; it goes in time
+
+
+@ON_ONE_DATABASE
+async def test_a_project_that_is_gone_takes_no_part_and_leaves_none(shop: Shop) -> None:
+    sending, idle = by_user(shop, "sending"), by_user(shop, "idle")
+    for sender in (sending, idle):
+        await sender.begin()
+        await sender.send(1, PARTS[0])
+    gone = text("UPDATE projects SET deleted_at = 1 WHERE id = :id")
+    await shop.database.write(lambda conn: conn.execute(gone, {"id": shop.deployment.project_id}))
+    refused(await sending.put(2, PARTS[1]), 404, "not_found")
+    assert await shop.clean() > 0
+    assert shop.uploads() == 0
 
 
 @ON_ONE_DATABASE

@@ -21,6 +21,7 @@ from machineshop.models import ApiKey, Scope, StoredFile
 from machineshop.services.files import FILE_LIMIT_BYTES, FileService
 from machineshop.services.signatures import check_part_signature, signed_part_path
 from machineshop.store import files as store
+from machineshop.store import projects
 from machineshop.store.database import Database
 from machineshop.store.files import AttemptId
 
@@ -144,7 +145,7 @@ class MultipartService:
 
         Raises:
             SignatureInvalid: We did not sign this URL, or too long ago.
-            NotFound: The upload has ended.
+            NotFound: The upload has ended, or the project is gone.
             StaleAttempt: The attempt is over; the upload is removed.
             PayloadTooLarge: The part is too large.
             DiskFull: There is no room.
@@ -155,7 +156,7 @@ class MultipartService:
         facts = await self._read(project_id, upload_id)
         if facts.completed_at is not None:
             raise NotFound(what="upload", id=upload_id)
-        await self._check_attempt(project_id, upload_id, facts)
+        await self._check_owner(project_id, upload_id, facts)
         return await self._parts.receive(_group(project_id), upload_id, number, parts, self._limit_bytes)
 
     async def complete(self, key: ApiKey, name: str, upload_id: str, parts: Sequence[Part]) -> Completed:
@@ -184,7 +185,7 @@ class MultipartService:
         await self._parts.discard(_group(key.project_id), upload_id, keep_facts=facts.completed_at is not None)
 
     async def clean(self, now: float) -> int:
-        """Remove what is too old to go on with, and what attempts that are over left; returns how many."""
+        """Remove what is too old to go on with, and what attempts that are over or projects left; returns how many."""
         removed = len(await self._uploads.remove_older(MULTIPART, now - EXPIRY_SECONDS))
         for group in await self._parts.groups(MULTIPART):
             project_id = group.removeprefix(f"{MULTIPART}/")
@@ -255,10 +256,19 @@ class MultipartService:
                 await self._parts.discard(_group(project_id), upload_id)
                 raise
 
+    async def _check_owner(self, project_id: str, upload_id: str, facts: Facts) -> None:
+        """Remove an upload, and refuse it, whose project is gone or whose attempt is over."""
+        try:
+            await self._database.read(projects.check, project_id)
+        except NotFound:
+            await self._parts.discard(_group(project_id), upload_id)
+            raise
+        await self._check_attempt(project_id, upload_id, facts)
+
     async def _is_alive(self, project_id: str, upload_id: str, facts: Facts) -> bool:
         try:
-            await self._check_attempt(project_id, upload_id, facts)
-        except StaleAttempt:
+            await self._check_owner(project_id, upload_id, facts)
+        except (NotFound, StaleAttempt):
             return False
         return True
 

@@ -3,7 +3,7 @@
 The row of a deleted project stays, since the record of changes names it; its slug is free for others.
 """
 
-from sqlalchemy import ColumnElement, Connection, Table, delete, exists, select
+from sqlalchemy import ColumnElement, Connection, Select, Table, delete, exists, select
 
 from machineshop.errors import NotFound
 from machineshop.models import Project
@@ -52,8 +52,24 @@ def hold(conn: Connection, project_id: str) -> None:
     Raises:
         NotFound: It is gone.
     """
-    lives = select(projects.c.id).where(projects.c.id == project_id, projects.c.deleted_at.is_(None))
-    if conn.execute(lives.with_for_update(read=True)).first() is None:
+    _require(conn, project_id, _lives(project_id).with_for_update(read=True))
+
+
+def check(conn: Connection, project_id: str) -> None:
+    """Look whether a project is there.
+
+    Raises:
+        NotFound: It is gone.
+    """
+    _require(conn, project_id, _lives(project_id))
+
+
+def _lives(project_id: str) -> Select[tuple[str]]:
+    return select(projects.c.id).where(projects.c.id == project_id, projects.c.deleted_at.is_(None))
+
+
+def _require(conn: Connection, project_id: str, lives: Select[tuple[str]]) -> None:
+    if conn.execute(lives).first() is None:
         raise NotFound(what="project", id=project_id, where="")
 
 
