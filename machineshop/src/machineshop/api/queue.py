@@ -17,6 +17,7 @@ from machineshop.api.job_view import job_view
 from machineshop.errors import InvalidRequest, NotCancelable
 from machineshop.http import ANY_SCOPE, VIEWER_SCOPES, json_response
 from machineshop.models import FairKey, Include, QueueSettings
+from machineshop.services.malformed import malformed
 from machineshop.services.queue import CANCEL_GRACE_SECONDS, MAX_BATCH, MAX_CANCEL_GRACE_SECONDS, QueueService
 from machineshop.services.submissions import Submission, Submitted
 from machineshop.states import JobState
@@ -208,10 +209,11 @@ def _change_settings(queue: QueueService) -> Callable[[Call], Awaitable[Response
             name: value for name, value in msgspec.structs.asdict(call.body).items() if value is not msgspec.UNSET
         }
         keys = changed.pop("keys", {})
+        body = msgspec.json.encode(changed)
         try:  # the bounds are those of the settings themselves
-            _SETTINGS.decode(msgspec.json.encode(changed))
+            _SETTINGS.decode(body)
         except msgspec.ValidationError as error:
-            raise InvalidRequest(f"{error}.", param=str(error).rpartition("$.")[2].rstrip("`") or None) from None
+            raise malformed(error, body, _SETTINGS) from None
         before = await queue.settings(call.project_id, model)
         after = await queue.change_settings(call.project_id, model, changed, keys)
         call.changed(model, before=msgspec.to_builtins(before), after=msgspec.to_builtins(after))
