@@ -29,16 +29,15 @@ class Replaced(list[str]):
 
 
 async def test_a_cancel_that_is_not_taken_up_is_forced_and_the_replica_replaced(jobs: Jobs, clock: Clock) -> None:
-    claim = await jobs.running(REPLICA)
     replaced = Replaced()
-    reclaimer = Reclaimer(jobs.upkeep, replaced)
-    await jobs.queue.cancel(jobs.project_id, "hello", claim.job.id, 20)
-    clock.now += 19
+    reclaimer = Reclaimer(jobs.upkeep, replaced, clock)
+    await reclaimer.run_once(clock.now)
+    claim = await jobs.running(REPLICA)
+    await jobs.queue.cancel(jobs.project_id, "hello", claim.job.id, 12)
+    await _listen(reclaimer, clock, 8)
     assert await jobs.renew(claim.job.id, Holder(token=claim.token)) is True  # it is told, and takes no notice
-    await reclaimer.run_once(clock.now)
     assert (await jobs.get(claim.job.id)).state is JobState.RUNNING
-    clock.now += 1
-    await reclaimer.run_once(clock.now)
+    await _listen(reclaimer, clock, 4)
     assert (await jobs.get(claim.job.id)).state is JobState.CANCELED
     assert replaced == ["replica-1"]
     with pytest.raises(StaleAttempt):
@@ -71,6 +70,19 @@ async def test_a_worker_that_was_lost_while_nobody_could_hear_it_loses_its_claim
     assert (await jobs.get(claim.job.id)).state is JobState.RUNNING
     await _listen(reclaimer, clock, 8)
     assert (await jobs.get(claim.job.id)).state is JobState.PENDING
+
+
+async def test_a_cancel_is_not_forced_on_a_worker_that_could_not_be_told_of_it(jobs: Jobs, clock: Clock) -> None:
+    claim = await jobs.running(REPLICA)
+    await jobs.queue.cancel(jobs.project_id, "hello", claim.job.id, 20)
+    clock.now += 60
+    replaced = Replaced()
+    reclaimer = Reclaimer(jobs.upkeep, replaced, clock)
+    await _listen(reclaimer, clock, 12)
+    assert replaced == []
+    await _listen(reclaimer, clock, 8)
+    assert replaced == ["replica-1"]
+    assert (await jobs.get(claim.job.id)).state is JobState.CANCELED
 
 
 async def _listen(reclaimer: Reclaimer, clock: Clock, seconds: int) -> None:

@@ -15,6 +15,9 @@ from machineshop.store.statement import Statement
 
 # A job whose worker was lost this often is taken for the cause of it.
 MAX_RETRIES = 3
+# So long a worker that could not be heard has to take up a cancel: a heartbeat, and the time that sprocket gives its
+# model to stop. It may have other jobs in hand, which would be lost with its replica.
+CANCEL_HEARD_SECONDS = 15.0
 
 
 class _Held(NamedTuple):
@@ -155,7 +158,11 @@ _OF_QUEUE = "deployment_id = :deployment_id AND claim_expires_at > 0"
 # Its worker had all of the claim's time to renew it.
 _IS_EXPIRED = "claim_expires_at <= :now AND (claim_timeout_seconds IS NULL OR claim_timeout_seconds <= :heard_seconds)"
 _EXPIRED = Statement(f"{_SELECT_HELD} AND {_OF_QUEUE} AND {_IS_EXPIRED} LIMIT 1000")
-_FORCED = Statement(f"{_SELECT_HELD} AND {_OF_QUEUE} AND cancel_due_at <= :now LIMIT 1000")
+# Its worker had time to be told of the cancel, also where the server was away meanwhile.
+_IS_FORCED = (
+    f"cancel_due_at <= :now AND (claimed_at >= :now - :heard_seconds OR :heard_seconds >= {CANCEL_HEARD_SECONDS})"
+)
+_FORCED = Statement(f"{_SELECT_HELD} AND {_OF_QUEUE} AND {_IS_FORCED} LIMIT 1000")
 _OVERRUN = Statement(f"{_SELECT_HELD} AND {_OF_QUEUE} AND deadline_at <= :now LIMIT 1000")
 _HELD_BY = Statement(f"{_SELECT_HELD} AND replica_id = :replica_id")
 _HELD_UNRENEWED = Statement(
@@ -167,6 +174,6 @@ _DEPLOYMENTS_OF_REPLICA = Statement(
 )
 _TO_RECLAIM = Statement(
     "SELECT deployment_id FROM jobs WHERE state = 'running' "
-    f"AND ({_IS_EXPIRED} OR cancel_due_at <= :now OR {IS_UNCHARGED}) "
+    f"AND ({_IS_EXPIRED} OR {_IS_FORCED} OR {IS_UNCHARGED}) "
     "UNION SELECT deployment_id FROM jobs WHERE deadline_at <= :now AND deadline_at IS NOT NULL AND done_at IS NULL"
 )
