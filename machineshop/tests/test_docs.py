@@ -1,5 +1,6 @@
 """The docs say what the code does: routes, options, states and glossary words."""
 
+import dataclasses
 import inspect
 import re
 from collections.abc import AsyncIterator
@@ -64,13 +65,13 @@ async def test_every_route_is_documented_and_every_documented_route_exists(route
 
 
 def test_every_option_of_serve_is_documented() -> None:
-    options = {f"--{name.replace('_', '-')}" for name in inspect.signature(serve).parameters}
+    options = _options_of_serve()
     documented = re.findall(r"^\| `(--[a-z-]+)` \|", (DOCS / "configuration.md").read_text(), re.MULTILINE)
     assert sorted(documented) == sorted(options)
 
 
 def test_every_option_that_an_error_names_exists() -> None:
-    options = {f"--{name.replace('_', '-')}" for name in inspect.signature(serve).parameters}
+    options = _options_of_serve()
     kinds = {option.split("-")[2] for option in options if option.count("-") > 2}  # `gateway` of `--gateway-key-rate`
     named = {
         option
@@ -79,6 +80,15 @@ def test_every_option_that_an_error_names_exists() -> None:
         if option.split("-")[2] in kinds
     }
     assert named - {"--no-storage-redirects"} <= options
+
+
+def _options_of_serve() -> set[str]:
+    options: set[str] = set()
+    for name, parameter in inspect.signature(serve).parameters.items():
+        group = parameter.default
+        names = [field.name for field in dataclasses.fields(group)] if dataclasses.is_dataclass(group) else [name]
+        options |= {f"--{each.replace('_', '-')}" for each in names}
+    return options
 
 
 def _drawn(kind: str) -> list[tuple[str, str, str]]:
