@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from machineshop.beside import NoPlatform, on_store
+from machineshop.commands.on_store import NoPlatform, on_store
 from machineshop.datadir import DatabaseInUse, DataDir, DataDirInUse, StorageUnusable
 from machineshop.store.database import Database
 

@@ -56,7 +56,7 @@ def base_url_of(text: str | None) -> str | None:
 
 def with_identity(data_dir: Path | None, work: Callable[[IdentityService], Awaitable[T]]) -> T:
     """Run `work` on the keys and projects of a data directory. Raises as `on_store`."""
-    from machineshop.beside import on_store  # noqa: PLC0415 - as `commands` says
+    from machineshop.commands.on_store import on_store  # noqa: PLC0415 - as `commands` says
     from machineshop.services.identity import IdentityService  # noqa: PLC0415 - as `commands` says
 
     return on_store(data_dir, lambda database: work(IdentityService(database)))

@@ -53,7 +53,7 @@ def rename_project(project: str, name: str, *, data_dir: DataDirOption = None) -
         project: Its slug or id.
         name: The new name.
     """
-    from machineshop.beside import on_store  # noqa: PLC0415 - as `commands` says
+    from machineshop.commands.on_store import on_store  # noqa: PLC0415 - as `commands` says
     from machineshop.services.projects import ProjectService  # noqa: PLC0415 - as `commands` says
 
     renamed = on_store(data_dir, lambda database: ProjectService(database).rename(project, name))
@@ -68,7 +68,7 @@ def delete_project(project: str, *, data_dir: DataDirOption = None) -> None:
     Args:
         project: Its slug or id.
     """
-    from machineshop.beside import on_store  # noqa: PLC0415 - as `commands` says
+    from machineshop.commands.on_store import on_store  # noqa: PLC0415 - as `commands` says
     from machineshop.services.projects import ProjectService  # noqa: PLC0415 - as `commands` says
 
     async def delete(database: Database) -> Project:

@@ -38,7 +38,7 @@ def gc(
     if grace < 0:
         raise InvalidRequest(f"--grace is {grace:g}; it must be 0 or more hours.", param="grace")
 
-    from machineshop.beside import on_storage  # noqa: PLC0415 - as `commands` says
+    from machineshop.commands.on_store import on_storage  # noqa: PLC0415 - as `commands` says
     from machineshop.services.garbage import GarbageCollector  # noqa: PLC0415 - as `commands` says
 
     async def collect(database: Database, storage: Storage) -> Collected:

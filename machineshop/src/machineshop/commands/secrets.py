@@ -23,7 +23,7 @@ def rotate(*, data_dir: DataDirOption = None, storage_dir: Path | None = None, a
     Args:
         storage_dir: Where bytes are kept, if not in the data directory; the file of the keys is there.
     """
-    from machineshop.beside import on_store  # noqa: PLC0415 - as `commands` says
+    from machineshop.commands.on_store import on_store  # noqa: PLC0415 - as `commands` says
     from machineshop.datadir import DataDir  # noqa: PLC0415 - as `commands` says
     from machineshop.services.keyring import KeyRing  # noqa: PLC0415 - as `commands` says
     from machineshop.services.secret_rotation import rotate as rotate_key  # noqa: PLC0415 - as `commands` says
