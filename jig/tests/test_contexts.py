@@ -126,6 +126,9 @@ def test_the_file_is_written_whole_and_private(tmp_path: Path) -> None:
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
     assert read_contexts(path) == BOTH
     assert [place.name for place in path.parent.iterdir()] == ["contexts.json"]
+    path.chmod(0o644)
+    assert read_contexts(path) == BOTH
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600, "what a copy has opened is closed"
 
 
 @pytest.mark.parametrize("text", ["{", "[]", '{"contexts": {"a": {}}}', json.dumps({"contexts": {"a": 1}})])

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from ipaddress import ip_address
 from pathlib import Path
@@ -95,11 +96,12 @@ def contexts_path(environment: Mapping[str, str]) -> Path:
 
 
 def read_contexts(path: Path) -> Contexts:
-    """The contexts of a file; none where there is no file.
+    """The contexts of a file; none where there is no file. One that others could read is closed to them.
 
     Raises:
         ContextError: the file is not readable, or not what jig writes.
     """
+    close_to_others(path)
     try:
         document = json.loads(path.read_text(encoding="utf-8"))
         contexts = {
@@ -113,6 +115,13 @@ def read_contexts(path: Path) -> Contexts:
         raise ContextError(f"Cannot read {path}: {error.strerror}.") from error
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise ContextError(f"{path} is not a contexts file.", hint="Remove it and run `jig auth login`.") from error
+
+
+def close_to_others(path: Path) -> None:
+    """Keys are in the file, and a copy or an editor may have opened it; whose file it is not cannot."""
+    with suppress(OSError):
+        if path.stat().st_mode & 0o077:
+            path.chmod(FILE_MODE)
 
 
 def text_of(document: Mapping[str, Any], name: str, *absent: None) -> Any:
