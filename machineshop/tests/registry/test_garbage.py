@@ -182,6 +182,30 @@ async def test_a_push_of_what_was_just_removed_is_whole(pusher: Pusher, collecto
         await collector.collect_all(0)
 
 
+async def test_two_servers_make_a_repository_once_and_leave_no_tag_that_leads_nowhere(
+    database: Database, database_url: str, admin: Identity, clock: Clock, tmp_path: Path
+) -> None:
+    other = Database(database_url)
+    other.start()
+    storage, name = Storage(tmp_path / "storage"), "default/app"
+    pushing, deleting = (RegistryService(each, storage, lambda: "http://x", clock) for each in (database, other))
+    content = msgspec.json.encode({"schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": []})
+    digest = digest_of(content)
+    try:
+        for number in range(30):
+            made = (each.ensure_repository(admin.organization, f"{name}-{number}") for each in (pushing, deleting))
+            assert len(set(await asyncio.gather(*made))) == 1
+            await pushing.put_manifest(admin.organization, name, digest, content, OCI_INDEX)
+            await asyncio.gather(
+                pushing.put_manifest(admin.organization, name, "v1", content, OCI_INDEX),
+                deleting.delete_manifest(admin.organization, name, digest),
+            )
+            for tag in await pushing.tags(admin.organization, name):
+                assert (await pushing.manifest(admin.organization, name, tag)).digest == digest
+    finally:
+        await asyncio.to_thread(other.close)
+
+
 async def test_what_a_revision_runs_stays_until_its_deployment_is_gone(
     database: Database, admin: Identity, clock: Clock, tmp_path: Path
 ) -> None:

@@ -84,7 +84,10 @@ class RegistryService:
         known, short = self._cached(organization, name)
         if known is not None:
             return known
-        return self._cache(await self._database.write(store.ensure_repository, organization.id, short, self._clock()))
+        made = await self._database.write_alone(
+            REGISTRY_LOCK, store.ensure_repository, organization.id, short, self._clock()
+        )
+        return self._cache(made)
 
     async def repositories(self, organization: Organization) -> list[Repository]:
         """The repositories with something in them, by name."""
@@ -128,7 +131,7 @@ class RegistryService:
         """Take a blob out of a repository; the bytes stay for others. Raises as `blob_size` does."""
         repository = await self.repository(organization, name)
         check_digest(digest)
-        if not await self._database.write(registry_blobs.remove_blob, repository.id, digest):
+        if not await self._database.write_alone(REGISTRY_LOCK, registry_blobs.remove_blob, repository.id, digest):
             raise BlobUnknown(name=name, digest=digest)
 
     async def mount_blob(self, organization: Organization, name: str, digest: str, source: str | None) -> bool:
@@ -210,7 +213,7 @@ class RegistryService:
         """Remove a manifest and its tags by its digest, or one tag alone. Raises as `manifest` does."""
         repository = await self.repository(organization, name)
         remove = store.remove_manifest if ":" in reference else store.remove_tag
-        if not await self._database.write(remove, repository.id, reference):
+        if not await self._database.write_alone(REGISTRY_LOCK, remove, repository.id, reference):
             raise ManifestUnknown(name=name, reference=reference[:200])
 
     async def tags(

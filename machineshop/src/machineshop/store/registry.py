@@ -1,7 +1,7 @@
 """Repositories, and which manifests and tags are in them; their blobs are in `store.registry_blobs`.
 
-Whoever adds something, or leans on what is there, writes under `REGISTRY_LOCK`, as garbage collection does: between two
-looks at one thing no other server takes it away.
+Whoever adds something, leans on what is there, or takes it away, writes under `REGISTRY_LOCK`, as garbage collection
+does: between two looks at one thing no other server takes it away.
 """
 
 from collections.abc import Collection, Sequence
@@ -52,7 +52,7 @@ def find_repository(conn: Connection, organization_id: str, name: str) -> Reposi
 
 
 def ensure_repository(conn: Connection, organization_id: str, name: str, now: float) -> Repository:
-    """The repository of this name, made if there is none."""
+    """The repository of this name, made if there is none; under `REGISTRY_LOCK`, or two servers make it at once."""
     known = find_repository(conn, organization_id, name)
     if known is not None:
         return known
