@@ -100,6 +100,16 @@ def test_a_queue_is_cleared_once_somebody_says_yes(
     assert (finished.code, finished.out) == (0, "3 jobs canceled.\n")
 
 
+def test_a_secret_that_nothing_was_typed_for_is_not_sent(
+    at_terminal: AtTerminal, platform: FakePlatform, project: Path
+) -> None:
+    finished = at_terminal("secrets", "set", "TOKEN", typed="\n")
+    assert finished.code == 2
+    assert "Value of TOKEN: " in finished.err
+    assert "The value is empty." in finished.err
+    assert not platform.requests
+
+
 def test_a_watched_job_has_one_line_for_each_state(
     at_terminal: AtTerminal, platform: FakePlatform, project: Path
 ) -> None:

@@ -186,7 +186,9 @@ def read_value(name: str, value: str | None, file: Path | None) -> str:
         if file is not None and file != STDIN:
             content = file.read_bytes()
         elif file is None and sys.stdin.isatty():
-            return getpass(f"Value of {name}: ")
+            if typed := getpass(f"Value of {name}: "):
+                return typed
+            raise empty(name)
         else:
             content = sys.stdin.buffer.read()
         text = content.decode()  # as it is, ends of lines included
