@@ -100,13 +100,19 @@ def test_a_queue_is_cleared_once_somebody_says_yes(
     assert (finished.code, finished.out) == (0, "3 jobs canceled.\n")
 
 
-def test_a_secret_that_nothing_was_typed_for_is_not_sent(
-    at_terminal: AtTerminal, platform: FakePlatform, project: Path
-) -> None:
-    finished = at_terminal("secrets", "set", "TOKEN", typed="\n")
-    assert finished.code == 2
-    assert "Value of TOKEN: " in finished.err
-    assert "The value is empty." in finished.err
+def test_a_secret_that_nothing_was_typed_for_is_not_sent(jig: Jig, platform: FakePlatform, project: Path) -> None:
+    ours, theirs = pty.openpty()
+    words = [str(JIG), "secrets", "set", "TOKEN"]
+    with subprocess.Popen(
+        words, cwd=jig.folder, env=jig.environment, stdin=theirs, stderr=theirs, start_new_session=True
+    ) as process:
+        os.close(theirs)
+        asked = b""
+        while b"Value of TOKEN: " not in asked:  # what is typed before that is thrown away
+            asked += os.read(ours, 4096)
+        os.write(ours, b"\n")
+        assert "The value is empty." in read_terminal(ours)
+        assert process.wait(timeout=SECONDS_MAX) == 2
     assert not platform.requests
 
 
