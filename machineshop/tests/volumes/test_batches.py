@@ -102,7 +102,7 @@ REFUSED: Mapping[str, tuple[bytes, str, str]] = {
     "nothing": (b"", "malformed_body", "no line feed"),
     "no-bytes": (a_line()[:-1], "malformed_body", "no line feed"),
     "no-json": (b"abc\nabc", "malformed_body", "not valid JSON"),
-    "no-files": (b'{"files": []}\n', "malformed_body", "length >= 1"),
+    "no-files": (b'{"files": []}\n', "malformed_body", "at least 1 entry"),
     "no-digest": (b'{"files": [{"path": "a", "size": 1}]}\na', "malformed_body", "sha256"),
     "too-few": (a_line() + b"ab", "invalid_request", "have 3 bytes together, and 2 came"),
     "too-many": (a_line() + b"abcd", "invalid_request", "have 3 bytes together, and 4 came"),
@@ -114,7 +114,7 @@ REFUSED: Mapping[str, tuple[bytes, str, str]] = {
     "long": (a_line(path="a" * 510) + b"abc", "invalid_request", "1 to 512 characters"),
     "deep": (a_line(path="a/" * 32 + "a") + b"abc", "invalid_request", "fewer folders"),
     "twice": (batched({"a": b"abc"}).replace(b"]", b", " + a_line()[11:-2]) + b"abc", "invalid_request", "path twice"),
-    "many": (batched({str(number): b"" for number in range(MAX_BATCH + 1)}), "malformed_body", "length <= 500"),
+    "many": (batched({str(number): b"" for number in range(MAX_BATCH + 1)}), "malformed_body", "at most 500 entries"),
 }
 
 

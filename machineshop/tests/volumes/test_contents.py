@@ -88,9 +88,9 @@ async def test_a_version_has_its_own_files_alone_and_so_has_a_project(team: Volu
 @pytest.mark.parametrize(
     ("paths", "code", "says"),
     [
-        ([], "malformed_body", "length >= 1"),
-        ([""], "malformed_body", "length >= 1"),
-        (["x"] * (MAX_BATCH + 1), "malformed_body", "length <= 500"),
+        ([], "malformed_body", "at least 1 entry"),
+        ([""], "malformed_body", "at least 1 character"),
+        (["x"] * (MAX_BATCH + 1), "malformed_body", "at most 500 entries"),
         (["a", "a"], "invalid_request", "path twice"),
         (["../0/a"], "invalid_request", "'../0/a'"),
         (["/a"], "invalid_request", "'/a'"),
