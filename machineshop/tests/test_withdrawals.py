@@ -275,6 +275,7 @@ async def test_a_worker_that_meets_many_late_jobs_does_not_fail_them_all_and_get
     jobs: Jobs, clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("machineshop.store.claims.LATE_AT_MOST", 3)
+    monkeypatch.setattr("machineshop.services.dispatch.LATE_PAUSE_SECONDS", 600)
     await jobs.queue.submit_many(jobs.project_id, [jobs.submission(deadline_seconds=1) for _ in range(10)])
     in_time = await jobs.pending()
     clock.now += 2
@@ -286,6 +287,18 @@ async def test_a_worker_that_meets_many_late_jobs_does_not_fail_them_all_and_get
     (handed,) = await poll
     assert handed.job.id == in_time.id
     assert (await jobs.queue.count(jobs.project_id, "hello")).pending == 0
+
+
+async def test_a_job_behind_as_many_late_ones_as_a_claim_fails_is_not_left_to_wait(
+    jobs: Jobs, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The control loop finds nothing to do there, and so wakes nobody."""
+    monkeypatch.setattr("machineshop.store.claims.LATE_AT_MOST", 3)
+    await jobs.queue.submit_many(jobs.project_id, [jobs.submission(deadline_seconds=1) for _ in range(6)])
+    in_time = await jobs.pending()
+    clock.now += 2
+    (handed,) = await jobs.work.retrieve(jobs.deployment, WORKER, 60, never_disconnected)
+    assert handed.job.id == in_time.id
 
 
 async def test_a_claim_of_many_large_jobs_stops_in_time(jobs: Jobs, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -30,6 +30,8 @@ UNRENEWED_CLAIM_SECONDS = 24 * 3600
 # The same, of a replica: it is freed when the replica ends, so this bound only has to exist.
 REPLICA_CLAIM_SECONDS = 365 * 24 * 3600
 TOKEN_BYTES = 16
+# So soon a worker looks again that met too many late jobs; meanwhile the control loop fails others of them.
+LATE_PAUSE_SECONDS = 0.5
 TAKE_BACK_PAUSES_SECONDS = (0.1, 0.5, 2.0, 5.0, 10.0, 30.0)
 
 log = logging.getLogger(__name__)
@@ -172,8 +174,10 @@ class Dispatcher:
     async def _claim(self, deployment_id: str, worker: Worker, max_jobs: int) -> list[Claim]:
         wanted = self.wanted(worker, max_jobs)
         write = self._database.write_briefly if max_jobs <= BRIEF_JOBS else self._database.write_in_queue
-        handed = await write(deployment_id, claims.claim, deployment_id, wanted)
+        handed, ended_early = await write(deployment_id, claims.look, deployment_id, wanted)
         self.claimed(deployment_id, handed)
+        if ended_early:  # nobody else may notice that a job is left behind those that were late
+            asyncio.get_running_loop().call_later(LATE_PAUSE_SECONDS, self.wake, deployment_id)
         return handed
 
     async def _submit_to(self, waiter: Waiter, job: Job) -> Job:

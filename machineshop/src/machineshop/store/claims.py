@@ -1,7 +1,7 @@
 """Claims: a worker takes the next jobs of a queue, each a new attempt."""
 
 import logging
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 from sqlalchemy import Connection
@@ -39,13 +39,26 @@ class Wanted(msgspec.Struct, frozen=True, kw_only=True):
     """What the tokens of the same claim begin with, where the worker has made it before and got no answer."""
 
 
+class Look(NamedTuple):
+    """What a worker found."""
+
+    claims: list[Claim]
+    ended_early: bool
+    """It found none, as too many were late: behind them there may be one."""
+
+
 def claim(conn: Connection, deployment_id: str, wanted: Wanted) -> list[Claim]:
     """Hand the next jobs to a worker, in their order, or those that it was handed and never heard of.
 
     A replica that never renews works on one job at a time: what it still holds when it asks again, it has lost.
     """
+    return look(conn, deployment_id, wanted).claims
+
+
+def look(conn: Connection, deployment_id: str, wanted: Wanted) -> Look:
+    """As `claim`, and whether a worker that got nothing should soon look again."""
     if wanted.again is not None and (held := _handed_before(conn, deployment_id, wanted, wanted.again)):
-        return held
+        return Look(held, ended_early=False)
     worker = wanted.worker
     if worker.replica_id is not None and worker.claim_timeout_seconds is None:
         losses.lose_held_unrenewed(conn, worker, wanted.now)
@@ -71,8 +84,8 @@ def claim(conn: Connection, deployment_id: str, wanted: Wanted) -> list[Claim]:
         late += len(taken) - len(in_time)
         size += sum(len(bytes(claim.job.payload)) for claim in taken)
         if size > CLAIM_BYTES or late >= LATE_AT_MOST:
-            break
-    return claims
+            return Look(claims, ended_early=not claims)
+    return Look(claims, ended_early=False)
 
 
 def _handed_before(conn: Connection, deployment_id: str, wanted: Wanted, mark: str) -> list[Claim]:
