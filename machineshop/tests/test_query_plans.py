@@ -1,10 +1,14 @@
-"""The statements of the queue use its indexes, however long the queue is, and however much is over."""
+"""Statements use indexes, however long a queue is, and however much is over."""
 
 import importlib
 import re
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
+from sqlalchemy import event
+
+from machineshop.store import revisions
 from machineshop.store.statement import Statement
 from migrated import migrated_sqlite
 from postgres_cluster import PostgresCluster
@@ -54,6 +58,22 @@ def test_lines_are_found_by_their_indexes(tmp_path: Path) -> None:
             assert driver is not None
             for *_, plan in driver.execute(f"EXPLAIN QUERY PLAN {statement._sqlite}", values):
                 assert not re.match(r"SCAN (lines|l)\b", plan), f"{name}: {plan}"
+
+
+def test_revisions_are_found_without_looking_through_those_of_other_deployments(tmp_path: Path) -> None:
+    """At each deploy, and each second by two loops."""
+    asked: list[tuple[str, Any]] = []
+    with transaction(migrated_sqlite(tmp_path)) as conn:
+        event.listen(conn, "before_cursor_execute", lambda *what: asked.append(what[2:4]))
+        revisions.may_serve(conn, "deployment", "revision", 1.0)
+        revisions.last_that_worked(conn, "deployment", "revision")
+        revisions.unsettled(conn)
+        driver = conn.connection.driver_connection
+        assert driver is not None
+        for statement, values in asked:
+            for *_, plan in driver.execute(f"EXPLAIN QUERY PLAN {statement}", values):
+                assert not re.match(r"SCAN (revisions|revision_events)\b", plan), f"{statement}: {plan}"
+    assert len(asked) >= 3
 
 
 def test_postgres_finds_what_is_pending_without_reading_what_is_over(postgres: PostgresCluster) -> None:

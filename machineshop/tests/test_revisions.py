@@ -21,7 +21,10 @@ FAILURE = RevisionFailure(reason="CrashLoopBackOff", message="It exited.", repli
 class NoArtifact(AnyArtifact):
     """A registry that had the image once."""
 
+    asked = 0
+
     async def resolve(self, project_id: str, image: str, *, accepts: object) -> str:
+        self.asked += 1
         raise ArtifactMissing(message=f"{image} was deleted")
 
 
@@ -124,6 +127,8 @@ async def test_what_works_is_kept_and_gone_back_to_however_many_newer_ones_fail(
         await _run(deployments, deployment, str(number))
     last = await _run(deployments, deployment, "7")
 
+    serving = await database.read(revisions.may_serve, deployment.id, last.revision_id, last.updated_at + 3600)
+    assert [revision.number for revision in serving] == [1], "its volumes are kept, too"
     back = await deployments.give_up(last, FAILURE)
 
     assert back is not None
@@ -205,11 +210,13 @@ async def test_a_way_back_that_is_barred_is_said_once_and_the_failure_kept(
 ) -> None:
     await database.write(revisions.note_ready, deployment.id, deployment.revision_id, clock.now)
     broken = await _run(deployments, deployment, "2", rollback_on_failure=True)
-    meanwhile = DeploymentService(database, NoArtifact(), lambda: Capacity(2, 8, 0), frozenset(), clock)
+    registry = NoArtifact()
+    meanwhile = DeploymentService(database, registry, lambda: Capacity(2, 8, 0), frozenset(), clock)
 
     with pytest.raises(InvalidRequest, match="was deleted"):
         await meanwhile.give_up(broken, FAILURE)
     assert await meanwhile.give_up(broken, FAILURE) is None
+    assert registry.asked == 1, "the loop, which looks each second, does not bother it again"
 
     failed = await deployments.last_failure(broken)
     assert failed is not None

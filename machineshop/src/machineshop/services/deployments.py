@@ -208,6 +208,9 @@ class DeploymentService:
             InvalidRequest, Conflict: The revision to go back to cannot run any longer; the failure is noted.
         """
         this = deployment.id, deployment.revision_id
+        revision = await self._database.read(revisions.get, *this)
+        if revision is None or revision.failure is not None or revision.ready_at is not None:
+            return None  # whoever looks again, each second, does not ask the registry again
         working = None
         if deployment.config.rollback_on_failure:
             working = await self._database.read(revisions.last_that_worked, *this)

@@ -113,7 +113,7 @@ def last_that_worked(conn: Connection, deployment_id: str, revision_id: str) -> 
     """The revision that was active last of those that have been ready, other than this one."""
     query = (
         select(revisions)
-        .outerjoin(revision_events, revision_events.c.revision_id == revisions.c.id)
+        .outerjoin(revision_events, _event_of(deployment_id))
         .where(
             revisions.c.deployment_id == deployment_id,
             revisions.c.id != revision_id,
@@ -134,7 +134,7 @@ def may_serve(conn: Connection, deployment_id: str, revision_id: str, now: float
     """
     query = (
         select(revisions, revision_events.c.activated_at)
-        .join(revision_events, revision_events.c.revision_id == revisions.c.id)
+        .join(revision_events, _event_of(deployment_id))
         .where(revisions.c.deployment_id == deployment_id)
         .order_by(revision_events.c.number.desc())
     )
@@ -148,9 +148,15 @@ def may_serve(conn: Connection, deployment_id: str, revision_id: str, now: float
         if fields["id"] != revision_id and (works or unknown):
             found.setdefault(fields["id"], _revision(fields))
             if works:
-                break
+                return list(found.values())
         replaced_at = activated_at
-    return list(found.values())
+    working = last_that_worked(conn, deployment_id, revision_id)  # its event may be one of those no longer kept
+    return list(found.values()) if working is None else [*found.values(), working]
+
+
+def _event_of(deployment_id: str) -> ColumnElement[bool]:
+    """Joins a revision with its events. The deployment is said so that those of no other are looked through."""
+    return (revision_events.c.deployment_id == deployment_id) & (revision_events.c.revision_id == revisions.c.id)
 
 
 def last_failure(conn: Connection, deployment: Deployment) -> Revision | None:
@@ -171,9 +177,10 @@ def last_failure(conn: Connection, deployment: Deployment) -> Revision | None:
 
 def unsettled(conn: Connection) -> set[str]:
     """The active revisions that have not been ready yet, of all projects."""
-    query = select(deployments.c.revision_id).where(
-        deployments.c.deleted_at.is_(None),
-        deployments.c.revision_id.in_(select(revisions.c.id).where(revisions.c.ready_at.is_(None))),
+    query = (
+        select(deployments.c.revision_id)
+        .join(revisions, revisions.c.id == deployments.c.revision_id)
+        .where(deployments.c.deleted_at.is_(None), revisions.c.ready_at.is_(None))
     )
     return set(conn.execute(query).scalars())
 
