@@ -1,5 +1,8 @@
 """Keys: hashed, scoped, revocable."""
 
+import asyncio
+from typing import Any
+
 import pytest
 from sqlalchemy import select
 
@@ -49,6 +52,27 @@ async def test_a_revoked_key_ends(identity: IdentityService, admin: Identity) ->
         await identity.authenticate(key)
     with pytest.raises(NotFound):
         await identity.revoke_key(record.id)
+
+
+async def test_the_store_is_asked_once_for_all_streams_of_a_key(
+    identity: IdentityService, database: Database, admin: Identity, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    record, key = await identity.create_key("default", "ci", Scope.VIEWER)
+    caller = await identity.authenticate(key)
+    reading, reads = database.read, 0
+
+    async def read(*args: Any) -> Any:
+        nonlocal reads
+        reads += 1
+        return await reading(*args)
+
+    monkeypatch.setattr(database, "read", read)
+    for looks in (1, 2):
+        clock.now += 2.1
+        assert all(await asyncio.gather(*[identity.still_holds(caller) for _ in range(100)]))
+        assert reads == looks
+    await identity.revoke_key(record.id)
+    assert not any(await asyncio.gather(*[identity.still_holds(caller) for _ in range(100)]))
 
 
 async def test_a_key_revoked_elsewhere_ends_within_two_seconds(

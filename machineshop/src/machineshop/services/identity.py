@@ -3,6 +3,7 @@
 Keys of people are `keys.py`'s.
 """
 
+import asyncio
 import hashlib
 import secrets
 import time
@@ -41,6 +42,7 @@ class IdentityService:
         self._clock = clock
         # By the id of a key, or by a hash of it that is quicker than the store's and worth nothing to anybody else.
         self._cache: dict[str | bytes, tuple[float, Identity]] = {}
+        self._asked: dict[str, asyncio.Task[Identity | None]] = {}
         self._salt = secrets.token_bytes(16)
         self._failed = FailedKeys()
         self._uses: dict[str, float] = {}
@@ -88,11 +90,13 @@ class IdentityService:
     async def owner_of(self, key_id: str) -> Identity:
         """Whose the key with this id is: for what was made out to a key, and is worth nothing without it.
 
+        Thousands of streams of one key may ask at one moment: the store is asked once for all of them.
+
         Raises:
             NotAuthenticated: It is unknown or revoked.
         """
         now = self._clock()
-        identity = self._cached(key_id, now) or await self._find(identities.find_owner, key_id, key_id)
+        identity = self._cached(key_id, now) or await self._ask_of(key_id)
         if identity is None or _has_expired(identity, now):
             raise NotAuthenticated("The key that this was made for was revoked, or has expired.")
         return identity
@@ -106,6 +110,19 @@ class IdentityService:
         except Unavailable:
             pass
         return True
+
+    async def _ask_of(self, key_id: str) -> Identity | None:
+        asked = self._asked.get(key_id)
+        if asked is None:
+            asked = asyncio.create_task(self._find(identities.find_owner, key_id, key_id))
+            self._asked[key_id] = asked
+            asked.add_done_callback(lambda task: self._answered(key_id, task))
+        return await asyncio.shield(asked)
+
+    def _answered(self, key_id: str, task: "asyncio.Task[Identity | None]") -> None:
+        del self._asked[key_id]
+        if not task.cancelled():
+            task.exception()  # whoever asked may be gone
 
     def _cached(self, known_by: str | bytes, now: float) -> Identity | None:
         cached = self._cache.get(known_by)
