@@ -43,6 +43,8 @@ def test_a_server_that_listens_everywhere_knows_where_other_machines_find_it(hos
     assert reach.base_url == f"http://127.0.0.1:{server.port}"
     assert reach.is_in_the_clear is (host == "0.0.0.0")
     assert url == (f"http://{address}:{server.port}" if host == "0.0.0.0" and address else None)
+    reach.address_of_machine = "127.0.0.1"  # as a database on this machine sees it
+    assert reach.url_from_others() == url
     if url is not None:
         with socket.create_connection((address, server.port), timeout=60):
             pass

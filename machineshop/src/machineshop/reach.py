@@ -46,7 +46,9 @@ class Reach:
 
     def url_from_others(self) -> str | None:
         """Where other machines find it, as far as this one can tell, where it listens on all addresses."""
-        address = self.address_of_machine or outward_address()
+        address = self.address_of_machine
+        if address is None or is_loopback(address):  # the database is on this machine, too
+            address = outward_address()
         return self._server.url(address) if self.is_everywhere and address else None
 
     @property
