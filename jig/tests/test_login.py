@@ -1,4 +1,4 @@
-"""Platforms that jig knows: `jig login`, `jig context`, and the keys that they keep."""
+"""Platforms that jig knows: `jig auth`, `jig context`, and the keys that they keep."""
 
 import json
 import stat

@@ -120,7 +120,7 @@ async def test_one_that_was_pulled_for_another_is_found_by_none_of_its_names(mac
         f"127.1:{port}/",
         f"127.0.0.2:{port}/",
         f"0.0.0.0:{port}/",
-        f"127.0.0.1:0{port}/"[:16],
+        f"127.0.0.1:0{port}/",
         f"[::1]:{port}/",
         f"[::ffff:127.0.0.1]:{port}/",
         f"host.docker.internal:{port}/",
