@@ -6,9 +6,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import event
+from sqlalchemy import Connection, event
 
-from machineshop.store import revisions
+from machineshop.store import queues, revisions
 from machineshop.store.statement import Statement
 from migrated import migrated_sqlite
 from postgres_cluster import PostgresCluster
@@ -79,17 +79,7 @@ def test_revisions_are_found_without_looking_through_those_of_other_deployments(
 def test_postgres_finds_what_is_pending_without_reading_what_is_over(postgres: PostgresCluster) -> None:
     """Where most jobs are over, and those are the first: the planner must not look for a pending one among them."""
     with transaction(postgres.create_database()) as conn:
-        project, deployment = make_deployment(conn)
-        execute = conn.exec_driver_sql
-        execute(
-            "INSERT INTO jobs (id, project_id, deployment_id, model, state, priority, fair_key, payload, outputs, "
-            "info, retries, releases, attempt, charged_seconds, has_files, cancel_requested, change, created_at, "
-            f"done_at) SELECT 'j' || i::text, '{project}', '{deployment}', 'm', "
-            "CASE WHEN i > 20000 THEN 'pending' ELSE 'done' END, 0, '', '{}', '{}', '{}', 0, 0, 0, 0, 0, 0, i, 1, "
-            "CASE WHEN i > 20000 THEN NULL ELSE 1 END "
-            "FROM generate_series(1, 40000) AS n(i)"
-        )
-        execute("ANALYZE jobs")
+        deployment = _make_jobs(conn)
         values = {"deployment_id": deployment, "fair_key": "", "priority": 0, "number": 10, "sequence": 20_005}
         values |= {"limit": 10_001}
         for name, statement in _statements():
@@ -101,3 +91,33 @@ def test_postgres_finds_what_is_pending_without_reading_what_is_over(postgres: P
                 plan = "\n".join(row for (row,) in driver.execute(f"EXPLAIN {statement._postgres}", filled))
                 assert "ix_jobs_pending" in plan, f"{name}: {plan}"
                 assert "Seq Scan on jobs" not in plan, f"{name}: {plan}"
+
+
+def test_postgres_looks_for_what_to_remove_in_the_index_though_most_jobs_are_another_queues(
+    postgres: PostgresCluster,
+) -> None:
+    with transaction(postgres.create_database()) as conn:
+        deployment, asked = _make_jobs(conn), []
+        event.listen(conn, "before_cursor_execute", lambda *what: asked.append(what[2:4]))
+        assert [kept[0] for kept in queues.retention(conn)] == [deployment]
+        ((statement, values),) = asked
+        driver = conn.connection.driver_connection
+        assert driver is not None
+        plan = "\n".join(row for (row,) in driver.execute(f"EXPLAIN {statement}", values))
+        assert "ix_jobs_ended" in plan, plan
+        assert "Seq Scan on jobs" not in plan, plan
+
+
+def _make_jobs(conn: Connection) -> str:
+    """A queue of 20,000 jobs that are over, and behind them as many that wait; the deployment whose it is."""
+    project, deployment = make_deployment(conn)
+    conn.exec_driver_sql(
+        "INSERT INTO jobs (id, project_id, deployment_id, model, state, priority, fair_key, payload, outputs, "
+        "info, retries, releases, attempt, charged_seconds, has_files, cancel_requested, change, created_at, "
+        f"done_at) SELECT 'j' || i::text, '{project}', '{deployment}', 'm', "
+        "CASE WHEN i > 20000 THEN 'pending' ELSE 'done' END, 0, '', '{}', '{}', '{}', 0, 0, 0, 0, 0, 0, i, 1, "
+        "CASE WHEN i > 20000 THEN NULL ELSE 1 END "
+        "FROM generate_series(1, 40000) AS n(i)"
+    )
+    conn.exec_driver_sql("ANALYZE jobs")
+    return deployment
