@@ -5,7 +5,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import gzip
+import os
+import select
 import socket
+import threading
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -272,3 +275,39 @@ async def test_a_cancel_in_the_middle_leaves_nothing_open(tmp_path: Path) -> Non
         fetching.cancel()
         with pytest.raises(asyncio.CancelledError):
             await fetching
+
+
+def test_a_file_that_is_given_up_while_a_thread_writes_to_it_is_closed_though_the_loop_has_ended(
+    tmp_path: Path,
+) -> None:
+    os.mkfifo(tmp_path / "slow")
+    reader = os.open(tmp_path / "slow", os.O_RDONLY | os.O_NONBLOCK)
+    received = bytearray()
+
+    def drain() -> None:
+        os.set_blocking(reader, True)
+        while data := os.read(reader, 1 << 20):  # until the file is closed
+            received.extend(data)
+
+    draining = threading.Thread(target=drain, daemon=True)
+
+    async def chunks() -> AsyncIterator[bytes]:
+        yield WHOLE * 100_000  # more than a pipe holds
+
+    async def give_up() -> None:
+        file = PartialFile(tmp_path / "slow", Budget(1 << 20, 1 << 20))
+        taking = asyncio.ensure_future(file.take(chunks()))
+        async with asyncio.timeout(60):
+            while not select.select([reader], [], [], 0)[0]:
+                await asyncio.sleep(0.01)
+        taking.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await taking
+        file.close()
+        draining.start()
+
+    asyncio.run(give_up())
+    draining.join(60)
+    os.close(reader)
+    assert not draining.is_alive()
+    assert bytes(received) == WHOLE * 100_000

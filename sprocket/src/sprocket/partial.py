@@ -74,6 +74,8 @@ class PartialFile:
         self._total_bytes: int | None = None
         self._decoder: Decoder | None = None
         self._writing: asyncio.Future[None] | None = None
+        self._hand_over = threading.Lock()
+        self._is_held = self._is_given_up = False  # by a thread that writes; by its owner
 
     def wish(self) -> dict[str, str]:
         """Give the headers that ask for the rest, if there can be one: the file must be the same still."""
@@ -108,6 +110,7 @@ class PartialFile:
         try:
             async for chunk in chunks:
                 await self._written()
+                self._is_held = True
                 self._writing = self._loop.run_in_executor(None, self._write, chunk)
         finally:
             await self._written()
@@ -134,21 +137,19 @@ class PartialFile:
         self.headers = {}
 
     def close(self) -> None:
-        """Close the file, when the last write is over: until then a thread has its descriptor."""
-        if self._writing is None or self._writing.done():
-            self._close()
-        else:
-            self._writing.add_done_callback(lambda _: self._close())
+        """Close the file; where a thread writes to it still, that thread does, even if the event loop ends before."""
+        with self._hand_over:
+            self._is_given_up = True
+            if self._is_held:
+                return
+        # In a thread: it takes a third of a second for a gigabyte that is not on disk yet.
+        self._loop.run_in_executor(None, self._file.close)
 
     @property
     def _validator(self) -> str | None:
         """What the server knows this version of the file by; a weak ETag does not vouch for every byte."""
         etag = self.headers.get("etag", "")
         return etag if etag.startswith('"') else self.headers.get("last-modified")
-
-    def _close(self) -> None:
-        # In a thread: it takes a third of a second for a gigabyte that is not on disk yet.
-        self._loop.run_in_executor(None, self._file.close)
 
     def _go_on(self, content_range: str) -> None:
         match = CONTENT_RANGE.fullmatch(content_range)
@@ -160,6 +161,15 @@ class PartialFile:
         self._total_bytes = total_bytes
 
     def _write(self, data: bytes) -> None:
+        try:
+            self._append(data)
+        finally:
+            with self._hand_over:
+                self._is_held = False
+                if self._is_given_up:
+                    self._file.close()
+
+    def _append(self, data: bytes) -> None:
         for piece in [data] if self._decoder is None else self._decoder.decode(data):
             self._budget.draw(len(piece), self._size_bytes + len(piece))
             self._size_bytes += len(piece)
