@@ -58,10 +58,14 @@ def measure(ours: Sequence[Machineshop], rounds: int, seconds: float) -> list[Ro
 def _turn(system: Machineshop, seconds: float) -> Submits:
     body = msgspec.json.encode({"model": MODEL, "payload": DOCUMENT})
     request = post("/v1/queue/submit", system.platform.api_key, body)
+    deployment = f"/v1/deployments/{MODEL}"
+    most_replicas = system.client.get(deployment)["max_replicas"]
+    system.client.patch(deployment, {"max_replicas": 0})  # a job would wake one, which takes its part of the machine
     warm_up = put_under_load(system.platform.port, request, CONNECTIONS, WARM_UP_SECONDS)
     load = put_under_load(system.platform.port, request, CONNECTIONS, seconds)
     acknowledged = warm_up.answered + load.answered
     stored = system.client.post("/v1/queue/clear", {"model": MODEL})["canceled_count"]
+    system.client.patch(deployment, {"max_replicas": most_replicas})
     if stored != acknowledged:
         raise BenchmarkError(f"{system.name}: {acknowledged} submits were acknowledged, and {stored} are stored.")
     return Submits(load.answered / load.seconds, load.latencies_ms)
