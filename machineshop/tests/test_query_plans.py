@@ -31,33 +31,33 @@ def _statements() -> Iterator[tuple[str, Statement]]:
                         yield f"{name}.{variable}[{key}]", statement
 
 
+def _sqlite_plans(conn: Connection) -> Iterator[tuple[str, str]]:
+    """How SQLite would go about each statement, a step at a time, by the statement's name."""
+    driver = conn.connection.driver_connection
+    assert driver is not None
+    for name, statement in _statements():
+        values = [1] * len(set(re.findall(r"\?(\d+)", statement._sqlite)))
+        for *_, plan in driver.execute(f"EXPLAIN QUERY PLAN {statement._sqlite}", values):
+            yield name, plan
+
+
 def test_no_statement_looks_through_all_jobs_of_a_queue(tmp_path: Path) -> None:
     """In SQLite, which has no idea of the numbers, so that what it chooses here it chooses anywhere."""
     with transaction(migrated_sqlite(tmp_path)) as conn:
-        for name, statement in _statements():
-            values = [1] * len(set(re.findall(r"\?(\d+)", statement._sqlite)))
-            driver = conn.connection.driver_connection
-            assert driver is not None
-            for *_, plan in driver.execute(f"EXPLAIN QUERY PLAN {statement._sqlite}", values):
-                found = re.match(
-                    r"(SCAN|SEARCH) jobs(?: USING (?:COVERING )?(?:INDEX (\w+)|INTEGER PRIMARY KEY))?", plan
-                )
-                if found is None or name == "withdrawals._LAST":  # that one reads the last entry alone
-                    continue
-                if found[1] == "SCAN":
-                    assert found[2] in SMALL, f"{name}: {plan}"
-                else:
-                    assert found[2] != "ix_jobs_deployment_id_sequence", f"{name}: {plan}"
+        for name, plan in _sqlite_plans(conn):
+            found = re.match(r"(SCAN|SEARCH) jobs(?: USING (?:COVERING )?(?:INDEX (\w+)|INTEGER PRIMARY KEY))?", plan)
+            if found is None or name == "withdrawals._LAST":  # that one reads the last entry alone
+                continue
+            if found[1] == "SCAN":
+                assert found[2] in SMALL, f"{name}: {plan}"
+            else:
+                assert found[2] != "ix_jobs_deployment_id_sequence", f"{name}: {plan}"
 
 
 def test_lines_are_found_by_their_indexes(tmp_path: Path) -> None:
     with transaction(migrated_sqlite(tmp_path)) as conn:
-        for name, statement in _statements():
-            values = [1] * len(set(re.findall(r"\?(\d+)", statement._sqlite)))
-            driver = conn.connection.driver_connection
-            assert driver is not None
-            for *_, plan in driver.execute(f"EXPLAIN QUERY PLAN {statement._sqlite}", values):
-                assert not re.match(r"SCAN (lines|l)\b", plan), f"{name}: {plan}"
+        for name, plan in _sqlite_plans(conn):
+            assert not re.match(r"SCAN (lines|l)\b", plan), f"{name}: {plan}"
 
 
 def test_revisions_are_found_without_looking_through_those_of_other_deployments(tmp_path: Path) -> None:
